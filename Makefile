@@ -1,0 +1,68 @@
+# hone: `make` builds ./hone; `make test` proves it; `make help` lists the rest.
+# Options: DEBUG=1 (NaN fills, red zones, -O1), SAN=address,undefined | thread, WERROR=1, CC=clang, V=1.
+# Objects live in build/HASH-OF-FLAGS, so that changing an option never mixes objects.
+.DEFAULT_GOAL := hone
+CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
+LIBS    := hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
+
+OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,-O3)
+WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
+FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
+         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all) -I. $(shell pkg-config --cflags $(LIBS))
+LINK  := $(if $(SAN),-fsanitize=$(SAN)) $(shell pkg-config --libs $(LIBS)) -lpthread -ldl -rdynamic
+BUILD := build/$(shell printf '%s' '$(CC) $(FLAGS)' | cksum | cut -d' ' -f1)
+Q     := $(if $(V),,@)
+
+# Every *_cpu.c is compiled once per instruction set (base/v16.h); the program picks one at start (base/isa.c).
+ISAS        := plain avx2 avx512 avx512bf16
+AVX512      := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512
+FLAGS_plain :=
+FLAGS_avx2  := -mavx2 -mfma
+FLAGS_avx512 := $(AVX512)
+FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
+
+KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
+SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o))
+LIBRARY := $(filter-out $(BUILD)/train/main.o,$(OBJECTS))
+TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+
+hone: $(BUILD)/hone
+	$(Q)cp -f $< $@.new && mv -f $@.new $@
+$(BUILD)/hone: $(OBJECTS)
+	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) && echo '$@' > build/newest
+$(BUILD)/%.o: %.c
+	$(Q)mkdir -p $(@D) && echo "  cc    $<" && $(CC) $(FLAGS) -MMD -MP -c -o $@ $<
+define kernel_rule
+$(BUILD)/%.$(1).o: %.c
+	$(Q)mkdir -p $$(@D) && echo "  cc    $$< ($(1))" && $(CC) $(FLAGS) $(FLAGS_$(1)) -DISA=$(1) -DISA_IS_$(1) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach i,$(ISAS),$(eval $(call kernel_rule,$(i))))
+
+$(BUILD)/libhone.a: $(LIBRARY)
+	$(Q)rm -f $@ && ar rcs $@ $^
+$(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a
+	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< -Wl,--whole-archive $(BUILD)/libhone.a -Wl,--no-whole-archive $(LINK) -lcmocka
+
+.PHONY: test test-all check bench demo clean help deps format fuzz
+test: hone $(TESTS) check ## everything that must hold, under 10 minutes on 2 cores
+	$(Q)tests/run.sh $(BUILD)
+test-all: ## the slow matrix: sanitizers, valgrind, fuzzers, every bit test
+	$(Q)tests/run-all.sh
+check: ## layering, widths and file rules
+	$(Q)tests/check.sh
+bench: hone ## speed of operations and training steps against this machine's measured peak
+	$(Q)./hone bench
+demo: hone ## the main job, start to end
+	$(Q)tests/demo.sh
+deps: ## install what is missing (Debian packages; asks for root through sudo where needed)
+	$(Q)tests/deps.sh
+format: ## clang-format every file
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
+clean: ## remove the build folder
+	rm -rf build hone
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+-include $(shell find build -name '*.d' 2>/dev/null)
