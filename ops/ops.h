@@ -102,7 +102,7 @@ struct attention_attr {
     double softcap;  /* 0: none. c * tanh(s / c) */
 };
 struct lora_attr { double scale; };  /* linear and its gradients; unused without an adapter */
-struct adamw_attr { double beta1, beta2, eps, weight_decay; };
+struct adamw_attr { double beta1, beta2, eps; }; /* the rest changes with the step: adamw.c, `hyper` */
 struct sample_attr {
     double temperature; /* 0: greedy, lowest id among equals */
     i64 top_k;          /* 0: off */
@@ -123,14 +123,17 @@ struct sample {
         int rank;
         i64 dim[OP_RANK];
         void (*custom)(void *data, const struct view *v); /* FILL_CUSTOM: data is f64 for floats, i32 for ints */
-        enum dtype dtype;               /* F32: follows the precision under test; I32, F64 and so on are themselves. BF16 means "always f32" */
-    } in[OP_IN];
+        bool always_f32;                /* F32 whatever the precision */
+        enum dtype dtype;               /* F32 follows the precision under test; others are themselves */
+    } in[OP_IN], out[OP_OUT];            /* out: only those that are written in place or added to */
     bool bench;                         /* large: the benchmark times it, tests skip it */
     bool no_gradient_check;             /* finite differences make no sense here (ids, random choices) */
 };
 /* Helpers for sample functions: floats uniform in [low, high] that follow the precision; f32 always; integers. */
 void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim);
+void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *dim);
+void sample_out(struct sample_in *out, int rank, const i64 *dim); /* an accumulator, f32, in [-1, 1] */
 #define DIMS(...) COUNT(((i64[]){__VA_ARGS__})), (i64[]){__VA_ARGS__}
 
 #endif
