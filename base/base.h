@@ -37,6 +37,7 @@ enum { ERR_FAILED = 1, ERR_INPUT = 2 };
 struct err {
     int code; /* 0: no error */
     int frames;
+    bool refused; /* a later error came and was refused: its detail and hint are too */
     char primary[512];
     char detail[512];
     char hint[512];
@@ -46,8 +47,8 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     PRINTF(3, 4);                                                 /* -1; no effect if already set */
 int err_input(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* err_set with ERR_INPUT */
 int err_failed(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* err_set with ERR_FAILED */
-int err_system(struct err *e, const char *what,
-               const char *path); /* "cannot WHAT PATH: strerror(errno)" */
+int err_system(struct err *e, const char *what, const char *path); /* "cannot WHAT PATH:
+strerror(errno)"; ERR_INPUT for paths and permissions, else ERR_FAILED */
 int err_detail(struct err *e, const char *fmt, ...)
     PRINTF(2, 3); /* -1, so that it can end a return */
 int err_hint(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* -1 */
@@ -85,6 +86,8 @@ struct text {
 };
 int text_add(struct text *t, const void *bytes, i64 size, struct err *e);
 int text_printf(struct text *t, struct err *e, const char *fmt, ...) PRINTF(3, 4);
+int text_f64(struct text *t, double x,
+             struct err *e); /* shortest that reads back equal, as Python's repr (json.c) */
 void text_free(struct text *t);
 
 /* ---- fault injection (fault.c)
@@ -103,6 +106,8 @@ enum fault {
     FAULT_COUNT
 };
 bool fault_hit(enum fault kind);
+int fault_arm(
+    const char *spec); /* tests: arms anew, as HONE_FAULT would; NULL disarms; -1 if malformed */
 
 /* ---- dtypes (dtype.c)
  * -------------------------------------------------------------------------------------*/
@@ -154,8 +159,10 @@ void isa_float_mode(
 /* ---- threads (pool.c)
  * ------------------------------------------------------------------------------------- Static
  * ranges over [0, n): worker w of W gets [n*w/W, n*(w+1)/W). How work is cut may depend on the
- * shape and on W, never on timing; results must not depend on it at all. Nested calls run on the
- * calling thread alone. */
+ * shape and on W, never on timing; results must not depend on it at all. Nested calls, and calls
+ * while another thread's call is under way, run on the calling thread alone, as fn(arg, 0, n, its
+ * own number or 0): scratch memory indexed by worker belongs to the call (reached through arg),
+ * never to the program. Empty ranges are not called. */
 typedef void pool_fn(void *arg, i64 begin, i64 end, int worker);
 int pool_start(int threads, struct err *e); /* 0: one per core. Call once; pool_stop joins */
 void pool_stop(void);
@@ -173,9 +180,10 @@ struct rng {
 };
 void philox(const u32 key[2], const u32 counter[4],
             u32 out[4]); /* the bare function: known-answer tests */
-void rng_block(const struct rng *r, u64 index,
-               u32 out[4]); /* key = seed; counter = index, stream, purpose|step */
-float rng_uniform(const struct rng *r, u64 index); /* (0,1): (x>>9 + 0.5) * 2^-23 */
+void rng_block(const struct rng *r, u64 index, u32 out[4]); /* key = seed; counter = index, stream,
+    purpose << 26 | step mod 2^26 */
+float rng_uniform(const struct rng *r,
+                  u64 index); /* (0,1): (x>>9 + 0.5) * 2^-23 of word index%4 of block index/4 */
 double rng_uniform_f64(const struct rng *r, u64 index);
 float rng_normal(const struct rng *r,
                  u64 index); /* Box-Muller in f64 with base's own log, sin, cos */
