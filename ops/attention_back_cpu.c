@@ -225,6 +225,10 @@ V16_FN void block_run(const struct back *b, const struct piece *w, struct block 
         rows_pack(x->do_pairs, element(b->dout, from, half), t->q_row, x->queries, padded,
                   t->head_dim, half);
     }
+    const i64 next = from + x->queries * t->q_row,
+              rest = i64_min(BACK_QUERIES, w->query_end - x->query - x->queries);
+    rows_fetch(element(t->q, next, half), t->q_row, rest, t->head_dim, half);
+    rows_fetch(element(b->dout, next, half), t->q_row, rest, t->head_dim, half);
     block_scores(b, x, half);
     block_gradients(b, w, x, half);
     if (w->part != PART_QUERIES) block_keys(b, x, half);
