@@ -64,10 +64,10 @@ V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block
     const i64 panel = row_units(t->head_dim, half) * KEY_BLOCK;
     for (i64 n = 0; n * KEY_BLOCK < x->keys; n++) {
         const i64 at = from + n * KEY_BLOCK * t->k_row, keys = x->keys - n * KEY_BLOCK;
-        columns_pack(x->k_columns + n * panel, KEY_BLOCK, element(t->k, at, half), t->k_row,
-                     i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
-        columns_pack(x->v_columns + n * panel, KEY_BLOCK, element(t->v, at, half), t->k_row,
-                     i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
+        columns_pack(x->k_columns + n * panel, KEY_BLOCK, KEY_BLOCK, element(t->k, at, half),
+                     t->k_row, i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
+        columns_pack(x->v_columns + n * panel, KEY_BLOCK, KEY_BLOCK, element(t->v, at, half),
+                     t->k_row, i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
     }
     if (w->part != PART_KEYS)
         rows_pack(x->k_pairs, element(t->k, from, half), t->k_row, x->keys, round_up(x->keys, 2),
