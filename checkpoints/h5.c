@@ -45,9 +45,16 @@ hid_t h5_type(enum dtype dtype) {
                           : -1;
 }
 
-/* The innermost entry of HDF5's error stack says what went wrong in the system's words. */
+/* The innermost entry of HDF5's error stack says what went wrong, for a failed system call in the
+ * system's words between quotes, after much else. */
 static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text) {
-    if (n == 0 && entry->desc) snprintf(text, 256, "%s", entry->desc);
+    static const char mark[] = "error message = '";
+    if (n || !entry->desc) return 0;
+    const char *system = strstr(entry->desc, mark);
+    if (system)
+        system += sizeof mark - 1, snprintf(text, 256, "%.*s", (int)strcspn(system, "'"), system);
+    else
+        snprintf(text, 256, "%s", entry->desc);
     return 0;
 }
 

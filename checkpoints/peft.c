@@ -136,16 +136,10 @@ double lora_scale(const struct lora_config *c) {
     return c->lora_alpha / (c->use_rslora ? sqrt((double)c->r) : (double)c->r);
 }
 
-/* The shortest decimal that reads back as x, with ".0" if `real` and it looks whole: as Python
- * prints it. */
-static int number_add(struct text *out, double x, bool real, struct err *e) {
-    char digits[40];
-    for (int precision = 1; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*g", precision, x);
-        if (strtod(digits, NULL) == x) break;
-    }
-    if (fabs(x) < 1e15 && x == floor(x)) snprintf(digits, sizeof digits, "%.0f", x);
-    return text_printf(out, e, "%s%s", digits, real && !strpbrk(digits, ".e") ? ".0" : "");
+/* Python keeps an alpha given as 8 an integer. */
+static int alpha_add(struct text *out, double alpha, struct err *e) {
+    if (fabs(alpha) < 1e15 && alpha == floor(alpha)) return text_printf(out, e, "%.0f", alpha);
+    return text_f64(out, alpha, e);
 }
 
 static int text_or_null(struct text *out, const char *text, struct err *e) {
@@ -170,8 +164,6 @@ static int list_add(struct text *out, const struct text_list *list, struct err *
     return status || text_add(out, "\n  ]", 4, e);
 }
 
-static const char *flag(bool on) { return on ? "true" : "false"; }
-
 int lora_config_write(const struct lora_config *c, const char *path, struct err *e) {
     struct text out = {0}, *o = &out;
     const char *init = c->init_lora_weights ? c->init_lora_weights : "true";
@@ -192,9 +184,9 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
             "  \"layer_replication\": null,\n  \"layers_pattern\": null,\n"
             "  \"layers_to_transform\": null,\n  \"loftq_config\": {},\n  \"lora_alpha\": ",
             word ? "\"" : "", init, word ? "\"" : "") ||
-        number_add(o, c->lora_alpha, false, e) ||
+        alpha_add(o, c->lora_alpha, e) ||
         text_printf(o, e, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ") ||
-        number_add(o, c->lora_dropout, true, e) ||
+        text_f64(o, c->lora_dropout, e) ||
         text_printf(o, e,
                     ",\n  \"lora_ga_config\": null,\n  \"megatron_config\": null,\n"
                     "  \"megatron_core\": \"megatron.core\",\n  \"modules_to_save\": ") ||
@@ -212,7 +204,7 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
                     "  \"trainable_token_indices\": null,\n  \"use_bdlora\": null,\n  "
                     "\"use_dora\": false,\n"
                     "  \"use_qalora\": false,\n  \"use_rslora\": %s,\n  \"velora_config\": null\n}",
-                    flag(c->use_rslora)) ||
+                    c->use_rslora ? "true" : "false") ||
         file_write(path, out.data, out.size, e);
     text_free(&out);
     return status ? -1 : 0;

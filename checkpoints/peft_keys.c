@@ -41,7 +41,7 @@ static int regex_match(const char *pattern, const char *module, struct err *e) {
 
 int lora_match(const struct lora_config *c, const char *module, struct err *e) {
     if (c->target_regex)
-        return !strcmp(c->target_regex, "all-linear") || regex_match(c->target_regex, module, e);
+        return strcmp(c->target_regex, "all-linear") ? regex_match(c->target_regex, module, e) : 1;
     for (i64 i = 0; i < c->target_modules.count; i++) {
         const char *item = c->target_modules.item[i];
         size_t n = strlen(module), m = strlen(item);

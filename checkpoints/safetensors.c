@@ -156,7 +156,7 @@ static int entry_read(struct stored *t, struct range *range, const char *name, c
     if (!json_is_object(entry))
         return err_input(e, "%s: the entry of tensor %.200s is not an object", file, name);
     int bits;
-    i64 count;
+    i64 count = 0;
     if (type_read(t, entry, &bits, s, file, e) || shape_read(t, entry, &count, file, e)) return -1;
     const json_t *offsets = json_object_get(entry, "data_offsets");
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
@@ -230,7 +230,7 @@ int safetensors_parse(struct safetensors *s, const u8 *data, i64 size, const cha
     if (length > HEADER_MAX)
         return err_input(e, "%s: the header has %llu bytes; the format's limit is %d", file,
                          (unsigned long long)length, HEADER_MAX);
-    if (length < 2 || data[8] != '{')
+    if (!length || data[8] != '{')
         return err_input(e, "%s: the header at byte 8 does not begin with '{'", file);
     json_t *header = json_parse((const char *)data + 8, (i64)length, file, e);
     if (!header) return err_frame(e, "reading the header of %s", file);

@@ -206,9 +206,9 @@ struct state_writer *state_create(const char *path, struct err *e) {
 int state_finish(struct state_writer *w, bool keep, struct err *e) {
     if (!w) return -1;
     int status = keep ? 0 : -1;
-    bool made = w->file >= 0;
+    bool made = w->file >= 0 || (w->path && path_size(w->path) == 0); /* a failed create */
     if (keep && fault_hit(FAULT_WRITE)) status = err_system(e, "write", w->path);
-    if (made && H5Fclose(w->file) < 0 && !status)
+    if (w->file >= 0 && H5Fclose(w->file) < 0 && !status)
         status = h5_failed(e, "finish", "state file", w->path);
     if (!status) status = file_sync_path(w->path, e);
     if (status && made) unlink(w->path);
