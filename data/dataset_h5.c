@@ -30,7 +30,7 @@ struct driver_file {
 static H5FD_t *driver_open(const char *name, unsigned flags, hid_t fapl, haddr_t limit) {
     (void)name, (void)flags, (void)limit;
     struct h5 *const *h = H5Pget_driver_info(fapl);
-    struct driver_file *f = h ? mem_new(sizeof *f, &(struct err){0}) : NULL;
+    struct driver_file *f = h ? mem_new(sizeof *f, &(*h)->err) : NULL;
     if (f) f->h = *h;
     return f ? &f->base : NULL;
 }

@@ -284,15 +284,14 @@ int dataset_build(const struct dataset_job *job, struct err *e) {
     progress_end();
     if (!r) r = writer_tables(&w, e);
     if (w.tokens >= 0) H5Dclose(w.tokens);
-    bool created = w.h5.fd >= 0;
-    if (created && h5_close(&w.h5, e)) r = -1;
+    if (w.h5.fd >= 0 && h5_close(&w.h5, e)) r = -1;
     if (!r) {
         char *slash = strrchr(folder, '/');
         if (slash) slash[slash == folder] = 0;
         r = path_rename(path, job->path, e) || dir_sync(slash ? folder : ".", e) ? -1 : 0;
     }
     if (r) {
-        if (created) unlink(path);
+        if (path) unlink(path);
         err_frame(e, "while writing the dataset '%s'", job->path);
     }
     writer_free(&w);

@@ -260,7 +260,9 @@ static int row_parse(struct source *s, const char *data, i64 size, struct err *e
     if (source_utf8(s, data, size, e)) return -1;
     json_error_t fault;
     s->json = json_loadb(data, (size_t)size,
-                         JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &fault);
+                         JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY |
+                             JSON_DECODE_INT_AS_REAL,
+                         &fault);
     s->json_line = s->line, s->instance = 0;
     if (!s->json)
         return err_input(e, "%s:%lld:%d: not valid JSON: %s", s->path, (long long)s->line,

@@ -28,11 +28,6 @@ static void zlib_free(void *arg, void *p) {
     (void)arg;
     mem_free(p);
 }
-static void *zstd_alloc(void *arg, size_t size) {
-    (void)arg;
-    return mem_new((i64)size, &(struct err){0});
-}
-
 static int stream_gzip(struct stream *s, struct err *e) {
     z_stream *z = s->gzip = mem_new(sizeof *z, e);
     if (!z) return -1;
@@ -42,9 +37,9 @@ static int stream_gzip(struct stream *s, struct err *e) {
 }
 
 static int stream_zstd(struct stream *s, struct err *e) {
-    s->zstd = ZSTD_createDCtx_advanced((ZSTD_customMem){zstd_alloc, zlib_free, NULL});
+    s->zstd = ZSTD_createDCtx();
     if (!s->zstd) return err_failed(e, "no memory to decompress '%s'", s->path);
-    ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOWLOG_MAX); /* zstd --long=31 */
+    ZSTD_DCtx_setParameter(s->zstd, ZSTD_d_windowLogMax, 31); /* as zstd --long=31 makes */
     return 0;
 }
 
