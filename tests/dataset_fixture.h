@@ -1,5 +1,5 @@
-/* dataset_fixture.h: what the tests of sources, datasets and the loader share: a folder that goes away, files, an
- * encoder that maps each byte to itself, and datasets made of text. */
+/* dataset_fixture.h: what the tests of sources, datasets and the loader share: a folder that goes
+ * away, files, an encoder that maps each byte to itself, and datasets made of text. */
 #ifndef HONE_DATASET_FIXTURE_H
 #define HONE_DATASET_FIXTURE_H
 
@@ -40,7 +40,8 @@ static inline const char *file_put(const char *name, const void *data, i64 size)
 
 enum { BYTE_EOS = 256, BYTE_BOS = 257, BYTE_VOCAB = 258 };
 
-static inline int byte_encode(const void *arg, const char *text, i64 size, struct ids *out, struct err *e) {
+static inline int byte_encode(const void *arg, const char *text, i64 size, struct ids *out,
+                              struct err *e) {
     (void)arg;
     for (i64 i = 0; i < size; i++)
         if (ids_add(out, (u8)text[i], e)) return -1;
@@ -48,16 +49,22 @@ static inline int byte_encode(const void *arg, const char *text, i64 size, struc
 }
 
 static inline struct encoder byte_encoder(void) {
-    return (struct encoder){NULL, byte_encode, BYTE_VOCAB, BYTE_BOS, BYTE_EOS,
-                            "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"};
+    return (struct encoder){
+        NULL,     byte_encode, BYTE_VOCAB,
+        BYTE_BOS, BYTE_EOS,    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"};
 }
 
 static inline struct dataset_job byte_job(const char *const *source, const char *path) {
-    return (struct dataset_job){.sources = source, .sources_count = 1, .encoder = byte_encoder(), .add_eos = true, .path = path};
+    return (struct dataset_job){.sources = source,
+                                .sources_count = 1,
+                                .encoder = byte_encoder(),
+                                .add_eos = true,
+                                .path = path};
 }
 
 /* A dataset NAME.h5 of the content of a source file called NAME. */
-static inline struct dataset *dataset_of(const char *name, const void *data, i64 size, const struct source_options *options) {
+static inline struct dataset *dataset_of(const char *name, const void *data, i64 size,
+                                         const struct source_options *options) {
     struct err e = {0};
     char out[128];
     snprintf(out, sizeof out, "%s.h5", name);

@@ -1,4 +1,5 @@
-/* test_dataset.c: what is written is what is read; nothing else is ever read; nothing half-written is ever seen. */
+/* test_dataset.c: what is written is what is read; nothing else is ever read; nothing half-written
+ * is ever seen. */
 #include "tests/dataset_fixture.h"
 #include <hdf5.h>
 #include <math.h>
@@ -13,12 +14,14 @@ static char *numbers(i64 n, i64 *size) { /* n lines */
     static struct text t;
     struct err e = {0};
     t.size = 0;
-    for (i64 i = 0; i < n; i++) assert_int_equal(text_printf(&t, &e, "line %lld\n", (long long)(i * i)), 0);
+    for (i64 i = 0; i < n; i++)
+        assert_int_equal(text_printf(&t, &e, "line %lld\n", (long long)(i * i)), 0);
     *size = t.size;
     return t.data;
 }
 
-static int wide_encode(const void *arg, const char *text, i64 size, struct ids *out, struct err *e) {
+static int wide_encode(const void *arg, const char *text, i64 size, struct ids *out,
+                       struct err *e) {
     (void)arg;
     for (i64 i = 0; i < size; i++)
         if (ids_add(out, (u32)((u8)text[i] * 257 + i % 3), e)) return -1;
@@ -88,12 +91,14 @@ static void test_spans(void **state) {
     for (i64 first = 0; first < 12; first++)
         for (i64 count = 0; first + count <= 12; count++) {
             dataset_trained(d, first, count, trained);
-            for (i64 i = 0; i < count; i++) assert_int_equal(trained[i], "001111110011"[first + i] - '0');
+            for (i64 i = 0; i < count; i++)
+                assert_int_equal(trained[i], "001111110011"[first + i] - '0');
         }
     dataset_close(d);
 }
 
-/* ---- the same input, the same bytes -----------------------------------------------------------------------*/
+/* ---- the same input, the same bytes
+ * -----------------------------------------------------------------------*/
 
 static void test_same_bytes(void **state) {
     (void)state;
@@ -112,7 +117,8 @@ static void test_same_bytes(void **state) {
     }
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------*/
+/* ---- refusals
+ * ---------------------------------------------------------------------------------------------*/
 
 static void build_refused(struct dataset_job *job, const char *primary) {
     struct err e = {0};
@@ -122,7 +128,8 @@ static void build_refused(struct dataset_job *job, const char *primary) {
     assert_false(path_exists(in_folder("r.h5.new")));
 }
 
-static int broken_encode(const void *arg, const char *text, i64 size, struct ids *out, struct err *e) {
+static int broken_encode(const void *arg, const char *text, i64 size, struct ids *out,
+                         struct err *e) {
     (void)text, (void)size;
     return arg ? err_failed(e, "the encoder is broken") : ids_add(out, 300, e);
 }
@@ -132,7 +139,8 @@ static void test_build_refusals(void **state) {
     const char *empty = file_put("empty.txt", "", 0), *text = file_put("t.txt", "text", 4);
     struct dataset_job job = byte_job(&empty, in_folder("r.h5"));
     build_refused(&job, "empty.txt' gives none that is not empty");
-    job.sources = &text, job.options = (struct source_options){.split = SPLIT_VALIDATION, .validation_fraction = 0.1};
+    job.sources = &text,
+    job.options = (struct source_options){.split = SPLIT_VALIDATION, .validation_fraction = 0.1};
     build_refused(&job, "t.txt' gives none to the validation split");
     job.options = (struct source_options){0}, job.encoder.encode = broken_encode;
     build_refused(&job, "the tokenizer made id 300, but its vocabulary is 258");
@@ -168,7 +176,8 @@ static void test_open_refusals(void **state) {
     open_refused(folder, "is a folder, not a dataset");
     open_refused(file_put("x.h5", "", 0), "is not an HDF5 file");
     open_refused(file_put("x.h5", "some text that is no HDF5", 25), "is not an HDF5 file");
-    open_refused(file_put("x.h5", "\x89HDF\r\n\x1a\n\0", 9), "superblock version 0 has no checksum");
+    open_refused(file_put("x.h5", "\x89HDF\r\n\x1a\n\0", 9),
+                 "superblock version 0 has no checksum");
     for (i64 n = 12; n < file.size; n += 1 + file.size / 50)
         open_refused(file_put("x.h5", file.data, n), "is a damaged or truncated HDF5 file");
     /* Version 2 or later of other contents. */
@@ -210,9 +219,11 @@ static const char *altered(const char *name, i64 value) {
 static void test_altered(void **state) {
     (void)state;
     struct err e = {0};
-    open_refused(altered("vocab_size", 100000), "a vocabulary of 100000 does not fit its uint16 tokens");
+    open_refused(altered("vocab_size", 100000),
+                 "a vocabulary of 100000 does not fit its uint16 tokens");
     open_refused(altered("vocab_size", 0), "a vocabulary of 0 does not fit");
-    open_refused(altered("eos_token_id", 258), "bos 257 and eos 258 are not in its vocabulary of 258");
+    open_refused(altered("eos_token_id", 258),
+                 "bos 257 and eos 258 are not in its vocabulary of 258");
     open_refused(altered("pipeline_version", 99), "was made by pipeline version 99");
     open_refused(altered("/documents", 0), "/documents does not ascend at 1");
     open_refused(altered("/documents", 5), "its tables do not give its sha256");
@@ -235,7 +246,8 @@ static void test_ids_above_vocabulary(void **state) {
     (void)state;
     struct err e = {0};
     u32 ids[8];
-    hid_t f = H5Fopen(altered("eos_token_id", -1), H5F_ACC_RDWR, H5P_DEFAULT), a = H5Aopen(f, "bos_token_id", H5P_DEFAULT);
+    hid_t f = H5Fopen(altered("eos_token_id", -1), H5F_ACC_RDWR, H5P_DEFAULT),
+          a = H5Aopen(f, "bos_token_id", H5P_DEFAULT);
     assert_true(H5Awrite(a, H5T_NATIVE_INT64, &(i64){-1}) >= 0);
     H5Aclose(a), a = H5Aopen(f, "vocab_size", H5P_DEFAULT);
     assert_true(H5Awrite(a, H5T_NATIVE_INT64, &(i64){200}) >= 0);
@@ -279,7 +291,8 @@ static void test_damage(void **state) {
     text_free(&file);
 }
 
-/* ---- failures while writing -------------------------------------------------------------------------------*/
+/* ---- failures while writing
+ * -------------------------------------------------------------------------------*/
 
 static void assert_intact(const char *path, const char *hash, const char *other) {
     struct err e = {0};
@@ -302,23 +315,25 @@ static void test_failures(void **state) {
     job.options = lines;
     assert_int_equal(dataset_build(&job, &e), 0);
     assert_int_equal(sha256_file(job.path, new, &e), 0);
-    job.sources = &small;
-    assert_int_equal(dataset_build(&job, &e), 0);
-    assert_int_equal(sha256_file(job.path, old, &e), 0);
-    job.sources = &source;
     for (i64 k = 0; k < COUNT(kinds); k++)
         for (int n = 1;; n += n < 40 ? 1 : 1 + n / 4) {
-            snprintf(spec, sizeof spec, "%s:%d", kinds[k], n);
             e = (struct err){0};
+            job.sources = &small;
+            assert_int_equal(dataset_build(&job, &e), 0);
+            assert_int_equal(sha256_file(job.path, old, &e), 0);
+            job.sources = &source;
+            snprintf(spec, sizeof spec, "%s:%d", kinds[k], n);
             assert_int_equal(fault_arm(spec), 0);
             int r = dataset_build(&job, &e);
             fault_arm(NULL);
             if (!r) break; /* fewer than n calls */
             assert_int_not_equal(e.code, 0);
             assert_non_null(strstr(e.frame[e.frames - 1], "while writing the dataset"));
-            if (!strcmp(kinds[k], "write")) assert_non_null(strstr(e.primary, "No space left on device"));
+            if (!strcmp(kinds[k], "write"))
+                assert_non_null(strstr(e.primary, "No space left on device"));
             bool may_be_new = !strcmp(kinds[k], "open") || !strcmp(kinds[k], "fsync");
-            assert_intact(job.path, old, may_be_new ? new : NULL); /* the folder is synced after the rename */
+            assert_intact(job.path, old,
+                          may_be_new ? new : NULL); /* the folder is synced after the rename */
             assert_false(path_exists(in_folder("w.h5.new")));
         }
 }
@@ -362,7 +377,10 @@ static void test_disk_full(void **state) {
             signal(SIGXFSZ, SIG_IGN);
             setrlimit(RLIMIT_FSIZE, &(struct rlimit){limit, limit});
             int r = dataset_build(&job, &e);
-            exit(r == -1 && strstr(e.primary, "cannot write ") && strstr(e.primary, "File too large") ? 7 : 8);
+            exit(r == -1 && strstr(e.primary, "cannot write ") &&
+                         strstr(e.primary, "File too large")
+                     ? 7
+                     : 8);
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFEXITED(status));
@@ -372,13 +390,15 @@ static void test_disk_full(void **state) {
     }
 }
 
-/* ---- n-grams ----------------------------------------------------------------------------------------------*/
+/* ---- n-grams
+ * ----------------------------------------------------------------------------------------------*/
 
 static void test_ngram(void **state) {
     (void)state;
     struct err e = {0};
     struct ngram n;
-    struct dataset *train = dataset_of("g.txt", "aab\nab\n", 7, &lines), *valid = dataset_of("v.txt", "ab\n", 3, &lines);
+    struct dataset *train = dataset_of("g.txt", "aab\nab\n", 7, &lines),
+                   *valid = dataset_of("v.txt", "ab\n", 3, &lines);
     assert_int_equal(dataset_ngram(train, valid, &n, &e), 0);
     /* Targets of train: a a->a, a->b, b->eos; a->b, b->eos. Of valid: a->b, b->eos. */
     double b = 3.0 / (5 + 258), eos = 3.0 / (5 + 258);
@@ -391,10 +411,18 @@ static void test_ngram(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_spans),         cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_build_refusals), cmocka_unit_test(test_open_refusals), cmocka_unit_test(test_altered),
-        cmocka_unit_test(test_ids_above_vocabulary), cmocka_unit_test(test_damage), cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_kills), cmocka_unit_test(test_disk_full), cmocka_unit_test(test_ngram),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_build_refusals),
+        cmocka_unit_test(test_open_refusals),
+        cmocka_unit_test(test_altered),
+        cmocka_unit_test(test_ids_above_vocabulary),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_ngram),
     };
     return cmocka_run_group_tests_name("dataset", tests, folder_make, folder_remove);
 }

@@ -32,7 +32,8 @@ static void test_known(void **state) {
     for (i64 i = 0; i < COUNT(want); i++) assert_int_equal(order_at(&o, (u64)i), want[i]);
 }
 
-/* Chi-square of where sample 0 goes, and of how far from it sample 1 goes, over seeds and over epochs. */
+/* Chi-square of where sample 0 goes, and of how far from it sample 1 goes, over seeds and over
+ * epochs. */
 static void test_uniform(void **state) {
     (void)state;
     enum { N = 64, TRIALS = 64 * 400 };
@@ -45,15 +46,19 @@ static void test_uniform(void **state) {
         }
         double x = 0, y = 0, expect = (double)TRIALS / N, expect_step = (double)TRIALS / (N - 1);
         assert_int_equal(step[0], 0);
-        for (int i = 0; i < N; i++) x += ((double)place[i] - expect) * ((double)place[i] - expect) / expect;
-        for (int i = 1; i < N; i++) y += ((double)step[i] - expect_step) * ((double)step[i] - expect_step) / expect_step;
-        assert_true(x < 121); /* 63 and 62 degrees of freedom: above with a chance of 1 in 100,000 */
+        for (int i = 0; i < N; i++)
+            x += ((double)place[i] - expect) * ((double)place[i] - expect) / expect;
+        for (int i = 1; i < N; i++)
+            y += ((double)step[i] - expect_step) * ((double)step[i] - expect_step) / expect_step;
+        assert_true(x <
+                    121); /* 63 and 62 degrees of freedom: above with a chance of 1 in 100,000 */
         assert_true(y < 120);
     }
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_bijection), cmocka_unit_test(test_large),
-                                       cmocka_unit_test(test_known), cmocka_unit_test(test_uniform)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_bijection),
+                                       cmocka_unit_test(test_large), cmocka_unit_test(test_known),
+                                       cmocka_unit_test(test_uniform)};
     return cmocka_run_group_tests_name("order", tests, NULL, NULL);
 }
