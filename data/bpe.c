@@ -1,14 +1,16 @@
-/* bpe.c: byte-pair encoding of one word (Sennrich et al., 2016, arXiv 1508.07909): merge the adjacent pair of lowest
- * rank, the leftmost of equals, until none is left.
+/* bpe.c: byte-pair encoding of one word (Sennrich et al., 2016, arXiv 1508.07909): merge the
+ * adjacent pair of lowest rank, the leftmost of equals, until none is left.
  *
- * Short words: scan for the lowest rank again after each merge; quadratic, but it all sits in the first-level cache.
- * Long ones (Llama 2's "word" is the whole text): a heap of (rank, position) over a linked list, stale entries
- * dropped when they surface. Words repeat (98 % in English), so results are cached per thread. Rejected: an
- * automaton that needs no merges; it is exact only for vocabularies whose ranks agree with their merges. */
+ * Short words: scan for the lowest rank again after each merge; quadratic, but it all sits in the
+ * first-level cache. Long ones (Llama 2's "word" is the whole text): a heap of (rank, position)
+ * over a linked list, stale entries dropped when they surface. Words repeat (98 % in English), so
+ * results are cached per thread. Rejected: an automaton that needs no merges; it is exact only for
+ * vocabularies whose ranks agree with their merges. */
 #include <string.h>
 #include "data/data_int.h"
 
-#define SHORT_WORD 96 /* symbols; heap and scan cross between 64 and 160 on English, measured on GPT-2 */
+#define SHORT_WORD                                                                                 \
+    96 /* symbols; heap and scan cross between 64 and 160 on English, measured on GPT-2 */
 #define NO_RANK UINT32_MAX
 
 struct symbol {
@@ -21,7 +23,8 @@ static u64 pair_of(u32 left, u32 right) { return (u64)left << 32 | right; }
 
 static struct merge *merge_slot(const struct bpe *b, u64 pair) {
     u64 i = pair * 0x9e3779b97f4a7c15u >> b->shift;
-    while (b->merge[i].id != UINT32_MAX && b->merge[i].pair != pair) i = (i + 1) & (u64)(b->slots - 1);
+    while (b->merge[i].id != UINT32_MAX && b->merge[i].pair != pair)
+        i = (i + 1) & (u64)(b->slots - 1);
     return &b->merge[i];
 }
 
@@ -44,7 +47,9 @@ void bpe_finish(struct bpe *b, const struct vocab *v, bool bytes) {
     for (int i = 0; i < 256; i++) {
         char u[8];
         int n = utf8_put(byte_to_code((u8)i), u);
-        b->single_id[i] = bytes ? vocab_find(v, u, n) : i < 128 ? vocab_find(v, &(char){(char)i}, 1) : -1;
+        b->single_id[i] = bytes     ? vocab_find(v, u, n)
+                          : i < 128 ? vocab_find(v, &(char){(char)i}, 1)
+                                    : -1;
         snprintf(u, sizeof u, "<0x%02X>", (unsigned)i);
         b->fallback_id[i] = vocab_find(v, u, 6);
     }
@@ -59,7 +64,8 @@ static void pair_look(const struct bpe *b, u32 left, u32 right, u32 *rank, u32 *
     *made = m->id;
 }
 
-/* ---- short words ----------------------------------------------------------------------------------------- */
+/* ---- short words
+ * ----------------------------------------------------------------------------------------- */
 static i64 merge_short(const struct bpe *b, struct symbol *s, i64 n) {
     u32 rank[SHORT_WORD], made[SHORT_WORD], id[SHORT_WORD];
     for (i64 i = 0; i < n; i++) id[i] = s[i].id;
@@ -82,7 +88,8 @@ static i64 merge_short(const struct bpe *b, struct symbol *s, i64 n) {
     return n;
 }
 
-/* ---- long words: entries are rank << 32 | position, so the order is rank first, then leftmost --------------- */
+/* ---- long words: entries are rank << 32 | position, so the order is rank first, then leftmost
+ * --------------- */
 struct heap {
     u64 *item;
     i64 count, capacity;
@@ -114,7 +121,8 @@ static u64 heap_pop(struct heap *h) {
     return top;
 }
 
-static int pair_update(const struct bpe *b, struct symbol *s, i64 i, struct heap *h, struct err *e) {
+static int pair_update(const struct bpe *b, struct symbol *s, i64 i, struct heap *h,
+                       struct err *e) {
     s[i].rank = NO_RANK;
     if (s[i].after < 0) return 0;
     pair_look(b, s[i].id, s[s[i].after].id, &s[i].rank, &s[i].made);
@@ -146,7 +154,8 @@ static i64 merge_long(const struct bpe *b, struct symbol *s, i64 n, struct heap 
     return kept;
 }
 
-/* ---- a word's first symbols --------------------------------------------------------------------------------- */
+/* ---- a word's first symbols
+ * --------------------------------------------------------------------------------- */
 static i64 symbols_of_bytes(const struct bpe *b, struct bytes word, struct symbol *s) {
     for (i64 i = 0; i < word.size; i++) s[i].id = (u32)b->single_id[(u8)word.data[i]];
     return word.size;
@@ -158,9 +167,11 @@ static bool fallback_known(const struct bpe *b, const char *text, i64 begin, i64
     return b->byte_fallback;
 }
 
-/* Characters. As in Hugging Face a pending unknown is written when the next known character arrives, after
- * any byte pieces between them; without an unknown token unknown characters vanish. */
-static i64 symbols_of_text(const struct bpe *b, const struct vocab *v, struct bytes word, struct symbol *s) {
+/* Characters. As in Hugging Face a pending unknown is written when the next known character
+ * arrives, after any byte pieces between them; without an unknown token unknown characters vanish.
+ */
+static i64 symbols_of_text(const struct bpe *b, const struct vocab *v, struct bytes word,
+                           struct symbol *s) {
     i64 n = 0;
     bool pending = false;
     for (i64 at = 0, next = 0; at < word.size; at = next) {
@@ -182,8 +193,8 @@ static i64 symbols_of_text(const struct bpe *b, const struct vocab *v, struct by
     return n;
 }
 
-static int emit(struct work *w, const struct symbol *s, i64 n, struct cached_word *slot, struct bytes word,
-                struct err *e) {
+static int emit(struct work *w, const struct symbol *s, i64 n, struct cached_word *slot,
+                struct bytes word, struct err *e) {
     for (i64 i = 0; i < n; i++)
         if (ids_add(w->out, s[i].id, e)) return -1;
     if (!slot || n > COUNT(slot->id)) return 0;
@@ -207,10 +218,14 @@ static int whole_word(struct work *w, struct bytes word, i64 *id, struct err *e)
     return 0;
 }
 
-static int bpe_new_word(struct work *w, struct bytes word, struct cached_word *slot, struct err *e) {
+static int bpe_new_word(struct work *w, struct bytes word, struct cached_word *slot,
+                        struct err *e) {
     const struct tokenizer *t = w->t;
     const struct bpe *b = &t->bpe;
     i64 id, n;
+    if (word.size > INT32_MAX)
+        return err_input(e, "%s: one word of %lld bytes", t->path, (long long)word.size),
+               err_detail(e, "words may have 2 GiB");
     if (whole_word(w, word, &id, e)) return -1;
     if (id >= 0) return emit(w, &(struct symbol){.id = (u32)id}, 1, slot, word, e);
     if (word.size > w->symbols) {

@@ -1,10 +1,12 @@
-/* pretokenize.c: runs the pre-tokenizer's stages over one piece of text. Each stage hands the pieces it makes straight to
- * the next, and the last to the model, so no list of words ever exists. A stage sees the text its predecessor
- * left, mapped bytes included (Falcon counts digits after ByteLevel, and so must we). */
+/* pretokenize.c: runs the pre-tokenizer's stages over one piece of text. Each stage hands the
+ * pieces it makes straight to the next, and the last to the model, so no list of words ever exists.
+ * A stage sees the text its predecessor left, mapped bytes included (Falcon counts digits after
+ * ByteLevel, and so must we). */
 #include <string.h>
 #include "data/data_int.h"
 
-u32 byte_to_code(u8 b) { /* the bytes without a printable Latin-1 character follow from 256 on, in order */
+u32 byte_to_code(
+    u8 b) { /* the bytes without a printable Latin-1 character follow from 256 on, in order */
     if ((b >= 33 && b <= 126) || (b >= 161 && b != 173)) return b;
     return 256 + (b <= 32 ? b : b == 173 ? 67u : b - 127 + 33u);
 }
@@ -34,7 +36,8 @@ static int run_prefix(struct work *w, i64 stage, struct bytes text, bool first, 
     const struct stage *s = &w->t->stage[stage];
     struct text *to = &w->stage[stage];
     to->size = 0;
-    bool has = text.size >= s->prefix.size && !memcmp(text.data, s->prefix.data, (size_t)s->prefix.size);
+    bool has =
+        text.size >= s->prefix.size && !memcmp(text.data, s->prefix.data, (size_t)s->prefix.size);
     if (s->spaces && text.data[0] == ' ') has = true;
     if (!has && (s->when == PREFIX_ALWAYS || (s->when == PREFIX_FIRST && first)) &&
         text_add(to, s->prefix.data, s->prefix.size, e))
@@ -46,8 +49,8 @@ static int run_prefix(struct work *w, i64 stage, struct bytes text, bool first, 
     return pretokenize(w, stage + 1, (struct bytes){to->data, to->size}, first, e);
 }
 
-/* The pieces of a Split: gaps and matches in turn, joined as the behaviour says. One piece waits in `begin`..`end`
- * because the next may join it. */
+/* The pieces of a Split: gaps and matches in turn, joined as the behaviour says. One piece waits in
+ * `begin`..`end` because the next may join it. */
 struct splitter {
     struct work *w;
     const struct stage *s;
@@ -105,7 +108,8 @@ static int run_scan(struct work *w, i64 stage, struct bytes text, bool first, st
     scan_fn *scan = w->t->stage[stage].pattern.scan;
     for (i64 at = 0, end; at < text.size; at = end) {
         end = scan(text.data, text.size, at);
-        if (pretokenize(w, stage + 1, (struct bytes){text.data + at, end - at}, first && !at, e)) return -1;
+        if (pretokenize(w, stage + 1, (struct bytes){text.data + at, end - at}, first && !at, e))
+            return -1;
     }
     return 0;
 }
@@ -116,6 +120,7 @@ int pretokenize(struct work *w, i64 stage, struct bytes text, bool first, struct
     const struct stage *s = &w->t->stage[stage];
     if (s->kind == STAGE_BYTES) return run_bytes(w, stage, text, first, e);
     if (s->kind == STAGE_PREFIX) return run_prefix(w, stage, text, first, e);
-    bool whole = s->pattern.scan && (s->behaviour == SPLIT_ISOLATED || (s->behaviour == SPLIT_REMOVED && s->invert));
+    bool whole = s->pattern.scan &&
+                 (s->behaviour == SPLIT_ISOLATED || (s->behaviour == SPLIT_REMOVED && s->invert));
     return (whole ? run_scan : run_split)(w, stage, text, first, e);
 }

@@ -1,9 +1,11 @@
-/* tokenizer.c: opening a tokenizer, and encoding: the order of the stages (data/README.md has the picture).
+/* tokenizer.c: opening a tokenizer, and encoding: the order of the stages (data/README.md has the
+ * picture).
  *
- * Text comes in as raw bytes. Malformed UTF-8 is replaced first, one U+FFFD per maximal subpart, which is what
- * Python's errors="replace" hands to Hugging Face's library. Then, as that library does: added tokens are cut from the raw
- * text, each remaining piece is normalised on its own and cut again at the tokens that ask for normalised text, and
- * what is left is pre-tokenised and merged. */
+ * Text comes in as raw bytes. Malformed UTF-8 is replaced first, one U+FFFD per maximal subpart,
+ * which is what Python's errors="replace" hands to Hugging Face's library. Then, as that library
+ * does: added tokens are cut from the raw text, each remaining piece is normalised on its own and
+ * cut again at the tokens that ask for normalised text, and what is left is pre-tokenised and
+ * merged. */
 #include <pthread.h>
 #include <string.h>
 #include "data/data_int.h"
@@ -25,8 +27,8 @@ static void work_free(struct work *w) {
     mem_free(w);
 }
 
-/* Threads borrow a workspace for one call, so there are as many as calls ever ran at once, and none outlives the
- * tokenizer, whichever threads come and go. */
+/* Threads borrow a workspace for one call, so there are as many as calls ever ran at once, and none
+ * outlives the tokenizer, whichever threads come and go. */
 struct work *work_take(const struct tokenizer *t, struct err *e) {
     pthread_mutex_lock(&t->pool->mutex);
     struct work *w = t->pool->free;
@@ -49,11 +51,14 @@ void work_give(const struct tokenizer *t, struct work *w) {
 
 typedef int piece_fn(struct work *w, struct bytes text, bool first, struct err *e);
 
-static int encode_between(struct work *w, int set, struct bytes text, bool first, piece_fn *piece, struct err *e) {
+static int encode_between(struct work *w, int set, struct bytes text, bool first, piece_fn *piece,
+                          struct err *e) {
     struct added_match m;
     i64 done = 0, at = 0;
     while (added_next(&w->t->added[set], text, done, &at, &m)) {
-        if (done < m.begin && piece(w, (struct bytes){text.data + done, m.begin - done}, first && !done, e)) return -1;
+        if (done < m.begin &&
+            piece(w, (struct bytes){text.data + done, m.begin - done}, first && !done, e))
+            return -1;
         if (ids_add(w->out, m.id, e)) return -1;
         done = m.end;
     }
@@ -86,29 +91,32 @@ static int add_all(struct ids *out, const struct ids *more, bool add, struct err
     return 0;
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool add_special_tokens, struct ids *out,
-                     struct err *e) {
+int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool add_special_tokens,
+                     struct ids *out, struct err *e) {
     i64 before = out->count;
     struct work *w = work_take(t, e);
     if (!w) return -1;
     w->out = out;
-    int rc = add_all(out, &t->prefix, add_special_tokens, e) || encode_text(w, (struct bytes){text, size}, e) ||
+    int rc = add_all(out, &t->prefix, add_special_tokens, e) ||
+             encode_text(w, (struct bytes){text, size}, e) ||
              add_all(out, &t->suffix, add_special_tokens, e);
     work_give(t, w);
     if (rc) out->count = before;
     return rc ? -1 : 0;
 }
 
-/* ---- begin and end of text --------------------------------------------------------------------------------- */
+/* ---- begin and end of text
+ * --------------------------------------------------------------------------------- */
 static i64 token_named(const struct tokenizer *t, const char *const *names) {
     for (; *names; names++)
         if (tokenizer_id(t, *names) >= 0) return tokenizer_id(t, *names);
     return -1;
 }
 
-/* "bos_token" is text or {"content": text}; "bos_token_id" a number or a list, of which the first counts. */
-static int special_from(const struct tokenizer *t, const char *file, const json_t *o, const char *key, i64 *id,
-                        struct err *e) {
+/* "bos_token" is text or {"content": text}; "bos_token_id" a number or a list, of which the first
+ * counts. */
+static int special_from(const struct tokenizer *t, const char *file, const json_t *o,
+                        const char *key, i64 *id, struct err *e) {
     const json_t *j = json_object_get(o, key);
     if (json_is_object(j)) j = json_object_get(j, "content");
     if (json_is_array(j)) j = json_array_get(j, 0);
@@ -121,12 +129,13 @@ static int special_from(const struct tokenizer *t, const char *file, const json_
         return err_input(e, "%s: %s must be a token or an id", file, key);
     struct bytes text;
     if (vocab_text(&t->vocab, *id, &text)) return 0;
-    if (json_is_string(j)) return err_input(e, "%s: %s \"%s\" is not in %s", file, key, json_string_value(j), t->path);
+    if (json_is_string(j))
+        return err_input(e, "%s: %s \"%s\" is not in %s", file, key, json_string_value(j), t->path);
     return err_input(e, "%s: %s %lld is not in %s", file, key, (long long)*id, t->path);
 }
 
-static int specials_from_file(struct tokenizer *t, const char *folder, const char *name, const char *suffix,
-                              struct err *e) {
+static int specials_from_file(struct tokenizer *t, const char *folder, const char *name,
+                              const char *suffix, struct err *e) {
     static const char *const which[] = {"bos_token", "eos_token"};
     char *file = mem_printf(e, "%s/%s", folder, name), key[32];
     json_t *j = file && path_exists(file) ? json_open(file, e) : NULL;
@@ -155,12 +164,15 @@ static int specials_find(struct tokenizer *t, const char *folder, struct err *e)
     return 0;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * -------------------------------------------------------------------------------------------------
+ */
 static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) {
     bool folder = path_is_dir(path);
     struct text file = {0};
     t->path = folder ? mem_printf(e, "%s/tokenizer.json", path) : mem_text(path, e);
-    if (!t->path || file_read(&file, t->path, e) || sha256_bytes(file.data, file.size, t->sha256, e)) {
+    if (!t->path || file_read(&file, t->path, e) ||
+        sha256_bytes(file.data, file.size, t->sha256, e)) {
         text_free(&file);
         return -1;
     }

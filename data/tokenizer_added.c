@@ -1,5 +1,6 @@
-/* tokenizer_added.c: finding added tokens in text, leftmost and longest, as Hugging Face does with Aho-Corasick.
- * A bitmap of first byte pairs rejects nearly every position; what is left compares whole tokens. */
+/* tokenizer_added.c: finding added tokens in text, leftmost and longest, as Hugging Face does with
+ * Aho-Corasick. A bitmap of first byte pairs rejects nearly every position; what is left compares
+ * whole tokens. */
 #include <stdlib.h>
 #include <string.h>
 #include "data/data_int.h"
@@ -19,7 +20,8 @@ void added_sort(struct added_set *s) {
         const u8 *c = (const u8 *)s->token[i].content.data;
         s->first[c[0] + 1]++;
         bool one = s->token[i].content.size == 1;
-        for (int k = one ? 0 : c[1]; k <= (one ? 255 : c[1]); k++) s->pair[c[0] * 32 + k / 8] |= (u8)(1 << k % 8);
+        for (int k = one ? 0 : c[1]; k <= (one ? 255 : c[1]); k++)
+            s->pair[c[0] * 32 + k / 8] |= (u8)(1 << k % 8);
     }
     for (int i = 0; i < 256; i++) s->first[i + 1] += s->first[i];
 }
@@ -47,7 +49,8 @@ static bool stands_alone(struct bytes text, i64 begin, i64 end) {
     return end == text.size || !(class_of_code[code_at(text.data, &(i64){end})] & CLASS_WORD);
 }
 
-bool added_next(const struct added_set *s, struct bytes text, i64 done, i64 *at, struct added_match *m) {
+bool added_next(const struct added_set *s, struct bytes text, i64 done, i64 *at,
+                struct added_match *m) {
     const u8 *c = (const u8 *)text.data;
     const struct added_token *t = NULL;
     i64 i = *at;

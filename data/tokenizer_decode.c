@@ -1,5 +1,6 @@
-/* tokenizer_decode.c: the decoders of a tokenizer.json: each turns a list of token texts into another; the last list
- * is joined. Without a decoder tokens are joined by spaces, as Hugging Face does. */
+/* tokenizer_decode.c: the decoders of a tokenizer.json: each turns a list of token texts into
+ * another; the last list is joined. Without a decoder tokens are joined by spaces, as Hugging Face
+ * does. */
 #include <string.h>
 #include "data/data_int.h"
 
@@ -8,7 +9,9 @@ struct tokens {
     struct text ends; /* i64 offsets, as bytes */
 };
 
-static int tokens_end(struct tokens *t, struct err *e) { return text_add(&t->ends, &t->text.size, sizeof(i64), e); }
+static int tokens_end(struct tokens *t, struct err *e) {
+    return text_add(&t->ends, &t->text.size, sizeof(i64), e);
+}
 static i64 tokens_count(const struct tokens *t) { return t->ends.size / (i64)sizeof(i64); }
 static struct bytes token_at(const struct tokens *t, i64 i) {
     const i64 *end = (const i64 *)(const void *)t->ends.data;
@@ -39,13 +42,17 @@ static int decode_bytes(const struct tokens *in, struct tokens *out, struct err 
     struct text raw = {0};
     int rc = 0;
     for (i64 i = 0; !rc && i < tokens_count(in); i++) rc = add_mapped(&raw, token_at(in, i), e);
-    if (!rc) rc = utf8_repair(&out->text, (struct bytes){raw.data, raw.size}, e) || tokens_end(out, e);
+    if (!rc)
+        rc = utf8_repair(&out->text, (struct bytes){raw.data, raw.size}, e) || tokens_end(out, e);
     text_free(&raw);
     return rc ? -1 : 0;
 }
 
 static int hex(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
 }
 
 static int byte_piece(struct bytes t) { /* <0xNN> */
@@ -75,7 +82,8 @@ static int decode_fallback(const struct tokens *in, struct tokens *out, struct e
         if (byte >= 0)
             rc = text_add(&run, &(char){(char)byte}, 1, e);
         else
-            rc = fallback_flush(&run, out, e) || text_add(&out->text, t.data, t.size, e) || tokens_end(out, e);
+            rc = fallback_flush(&run, out, e) || text_add(&out->text, t.data, t.size, e) ||
+                 tokens_end(out, e);
     }
     if (!rc) rc = fallback_flush(&run, out, e);
     text_free(&run);
@@ -86,36 +94,41 @@ static bool starts_with(struct bytes t, struct bytes with) {
     return t.size >= with.size && !memcmp(t.data, with.data, (size_t)with.size);
 }
 
-static int decode_token(const struct decoder *d, struct bytes t, bool first, struct text *out, void **scratch,
-                        struct err *e) {
+static int decode_token(const struct decoder *d, struct bytes t, bool first, struct text *out,
+                        void **scratch, struct err *e) {
     if (d->kind == DECODE_REPLACE) return text_replace(&d->pattern, d->content, t, out, scratch, e);
     if (d->kind == DECODE_METASPACE) {
         struct pattern mark = {.literal = d->content};
-        return text_replace(&mark, (struct bytes){" ", first && d->start ? 0 : 1}, t, out, scratch, e);
+        return text_replace(&mark, (struct bytes){" ", first && d->start ? 0 : 1}, t, out, scratch,
+                            e);
     }
     struct bytes c = d->content;
-    for (i64 i = 0; i < d->start && starts_with(t, c); i++) t = (struct bytes){t.data + c.size, t.size - c.size};
+    for (i64 i = 0; i < d->start && starts_with(t, c); i++)
+        t = (struct bytes){t.data + c.size, t.size - c.size};
     for (i64 i = 0; i < d->stop && t.size >= c.size; i++, t.size -= c.size)
         if (memcmp(t.data + t.size - c.size, c.data, (size_t)c.size)) break;
     return text_add(out, t.data, t.size, e);
 }
 
-static int decode_step(const struct decoder *d, const struct tokens *in, struct tokens *out, void **scratch,
-                       struct err *e) {
+static int decode_step(const struct decoder *d, const struct tokens *in, struct tokens *out,
+                       void **scratch, struct err *e) {
     if (d->kind == DECODE_BYTES) return decode_bytes(in, out, e);
     if (d->kind == DECODE_FALLBACK) return decode_fallback(in, out, e);
-    if (d->kind == DECODE_FUSE) return text_add(&out->text, in->text.data, in->text.size, e) || tokens_end(out, e);
+    if (d->kind == DECODE_FUSE)
+        return text_add(&out->text, in->text.data, in->text.size, e) || tokens_end(out, e);
     for (i64 i = 0; i < tokens_count(in); i++)
-        if (decode_token(d, token_at(in, i), !i, &out->text, scratch, e) || tokens_end(out, e)) return -1;
+        if (decode_token(d, token_at(in, i), !i, &out->text, scratch, e) || tokens_end(out, e))
+            return -1;
     return 0;
 }
 
-static int tokens_look_up(const struct tokenizer *t, const u32 *ids, i64 count, bool skip, struct tokens *out,
-                          struct err *e) {
+static int tokens_look_up(const struct tokenizer *t, const u32 *ids, i64 count, bool skip,
+                          struct tokens *out, struct err *e) {
     for (i64 i = 0; i < count; i++) {
         struct bytes token;
         if (!vocab_text(&t->vocab, ids[i], &token)) {
-            err_input(e, "%s: no token has id %u (number %lld of the sequence)", t->name, ids[i], (long long)i);
+            err_input(e, "%s: no token has id %u (number %lld of the sequence)", t->path, ids[i],
+                      (long long)i);
             return err_detail(e, "the largest id is %lld", (long long)t->vocab.count - 1);
         }
         if (skip && t->special[ids[i]]) continue;

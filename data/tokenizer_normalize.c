@@ -1,12 +1,14 @@
-/* tokenizer_normalize.c: the normalizers of a tokenizer.json, and the repair of broken UTF-8 that comes first.
+/* tokenizer_normalize.c: the normalizers of a tokenizer.json, and the repair of broken UTF-8 that
+ * comes first.
  *
- * Unicode forms: utf8proc decomposes and composes; the canonical ordering between is ours, because utf8proc's is
- * quadratic in a run of combining marks and text is hostile. */
+ * Unicode forms: utf8proc decomposes and composes; the canonical ordering between is ours, because
+ * utf8proc's is quadratic in a run of combining marks and text is hostile. */
 #include <string.h>
 #include <utf8proc.h>
 #include "data/data_int.h"
 
-/* Length of the maximal subpart at `s` that could still have become a character, 1 at least; *ok: it did. */
+/* Length of the maximal subpart at `s` that could still have become a character, 1 at least; *ok:
+ * it did. */
 static i64 subpart(const u8 *s, i64 size, bool *ok) {
     u8 c = s[0], low = 0x80, high = 0xbf;
     i64 need = c < 0x80 ? 0 : c < 0xc2 ? -1 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : -1;
@@ -29,7 +31,8 @@ int utf8_repair(struct text *out, struct bytes in, struct err *e) {
         bool ok;
         i64 n = subpart(s + at, in.size - at, &ok);
         if (!ok) {
-            if (text_add(out, s + from, at - from, e) || text_add(out, "\xef\xbf\xbd", 3, e)) return -1;
+            if (text_add(out, s + from, at - from, e) || text_add(out, "\xef\xbf\xbd", 3, e))
+                return -1;
             from = at + n;
         }
         at += n;
@@ -52,7 +55,9 @@ static int codes_reserve(struct codes *c, i64 more, struct err *e) {
     return 0;
 }
 
-static int combining(i32 code) { return code < 0x300 ? 0 : utf8proc_get_property(code)->combining_class; }
+static int combining(i32 code) {
+    return code < 0x300 ? 0 : utf8proc_get_property(code)->combining_class;
+}
 
 /* Stable counting sort by combining class of each run of marks (Unicode 15, D109). */
 static int order_marks(struct codes *c, struct err *e) {
@@ -73,13 +78,15 @@ static int order_marks(struct codes *c, struct err *e) {
     return 0;
 }
 
-static int unicode_form(struct bytes in, int options, struct codes *c, struct text *out, struct err *e) {
+static int unicode_form(struct bytes in, int options, struct codes *c, struct text *out,
+                        struct err *e) {
     for (i64 at = 0; at < in.size;) {
         i32 code = (i32)code_at(in.data, &at);
         int last = 0;
         if (codes_reserve(c, 20, e)) return -1; /* no decomposition is longer than 18 */
-        utf8proc_ssize_t n = utf8proc_decompose_char(code, c->item + c->count, c->capacity - c->count,
-                                                     (utf8proc_option_t)(options & ~UTF8PROC_COMPOSE), &last);
+        utf8proc_ssize_t n =
+            utf8proc_decompose_char(code, c->item + c->count, c->capacity - c->count,
+                                    (utf8proc_option_t)(options & ~UTF8PROC_COMPOSE), &last);
         if (n < 0) return err_failed(e, "cannot normalise: %s", utf8proc_errmsg(n));
         c->count += n;
     }
@@ -129,20 +136,22 @@ static int normalize_lowercase(struct bytes in, struct text *out, struct err *e)
     return 0;
 }
 
-int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out, void **scratch,
-                 struct err *e) {
+int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
+                 void **scratch, struct err *e) {
     struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
     i64 from = 0, begin, end;
     int found;
     while ((found = pattern_next(p, &s, &begin, &end, e)) > 0) {
-        if (text_add(out, in.data + from, begin - from, e) || text_add(out, with.data, with.size, e)) return -1;
+        if (text_add(out, in.data + from, begin - from, e) ||
+            text_add(out, with.data, with.size, e))
+            return -1;
         from = end;
     }
     return found ? -1 : text_add(out, in.data + from, in.size - from, e);
 }
 
-int normalize(const struct norm *list, i64 count, struct bytes in, struct text buffer[2], void **scratch,
-              struct bytes *out, struct err *e) {
+int normalize(const struct norm *list, i64 count, struct bytes in, struct text buffer[2],
+              void **scratch, struct bytes *out, struct err *e) {
     for (i64 i = 0; i < count && in.size; i++) {
         const struct norm *n = &list[i];
         struct text *to = &buffer[i & 1];
@@ -152,7 +161,8 @@ int normalize(const struct norm *list, i64 count, struct bytes in, struct text b
         case NORM_LOWERCASE: rc = normalize_lowercase(in, to, e); break;
         case NORM_REPLACE: rc = text_replace(&n->pattern, n->content, in, to, scratch, e); break;
         case NORM_PREPEND:
-            rc = text_add(to, n->content.data, n->content.size, e) || text_add(to, in.data, in.size, e);
+            rc = text_add(to, n->content.data, n->content.size, e) ||
+                 text_add(to, in.data, in.size, e);
             break;
         default: rc = normalize_form(n->kind, in, to, e);
         }

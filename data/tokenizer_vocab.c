@@ -2,7 +2,8 @@
 #include <string.h>
 #include "data/data_int.h"
 
-/* Multiply and fold, eight bytes at a time: a word or a token is short, so speed is in the setup. */
+/* Multiply and fold, eight bytes at a time: a word or a token is short, so speed is in the setup.
+ */
 u64 bytes_hash(const char *data, i64 size) {
     u64 h = (u64)size * 0x9e3779b97f4a7c15u, x;
     for (; size >= 8; data += 8, size -= 8) {
@@ -64,18 +65,20 @@ static int vocab_reach(struct vocab *v, i64 id, struct err *e) {
 
 int vocab_add(struct vocab *v, struct bytes text, i64 id, const char *where, struct err *e) {
     if (id < 0 || id >= VOCAB_LIMIT) {
-        err_input(e, "%s: token \"%.*s\" has id %lld", where, (int)i64_min(text.size, 60), text.data, (long long)id);
+        err_input(e, "%s: token \"%.*s\" has id %lld", where, (int)i64_min(text.size, 60),
+                  text.data, (long long)id);
         return err_detail(e, "ids must be from 0 to %lld", (long long)VOCAB_LIMIT - 1);
     }
     struct bytes other;
     if (vocab_text(v, id, &other))
-        return err_input(e, "%s: id %lld is used twice: by \"%.*s\" and by \"%.*s\"", where, (long long)id,
-                         (int)i64_min(other.size, 60), other.data, (int)i64_min(text.size, 60), text.data);
+        return err_input(e, "%s: id %lld is used twice: by \"%.*s\" and by \"%.*s\"", where,
+                         (long long)id, (int)i64_min(other.size, 60), other.data,
+                         (int)i64_min(text.size, 60), text.data);
     if (2 * (v->used + 1) > v->slots && vocab_rehash(v, e)) return -1;
     i64 slot = slot_of(v, text.data, text.size);
     if (v->slot[slot])
-        return err_input(e, "%s: token \"%.*s\" has two ids, %u and %lld", where, (int)i64_min(text.size, 60),
-                         text.data, v->slot[slot] - 1, (long long)id);
+        return err_input(e, "%s: token \"%.*s\" has two ids, %u and %lld", where,
+                         (int)i64_min(text.size, 60), text.data, v->slot[slot] - 1, (long long)id);
     if (vocab_reach(v, id, e)) return -1;
     i64 at = v->pool.size;
     if (text_add(&v->pool, text.data, text.size, e)) return -1;
