@@ -108,8 +108,8 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool
 /* ---- begin and end of text
  * --------------------------------------------------------------------------------- */
 static i64 token_named(const struct tokenizer *t, const char *const *names) {
-    for (; *names; names++)
-        if (tokenizer_id(t, *names) >= 0) return tokenizer_id(t, *names);
+    for (i64 id; *names; names++) /* Qwen's vocabulary has a plain "</s>" */
+        if ((id = tokenizer_id(t, *names)) >= 0 && t->special[id]) return id;
     return -1;
 }
 

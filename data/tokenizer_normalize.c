@@ -84,9 +84,8 @@ static int unicode_form(struct bytes in, int options, struct codes *c, struct te
         i32 code = (i32)code_at(in.data, &at);
         int last = 0;
         if (codes_reserve(c, 20, e)) return -1; /* no decomposition is longer than 18 */
-        utf8proc_ssize_t n =
-            utf8proc_decompose_char(code, c->item + c->count, c->capacity - c->count,
-                                    (utf8proc_option_t)(options & ~UTF8PROC_COMPOSE), &last);
+        utf8proc_ssize_t n = utf8proc_decompose_char(
+            code, c->item + c->count, c->capacity - c->count, (utf8proc_option_t)options, &last);
         if (n < 0) return err_failed(e, "cannot normalise: %s", utf8proc_errmsg(n));
         c->count += n;
     }
