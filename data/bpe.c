@@ -43,6 +43,24 @@ void bpe_add_merge(struct bpe *b, u32 left, u32 right, u32 rank, u32 id) {
     *m = (struct merge){pair_of(left, right), rank, id};
 }
 
+static const char word_mark[] = "\xe2\x96\x81"; /* U+2581, SentencePiece's space */
+
+/* No merge joins anything but marks to a mark on its right: then words can be cut there, and
+ * nothing changes but speed, because Llama 2's whole text in one word defeats the cache. Measured:
+ * 9 against 40 MB/s on English. */
+static bool marks_start_words(const struct bpe *b, const struct vocab *v) {
+    if (b->ignore_merges || vocab_find(v, word_mark, 3) < 0) return false;
+    for (i64 i = 0; i < b->slots; i++) {
+        struct bytes t;
+        if (!vocab_text(v, b->merge[i].id == UINT32_MAX ? -1 : (i64)b->merge[i].id, &t)) continue;
+        for (i64 k = 1; k + 3 <= t.size; k++)
+            if (!memcmp(t.data + k, word_mark, 3) &&
+                (k < 3 || memcmp(t.data + k - 3, word_mark, 3)))
+                return false;
+    }
+    return true;
+}
+
 void bpe_finish(struct bpe *b, const struct vocab *v, bool bytes) {
     for (int i = 0; i < 256; i++) {
         char u[8];
@@ -54,6 +72,7 @@ void bpe_finish(struct bpe *b, const struct vocab *v, bool bytes) {
         b->fallback_id[i] = vocab_find(v, u, 6);
     }
     b->bytes = bytes;
+    b->cut = !bytes && marks_start_words(b, v);
 }
 
 void bpe_free(struct bpe *b) { mem_free(b->merge); }
@@ -245,12 +264,23 @@ static int bpe_new_word(struct work *w, struct bytes word, struct cached_word *s
     return n < 0 ? -1 : emit(w, s, n, slot, word, e);
 }
 
-int bpe_word(struct work *w, struct bytes word, struct err *e) {
+static int bpe_piece(struct work *w, struct bytes word, struct err *e) {
     if (word.size > (i64)sizeof w->cache->bytes) return bpe_new_word(w, word, NULL, e);
     struct cached_word *slot = &w->cache[bytes_hash(word.data, word.size) >> (64 - CACHE_BITS)];
     if (slot->size != word.size || memcmp(slot->bytes, word.data, (size_t)word.size))
         return bpe_new_word(w, word, slot, e);
     for (int i = 0; i < slot->count; i++)
         if (ids_add(w->out, slot->id[i], e)) return -1;
+    return 0;
+}
+
+int bpe_word(struct work *w, struct bytes word, struct err *e) {
+    if (!w->t->bpe.cut) return bpe_piece(w, word, e);
+    for (i64 at = 0, end; at < word.size; at = end) {
+        for (end = at; end + 3 <= word.size && !memcmp(word.data + end, word_mark, 3);) end += 3;
+        const char *mark = memmem(word.data + end, (size_t)(word.size - end), word_mark, 3);
+        end = mark ? mark - word.data : word.size;
+        if (bpe_piece(w, (struct bytes){word.data + at, end - at}, e)) return -1;
+    }
     return 0;
 }

@@ -155,6 +155,7 @@ struct bpe {
     int shift;
     bool bytes; /* words are raw bytes: the last pre-tokenizer was ByteLevel and all 256 are tokens
                  */
+    bool cut;   /* words may be cut before U+2581: no merge crosses */
     bool fuse_unk, byte_fallback, ignore_merges;
     i64 single_id[256];   /* of a byte (bytes) or an ASCII character (otherwise), or -1 */
     i64 fallback_id[256]; /* of <0xNN>, or -1 */
