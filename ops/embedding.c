@@ -1,0 +1,78 @@
+/* embedding.c: y[n] = w[ids[n]], and its gradient. It also picks rows, e.g. the last positions before the LM head.
+ *
+ * embedding_back: dw[ids[n]] += dy[n] for n ascending, in f32: one thread owns a range of columns and walks all tokens,
+ * so the order is the tokens' order whatever the number of threads, and no atomics are needed (NUMERICS.md 9). */
+#include "ops/ops_int.h"
+
+#include <string.h>
+
+/* ids [N] i32, w [V, D] -> y [N, D] */
+static int embedding_shape(struct op_call *c, struct err *e) {
+    if (need_rank(c, 0, 1, e) || need_dtype(c, 0, I32, e) || need_rank(c, 1, 2, e) || need_float(c, 1, e)) return -1;
+    set_out(c, 0, c->in[1].dtype, 2, (i64[]){c->in[0].dim[0], c->in[1].dim[1]});
+    return 0;
+}
+
+static void embedding_ref(const struct op_call *c) {
+    const i32 *ids = c->in[0].data;
+    const double *w = c->in[1].data;
+    const i64 width = c->in[1].dim[1];
+    for (i64 n = 0; n < c->in[0].dim[0]; n++)
+        for (i64 d = 0; d < width; d++) ((double *)c->out[0].data)[n * width + d] = w[ids[n] * width + d];
+}
+
+static bool embedding_sample(int index, struct sample *s) {
+    static const i64 shape[][3] = {{5, 7, 3}, {1, 1, 16}, {40, 11, 33}, {2048, 50304, 768}};
+    if (index >= COUNT(shape)) return false;
+    const i64 *d = shape[index];
+    sample_int(&s->in[0], 0, d[1], DIMS(d[0]));
+    sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
+    s->bench = d[0] > 1000;
+    return true;
+}
+
+const struct op op_embedding = {
+    .name = "embedding", .in = "ids w", .out = "y",
+    .shape = embedding_shape,
+    .grad = {{"embedding_back", "dy ids", "+dw"}},
+    .ref = embedding_ref,
+    .cpu = CPU(embedding),
+    .sample = embedding_sample,
+    .bound = {0, 0},
+};
+
+/* dy [N, D], ids [N] -> dw [V, D] f32, added to */
+static int embedding_back_shape(struct op_call *c, struct err *e) {
+    if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || need_dtype(c, 1, I32, e)) return -1;
+    return need_dim(c, 1, 0, c->in[0].dim[0], e) ||
+                   need_out(c, 0, c->in[0].dtype == F64 ? F64 : F32, 2, (i64[]){c->out[0].dim[0], c->in[0].dim[1]}, e)
+               ? -1 : 0;
+}
+
+static void embedding_back_ref(const struct op_call *c) {
+    const double *dy = c->in[0].data;
+    const i32 *ids = c->in[1].data;
+    const i64 width = c->in[0].dim[1];
+    for (i64 n = 0; n < c->in[0].dim[0]; n++)
+        for (i64 d = 0; d < width; d++) ((double *)c->out[0].data)[ids[n] * width + d] += dy[n * width + d];
+}
+
+static bool embedding_back_sample(int index, struct sample *s) {
+    static const i64 shape[][3] = {{5, 7, 3}, {40, 11, 33}, {2048, 50304, 768}};
+    if (index >= COUNT(shape)) return false;
+    const i64 *d = shape[index];
+    sample_float(&s->in[0], -1, 1, DIMS(d[0], d[2]));
+    sample_int(&s->in[1], 0, d[1], DIMS(d[0]));
+    sample_out(&s->out[0], DIMS(d[1], d[2]));
+    s->bench = d[0] > 1000;
+    return true;
+}
+
+const struct op op_embedding_back = {
+    .name = "embedding_back", .in = "dy ids", .out = "+dw",
+    .shape = embedding_back_shape,
+    .ref = embedding_back_ref,
+    .cpu = CPU(embedding_back),
+    .sample = embedding_back_sample,
+    .bound = {4, 4},
+};

@@ -1,0 +1,138 @@
+/* ops.c: the table of operations, argument lists, shape rules in a line each, and the call.
+ *
+ * Nothing here knows a particular operation: everything is read from `struct op`. */
+#include "ops/ops_int.h"
+
+#include <assert.h>
+#include <string.h>
+
+const struct op *const op_table[] = {
+#define X(name) &op_##name,
+    OP_LIST(X)
+#undef X
+};
+const int op_count = COUNT(op_table);
+
+const struct op *op_find(const char *name) {
+    for (int i = 0; i < op_count; i++)
+        if (!strcmp(op_table[i]->name, name)) return op_table[i];
+    return NULL;
+}
+
+int op_args(const char *list, struct op_arg *arg) {
+    int n = 0;
+    for (const char *p = list; p && *p; n++) {
+        struct op_arg a = {0};
+        if (*p == '=') a.in_place = true, p++;
+        if (*p == '+') a.accumulate = true, p++;
+        size_t size = strcspn(p, "? ");
+        assert(size < sizeof a.name && n < OP_IN);
+        memcpy(a.name, p, size);
+        p += size;
+        if (*p == '?') a.optional = true, p++;
+        p += strspn(p, " ");
+        arg[n] = a;
+    }
+    return n;
+}
+
+int op_shape(struct op_call *c, struct err *e) {
+    struct op_arg arg[OP_IN];
+    int n = op_args(c->op->in, arg);
+    for (int i = 0; i < n; i++)
+        if (!is_present(&c->in[i]) && !arg[i].optional)
+            return err_failed(e, "operation %s: argument '%s' is missing", c->op->name, arg[i].name);
+    return c->op->shape(c, e);
+}
+
+int op_run(const struct op_call *c, struct err *e) { return c->op->cpu[isa_now()](c, e); }
+
+/* ---- shape rules -------------------------------------------------------------------------------------------*/
+
+static void shape_text(const struct view *v, char text[96]) {
+    int n = snprintf(text, 96, "%s [", dtype_info[v->dtype].name);
+    for (int i = 0; i < v->rank; i++)
+        n += snprintf(text + n, (size_t)(96 - n), "%s%lld", i ? ", " : "", (long long)v->dim[i]);
+    snprintf(text + n, (size_t)(96 - n), "]");
+}
+
+static int shape_error(const struct op_call *c, int at, bool out, const char *wanted, struct err *e) {
+    struct op_arg arg[OP_IN];
+    int n = op_args(out ? c->op->out : c->op->in, arg);
+    const struct view *v = out ? &c->out[at] : &c->in[at];
+    char found[96];
+    shape_text(v, found);
+    err_failed(e, "operation %s: '%s' is %s", c->op->name, at < n ? arg[at].name : "?", found);
+    return err_detail(e, "expected %s", wanted);
+}
+
+int need_rank(const struct op_call *c, int at, int rank, struct err *e) {
+    if (c->in[at].rank == rank) return 0;
+    char wanted[48];
+    snprintf(wanted, sizeof wanted, "%d dimensions", rank);
+    return shape_error(c, at, false, wanted, e);
+}
+
+int need_dtype(const struct op_call *c, int at, enum dtype d, struct err *e) {
+    return c->in[at].dtype == d ? 0 : shape_error(c, at, false, dtype_info[d].name, e);
+}
+
+int need_float(const struct op_call *c, int at, struct err *e) {
+    const enum dtype d = c->in[at].dtype;
+    return d == F32 || d == BF16 || d == F64 ? 0 : shape_error(c, at, false, "f32 or bf16", e);
+}
+
+int need_dim(const struct op_call *c, int at, int axis, i64 size, struct err *e) {
+    if (axis < c->in[at].rank && c->in[at].dim[axis] == size) return 0;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "size %lld in dimension %d", (long long)size, axis);
+    return shape_error(c, at, false, wanted, e);
+}
+
+static bool same_shape(const struct view *v, enum dtype d, int rank, const i64 *dim) {
+    return v->dtype == d && v->rank == rank && !memcmp(v->dim, dim, sizeof *dim * (size_t)rank);
+}
+
+int need_same(const struct op_call *c, int at, int like, struct err *e) {
+    const struct view *v = &c->in[like];
+    if (same_shape(&c->in[at], v->dtype, v->rank, v->dim)) return 0;
+    char wanted[96];
+    shape_text(v, wanted);
+    return shape_error(c, at, false, wanted, e);
+}
+
+int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 *dim, struct err *e) {
+    if (same_shape(&c->out[at], d, rank, dim)) return 0;
+    struct view v = {.dtype = d, .rank = rank};
+    memcpy(v.dim, dim, sizeof *dim * (size_t)rank);
+    char wanted[96];
+    shape_text(&v, wanted);
+    return shape_error(c, at, true, wanted, e);
+}
+
+void set_out(struct op_call *c, int at, enum dtype d, int rank, const i64 *dim) {
+    struct view *v = &c->out[at];
+    *v = (struct view){.data = v->data, .dtype = d, .rank = rank};
+    memcpy(v->dim, dim, sizeof *dim * (size_t)rank);
+}
+
+void set_out_like(struct op_call *c, int at, const struct view *v) { set_out(c, at, v->dtype, v->rank, v->dim); }
+
+/* ---- samples -----------------------------------------------------------------------------------------------*/
+
+static void sample_in(struct sample_in *in, enum dtype d, double low, double high, int rank, const i64 *dim) {
+    *in = (struct sample_in){.present = true, .fill = d == I32 ? FILL_INT : FILL_UNIFORM, .low = low, .high = high,
+                             .rank = rank, .dtype = d};
+    memcpy(in->dim, dim, sizeof *dim * (size_t)rank);
+}
+void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim) {
+    sample_in(in, F32, low, high, rank, dim);
+}
+void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *dim) {
+    sample_in(in, I32, (double)low, (double)high, rank, dim);
+}
+void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim) {
+    sample_in(in, F32, low, high, rank, dim);
+    in->always_f32 = true;
+}
+void sample_out(struct sample_in *out, int rank, const i64 *dim) { sample_f32(out, -1, 1, rank, dim); }
