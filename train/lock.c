@@ -100,7 +100,7 @@ static void cpu_name(char out[128]) {
 
 static json_t *machine_json(void) {
     struct utsname system;
-    char cpu[128], name[2 * sizeof system.release];
+    char cpu[128], name[3 * sizeof system.release + 3];
     cpu_name(cpu);
     if (uname(&system)) strcpy(system.sysname, "unknown"), system.release[0] = system.machine[0] = 0;
     snprintf(name, sizeof name, "%s %s %s", system.sysname, system.release, system.machine);

@@ -13,7 +13,7 @@
  *
  * A line is one write; log_sync puts it on the disk before a checkpoint names its step. Resuming at step S keeps the
  * lines up to S in a file that replaces the old one at once; what a crash left behind them, whole or torn,
- * goes. log.csv and tensorboard/ are derived: a resume builds them again from the kept lines. Rejected: one long file
+ * goes. Resuming at step 0 begins the log anew. log.csv and tensorboard/ are derived: a resume builds them again from the kept lines. Rejected: one long file
  * where a resume appends a second history (TensorBoard's way), because a reader must then know which line is true. */
 #include "train/run.h"
 
@@ -289,7 +289,7 @@ static int start(struct log *log, const struct log_start *s, struct log_rows *ro
     if (s->resume_step < 0 && !empty)
         return err_input(e, "%s already exists: a run lives here", log->path),
                err_hint(e, "resume_from_checkpoint=auto goes on with it; another output_dir starts afresh");
-    bool fresh = s->resume_step < 0 || (s->resume_step == 0 && empty);
+    bool fresh = s->resume_step <= 0;
     if (dir_make(s->run_dir, e) || (fresh ? begin_new(log, s, e) : cut_back(log, s, rows, e))) return -1;
     log->fd = fault_hit(FAULT_OPEN) ? -1 : open(log->path, O_WRONLY | O_APPEND | O_CLOEXEC);
     if (log->fd < 0) return err_system(e, "open", log->path);

@@ -5,7 +5,7 @@
  * through its row in recipe_keys.c; keys that depend on each other are checked and resolved. Aliases and other tools'
  * values become ours as each source is read, so that a word of the command line replaces a key of the file
  * whichever spelling either uses. Paths are relative to the working directory, `include` to the file that says it.
- * A value that YAML calls null leaves the default. */
+ * A value that YAML calls null leaves the default. A recipe.lock is read as the recipe it holds: so is a run rebuilt. */
 #include "train/recipe_int.h"
 
 #include <jansson.h>
@@ -183,6 +183,7 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     const char *name = arena_text(&r->arena, path, e);
     struct node *map = name ? node_yaml(&r->arena, text.data, text.size, name, e) : NULL;
     text_free(&text);
+    if (map && node_find(map, "format") && node_find(map, "recipe")) map = node_find(map, "recipe"); /* a lock */
     if (!map || !(map = canonical_map(r, map, e))) return NULL;
     struct node *include = node_find(map, "include"), **at = &map->child;
     if (!include) return map;
