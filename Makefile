@@ -27,6 +27,8 @@ SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o))
 LIBRARY := $(filter-out $(BUILD)/train/main.o,$(OBJECTS))
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c %_cpu.c,$(wildcard tests/*.c))) \
+           $(foreach i,$(ISAS),$(patsubst %.c,$(BUILD)/%.$(i).o,$(wildcard tests/*_cpu.c)))
 
 hone: $(BUILD)/hone
 	$(Q)cp -f $< $@.new && mv -f $@.new $@
@@ -42,8 +44,9 @@ $(foreach i,$(ISAS),$(eval $(call kernel_rule,$(i))))
 
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^
-$(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a
-	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< -Wl,--whole-archive $(BUILD)/libhone.a -Wl,--no-whole-archive $(LINK) -lcmocka
+$(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
+	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(HELPERS) $(BUILD)/libhone.a $(LINK) -lcmocka -lm
+.SECONDARY: $(HELPERS)
 
 .PHONY: test test-all check bench demo clean help deps format fuzz
 test: hone $(TESTS) check ## everything that must hold, under 10 minutes on 2 cores

@@ -1,8 +1,9 @@
 /* base.h: the ground every folder stands on, and base's only public header.
  *
- * Scalars, errors, memory, dtypes, the thread pool, random numbers, files, JSON, SHA-256, instruction sets,
- * option tables, progress. Nothing here knows about tensors, models or data. Functions that can fail return
- * 0 or -1 (or a pointer or NULL) and take `struct err *` last; the caller owns it; the first error wins. */
+ * Scalars, errors, memory, dtypes, the thread pool, random numbers, files, JSON, SHA-256,
+ * instruction sets, option tables, progress. Nothing here knows about tensors, models or data.
+ * Functions that can fail return 0 or -1 (or a pointer or NULL) and take `struct err *` last; the
+ * caller owns it; the first error wins. */
 #ifndef HONE_BASE_H
 #define HONE_BASE_H
 
@@ -19,17 +20,19 @@ typedef uint64_t u64;
 typedef int32_t i32;
 typedef int64_t i64;
 
-#define COUNT(array) ((i64)(sizeof(array) / sizeof((array)[0])))
+#define COUNT(array)      ((i64)(sizeof(array) / sizeof((array)[0])))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 static inline i64 i64_min(i64 a, i64 b) { return a < b ? a : b; }
 static inline i64 i64_max(i64 a, i64 b) { return a > b ? a : b; }
 static inline i64 round_up(i64 n, i64 step) { return (n + step - 1) / step * step; }
 
-/* ---- errors (err.c) ---------------------------------------------------------------------------------------
- * Fixed storage, so that reporting never allocates. `code` is the exit code main will use: 1 for a failed check
- * or a failure while training, 2 for usage or bad input. A primary line says what was found and where; detail
- * what was expected; hint what to do; frames what the program was doing, innermost first. */
+/* ---- errors (err.c)
+ * --------------------------------------------------------------------------------------- Fixed
+ * storage, so that reporting never allocates. `code` is the exit code main will use: 1 for a failed
+ * check or a failure while training, 2 for usage or bad input. A primary line says what was found
+ * and where; detail what was expected; hint what to do; frames what the program was doing,
+ * innermost first. */
 enum { ERR_FAILED = 1, ERR_INPUT = 2 };
 struct err {
     int code; /* 0: no error */
@@ -40,29 +43,34 @@ struct err {
     char hint[512];
     char frame[8][192];
 };
-int err_set(struct err *e, int code, const char *fmt, ...) PRINTF(3, 4);  /* -1; no effect if already set */
-int err_input(struct err *e, const char *fmt, ...) PRINTF(2, 3);          /* err_set with ERR_INPUT */
-int err_failed(struct err *e, const char *fmt, ...) PRINTF(2, 3);         /* err_set with ERR_FAILED */
-int err_system(struct err *e, const char *what, const char *path);        /* "cannot WHAT PATH: strerror(errno)";
-    ERR_INPUT for paths and permissions, else ERR_FAILED */
-int err_detail(struct err *e, const char *fmt, ...) PRINTF(2, 3);         /* -1, so that it can end a return */
-int err_hint(struct err *e, const char *fmt, ...) PRINTF(2, 3);           /* -1 */
-int err_frame(struct err *e, const char *fmt, ...) PRINTF(2, 3);          /* -1; "while loading model X" */
+int err_set(struct err *e, int code, const char *fmt, ...)
+    PRINTF(3, 4);                                                 /* -1; no effect if already set */
+int err_input(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* err_set with ERR_INPUT */
+int err_failed(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* err_set with ERR_FAILED */
+int err_system(struct err *e, const char *what, const char *path); /* "cannot WHAT PATH:
+strerror(errno)"; ERR_INPUT for paths and permissions, else ERR_FAILED */
+int err_detail(struct err *e, const char *fmt, ...)
+    PRINTF(2, 3); /* -1, so that it can end a return */
+int err_hint(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* -1 */
+int err_frame(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* -1; "while loading model X" */
 void err_print(const struct err *e, FILE *to);
 
-/* ---- memory (mem.c) ---------------------------------------------------------------------------------------
- * All heap memory of the program comes from here, so that tests can make the n-th allocation fail
- * (HONE_FAULT=alloc:N). mem_new zeroes. Alignment is 64 bytes everywhere. Free with mem_free (NULL is fine). */
+/* ---- memory (mem.c)
+ * --------------------------------------------------------------------------------------- All heap
+ * memory of the program comes from here, so that tests can make the n-th allocation fail
+ * (HONE_FAULT=alloc:N). mem_new zeroes. Alignment is 64 bytes everywhere. Free with mem_free (NULL
+ * is fine). */
 void *mem_new(i64 bytes, struct err *e);
 void *mem_new_array(i64 count, i64 size, struct err *e); /* overflow checked */
 void *mem_grow(void *old, i64 old_bytes, i64 bytes, struct err *e);
-char *mem_text(const char *text, struct err *e);         /* strdup */
+char *mem_text(const char *text, struct err *e); /* strdup */
 char *mem_printf(struct err *e, const char *fmt, ...) PRINTF(2, 3);
 void mem_free(void *p);
-i64 mem_peak_rss(void);     /* bytes, of this process, now */
-i64 mem_available(void);    /* bytes the machine can still give (MemAvailable) */
+i64 mem_peak_rss(void);  /* bytes, of this process, now */
+i64 mem_available(void); /* bytes the machine can still give (MemAvailable) */
 
-/* An arena: many small allocations with one lifetime. Zero-initialise; arena_free gives everything back. */
+/* An arena: many small allocations with one lifetime. Zero-initialise; arena_free gives everything
+ * back. */
 struct arena {
     struct arena_block *block;
 };
@@ -78,18 +86,31 @@ struct text {
 };
 int text_add(struct text *t, const void *bytes, i64 size, struct err *e);
 int text_printf(struct text *t, struct err *e, const char *fmt, ...) PRINTF(3, 4);
-int text_f64(struct text *t, double x, struct err *e); /* shortest that reads back equal, as Python's repr (json.c) */
+int text_f64(struct text *t, double x,
+             struct err *e); /* shortest that reads back equal, as Python's repr (json.c) */
 void text_free(struct text *t);
 
-/* ---- fault injection (fault.c) ----------------------------------------------------------------------------
- * HONE_FAULT=KIND:N makes the N-th call (from 1) of a kind fail with errno as noted; HONE_FAULT=kill-KIND:N
- * raises SIGKILL there instead. Tests only; costs one branch. Kinds: alloc, open, read, write (ENOSPC), fsync,
- * rename, mkdir. */
-enum fault { FAULT_ALLOC, FAULT_OPEN, FAULT_READ, FAULT_WRITE, FAULT_FSYNC, FAULT_RENAME, FAULT_MKDIR, FAULT_COUNT };
+/* ---- fault injection (fault.c)
+ * ---------------------------------------------------------------------------- HONE_FAULT=KIND:N
+ * makes the N-th call (from 1) of a kind fail with errno as noted; HONE_FAULT=kill-KIND:N raises
+ * SIGKILL there instead. Tests only; costs one branch. Kinds: alloc, open, read, write (ENOSPC),
+ * fsync, rename, mkdir. */
+enum fault {
+    FAULT_ALLOC,
+    FAULT_OPEN,
+    FAULT_READ,
+    FAULT_WRITE,
+    FAULT_FSYNC,
+    FAULT_RENAME,
+    FAULT_MKDIR,
+    FAULT_COUNT
+};
 bool fault_hit(enum fault kind);
-int fault_arm(const char *spec); /* tests: arms anew, as HONE_FAULT would; NULL disarms; -1 if malformed */
+int fault_arm(
+    const char *spec); /* tests: arms anew, as HONE_FAULT would; NULL disarms; -1 if malformed */
 
-/* ---- dtypes (dtype.c) -------------------------------------------------------------------------------------*/
+/* ---- dtypes (dtype.c)
+ * -------------------------------------------------------------------------------------*/
 enum dtype { F32, BF16, F16, F64, I32, I64, U8, U16, U32, I8, DTYPE_COUNT };
 struct dtype_info {
     const char *name;        /* "f32": what recipes and messages say */
@@ -100,85 +121,107 @@ extern const struct dtype_info dtype_info[DTYPE_COUNT];
 int dtype_of_safetensors(const char *name); /* -1 if unknown */
 static inline i64 dtype_size(enum dtype d) { return dtype_info[d].size; }
 static inline float bf16_to_f32(u16 h) {
-    union { u32 u; float f; } v = {.u = (u32)h << 16};
+    union {
+        u32 u;
+        float f;
+    } v = {.u = (u32)h << 16};
     return v.f;
 }
 static inline u16 bf16_of_f32(float x) { /* round to nearest even; NaN stays NaN */
-    union { float f; u32 u; } v = {.f = x};
+    union {
+        float f;
+        u32 u;
+    } v = {.f = x};
     if ((v.u & 0x7fffffffu) > 0x7f800000u) return (u16)(v.u >> 16 | 0x40);
     return (u16)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
 }
 float f16_to_f32(u16 h);
 u16 f16_of_f32(float x);
 
-/* ---- instruction sets (isa.c) -----------------------------------------------------------------------------
- * Kernels are compiled once per row; isa_best is the best this machine has, isa_now the one in use. */
+/* ---- instruction sets (isa.c)
+ * ----------------------------------------------------------------------------- Kernels are
+ * compiled once per row; isa_best is the best this machine has, isa_now the one in use. */
 #define ISA_LIST(X) X(plain) X(avx2) X(avx512) X(avx512bf16)
 enum isa {
 #define X(name) ISA_##name,
     ISA_LIST(X)
 #undef X
-    ISA_COUNT
+        ISA_COUNT
 };
 extern const char *const isa_name[ISA_COUNT];
 enum isa isa_best(void);
 enum isa isa_now(void);
-int isa_force(const char *name, struct err *e); /* "plain", "avx2", "avx512", "avx512bf16"; refused if missing */
-void isa_float_mode(void); /* FTZ and DAZ, round to nearest: each thread calls it first (NUMERICS.md 1) */
+int isa_force(const char *name,
+              struct err *e); /* "plain", "avx2", "avx512", "avx512bf16"; refused if missing */
+void isa_float_mode(
+    void); /* FTZ and DAZ, round to nearest: each thread calls it first (NUMERICS.md 1) */
 
-/* ---- threads (pool.c) -------------------------------------------------------------------------------------
- * Static ranges over [0, n): worker w of W gets [n*w/W, n*(w+1)/W). How work is cut may depend on the shape and on
- * W, never on timing; results must not depend on it at all. Nested calls, and calls while another thread's call is
- * under way, run on the calling thread alone, as fn(arg, 0, n, its own number or 0): scratch memory indexed by worker
- * belongs to the call (reached through arg), never to the program. Empty ranges are not called. */
+/* ---- threads (pool.c)
+ * ------------------------------------------------------------------------------------- Static
+ * ranges over [0, n): worker w of W gets [n*w/W, n*(w+1)/W). How work is cut may depend on the
+ * shape and on W, never on timing; results must not depend on it at all. Nested calls, and calls
+ * while another thread's call is under way, run on the calling thread alone, as fn(arg, 0, n, its
+ * own number or 0): scratch memory indexed by worker belongs to the call (reached through arg),
+ * never to the program. Empty ranges are not called. */
 typedef void pool_fn(void *arg, i64 begin, i64 end, int worker);
 int pool_start(int threads, struct err *e); /* 0: one per core. Call once; pool_stop joins */
 void pool_stop(void);
 int pool_threads(void);
 void pool_run(i64 n, pool_fn *fn, void *arg);
 
-/* ---- random numbers (philox.c) ----------------------------------------------------------------------------
- * Philox 4x32-10 (Salmon et al., 2011) as a function of position: no state to save. `purpose` keeps uses apart. */
+/* ---- random numbers (philox.c)
+ * ---------------------------------------------------------------------------- Philox 4x32-10
+ * (Salmon et al., 2011) as a function of position: no state to save. `purpose` keeps uses apart. */
 enum purpose { RNG_INIT = 1, RNG_ORDER, RNG_DROPOUT, RNG_SAMPLE, RNG_ROUND, RNG_REPLAY, RNG_TEST };
 struct rng {
     u64 seed;
     u32 purpose, step;
     u32 stream; /* tensor id, or sequence number */
 };
-void philox(const u32 key[2], const u32 counter[4], u32 out[4]); /* the bare function: known-answer tests */
+void philox(const u32 key[2], const u32 counter[4],
+            u32 out[4]); /* the bare function: known-answer tests */
 void rng_block(const struct rng *r, u64 index, u32 out[4]); /* key = seed; counter = index, stream,
     purpose << 26 | step mod 2^26 */
-float rng_uniform(const struct rng *r, u64 index);  /* (0,1): (x>>9 + 0.5) * 2^-23 of word index%4 of block index/4 */
+float rng_uniform(const struct rng *r,
+                  u64 index); /* (0,1): (x>>9 + 0.5) * 2^-23 of word index%4 of block index/4 */
 double rng_uniform_f64(const struct rng *r, u64 index);
-float rng_normal(const struct rng *r, u64 index);   /* Box-Muller in f64 with base's own log, sin, cos */
+float rng_normal(const struct rng *r,
+                 u64 index); /* Box-Muller in f64 with base's own log, sin, cos */
 
-/* ---- portable math in f64 (math.c): tables, initialisation, schedules, references. 2 ulp or better ---------*/
-double m_exp(double), m_log(double), m_sin(double), m_cos(double), m_pow(double, double), m_tanh(double), m_erf(double);
+/* ---- portable math in f64 (math.c): tables, initialisation, schedules, references. 2 ulp or
+ * better ---------*/
+double m_exp(double), m_log(double), m_sin(double), m_cos(double), m_pow(double, double),
+    m_tanh(double), m_erf(double);
 
-/* ---- files (file.c) ---------------------------------------------------------------------------------------*/
+/* ---- files (file.c)
+ * ---------------------------------------------------------------------------------------*/
 struct map { /* a file mapped read-only */
     const u8 *data;
     i64 size;
 };
 int map_open(struct map *m, const char *path, struct err *e);
 void map_close(struct map *m);
-int file_read(struct text *out, const char *path, struct err *e);                    /* whole file, NUL-terminated */
-int file_write(const char *path, const void *data, i64 size, struct err *e);        /* create, write, fsync, close */
-int file_replace(const char *path, const void *data, i64 size, struct err *e);      /* temporary, fsync, rename, fsync folder */
+int file_read(struct text *out, const char *path, struct err *e); /* whole file, NUL-terminated */
+int file_write(const char *path, const void *data, i64 size,
+               struct err *e); /* create, write, fsync, close */
+int file_replace(const char *path, const void *data, i64 size,
+                 struct err *e); /* temporary, fsync, rename, fsync folder */
 int file_write_all(int fd, const void *data, i64 size, const char *path, struct err *e);
 int file_sync(int fd, const char *path, struct err *e);
-int dir_make(const char *path, struct err *e);                                       /* like mkdir -p */
+int dir_make(const char *path, struct err *e); /* like mkdir -p */
 int dir_sync(const char *path, struct err *e);
-int dir_remove(const char *path, struct err *e);                                     /* like rm -r; missing is fine */
+int dir_remove(const char *path, struct err *e); /* like rm -r; missing is fine */
 int path_rename(const char *from, const char *to, struct err *e);
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);
-i64 path_size(const char *path);                                                     /* -1 if missing */
+i64 path_size(const char *path); /* -1 if missing */
 i64 disk_free(const char *path);
-int dir_list(const char *path, char ***names, i64 *count, struct err *e); /* sorted; free with names_free */
+int dir_list(const char *path, char ***names, i64 *count,
+             struct err *e); /* sorted; free with names_free */
 void names_free(char **names, i64 count);
 
-/* ---- SHA-256 (sha256.c, libcrypto) ------------------------------------------------------------------------*/
+/* ---- SHA-256 (sha256.c, libcrypto)
+ * ------------------------------------------------------------------------*/
 struct sha256 {
     void *context;
 };
@@ -188,26 +231,43 @@ void sha256_end(struct sha256 *s, char hex[65]);
 int sha256_bytes(const void *data, i64 size, char hex[65], struct err *e);
 int sha256_file(const char *path, char hex[65], struct err *e);
 
-/* ---- JSON (json.c, Jansson: duplicate keys refused, NUL allowed in strings) ------------------------------ */
+/* ---- JSON (json.c, Jansson: duplicate keys refused, NUL allowed in strings)
+ * ------------------------------ */
 typedef struct json_t json_t;
-json_t *json_open(const char *path, struct err *e);                                  /* errors name file:line:column */
+json_t *json_open(const char *path, struct err *e); /* errors name file:line:column */
 json_t *json_parse(const char *data, i64 size, const char *name, struct err *e);
-int json_save(const json_t *j, const char *path, int indent, struct err *e);         /* file_replace; keys keep their order */
-/* Typed members. Missing: the default. Wrong type: an error naming `where`, the key, what was found. */
+int json_save(const json_t *j, const char *path, int indent,
+              struct err *e); /* file_replace; keys keep their order */
+/* Typed members. Missing: the default. Wrong type: an error naming `where`, the key, what was
+ * found. */
 i64 json_i64(const json_t *o, const char *key, i64 otherwise, const char *where, struct err *e);
-double json_f64(const json_t *o, const char *key, double otherwise, const char *where, struct err *e);
+double json_f64(const json_t *o, const char *key, double otherwise, const char *where,
+                struct err *e);
 bool json_bool(const json_t *o, const char *key, bool otherwise, const char *where, struct err *e);
-const char *json_text(const json_t *o, const char *key, const char *otherwise, const char *where, struct err *e);
-int json_text_add(struct text *out, const char *bytes, i64 size, struct err *e);     /* quoted, escaped JSON string */
+const char *json_text(const json_t *o, const char *key, const char *otherwise, const char *where,
+                      struct err *e);
+int json_text_add(struct text *out, const char *bytes, i64 size,
+                  struct err *e); /* quoted, escaped JSON string */
 
-/* ---- UTF-8 (utf8.c) ---------------------------------------------------------------------------------------*/
-i64 utf8_bad(const char *data, i64 size);                 /* offset of the first malformed byte, or -1 */
-int utf8_next(const char *data, i64 size, i64 *at);       /* code point, or -1 and one byte taken if malformed */
-int utf8_put(u32 code, char out[4]);                      /* bytes written */
+/* ---- UTF-8 (utf8.c)
+ * ---------------------------------------------------------------------------------------*/
+i64 utf8_bad(const char *data, i64 size); /* offset of the first malformed byte, or -1 */
+int utf8_next(const char *data, i64 size,
+              i64 *at);              /* code point, or -1 and one byte taken if malformed */
+int utf8_put(u32 code, char out[4]); /* bytes written */
 
-/* ---- option tables (option.c): recipe keys and flags are rows ---------------------------------------------
- * A row binds a key to a member of a struct, with type, range, default and help. Feeds parsing, help, the lock. */
-enum option_type { OPT_BOOL, OPT_INT, OPT_FLOAT, OPT_TEXT, OPT_CHOICE, OPT_INT_LIST, OPT_TEXT_LIST };
+/* ---- option tables (option.c): recipe keys and flags are rows
+ * --------------------------------------------- A row binds a key to a member of a struct, with
+ * type, range, default and help. Feeds parsing, help, the lock. */
+enum option_type {
+    OPT_BOOL,
+    OPT_INT,
+    OPT_FLOAT,
+    OPT_TEXT,
+    OPT_CHOICE,
+    OPT_INT_LIST,
+    OPT_TEXT_LIST
+};
 struct option {
     const char *key;
     enum option_type type;
@@ -217,21 +277,32 @@ struct option {
     const char *choices;   /* OPT_CHOICE: "adamw lion sgd"; stored as the text */
     const char *help;
 };
-struct int_list { i64 *item; i64 count; };
-struct text_list { char **item; i64 count; };
-/* Members: bool, i64, double, const char *, const char *, struct int_list, struct text_list. Text goes to `a`. */
+struct int_list {
+    i64 *item;
+    i64 count;
+};
+struct text_list {
+    char **item;
+    i64 count;
+};
+/* Members: bool, i64, double, const char *, const char *, struct int_list, struct text_list. Text
+ * goes to `a`. */
 int option_defaults(const struct option *table, void *to, struct arena *a, struct err *e);
-int option_set(const struct option *table, void *to, const char *key, const char *value, const char *where,
-               struct arena *a, struct err *e); /* lists: comma separated */
+int option_set(const struct option *table, void *to, const char *key, const char *value,
+               const char *where, struct arena *a, struct err *e); /* lists: comma separated */
 const struct option *option_find(const struct option *table, const char *key);
-const char *option_nearest(const struct option *table, const char *key); /* by edit distance; NULL if none is near */
-int option_print(const struct option *o, const void *from, struct text *out, struct err *e); /* canonical value text */
+const char *option_nearest(const struct option *table,
+                           const char *key); /* by edit distance; NULL if none is near */
+int option_print(const struct option *o, const void *from, struct text *out,
+                 struct err *e); /* canonical value text */
 int edit_distance(const char *a, const char *b);
 
-/* ---- time and progress (progress.c) -----------------------------------------------------------------------*/
+/* ---- time and progress (progress.c)
+ * -----------------------------------------------------------------------*/
 double clock_seconds(void); /* monotonic */
-void progress_line(const char *fmt, ...) PRINTF(1, 2); /* rewrites one line on stderr, only if it is a terminal */
+void progress_line(const char *fmt, ...)
+    PRINTF(1, 2); /* rewrites one line on stderr, only if it is a terminal */
 void progress_end(void);
-extern bool quiet;          /* --quiet: no progress, no chatter */
+extern bool quiet; /* --quiet: no progress, no chatter */
 
 #endif

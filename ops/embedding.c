@@ -1,14 +1,18 @@
-/* embedding.c: y[n] = w[ids[n]], and its gradient. It also picks rows, e.g. the last positions before the LM head.
+/* embedding.c: y[n] = w[ids[n]], and its gradient. It also picks rows, e.g. the last positions
+ * before the LM head.
  *
- * embedding_back: dw[ids[n]] += dy[n] for n ascending, in f32: one thread owns a range of columns and walks all tokens,
- * so the order is the tokens' order whatever the number of threads, and no atomics are needed (NUMERICS.md 9). */
+ * embedding_back: dw[ids[n]] += dy[n] for n ascending, in f32: one thread owns a range of columns
+ * and walks all tokens, so the order is the tokens' order whatever the number of threads, and no
+ * atomics are needed (NUMERICS.md 9). */
 #include "ops/ops_int.h"
 
 #include <string.h>
 
 /* ids [N] i32, w [V, D] -> y [N, D] */
 static int embedding_shape(struct op_call *c, struct err *e) {
-    if (need_rank(c, 0, 1, e) || need_dtype(c, 0, I32, e) || need_rank(c, 1, 2, e) || need_float(c, 1, e)) return -1;
+    if (need_rank(c, 0, 1, e) || need_dtype(c, 0, I32, e) || need_rank(c, 1, 2, e) ||
+        need_float(c, 1, e))
+        return -1;
     set_out(c, 0, c->in[1].dtype, 2, (i64[]){c->in[0].dim[0], c->in[1].dim[1]});
     return 0;
 }
@@ -18,7 +22,8 @@ static void embedding_ref(const struct op_call *c) {
     const double *w = c->in[1].data;
     const i64 width = c->in[1].dim[1];
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
-        for (i64 d = 0; d < width; d++) ((double *)c->out[0].data)[n * width + d] = w[ids[n] * width + d];
+        for (i64 d = 0; d < width; d++)
+            ((double *)c->out[0].data)[n * width + d] = w[ids[n] * width + d];
 }
 
 static bool embedding_sample(int index, struct sample *s) {
@@ -32,7 +37,9 @@ static bool embedding_sample(int index, struct sample *s) {
 }
 
 const struct op op_embedding = {
-    .name = "embedding", .in = "ids w", .out = "y",
+    .name = "embedding",
+    .in = "ids w",
+    .out = "y",
     .shape = embedding_shape,
     .grad = {{"embedding_back", "dy ids", "+dw"}},
     .ref = embedding_ref,
@@ -45,8 +52,10 @@ const struct op op_embedding = {
 static int embedding_back_shape(struct op_call *c, struct err *e) {
     if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || need_dtype(c, 1, I32, e)) return -1;
     return need_dim(c, 1, 0, c->in[0].dim[0], e) ||
-                   need_out(c, 0, c->in[0].dtype == F64 ? F64 : F32, 2, (i64[]){c->out[0].dim[0], c->in[0].dim[1]}, e)
-               ? -1 : 0;
+                   need_out(c, 0, c->in[0].dtype == F64 ? F64 : F32, 2,
+                            (i64[]){c->out[0].dim[0], c->in[0].dim[1]}, e)
+               ? -1
+               : 0;
 }
 
 static void embedding_back_ref(const struct op_call *c) {
@@ -54,7 +63,8 @@ static void embedding_back_ref(const struct op_call *c) {
     const i32 *ids = c->in[1].data;
     const i64 width = c->in[0].dim[1];
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
-        for (i64 d = 0; d < width; d++) ((double *)c->out[0].data)[ids[n] * width + d] += dy[n * width + d];
+        for (i64 d = 0; d < width; d++)
+            ((double *)c->out[0].data)[ids[n] * width + d] += dy[n * width + d];
 }
 
 static bool embedding_back_sample(int index, struct sample *s) {
@@ -69,7 +79,9 @@ static bool embedding_back_sample(int index, struct sample *s) {
 }
 
 const struct op op_embedding_back = {
-    .name = "embedding_back", .in = "dy ids", .out = "+dw",
+    .name = "embedding_back",
+    .in = "dy ids",
+    .out = "+dw",
     .shape = embedding_back_shape,
     .ref = embedding_back_ref,
     .cpu = CPU(embedding_back),

@@ -8,8 +8,8 @@ static int ids_check(const struct view *ids, i64 size, struct err *e) {
     const i32 *id = ids->data;
     for (i64 n = 0; n < ids->dim[0]; n++)
         if (id[n] < 0 || id[n] >= size) {
-            err_failed(e, "token id %d at position %lld is outside the table of %lld rows", id[n], (long long)n,
-                       (long long)size);
+            err_failed(e, "token id %d at position %lld is outside the table of %lld rows", id[n],
+                       (long long)n, (long long)size);
             return err_hint(e, "the data was made with another tokenizer than the model's");
         }
     return 0;
@@ -21,7 +21,8 @@ static void copy_rows(void *arg, i64 begin, i64 end, int worker) {
     const i32 *id = c->in[0].data;
     const i64 bytes = c->in[1].dim[1] * dtype_size(c->in[1].dtype);
     for (i64 n = begin; n < end; n++)
-        memcpy((u8 *)c->out[0].data + n * bytes, (const u8 *)c->in[1].data + id[n] * bytes, (size_t)bytes);
+        memcpy((u8 *)c->out[0].data + n * bytes, (const u8 *)c->in[1].data + id[n] * bytes,
+               (size_t)bytes);
 }
 
 CPU_KERNEL(embedding) {
@@ -40,7 +41,8 @@ static void add_columns(void *arg, i64 begin, i64 end, int worker) {
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
         for (i64 d = first; d < last; d += 16) {
             float *to = dw + id[n] * width + d;
-            v16 sum = v16_add(v16_load_n(to, last - d), v16_get_n(c->in[0].data, n * width + d, last - d, half));
+            v16 sum = v16_add(v16_load_n(to, last - d),
+                              v16_get_n(c->in[0].data, n * width + d, last - d, half));
             v16_store_n(to, sum, last - d);
         }
 }

@@ -2,9 +2,10 @@
  *
  *   C[m,n] = A[m,k] · B[k,n]  (+ C)  (+ scale * T[m,r] · U[n,r]^T)  (+ bias[n])
  *
- * f32: c = fma(a[k], b[k], c) for k ascending. bf16: pairs of k, the odd one first; odd k is padded with a zero. The chain
- * starts from 0, or from C if `accumulate`. Then the low-rank part: u = T·U^T by the same chain from 0, c = fma(scale, u, c);
- * then + bias; then one rounding to C's dtype. Work is cut over m and n only. */
+ * f32: c = fma(a[k], b[k], c) for k ascending. bf16: pairs of k, the odd one first; odd k is padded
+ * with a zero. The chain starts from 0, or from C if `accumulate`. Then the low-rank part: u =
+ * T·U^T by the same chain from 0, c = fma(scale, u, c); then + bias; then one rounding to C's
+ * dtype. Work is cut over m and n only. */
 #ifndef HONE_GEMM_H
 #define HONE_GEMM_H
 
@@ -12,20 +13,28 @@
 
 struct gemm {
     i64 m, n, k;
-    enum dtype dtype;          /* of a, b, t, u and bias: F32 or BF16 */
-    const void *a; i64 lda; bool a_t; /* A is stored [m][lda], or, a_t, as [k][lda] */
-    const void *b; i64 ldb; bool b_t; /* B is stored [k][ldb], or, b_t, as [n][ldb] */
-    void *c; i64 ldc;
-    enum dtype c_dtype;        /* F32 or BF16; accumulate needs F32 */
+    enum dtype dtype; /* of a, b, t, u and bias: F32 or BF16 */
+    const void *a;
+    i64 lda;
+    bool a_t; /* A is stored [m][lda], or, a_t, as [k][lda] */
+    const void *b;
+    i64 ldb;
+    bool b_t; /* B is stored [k][ldb], or, b_t, as [n][ldb] */
+    void *c;
+    i64 ldc;
+    enum dtype c_dtype; /* F32 or BF16; accumulate needs F32 */
     bool accumulate;
-    const void *t, *u;         /* T [m, rank], U [n, rank] (u_t: [rank, n]); NULL: none */
+    const void *t, *u; /* T [m, rank], U [n, rank] (u_t: [rank, n]); NULL: none */
     bool u_t;
     i64 rank;
     float scale;
-    const void *bias;          /* [n] or NULL */
+    const void *bias; /* [n] or NULL */
 };
-i64 gemm_scratch(i64 m, i64 n, i64 k, enum dtype dtype); /* bytes for packing, enough for all instruction sets and pool_threads() */
-/* Called from *_cpu.c kernels as CPU_NAME(gemm)(&g, scratch). Takes the pool itself; inside a pool task it runs alone. */
+i64 gemm_scratch(
+    i64 m, i64 n, i64 k,
+    enum dtype dtype); /* bytes for packing, enough for all instruction sets and pool_threads() */
+/* Called from *_cpu.c kernels as CPU_NAME(gemm)(&g, scratch). Takes the pool itself; inside a pool
+ * task it runs alone. */
 #define X(isa) void gemm_##isa(const struct gemm *g, void *scratch);
 ISA_LIST(X)
 #undef X

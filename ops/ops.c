@@ -41,13 +41,15 @@ int op_shape(struct op_call *c, struct err *e) {
     int n = op_args(c->op->in, arg);
     for (int i = 0; i < n; i++)
         if (!is_present(&c->in[i]) && !arg[i].optional)
-            return err_failed(e, "operation %s: argument '%s' is missing", c->op->name, arg[i].name);
+            return err_failed(e, "operation %s: argument '%s' is missing", c->op->name,
+                              arg[i].name);
     return c->op->shape(c, e);
 }
 
 int op_run(const struct op_call *c, struct err *e) { return c->op->cpu[isa_now()](c, e); }
 
-/* ---- shape rules -------------------------------------------------------------------------------------------*/
+/* ---- shape rules
+ * -------------------------------------------------------------------------------------------*/
 
 static void shape_text(const struct view *v, char text[96]) {
     int n = snprintf(text, 96, "%s [", dtype_info[v->dtype].name);
@@ -56,7 +58,8 @@ static void shape_text(const struct view *v, char text[96]) {
     snprintf(text + n, (size_t)(96 - n), "]");
 }
 
-static int shape_error(const struct op_call *c, int at, bool out, const char *wanted, struct err *e) {
+static int shape_error(const struct op_call *c, int at, bool out, const char *wanted,
+                       struct err *e) {
     struct op_arg arg[OP_IN];
     int n = op_args(out ? c->op->out : c->op->in, arg);
     const struct view *v = out ? &c->out[at] : &c->in[at];
@@ -101,7 +104,8 @@ int need_same(const struct op_call *c, int at, int like, struct err *e) {
     return shape_error(c, at, false, wanted, e);
 }
 
-int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 *dim, struct err *e) {
+int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 *dim,
+             struct err *e) {
     if (same_shape(&c->out[at], d, rank, dim)) return 0;
     struct view v = {.dtype = d, .rank = rank};
     memcpy(v.dim, dim, sizeof *dim * (size_t)rank);
@@ -116,13 +120,21 @@ void set_out(struct op_call *c, int at, enum dtype d, int rank, const i64 *dim) 
     memcpy(v->dim, dim, sizeof *dim * (size_t)rank);
 }
 
-void set_out_like(struct op_call *c, int at, const struct view *v) { set_out(c, at, v->dtype, v->rank, v->dim); }
+void set_out_like(struct op_call *c, int at, const struct view *v) {
+    set_out(c, at, v->dtype, v->rank, v->dim);
+}
 
-/* ---- samples -----------------------------------------------------------------------------------------------*/
+/* ---- samples
+ * -----------------------------------------------------------------------------------------------*/
 
-static void sample_in(struct sample_in *in, enum dtype d, double low, double high, int rank, const i64 *dim) {
-    *in = (struct sample_in){.present = true, .fill = d == I32 ? FILL_INT : FILL_UNIFORM, .low = low, .high = high,
-                             .rank = rank, .dtype = d};
+static void sample_in(struct sample_in *in, enum dtype d, double low, double high, int rank,
+                      const i64 *dim) {
+    *in = (struct sample_in){.present = true,
+                             .fill = d == I32 ? FILL_INT : FILL_UNIFORM,
+                             .low = low,
+                             .high = high,
+                             .rank = rank,
+                             .dtype = d};
     memcpy(in->dim, dim, sizeof *dim * (size_t)rank);
 }
 void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim) {
@@ -135,4 +147,6 @@ void sample_f32(struct sample_in *in, double low, double high, int rank, const i
     sample_in(in, F32, low, high, rank, dim);
     in->always_f32 = true;
 }
-void sample_out(struct sample_in *out, int rank, const i64 *dim) { sample_f32(out, -1, 1, rank, dim); }
+void sample_out(struct sample_in *out, int rank, const i64 *dim) {
+    sample_f32(out, -1, 1, rank, dim);
+}

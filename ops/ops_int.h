@@ -4,8 +4,7 @@
 
 #include "ops/ops.h"
 
-#define X(name)                                                                                                        \
-    op_kernel name##_plain, name##_avx2, name##_avx512, name##_avx512bf16;
+#define X(name) op_kernel name##_plain, name##_avx2, name##_avx512, name##_avx512bf16;
 OP_LIST(X)
 #undef X
 
@@ -15,10 +14,12 @@ OP_LIST(X)
 /* Shape rules in a line each. `at` is an index into in[] (or out[] for the _out forms). */
 int need_rank(const struct op_call *c, int at, int rank, struct err *e);
 int need_dtype(const struct op_call *c, int at, enum dtype d, struct err *e);
-int need_float(const struct op_call *c, int at, struct err *e);                        /* F32 or BF16 */
+int need_float(const struct op_call *c, int at, struct err *e); /* F32 or BF16 */
 int need_dim(const struct op_call *c, int at, int axis, i64 size, struct err *e);
-int need_same(const struct op_call *c, int at, int like, struct err *e);               /* dtype and shape of in[like] */
-int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 *dim, struct err *e); /* given outputs */
+int need_same(const struct op_call *c, int at, int like,
+              struct err *e); /* dtype and shape of in[like] */
+int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 *dim,
+             struct err *e); /* given outputs */
 void set_out(struct op_call *c, int at, enum dtype d, int rank, const i64 *dim);
 void set_out_like(struct op_call *c, int at, const struct view *v);
 

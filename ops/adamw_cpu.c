@@ -1,0 +1,62 @@
+/* adamw_cpu.c: one pass over gradient, masters and moments; formulas in adamw.c. */
+#include "base/v16.h"
+#include "ops/ops_int.h"
+
+enum { CHUNK = 4096 };
+
+V16_FN void adamw_span(const struct op_call *c, i64 begin, i64 end, bool half) {
+    const struct adamw_attr *a = c->attr;
+    const float *grad = c->in[0].data, *hyper = c->in[1].data;
+    float *master = c->out[0].data, *m = c->out[1].data, *v = c->out[2].data;
+    const v16 scale = v16_set(hyper[0]), decay = v16_set(hyper[1]), rate = v16_set(-hyper[2]),
+              bias = v16_set(hyper[3]);
+    const v16 b1 = v16_set((float)a->beta1), c1 = v16_set((float)(1 - a->beta1)),
+              b2 = v16_set((float)a->beta2);
+    const v16 c2 = v16_set((float)(1 - a->beta2)), eps = v16_set((float)a->eps);
+    for (i64 i = begin; i < end; i += 16) {
+        const i64 n = end - i;
+        const v16 g = v16_mul(v16_load_n(grad + i, n), scale);
+        const v16 m1 = v16_fma(b1, v16_load_n(m + i, n), v16_mul(c1, g));
+        const v16 v1 = v16_fma(b2, v16_load_n(v + i, n), v16_mul(v16_mul(c2, g), g));
+        const v16 step = v16_div(m1, v16_fma(v16_sqrt(v1), bias, eps));
+        const v16 w = v16_fma(rate, step, v16_mul(v16_load_n(master + i, n), decay));
+        v16_store_n(m + i, m1, n), v16_store_n(v + i, v1, n), v16_store_n(master + i, w, n);
+        if (c->out[3].data) v16_put_n(c->out[3].data, i, w, n, half);
+    }
+}
+static void adamw_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct op_call *c = arg;
+    const i64 last = i64_min(end * CHUNK, view_count(&c->in[0]));
+    if (is_half(&c->out[3]))
+        adamw_span(c, begin * CHUNK, last, true);
+    else
+        adamw_span(c, begin * CHUNK, last, false);
+}
+CPU_KERNEL(adamw) {
+    return (void)e, pool_run((view_count(&c->in[0]) + CHUNK - 1) / CHUNK, adamw_task, (void *)c), 0;
+}
+
+static void square_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct op_call *c = arg;
+    const float *x = c->in[0].data;
+    for (i64 chunk = begin; chunk < end; chunk++) {
+        const i64 last = i64_min((chunk + 1) * CHUNK, view_count(&c->in[0]));
+        v16 sum = v16_set(0);
+        for (i64 i = chunk * CHUNK; i < last; i += 16) {
+            const v16 a = v16_load_n(x + i, last - i);
+            sum = v16_fma(a, a, sum);
+        }
+        ((float *)c->scratch)[chunk] = v16_sum(sum);
+    }
+}
+CPU_KERNEL(square_sum) {
+    (void)e;
+    const i64 chunks = (view_count(&c->in[0]) + CHUNK - 1) / CHUNK;
+    pool_run(chunks, square_task, (void *)c);
+    double sum = 0;
+    for (i64 i = 0; i < chunks; i++) sum += (double)((float *)c->scratch)[i];
+    *(double *)c->out[0].data = sum;
+    return 0;
+}

@@ -1,0 +1,110 @@
+/* sample.c: picks the next token of each row of logits.
+ *
+ * logits [B, V] f32 or bf16; step [1] i32 (position in the sequence: the random number is Philox of
+ * (seed, row, step), so a text is reproduced by its seed alone); id [B] i32. Greedy takes the
+ * largest logit, the lowest id among equals. Otherwise, in f64: z = logit / temperature; candidates
+ * ordered by z descending, then id ascending; top_k keeps the first k; p = exp(z - max) normalised
+ * over those; min_p drops p < min_p * max p; top_p keeps the shortest prefix that reaches top_p;
+ * one uniform number picks. All instruction sets share this code: it is a fraction of a percent of
+ * a decoding step. */
+#include "ops/ops_int.h"
+
+#include <stdlib.h>
+
+struct candidate {
+    double z;
+    i32 id;
+};
+
+static int sample_shape(struct op_call *c, struct err *e) {
+    if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || need_dtype(c, 1, I32, e) ||
+        need_dim(c, 1, 0, 1, e))
+        return -1;
+    set_out(c, 0, I32, 1, (i64[]){c->in[0].dim[0]});
+    return 0;
+}
+
+static double logit_at(const struct view *v, i64 i) {
+    return v->dtype == F64    ? ((double *)v->data)[i]
+           : v->dtype == BF16 ? (double)bf16_to_f32(((u16 *)v->data)[i])
+                              : (double)((float *)v->data)[i];
+}
+
+static int by_logit(const void *a, const void *b) {
+    const struct candidate *x = a, *y = b;
+    if (x->z != y->z) return x->z < y->z ? 1 : -1;
+    return x->id < y->id ? -1 : 1;
+}
+
+static i32 pick(struct candidate *list, i64 count, const struct sample_attr *a, double uniform) {
+    qsort(list, (size_t)count, sizeof *list, by_logit);
+    if (a->top_k > 0) count = i64_min(count, a->top_k);
+    const double top = list[0].z;
+    double total = 0;
+    for (i64 i = 0; i < count; i++) total += list[i].z = m_exp(list[i].z - top);
+    i64 kept = 0;
+    for (double sum = 0; kept < count && sum < a->top_p * total && list[kept].z >= a->min_p; kept++)
+        sum += list[kept].z;
+    kept = i64_max(kept, 1);
+    total = 0;
+    for (i64 i = 0; i < kept; i++) total += list[i].z;
+    double sum = 0;
+    for (i64 i = 0; i < kept; i++)
+        if ((sum += list[i].z) > uniform * total) return list[i].id;
+    return list[kept - 1].id;
+}
+
+static void sample_rows(const struct op_call *c) {
+    const struct sample_attr *a = c->attr;
+    const i64 vocab = c->in[0].dim[1];
+    for (i64 row = 0; row < c->in[0].dim[0]; row++) {
+        i32 best = 0;
+        for (i64 v = 1; v < vocab; v++)
+            if (logit_at(&c->in[0], row * vocab + v) > logit_at(&c->in[0], row * vocab + best))
+                best = (i32)v;
+        if (a->temperature > 0) {
+            struct candidate *list = c->scratch;
+            for (i64 v = 0; v < vocab; v++)
+                list[v] = (struct candidate){logit_at(&c->in[0], row * vocab + v) / a->temperature,
+                                             (i32)v};
+            const struct rng r = {a->seed, RNG_SAMPLE, 0, (u32)row};
+            best = pick(list, vocab, a, rng_uniform_f64(&r, (u64) * (i32 *)c->in[1].data));
+        }
+        ((i32 *)c->out[0].data)[row] = best;
+    }
+}
+static i64 sample_scratch(const struct op_call *c) {
+    return c->in[0].dim[1] * (i64)sizeof(struct candidate);
+}
+
+int sample_plain(const struct op_call *c, struct err *e) { return (void)e, sample_rows(c), 0; }
+int sample_avx2(const struct op_call *c, struct err *e) { return sample_plain(c, e); }
+int sample_avx512(const struct op_call *c, struct err *e) { return sample_plain(c, e); }
+int sample_avx512bf16(const struct op_call *c, struct err *e) { return sample_plain(c, e); }
+
+static bool sample_sample(int index, struct sample *s) {
+    static const struct sample_attr attr[] = {{0, 0, 1, 0, 1},
+                                              {0.8, 0, 1, 0, 2},
+                                              {1, 5, 1, 0, 3},
+                                              {1, 0, 0.7, 0, 4},
+                                              {1.2, 0, 1, 0.1, 5}};
+    if (index >= COUNT(attr)) return false;
+    *(struct sample_attr *)s->attr = attr[index];
+    sample_float(&s->in[0], -4, 4, DIMS(3, 101));
+    sample_int(&s->in[1], 0, 50, DIMS(1));
+    s->no_gradient_check = true;
+    return true;
+}
+
+const struct op op_sample = {
+    .name = "sample",
+    .in = "logits step",
+    .out = "id",
+    .attr_size = sizeof(struct sample_attr),
+    .shape = sample_shape,
+    .ref = sample_rows,
+    .scratch = sample_scratch,
+    .cpu = CPU(sample),
+    .sample = sample_sample,
+    .bound = {0, 0},
+};
