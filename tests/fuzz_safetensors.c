@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     struct err e = {0};
     int status =
         safetensors_parse(&s, data, (i64)size, "input", &e) || safetensors_index(&s, "input", &e);
-    if (status != 0 != (e.code != 0)) abort();
+    if ((status != 0) != (e.code != 0)) abort();
     u8 sum = 0;
     for (i64 i = 0; i < s.count && !status; i++) {
         const struct stored *t = &s.tensor[i];
