@@ -25,6 +25,6 @@ enum { ZSTD_FILTER = 32015, STATE_CHUNK = 1 << 20 }; /* registered number of the
 int h5_start(struct err *e);
 hid_t h5_type(enum dtype dtype); /* little endian; -1 if state files do not hold it */
 /* -1, with HDF5's own reason as the detail. */
-int h5_failed(struct err *e, const char *what, const char *name, const char *path);
+int hdf5_failed(struct err *e, const char *what, const char *name, const char *path);
 
 #endif

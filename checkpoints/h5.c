@@ -58,7 +58,7 @@ static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text) {
     return 0;
 }
 
-int h5_failed(struct err *e, const char *what, const char *name, const char *path) {
+int hdf5_failed(struct err *e, const char *what, const char *name, const char *path) {
     char why[256] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, why);
     err_failed(e, "cannot %s %.150s of %s", what, name, path);
