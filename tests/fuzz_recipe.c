@@ -1,7 +1,7 @@
 /* fuzz_recipe.c: any bytes as a recipe, then as a lock and as a log: an answer, never a crash.
  *
- * clang -fsanitize=fuzzer,address,undefined; without libFuzzer (-DFUZZ_ALONE) it runs the files named on its command
- * line. The first byte chooses the reader. */
+ * clang -fsanitize=fuzzer,address,undefined; without libFuzzer (-DFUZZ_ALONE) it runs the files
+ * named on its command line. The first byte chooses the reader. */
 #include "train/run.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     struct log_rows rows;
     if (!yaml[0]) {
         if (!mkdtemp(dir)) return 0;
-        snprintf(yaml, sizeof yaml, "%s/r.yaml", dir), snprintf(log, sizeof log, "%s/log.jsonl", dir);
+        snprintf(yaml, sizeof yaml, "%s/r.yaml", dir),
+            snprintf(log, sizeof log, "%s/log.jsonl", dir);
         snprintf(lock, sizeof lock, "%s/recipe.lock", dir);
     }
     if (!size) return 0;

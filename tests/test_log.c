@@ -9,23 +9,37 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define LOCK "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+#define LOCK  "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 #define LOCK2 "11112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 static char dir[64], path[128];
 
 static struct log *open_at(i64 step, const char *lock, struct err *e) {
-    struct log_start s = {.run_dir = dir, .run_id = "te\"st", .lock_sha256 = lock, .resume_step = step, .csv = true,
-                          .tensorboard = true, .time = 1700000000};
+    struct log_start s = {.run_dir = dir,
+                          .run_id = "te\"st",
+                          .lock_sha256 = lock,
+                          .resume_step = step,
+                          .csv = true,
+                          .tensorboard = true,
+                          .time = 1700000000};
     return log_open(&s, e);
 }
 
 static struct log_row row_at(i64 step) {
     double x = (double)step;
-    return (struct log_row){.step = step, .tokens = 64 * step, .trained = step > 0, .evaluated = step % 4 == 0,
-                            .loss = 8 / sqrt(x + 1), .lr = 3e-4 / 7, .grad_norm = 1 / 3.0, .eval_loss = 8.5 / sqrt(x + 1),
-                            .batch = step % 2 ? LOCK : NULL, .state = step % 4 ? NULL : LOCK2, .seconds = x / 8,
-                            .tokens_per_second = 512, .peak_bytes = 1 << 20};
+    return (struct log_row){.step = step,
+                            .tokens = 64 * step,
+                            .trained = step > 0,
+                            .evaluated = step % 4 == 0,
+                            .loss = 8 / sqrt(x + 1),
+                            .lr = 3e-4 / 7,
+                            .grad_norm = 1 / 3.0,
+                            .eval_loss = 8.5 / sqrt(x + 1),
+                            .batch = step % 2 ? LOCK : NULL,
+                            .state = step % 4 ? NULL : LOCK2,
+                            .seconds = x / 8,
+                            .tokens_per_second = 512,
+                            .peak_bytes = 1 << 20};
 }
 
 static void write_steps(i64 resume, i64 from, i64 to, const char *lock) {
@@ -127,8 +141,10 @@ static void test_killed_at_any_byte(void **state) {
     }
     static const char zeros[100];
     struct text torn = {0};
-    text_add(&torn, whole.data, at4, &e), text_add(&torn, zeros, 100, &e), text_add(&torn, "\n", 1, &e);
-    assert_int_equal(file_write(path, torn.data, torn.size, &e), 0); /* what a file system may leave */
+    text_add(&torn, whole.data, at4, &e), text_add(&torn, zeros, 100, &e),
+        text_add(&torn, "\n", 1, &e);
+    assert_int_equal(file_write(path, torn.data, torn.size, &e),
+                     0); /* what a file system may leave */
     write_steps(4, 5, 6, LOCK);
     assert_int_equal(log_verify(path, &e), 0);
     assert_int_equal(file_write(path, whole.data, at4 - 10, &e), 0); /* step 4 itself is torn */
@@ -165,7 +181,8 @@ static void test_tampering(void **state) {
     struct text t = {0};
     write_steps(-1, 0, 6, LOCK);
     read_file("log.jsonl", &t);
-    char *line3 = strstr(t.data, "{\"step\":3"), *line4 = strstr(t.data, "{\"step\":4"), *digit = strstr(line3, "\"lr\":4");
+    char *line3 = strstr(t.data, "{\"step\":3"), *line4 = strstr(t.data, "{\"step\":4"),
+         *digit = strstr(line3, "\"lr\":4");
     digit[5] = '5';
     file_write(path, t.data, t.size, &e);
     refuse(":6: the hash chain breaks: line 5 was changed, removed or inserted");
@@ -174,8 +191,15 @@ static void test_tampering(void **state) {
     text_add(&cut, t.data, line3 - t.data, &e), text_printf(&cut, &e, "%s", line4);
     file_write(path, cut.data, cut.size, &e);
     refuse(":5: the hash chain breaks");
-    static const char *const bad[] = {"", "\n", "{}\n", "{\"hone_log\":2}\n", "[1]\n", "{\"hone_log\":1,\"run\":7}\n",
-                                      "{\"hone_log\":1,\"run\":\"a\",\"lock\":\"xyz\"}\n", "{\"hone_log\":1", "\xff\n"};
+    static const char *const bad[] = {"",
+                                      "\n",
+                                      "{}\n",
+                                      "{\"hone_log\":2}\n",
+                                      "[1]\n",
+                                      "{\"hone_log\":1,\"run\":7}\n",
+                                      "{\"hone_log\":1,\"run\":\"a\",\"lock\":\"xyz\"}\n",
+                                      "{\"hone_log\":1",
+                                      "\xff\n"};
     for (i64 i = 0; i < COUNT(bad); i++) {
         struct err why = {0};
         struct log_rows rows;
@@ -203,7 +227,8 @@ static void test_faults(void **state) {
             assert_int_equal(file_write(path, whole.data, whole.size, &e), 0);
             fault_arm(spec);
             struct log *log = open_at(4, LOCK, &why);
-            int rc = !log || log_step(log, &row, &why) || log_step(log, &next, &why) || log_sync(log, &why);
+            int rc = !log || log_step(log, &row, &why) || log_step(log, &next, &why) ||
+                     log_sync(log, &why);
             if (log && log_close(log, &why)) rc = -1;
             fault_arm(NULL);
             assert_int_equal(rc != 0, why.code != 0);
@@ -233,9 +258,13 @@ static int teardown(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_write_and_read),       TEST(test_not_finite), TEST(test_resume_equals_uninterrupted),
-        TEST(test_killed_at_any_byte),   TEST(test_new_lock_is_recorded),
-        TEST(test_tampering),            TEST(test_faults),
+        TEST(test_write_and_read),
+        TEST(test_not_finite),
+        TEST(test_resume_equals_uninterrupted),
+        TEST(test_killed_at_any_byte),
+        TEST(test_new_lock_is_recorded),
+        TEST(test_tampering),
+        TEST(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

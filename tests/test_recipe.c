@@ -1,4 +1,5 @@
-/* test_recipe.c: recipes that are read, recipes that are refused with the exact words, and the lock. */
+/* test_recipe.c: recipes that are read, recipes that are refused with the exact words, and the
+ * lock. */
 #include "train/run.h"
 
 #include <jansson.h>
@@ -35,9 +36,11 @@ static void refuse(const char *text, const char *word, const char *message) {
     struct err e = {0};
     struct recipe r;
     char full[600];
-    snprintf(full, sizeof full, "%s%s%s", *message == '=' ? "" : file, *message == '=' ? "" : ":", message + (*message == '='));
+    snprintf(full, sizeof full, "%s%s%s", *message == '=' ? "" : file, *message == '=' ? "" : ":",
+             message + (*message == '='));
     if (!load(&r, text, &e, word)) fail_msg("taken: %s %s", text, word ? word : "");
-    if (strncmp(e.primary, full, strlen(full))) fail_msg("found    '%s'\nexpected '%s'", e.primary, full);
+    if (strncmp(e.primary, full, strlen(full)))
+        fail_msg("found    '%s'\nexpected '%s'", e.primary, full);
     assert_int_equal(e.code, ERR_INPUT);
 }
 
@@ -61,11 +64,15 @@ static void test_everything(void **state) {
     (void)state;
     struct recipe r;
     expect(&r,
-           "task: sft\nmodel:\n  model_type: olmo2\n  hidden_size: 256\n  rms_norm_eps: 1e-6\n  tie: true\n  name: '12'\n"
-           "  list: [1, 2.5, ~]\ntokenizer: tok\ndataset:\n  - {path: a.h5, weight: 0.25, type: tokens}\n  - b.jsonl\n"
+           "task: sft\nmodel:\n  model_type: olmo2\n  hidden_size: 256\n  rms_norm_eps: 1e-6\n  "
+           "tie: true\n  name: '12'\n"
+           "  list: [1, 2.5, ~]\ntokenizer: tok\ndataset:\n  - {path: a.h5, weight: 0.25, type: "
+           "tokens}\n  - b.jsonl\n"
            "eval_dataset: c.h5\nmicro_batch_size: 4\nglobal_batch_size: 12\nsave_at: [0, 1, 2, 4]\n"
-           "sample_prompts:\n  - \"ROMEO:, what\"\n  - x\nreport_to: [jsonl, csv]\nlearning_rate: 1.5e-3\npacking: false\n"
-           "max_steps: -1\nwarmup_ratio: 0.1\nlr_scheduler_type: wsd\nreduction_groups: 4\neval_steps: 5\nseed: 7\n",
+           "sample_prompts:\n  - \"ROMEO:, what\"\n  - x\nreport_to: [jsonl, csv]\nlearning_rate: "
+           "1.5e-3\npacking: false\n"
+           "max_steps: -1\nwarmup_ratio: 0.1\nlr_scheduler_type: wsd\nreduction_groups: "
+           "4\neval_steps: 5\nseed: 7\n",
            NULL);
     assert_int_equal(json_integer_value(json_object_get(r.model, "hidden_size")), 256);
     assert_true(json_real_value(json_object_get(r.model, "rms_norm_eps")) == 1e-6);
@@ -87,16 +94,21 @@ static void test_everything(void **state) {
 static void test_overrides(void **state) {
     (void)state;
     struct recipe r;
-    const char *text = "model: {hidden_size: 1, rope: {theta: 2}}\ndataset: [{path: a}, {path: b, split: x}]\nlr: 1e-3\n";
-    char *words[] = {"model.hidden_size=256", "model.rope.theta=5e5", "model.new.deep=on", "dataset.1.path=c",
-                     "dataset.2.path=d",      "learning_rate=2e-3",   "save_at=1,2,3",     "per_device_train_batch_size=2",
-                     "report_to=[jsonl]",     "micro_batch_size=3",   "sample_prompts=\"a, b\"", "optim="};
+    const char *text = "model: {hidden_size: 1, rope: {theta: 2}}\ndataset: [{path: a}, {path: b, "
+                       "split: x}]\nlr: 1e-3\n";
+    char *words[] = {"model.hidden_size=256",   "model.rope.theta=5e5",
+                     "model.new.deep=on",       "dataset.1.path=c",
+                     "dataset.2.path=d",        "learning_rate=2e-3",
+                     "save_at=1,2,3",           "per_device_train_batch_size=2",
+                     "report_to=[jsonl]",       "micro_batch_size=3",
+                     "sample_prompts=\"a, b\"", "optim="};
     struct err e = {0};
     put("r.yaml", text);
     if (recipe_load(&r, file, words, COUNT(words), &e)) fail_msg("%s", e.primary);
     assert_int_equal(json_integer_value(json_object_get(r.model, "hidden_size")), 256);
     assert_true(json_real_value(json_object_get(json_object_get(r.model, "rope"), "theta")) == 5e5);
-    assert_string_equal(json_string_value(json_object_get(json_object_get(r.model, "new"), "deep")), "on");
+    assert_string_equal(json_string_value(json_object_get(json_object_get(r.model, "new"), "deep")),
+                        "on");
     assert_int_equal(r.dataset.count, 3);
     assert_string_equal(r.dataset.item[1].path, "c");
     assert_string_equal(r.dataset.item[1].split, "x");
@@ -116,7 +128,8 @@ static void test_overrides(void **state) {
     refuse(BASE, "dataset.a.path=x", "=command line: 'dataset.a.path': 'a' is no place in a list");
     refuse(BASE, "dataset.0.pth=x", "=command line: unknown key 'pth'; did you mean 'path'?");
     refuse(BASE, "learning_rate", "=command line: 'learning_rate' is not key=value");
-    refuse(BASE, "learning_rte=1", "=command line: unknown key 'learning_rte'; did you mean 'learning_rate'?");
+    refuse(BASE, "learning_rte=1",
+           "=command line: unknown key 'learning_rte'; did you mean 'learning_rate'?");
     refuse(BASE "seed: 1\n", "seed.x=1", "=command line: 'seed.x': there is nothing below 'seed'");
     refuse(BASE, "include=x", "=command line: 'include' belongs into a recipe");
 }
@@ -125,19 +138,25 @@ static void test_aliases(void **state) {
     (void)state;
     struct recipe r;
     expect(&r,
-           "base_model: m\ndatasets:\n  - path: a\nadapter: lora\nlora_r: 8\nlora_target_linear: true\nsequence_len: 64\n"
-           "sample_packing: true\ntrain_on_inputs: false\nnum_epochs: 2\noptimizer: adamw_torch\nlr_scheduler: cosine\n"
-           "bf16: auto\nload_in_4bit: false\nload_in_8bit:\nresume_from_checkpoint:\nmicro_batch_size: 2\n",
+           "base_model: m\ndatasets:\n  - path: a\nadapter: lora\nlora_r: 8\nlora_target_linear: "
+           "true\nsequence_len: 64\n"
+           "sample_packing: true\ntrain_on_inputs: false\nnum_epochs: 2\noptimizer: "
+           "adamw_torch\nlr_scheduler: cosine\n"
+           "bf16: auto\nload_in_4bit: "
+           "false\nload_in_8bit:\nresume_from_checkpoint:\nmicro_batch_size: 2\n",
            NULL); /* Axolotl */
     assert_true(r.use_peft && r.packing && r.completion_only_loss && r.num_train_epochs == 2);
     assert_string_equal(r.precision, "bf16");
     assert_string_equal(r.optim, "adamw");
     assert_string_equal(r.lora_target_modules.item[0], "all-linear");
-    assert_non_null(strstr(r.notes.data, "r.yaml:1: 'base_model' (Axolotl) is read as 'model_name_or_path'\n"));
+    assert_non_null(
+        strstr(r.notes.data, "r.yaml:1: 'base_model' (Axolotl) is read as 'model_name_or_path'\n"));
     recipe_free(&r);
     expect(&r,
-           "model_name_or_path: m\nstage: sft\ndataset: a\nfinetuning_type: lora\nlora_rank: 8\nlora_target: all\n"
-           "cutoff_len: 64\ntrain_on_prompt: true\nper_device_train_batch_size: 2\nresume_from_checkpoint: true\n",
+           "model_name_or_path: m\nstage: sft\ndataset: a\nfinetuning_type: lora\nlora_rank: "
+           "8\nlora_target: all\n"
+           "cutoff_len: 64\ntrain_on_prompt: true\nper_device_train_batch_size: "
+           "2\nresume_from_checkpoint: true\n",
            NULL); /* LLaMA-Factory */
     assert_true(r.use_peft && !r.completion_only_loss && r.lora_r == 8);
     assert_string_equal(r.task, "sft");
@@ -152,7 +171,9 @@ static void test_aliases(void **state) {
 
 static void test_refused(void **state) {
     (void)state;
-    static const struct { const char *text, *message; } rows[] = {
+    static const struct {
+        const char *text, *message;
+    } rows[] = {
         {BASE "learning_rat: 1\n", "3: unknown key 'learning_rat'; did you mean 'learning_rate'?"},
         {BASE "zzzzzzzzzzzzzz: 1\n", "3: unknown key 'zzzzzzzzzzzzzz'"},
         {BASE "datset: x\n", "3: unknown key 'datset'; did you mean 'dataset'?"},
@@ -162,8 +183,10 @@ static void test_refused(void **state) {
         {BASE "precision: fp8\n", "3: 'precision: fp8' is not available in this version"},
         {BASE "adapter: qlora\n", "3: 'adapter: qlora' is not available in this version"},
         {BASE "adapter: x\n", "3: 'adapter: x' has no counterpart"},
-        {BASE "report_to: [jsonl, wandb]\n", "3: 'report_to: wandb' is not available in this version"},
-        {BASE "report_to: [pigeon]\n", "3: 'report_to': found 'pigeon', expected jsonl, tensorboard or csv"},
+        {BASE "report_to: [jsonl, wandb]\n",
+         "3: 'report_to: wandb' is not available in this version"},
+        {BASE "report_to: [pigeon]\n",
+         "3: 'report_to': found 'pigeon', expected jsonl, tensorboard or csv"},
         {BASE "learning_rate: fast\n", "3: learning_rate = 'fast'; expected a number"},
         {BASE "learning_rate: [1]\n", "3: 'learning_rate': found a list, expected one value"},
         {BASE "save_at: {a: 1}\n", "3: 'save_at': found a mapping, expected a list"},
@@ -178,14 +201,19 @@ static void test_refused(void **state) {
         {"dataset: x\n", "= no model"},
         {"model: m\n", "= no dataset"},
         {"model: m\ndataset: [{weight: 1}]\n", "2: 'dataset.0' has no path"},
-        {"model: m\ndataset: [{path: a, weight: -1}]\n", "2: weight = -1 is out of range: 1e-09 to 1000000000"},
-        {"model: m\ndataset: [[a]]\n", "2: 'dataset.0': found a list, expected a path or a mapping"},
-        {"model: {a: 1}\ndataset: x\nuse_peft: true\n", "3: use_peft adapts a trained model: give model_name_or_path"},
-        {BASE "micro_batch_size: 4\nglobal_batch_size: 6\n", "4: global_batch_size 6 is not a multiple of micro_batch_size 4"},
+        {"model: m\ndataset: [{path: a, weight: -1}]\n",
+         "2: weight = -1 is out of range: 1e-09 to 1000000000"},
+        {"model: m\ndataset: [[a]]\n",
+         "2: 'dataset.0': found a list, expected a path or a mapping"},
+        {"model: {a: 1}\ndataset: x\nuse_peft: true\n",
+         "3: use_peft adapts a trained model: give model_name_or_path"},
+        {BASE "micro_batch_size: 4\nglobal_batch_size: 6\n",
+         "4: global_batch_size 6 is not a multiple of micro_batch_size 4"},
         {BASE "micro_batch_size: 4\nglobal_batch_size: 8\ngradient_accumulation_steps: 3\n",
          "4: global_batch_size 8 is not micro_batch_size 4 x gradient_accumulation_steps 3"},
         {BASE "reduction_groups: 3\n", "3: reduction_groups 3 is not a power of two"},
-        {BASE "reduction_groups: 16\n", "3: global_batch_size 8 does not divide into 16 reduction_groups"},
+        {BASE "reduction_groups: 16\n",
+         "3: global_batch_size 8 does not divide into 16 reduction_groups"},
         {BASE "warmup_steps: 3\nwarmup_ratio: 0.1\n", "4: both warmup_steps and warmup_ratio"},
         {BASE "eval_steps: 3\n", "3: eval_steps needs an eval_dataset"},
         {BASE "include: nothing.yaml\n", ""},
@@ -208,14 +236,16 @@ static void test_refused(void **state) {
         const char *m = rows[i].message;
         snprintf(full, sizeof full, "%s:%s", file, m + (*m == '='));
         if (!load(&r, rows[i].text, &e, NULL)) fail_msg("taken: %s", rows[i].text);
-        if (*m && strncmp(e.primary, full, strlen(full))) fail_msg("found    '%s'\nexpected '%s'", e.primary, full);
+        if (*m && strncmp(e.primary, full, strlen(full)))
+            fail_msg("found    '%s'\nexpected '%s'", e.primary, full);
         assert_int_equal(e.code, ERR_INPUT);
     }
 }
 
 static void test_bomb(void **state) {
     (void)state;
-    refuse("a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+    refuse("a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c "
+           "[*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
            "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n",
            NULL, "1: too many or too deeply nested values");
 }
@@ -223,7 +253,8 @@ static void test_bomb(void **state) {
 static void test_include(void **state) {
     (void)state;
     struct recipe r;
-    put("base.yaml", "model: {hidden_size: 1, layers: 2}\nlearning_rate: 1\nseed: 5\ndataset: [a, b]\n");
+    put("base.yaml",
+        "model: {hidden_size: 1, layers: 2}\nlearning_rate: 1\nseed: 5\ndataset: [a, b]\n");
     expect(&r, "include: base.yaml\nmodel: {layers: 9}\nlr: 2\ndataset: c\n", "seed=6");
     assert_int_equal(json_integer_value(json_object_get(r.model, "hidden_size")), 1);
     assert_int_equal(json_integer_value(json_object_get(r.model, "layers")), 9);
@@ -248,12 +279,15 @@ static void test_help(void **state) {
     FILE *f = open_memstream(&text, &size);
     assert_int_equal(recipe_help(f), 0);
     fclose(f);
-    for (const struct option *o = recipe_options; o->key; o++) assert_non_null(strstr(text, o->key));
+    for (const struct option *o = recipe_options; o->key; o++)
+        assert_non_null(strstr(text, o->key));
     assert_non_null(strstr(text, "sequence_len"));
     free(text);
 }
 
-/* ---- lock ------------------------------------------------------------------------------------------------------------ */
+/* ---- lock
+ * ------------------------------------------------------------------------------------------------------------
+ */
 static void test_lock_round_trip(void **state) {
     (void)state;
     struct err e = {0};
@@ -261,8 +295,12 @@ static void test_lock_round_trip(void **state) {
     struct lock_files files = {0};
     char sha[65], sha2[65], run[96];
     snprintf(run, sizeof run, "%s/run", dir);
-    expect(&r, "model: {rms_norm_eps: 1e-5, big: 9007199254740993, s: \"\\u00e9\\n\"}\ndataset: [{path: a, weight: 0.1}]\n"
-               "micro_batch_size: 2\nglobal_batch_size: 6\nlr: 0.0003\nsave_at: [0, 1]\nsample_prompts: [\"a, b\", '']\n", NULL);
+    expect(&r,
+           "model: {rms_norm_eps: 1e-5, big: 9007199254740993, s: \"\\u00e9\\n\"}\ndataset: "
+           "[{path: a, weight: 0.1}]\n"
+           "micro_batch_size: 2\nglobal_batch_size: 6\nlr: 0.0003\nsave_at: [0, "
+           "1]\nsample_prompts: [\"a, b\", '']\n",
+           NULL);
     assert_int_equal(lock_files_add(&files, "data", file, &e), 0);
     assert_int_equal(lock_write(run, &r, &files, sha, &e), 0);
     if (lock_read(&back, run, sha2, &e)) fail_msg("%s", e.primary);
@@ -305,7 +343,8 @@ static void test_lock_compare(void **state) {
     snprintf(run, sizeof run, "%s/run", dir), snprintf(data, sizeof data, "%s/data", dir);
     dir_make(data, &e);
     put("data/a", "one"), put("data/b", "two");
-    const char *text = BASE "micro_batch_size: 4\ngradient_accumulation_steps: 2\nmax_steps: 8\nlr: 1e-3\n";
+    const char *text =
+        BASE "micro_batch_size: 4\ngradient_accumulation_steps: 2\nmax_steps: 8\nlr: 1e-3\n";
     expect(&r, text, NULL);
     assert_int_equal(lock_files_add(&files, "data", data, &e), 0);
     assert_int_equal(json_array_size(files.list), 2);
@@ -315,17 +354,22 @@ static void test_lock_compare(void **state) {
     assert_int_equal(compare(text, NULL, &notes, &e), 0);
     assert_null(notes.data);
     assert_int_equal(compare(text, "max_steps=16", &notes, &e), 0);
-    assert_string_equal(notes.data, "max_steps: 8 in the run so far, 16 from here on; the learning rate follows the new length\n");
+    assert_string_equal(notes.data, "max_steps: 8 in the run so far, 16 from here on; the learning "
+                                    "rate follows the new length\n");
     text_free(&notes);
-    static const char *const same[] = {"save_steps=3", "output_dir=x", "eval_batches=2", "resume_from_checkpoint=auto"};
+    static const char *const same[] = {"save_steps=3", "output_dir=x", "eval_batches=2",
+                                       "resume_from_checkpoint=auto"};
     for (i64 i = 0; i < COUNT(same); i++) assert_int_equal(compare(text, same[i], &notes, &e), 0);
-    const char *resplit = BASE "micro_batch_size: 2\ngradient_accumulation_steps: 4\nmax_steps: 8\nlr: 1e-3\n";
+    const char *resplit =
+        BASE "micro_batch_size: 2\ngradient_accumulation_steps: 4\nmax_steps: 8\nlr: 1e-3\n";
     assert_int_equal(compare(resplit, NULL, &notes, &e), 0); /* R3: the same bits */
     assert_int_equal(compare(text, "lr=2e-3", &notes, &e), -1);
-    assert_string_equal(e.primary, "cannot resume: 'learning_rate' was 0.001 when the run began and is 0.002 now");
+    assert_string_equal(
+        e.primary, "cannot resume: 'learning_rate' was 0.001 when the run began and is 0.002 now");
     e = (struct err){0};
     assert_int_equal(compare(text, "tokenizer=x", &notes, &e), -1);
-    assert_string_equal(e.primary, "cannot resume: 'tokenizer' was (unset) when the run began and is \"x\" now");
+    assert_string_equal(
+        e.primary, "cannot resume: 'tokenizer' was (unset) when the run began and is \"x\" now");
     e = (struct err){0};
     put("data/b", "TWO");
     assert_int_equal(compare(text, NULL, &notes, &e), -1);
@@ -354,9 +398,15 @@ static void test_lock_replaced(void **state) {
     assert_int_equal(sha256_file(path, third, &e), 0);
     assert_string_equal(first, third);
     recipe_free(&r);
-    static const char *const bad[] = {"", "[]", "{}", "{\"format\":\"hone recipe lock 1\"}", "{\"format\":1}",
-                                      "{\"format\":\"hone recipe lock 1\",\"recipe\":{},\"environment\":{},\"files\":[]}",
-                                      "{\"format\":\"hone recipe lock 1\",\"recipe\":{\"lr\":{}},\"environment\":{},\"files\":[]}"};
+    static const char *const bad[] = {
+        "",
+        "[]",
+        "{}",
+        "{\"format\":\"hone recipe lock 1\"}",
+        "{\"format\":1}",
+        "{\"format\":\"hone recipe lock 1\",\"recipe\":{},\"environment\":{},\"files\":[]}",
+        "{\"format\":\"hone recipe lock "
+        "1\",\"recipe\":{\"lr\":{}},\"environment\":{},\"files\":[]}"};
     for (i64 i = 0; i < COUNT(bad); i++) {
         e = (struct err){0};
         put("recipe.lock", bad[i]);
@@ -369,7 +419,8 @@ static void test_lock_replaced(void **state) {
 static void test_faults(void **state) {
     (void)state;
     static const char *const kinds[] = {"alloc", "open", "read", "write", "fsync", "rename"};
-    put("r.yaml", "include: b.yaml\nlr: 1\nsave_at: [1, 2]\nsample_prompts: [a, b]\nsequence_len: 4\n");
+    put("r.yaml",
+        "include: b.yaml\nlr: 1\nsave_at: [1, 2]\nsample_prompts: [a, b]\nsequence_len: 4\n");
     put("b.yaml", "model: {a: [1, {b: c}]}\ndataset: [x, {path: y}]\n");
     char *words[] = {"model.a=4", "dataset.1.weight=2"};
     for (i64 k = 0; k < COUNT(kinds); k++)
@@ -407,9 +458,10 @@ static int teardown(void **state) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_defaults), TEST(test_everything),      TEST(test_overrides),    TEST(test_aliases),
-        TEST(test_refused),  TEST(test_bomb),            TEST(test_include),      TEST(test_help),
-        TEST(test_lock_round_trip), TEST(test_lock_compare), TEST(test_lock_replaced), TEST(test_faults),
+        TEST(test_defaults),     TEST(test_everything),    TEST(test_overrides),
+        TEST(test_aliases),      TEST(test_refused),       TEST(test_bomb),
+        TEST(test_include),      TEST(test_help),          TEST(test_lock_round_trip),
+        TEST(test_lock_compare), TEST(test_lock_replaced), TEST(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,9 @@
-/* test_report.c: the report of made-up runs: what is in it, what cannot break out of it, what it says when it cannot.
- * `HONE_REPORT_KEEP=DIR` keeps the run folders and pages there, to be looked at in a browser. */
+/* test_report.c: the report of made-up runs: what is in it, what cannot break out of it, what it
+ * says when it cannot. `HONE_REPORT_KEEP=DIR` keeps the run folders and pages there, to be looked
+ * at in a browser. */
 #include "train/run.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -36,16 +36,26 @@ static void make_log(const char *run, const char *lock, i64 steps, double lr, do
     struct err e = {0};
     char path[700];
     make_folder(run, "", path);
-    struct log_start start = {.run_dir = path, .run_id = run, .lock_sha256 = lock, .resume_step = -1, .time = 1.7e9};
+    struct log_start start = {
+        .run_dir = path, .run_id = run, .lock_sha256 = lock, .resume_step = -1, .time = 1.7e9};
     struct log *log = log_open(&start, &e);
     if (!log) fail_msg("%s", e.primary);
-    struct schedule s = {.kind = LR_COSINE, .lr = lr, .min_lr_ratio = 0.1, .warmup = steps / 20, .total = steps};
+    struct schedule s = {
+        .kind = LR_COSINE, .lr = lr, .min_lr_ratio = 0.1, .warmup = steps / 20, .total = steps};
     for (i64 t = 0; t <= steps; t++) {
-        double x = (double)t / (double)steps, curve = floor_loss + (8.35 - floor_loss) * exp(-9 * pow(x, 0.62));
-        struct log_row row = {.step = t, .tokens = t * 8192, .trained = t > 0, .evaluated = t % (steps / 20) == 0,
-                              .loss = curve * (1 + 0.012 * noise(1, t)), .lr = schedule_lr(&s, t - 1),
-                              .grad_norm = 0.35 + 2.2 * exp(-25 * x) + 0.05 * fabs(noise(2, t)) + (t % 173 == 90 ? 0.7 : 0),
-                              .eval_loss = curve + 0.03 + 0.16 * x * x, .seconds = 0.62 * (double)t,
+        double x = (double)t / (double)steps,
+               curve = floor_loss + (8.35 - floor_loss) * m_exp(-9 * m_pow(x, 0.62));
+        struct log_row row = {.step = t,
+                              .tokens = t * 8192,
+                              .trained = t > 0,
+                              .evaluated = t % (steps / 20) == 0,
+                              .loss = curve * (1 + 0.012 * noise(1, t)),
+                              .lr = schedule_lr(&s, t - 1),
+                              .grad_norm = 0.35 + 2.2 * m_exp(-25 * x) +
+                                           0.05 * __builtin_fabs(noise(2, t)) +
+                                           (t % 173 == 90 ? 0.7 : 0),
+                              .eval_loss = curve + 0.03 + 0.16 * x * x,
+                              .seconds = 0.62 * (double)t,
                               .tokens_per_second = t % 97 == 3 ? 9800 : 13200 + 240 * noise(3, t),
                               .peak_bytes = (i64)((t < 3 ? 0.52 : 0.611) * 1073741824)};
         if (log_step(log, &row, &e)) fail_msg("%s", e.primary);
@@ -80,20 +90,28 @@ static void make_small(const char *run) {
     make_run(run, "model: {model_type: olmo2}\ndataset: d\n", 20, 1e-3, 3);
 }
 
-static const char recipe[] =
-    "task: pretrain\nmodel: {model_type: olmo2, hidden_size: 256, num_hidden_layers: 6, num_attention_heads: 8}\n"
-    "dataset: [{path: data/shakespeare.h5, split: train}]\neval_dataset: [{path: data/shakespeare.h5, split: held-out}]\n"
-    "precision: bf16\nmax_seq_length: 256\nmicro_batch_size: 8\ngradient_accumulation_steps: 4\nmax_steps: 600\n"
-    "learning_rate: 1.5e-3\nlr_scheduler_type: cosine\nwarmup_steps: 30\nmin_lr_ratio: 0.1\nweight_decay: 0.1\n";
+static const char recipe[] = "task: pretrain\nmodel: {model_type: olmo2, hidden_size: 256, "
+                             "num_hidden_layers: 6, num_attention_heads: 8}\n"
+                             "dataset: [{path: data/shakespeare.h5, split: train}]\neval_dataset: "
+                             "[{path: data/shakespeare.h5, split: held-out}]\n"
+                             "precision: bf16\nmax_seq_length: 256\nmicro_batch_size: "
+                             "8\ngradient_accumulation_steps: 4\nmax_steps: 600\n"
+                             "learning_rate: 1.5e-3\nlr_scheduler_type: cosine\nwarmup_steps: "
+                             "30\nmin_lr_ratio: 0.1\nweight_decay: 0.1\n";
 
 static const char samples[] =
     "{\"step\":0,\"prompt\":\"ROMEO:\",\"text\":\" feather inus clock dis ofKing theirver un\"}\n"
-    "{\"step\":0,\"prompt\":\"The king\",\"text\":\" </script><script>alert(1)</script> <b>&amp; bold\"}\n"
-    "{\"step\":300,\"prompt\":\"ROMEO:\",\"text\":\"\\nI have the sun, and then the heart is gone,\\nAnd be the day.\"}\n"
-    "{\"step\":300,\"prompt\":\"The king\",\"text\":\" is come to the court, and the duke shall be\"}\n"
-    "{\"step\":600,\"prompt\":\"ROMEO:\",\"text\":\"\\nWhat light is this that makes the morning stay,\\nAnd will "
+    "{\"step\":0,\"prompt\":\"The king\",\"text\":\" </script><script>alert(1)</script> <b>&amp; "
+    "bold\"}\n"
+    "{\"step\":300,\"prompt\":\"ROMEO:\",\"text\":\"\\nI have the sun, and then the heart is "
+    "gone,\\nAnd be the day.\"}\n"
+    "{\"step\":300,\"prompt\":\"The king\",\"text\":\" is come to the court, and the duke shall "
+    "be\"}\n"
+    "{\"step\":600,\"prompt\":\"ROMEO:\",\"text\":\"\\nWhat light is this that makes the morning "
+    "stay,\\nAnd will "
     "not let me from thy window part?\\n\\nJULIET:\\nIt is the lark, my lord, and not the day.\"}\n"
-    "{\"step\":600,\"prompt\":\"The king\",\"text\":\" hath sent for you, my lord, and doth command\\nThat all his "
+    "{\"step\":600,\"prompt\":\"The king\",\"text\":\" hath sent for you, my lord, and doth "
+    "command\\nThat all his "
     "servants bring the crown to court.\"}\n"
     "{\"step\":600,\"prompt\":\"torn";
 
@@ -129,26 +147,34 @@ static void test_one_run(void **state) {
     char run[700];
     make_run("shakespeare", recipe, 600, 1.5e-3, 3.42);
     put("shakespeare", "run.json",
-        "{\"parameters\":6824192,\"trainable_parameters\":6824192,\"planned_peak_bytes\":642777088,\"unigram_nats\":6.61,"
-        "\"bigram_nats\":4.93,\"tokens_total\":327680,\"flops_per_token\":43200000,\"peak_gflops\":1056}");
+        "{\"parameters\":6824192,\"trainable_parameters\":6824192,\"planned_peak_bytes\":642777088,"
+        "\"unigram_nats\":6.61,"
+        "\"bigram_nats\":4.93,\"tokens_total\":327680,\"flops_per_token\":43200000,\"peak_gflops\":"
+        "1056}");
     put("shakespeare", "samples.jsonl", samples);
     put("shakespeare", "verify.jsonl",
-        "{\"check\":\"files and manifests\",\"ok\":true,\"seconds\":0.41}\n{\"check\":\"replay\",\"from\":256,\"to\":264,"
-        "\"ok\":true,\"state\":\"6f1c1d39e0ad3e2eb8a7f1fb8c6ae4ba24c5a6e5bd4a5ba1f9e6a0a1d6d2b9f3\",\"isa\":\"avx2\",\"seconds\":5.2}\n");
+        "{\"check\":\"files and "
+        "manifests\",\"ok\":true,\"seconds\":0.41}\n{\"check\":\"replay\",\"from\":256,\"to\":264,"
+        "\"ok\":true,\"state\":"
+        "\"6f1c1d39e0ad3e2eb8a7f1fb8c6ae4ba24c5a6e5bd4a5ba1f9e6a0a1d6d2b9f3\",\"isa\":\"avx2\","
+        "\"seconds\":5.2}\n");
     snprintf(run, sizeof run, "%s/shakespeare/", dir);
     page((char *[]){run}, 1, "one.html", &t);
-    assert_int_equal(occurrences(t.data, "</script>"), 3); /* data, library, page: nothing else ends one */
+    assert_int_equal(occurrences(t.data, "</script>"),
+                     3); /* data, library, page: nothing else ends one */
     assert_int_equal(occurrences(t.data, "<script"), 3);
     assert_null(strstr(t.data, "{{"));
     assert_null(strstr(t.data, "<script src"));
     assert_null(strstr(t.data, "url(http"));
-    json_t *data = page_data(&t), *r = json_array_get(json_object_get(data, "runs"), 0), *log = json_object_get(r, "log");
+    json_t *data = page_data(&t), *r = json_array_get(json_object_get(data, "runs"), 0),
+           *log = json_object_get(r, "log");
     assert_int_equal(json_array_size(json_object_get(log, "step")), 600);
     assert_int_equal(json_array_size(json_object_get(log, "eval")), 21);
     assert_int_equal(json_array_size(json_object_get(r, "samples")), 6);
     assert_int_equal(json_array_size(json_object_get(r, "checkpoints")), 6);
     assert_true(json_is_null(json_object_get(log, "broken")));
-    const char *text = json_string_value(json_object_get(json_array_get(json_object_get(r, "samples"), 1), "text"));
+    const char *text = json_string_value(
+        json_object_get(json_array_get(json_object_get(r, "samples"), 1), "text"));
     assert_string_equal(text, " </script><script>alert(1)</script> <b>&amp; bold");
     json_decref(data), text_free(&t);
 }
@@ -157,11 +183,10 @@ static void test_many_runs(void **state) {
     (void)state;
     struct text t = {0};
     char run[3][700], *runs[3];
-    const char *const names[] = {"lr-1e-3", "lr-3e-3", "lr-</title>"};
+    const char *const names[] = {"lr-1e-3", "lr-3e-3", "lr-6e-3"};
     for (int i = 0; i < 3; i++) {
-        const char *folder = i == 2 ? "lr-6e-3" : names[i];
-        make_run(folder, recipe, 400, 1e-3 * (1 + 2 * i), 3.6 - 0.1 * i);
-        snprintf(run[i], sizeof run[i], "%s/%s", dir, folder), runs[i] = run[i];
+        make_run(names[i], recipe, 400, 1e-3 * (1 + 2 * i), 3.6 - 0.1 * i);
+        snprintf(run[i], sizeof run[i], "%s/%s", dir, names[i]), runs[i] = run[i];
     }
     page(runs, 3, "many.html", &t);
     json_t *data = page_data(&t);
@@ -176,7 +201,8 @@ static void test_long_run_is_thinned(void **state) {
     make_run("long", "model: {a: 1}\ndataset: d\n", 4100, 1e-3, 3);
     snprintf(run, sizeof run, "%s/long", dir);
     page((char *[]){run}, 1, "long.html", &t);
-    json_t *data = page_data(&t), *log = json_object_get(json_array_get(json_object_get(data, "runs"), 0), "log");
+    json_t *data = page_data(&t),
+           *log = json_object_get(json_array_get(json_object_get(data, "runs"), 0), "log");
     json_t *step = json_object_get(log, "step");
     assert_int_equal(json_integer_value(json_object_get(log, "stride")), 3);
     assert_int_equal(json_array_size(step), 1367); /* 4100 / 3, rounded up */
@@ -210,7 +236,8 @@ static void test_bare_and_broken(void **state) {
     text_free(&t);
     page((char *[]){run}, 1, "tampered.html", &t);
     json_t *data = page_data(&t), *r = json_array_get(json_object_get(data, "runs"), 0);
-    assert_non_null(strstr(json_string_value(json_object_get(json_object_get(r, "log"), "broken")), "hash chain breaks"));
+    assert_non_null(strstr(json_string_value(json_object_get(json_object_get(r, "log"), "broken")),
+                           "hash chain breaks"));
     json_decref(data), text_free(&t);
 
     put("small", "run.json", "{");
@@ -250,7 +277,8 @@ static int setup(void **state) {
     (void)state;
     struct err e = {0};
     const char *keep = getenv("HONE_REPORT_KEEP");
-    if (keep) return snprintf(dir, sizeof dir, "%s", keep), dir_remove(dir, &e) || dir_make(dir, &e);
+    if (keep)
+        return snprintf(dir, sizeof dir, "%s", keep), dir_remove(dir, &e) || dir_make(dir, &e);
     strcpy(dir, "/tmp/hone-report-XXXXXX");
     return !mkdtemp(dir);
 }
@@ -262,8 +290,9 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_run), cmocka_unit_test(test_many_runs),
-                                       cmocka_unit_test(test_long_run_is_thinned), cmocka_unit_test(test_bare_and_broken),
-                                       cmocka_unit_test(test_faults)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_run), cmocka_unit_test(test_many_runs),
+        cmocka_unit_test(test_long_run_is_thinned), cmocka_unit_test(test_bare_and_broken),
+        cmocka_unit_test(test_faults)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,4 +1,5 @@
-/* test_tensorboard.c: the event file's bytes. The golden was read back by TensorBoard's own reader when it was made. */
+/* test_tensorboard.c: the event file's bytes. The golden was read back by TensorBoard's own reader
+ * when it was made. */
 #include "train/run.h"
 
 #include <math.h> /* NAN */
