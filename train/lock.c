@@ -128,8 +128,7 @@ static json_t *environment_json(struct err *e) {
     return j;
 }
 
-/* ---- writing and reading
- * --------------------------------------------------------------------------------------------- */
+/* ---- writing and reading --------------------------------------------------------------------- */
 static int keep_old(const char *path, const char old[65], struct err *e) {
     struct text t = {0};
     char *to = mem_printf(e, "%s.%.8s", path, old);

@@ -1,11 +1,10 @@
-/* recipe_int.h: what the recipe's three files share. */
+/* recipe_int.h: what the recipe's files share. */
 #ifndef HONE_RECIPE_INT_H
 #define HONE_RECIPE_INT_H
 
 #include "train/run.h"
 
-/* ---- the tree (recipe_tree.c): YAML and JSON with the place each value came from
- * ----------------------------- */
+/* ---- the tree (recipe_tree.c): YAML and JSON with the place each value came from ------------- */
 enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
 struct node {
     enum node_kind kind;
@@ -28,8 +27,15 @@ struct node *node_of_json(struct arena *a, const json_t *j, const char *name, st
 json_t *node_json(const struct node *n, struct err *e); /* scalars by YAML 1.2's core schema */
 bool node_is_null(const struct node *n);
 
-/* ---- the rows (recipe_keys.c)
- * --------------------------------------------------------------------------------- */
+/* ---- the sources (recipe_source.c) -------------------------------------------------------------
+ */
+/* The file with its includes and the command line's words, in our spelling; NULL on failure. */
+struct node *recipe_source(struct recipe *r, const char *path, char *const *overrides, i64 count,
+                           struct err *e);
+struct node *recipe_canonical(struct recipe *r, struct node *map, struct err *e); /* our spelling */
+int recipe_unknown_key(const char *where, const char *key, const char *nearest, struct err *e);
+
+/* ---- the rows (recipe_keys.c) ---------------------------------------------------------------- */
 extern const struct option data_item_options[];
 struct key_help { /* keys that are no single value */
     const char *key, *type, *help;

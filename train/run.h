@@ -1,8 +1,8 @@
 /* run.h: what surrounds the training loop: the recipe and its lock, the learning-rate schedule, the
  * log with its hash chain, TensorBoard event files, and the report.
  *
- * A run folder's files are described in the README of this folder; each format is specified at the
- * head of the file that owns it (recipe.c, lock.c, log.c, tensorboard.c, report.c). */
+ * Each format is specified at the head of the file that owns it (recipe_source.c, lock.c, log.c,
+ * tensorboard.c, report.c). */
 #ifndef HONE_RUN_H
 #define HONE_RUN_H
 
@@ -13,7 +13,8 @@
  * "numerics_version". */
 extern const char *const build_info[] __attribute__((weak));
 
-/* ---- recipe (recipe_keys.c: the rows; recipe_tree.c: YAML; recipe.c: binding and checks)
+/* ---- recipe (recipe_keys.c: the rows; recipe_tree.c: YAML; recipe_source.c: includes,
+ * overrides, aliases; recipe.c: binding and checks)
  * ------------------- */
 struct data_item {
     const char *path;  /* file or folder, relative to the working directory */
@@ -78,8 +79,7 @@ void recipe_free(struct recipe *r);
 bool recipe_given(const struct recipe *r, const char *key); /* written by the user, not a default */
 int recipe_help(FILE *to); /* the table, as `hone help train` prints it */
 
-/* ---- lock (lock.c): runs/NAME/recipe.lock
- * ------------------------------------------------------------------ */
+/* ---- lock (lock.c): runs/NAME/recipe.lock ---------------------------------------------------- */
 struct lock_files { /* zero-initialise; lock_files_free */
     json_t *list;
 };
@@ -97,8 +97,7 @@ int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err
 int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
                  struct text *notes, struct err *e);
 
-/* ---- learning-rate schedule (schedule.c)
- * ------------------------------------------------------------------- */
+/* ---- learning-rate schedule (schedule.c) ----------------------------------------------------- */
 struct schedule {
     enum { LR_CONSTANT, LR_LINEAR, LR_COSINE, LR_WSD } kind;
     enum { DECAY_LINEAR, DECAY_COSINE, DECAY_1_SQRT } decay_type; /* of wsd */
@@ -109,8 +108,7 @@ int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_ste
 double schedule_lr(const struct schedule *s,
                    i64 step); /* the rate that optimizer step `step`, from 0, uses */
 
-/* ---- log (log.c): runs/NAME/log.jsonl, and log.csv and tensorboard/ derived from it
- * ------------------------- */
+/* ---- log (log.c): runs/NAME/log.jsonl, and log.csv and tensorboard/ derived from it ---------- */
 struct log_row {
     i64 step;   /* optimizer steps done: the first update gives 1; 0 may carry the evaluation before
                    it */
@@ -151,8 +149,7 @@ int log_read(struct log_rows *rows, const char *path, struct err *e);
 int log_verify(const char *path, struct err *e);
 void log_rows_free(struct log_rows *rows);
 
-/* ---- TensorBoard event files (tensorboard.c)
- * ---------------------------------------------------------------- */
+/* ---- TensorBoard event files (tensorboard.c) ------------------------------------------------- */
 struct tb;
 struct tb_scalar {
     const char *tag;
@@ -164,8 +161,7 @@ int tb_scalars(struct tb *tb, double time, i64 step, const struct tb_scalar *sca
                struct err *e);
 int tb_close(struct tb *tb, struct err *e); /* frees in any case */
 
-/* ---- report (report.c, report_parts.c, report/)
- * -------------------------------------------------------------- */
+/* ---- report (report.c, report_parts.c, report/) ---------------------------------------------- */
 /* One self-contained HTML page of one run, or of several side by side. Charts by Chart.js, inlined
  * from the Debian package libjs-chart.js. */
 int report_write(char *const *run_dirs, i64 count, const char *out_path, struct err *e);

@@ -205,7 +205,7 @@
     const lead = Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9));
     return all.length <= 9 || lead === 1 || lead === 2 || lead === 5 ? tick(v) : null;
   }
-  function options(yscale, fromZero) {
+  function options(yscale, fromZero, least) {
     const scale = (type, more) => Object.assign({
       type: type === 'log' ? 'logarithmic' : 'linear', border: { display: false },
       grid: { color: css('--hair'), drawBorder: false, tickLength: 0 },
@@ -216,7 +216,7 @@
       interaction: { mode: 'nearest', axis: 'x', intersect: false },
       scales: {
         x: scale(view.xscale, { bounds: 'data', beginAtZero: true, title: { display: true, text: axisName[view.axis], color: css('--faint'), font: { size: 11.5 } } }),
-        y: scale(yscale, { beginAtZero: !!fromZero, grace: fromZero ? '8%' : 0 })
+        y: scale(yscale, { beginAtZero: !!fromZero, grace: fromZero ? '8%' : 0, min: yscale === 'log' ? least : undefined })
       },
       plugins: {
         legend: { display: false }, decimation: { enabled: false },
@@ -231,10 +231,11 @@
       }
     };
   }
+  const lowest = sets => sets.flatMap(s => s.data).reduce((low, p) => p.y > 0 && p.y < low ? p.y : low, Infinity);
   const charts = {};
   function draw(id, sets, yscale, fromZero) {
     if (charts[id]) charts[id].destroy();
-    charts[id] = new Chart($(id), { type: 'line', data: { datasets: sets }, options: options(yscale, fromZero), plugins: [crosshair] });
+    charts[id] = new Chart($(id), { type: 'line', data: { datasets: sets }, options: options(yscale, fromZero, 0.95 * lowest(sets)), plugins: [crosshair] });
   }
   const small = (column, label, scale) => runs.map((r, i) => line(many ? r.name : label, series(r.log, column, scale), many ? colour(i) : css('--steel'), { borderWidth: 1.5 }));
   function drawAll() {
