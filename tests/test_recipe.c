@@ -285,9 +285,7 @@ static void test_help(void **state) {
     free(text);
 }
 
-/* ---- lock
- * ------------------------------------------------------------------------------------------------------------
- */
+/* ---- lock ------------------------------------------------------------------------------------ */
 static void test_lock_round_trip(void **state) {
     (void)state;
     struct err e = {0};
@@ -398,15 +396,15 @@ static void test_lock_replaced(void **state) {
     assert_int_equal(sha256_file(path, third, &e), 0);
     assert_string_equal(first, third);
     recipe_free(&r);
-    static const char *const bad[] = {
-        "",
-        "[]",
-        "{}",
-        "{\"format\":\"hone recipe lock 1\"}",
-        "{\"format\":1}",
-        "{\"format\":\"hone recipe lock 1\",\"recipe\":{},\"environment\":{},\"files\":[]}",
-        "{\"format\":\"hone recipe lock "
-        "1\",\"recipe\":{\"lr\":{}},\"environment\":{},\"files\":[]}"};
+#define FORMAT "{\"format\":\"hone recipe lock 1\""
+#define REST   ",\"environment\":{},\"files\":[]}"
+    static const char *const bad[] = {"",
+                                      "[]",
+                                      "{}",
+                                      "{\"format\":1}",
+                                      (FORMAT "}"),
+                                      (FORMAT ",\"recipe\":{}" REST),
+                                      (FORMAT ",\"recipe\":{\"lr\":{}}" REST)};
     for (i64 i = 0; i < COUNT(bad); i++) {
         e = (struct err){0};
         put("recipe.lock", bad[i]);

@@ -35,9 +35,7 @@ static int out_of_memory(struct err *e) {
     return err_failed(e, "out of memory while writing recipe.lock");
 }
 
-/* ---- files
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 static int add_file(struct lock_files *files, const char *role, const char *path, struct err *e) {
     char sha256[65];
     if (sha256_file(path, sha256, e)) return -1;
@@ -69,9 +67,7 @@ void lock_files_free(struct lock_files *files) {
     files->list = NULL;
 }
 
-/* ---- environment
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- environment ----------------------------------------------------------------------------- */
 static json_t *build_json(void) {
     json_t *j = json_object();
     for (const char *const *p = build_info; p && p[0] && p[1]; p += 2)
@@ -193,9 +189,7 @@ int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err
     return rc ? -1 : 0;
 }
 
-/* ---- comparison
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- comparison ------------------------------------------------------------------------------ */
 static const char *const may_change[] = {
     "max_steps",
     "num_train_epochs",

@@ -34,9 +34,7 @@ struct log {
     double time; /* since 1970, when `seconds` was 0 */
 };
 
-/* ---- a line
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- a line ---------------------------------------------------------------------------------- */
 static int add_number(struct text *t, const char *name, double x, struct err *e) {
     if (isfinite(x)) return text_printf(t, e, ",\"%s\":%.9g,\"%s_hex\":\"%a\"", name, x, name, x);
     return text_printf(t, e, ",\"%s\":null,\"%s_hex\":\"%s\"", name, name,
@@ -112,9 +110,7 @@ static int push_row(struct log_rows *rows, const struct log_row *r, struct err *
     return 0;
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 struct scan {
     bool chain;   /* follow prev */
     i64 to_step;  /* stop behind this step; -1: read everything */
@@ -202,9 +198,7 @@ void log_rows_free(struct log_rows *rows) {
     *rows = (struct log_rows){0};
 }
 
-/* ---- derived files
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- derived files --------------------------------------------------------------------------- */
 static int csv_number(struct text *t, bool given, double x, struct err *e) {
     return given ? text_printf(t, e, ",%.9g", x) : text_add(t, ",", 1, e);
 }
@@ -263,9 +257,7 @@ static int open_derived(struct log *log, const struct log_start *s, const struct
     return 0;
 }
 
-/* ---- writing
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 /* Appends a whole line or, if that fails, nothing. */
 static int append(struct log *log, const struct text *line, struct err *e) {
     char head[65];

@@ -8,9 +8,7 @@
 #include <libgen.h>
 #include <string.h>
 
-/* ---- binding
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- binding --------------------------------------------------------------------------------- */
 static const char *kind_name[] = {"one value", "a list", "a mapping"};
 
 static int bind_text_list(struct recipe *r, struct text_list *list, const struct node *n,

@@ -16,9 +16,7 @@
 
 enum { INCLUDE_MAX = 8 };
 
-/* ---- names
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 static bool is_structured(const char *key) {
     for (const struct key_help *k = recipe_structured; k->key; k++)
         if (!strcmp(k->key, key)) return true;
@@ -75,9 +73,7 @@ static bool key_is_absent(const char *key) {
     return false;
 }
 
-/* ---- aliases
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- aliases --------------------------------------------------------------------------------- */
 /* Maps one value by a row's `values`: 1 mapped (to `ours`), 0 as it is, -1 not in the row. */
 static int alias_value(struct arena *a, const char *values, const char *text, const char **ours,
                        struct err *e) {

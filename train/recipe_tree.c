@@ -51,9 +51,7 @@ bool node_is_null(const struct node *n) {
            (!*n->text || !strcmp(n->text, "~") || !strcasecmp(n->text, "null"));
 }
 
-/* ---- YAML
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- YAML ------------------------------------------------------------------------------------ */
 struct copy {
     struct arena *a;
     yaml_document_t *doc;
@@ -164,9 +162,7 @@ struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *
     return n;
 }
 
-/* ---- JSON
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 /* [+-]digits[.digits][e[+-]digits]: 1 for an integer, 2 for another number, 0 for neither. */
 static int number_kind(const char *s) {
     int kind = 1, digits = 0;

@@ -54,9 +54,7 @@ static int add_lines(json_t *run, const char *key, const char *path, struct err 
     return rc;
 }
 
-/* ---- checkpoints
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 static i64 folder_bytes(const char *dir, struct err *e) {
     char **names;
     i64 count, bytes = 0;
@@ -106,9 +104,7 @@ static int add_checkpoints(json_t *run, const char *run_dir, struct err *e) {
     return rc;
 }
 
-/* ---- the log
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- the log --------------------------------------------------------------------------------- */
 static json_t *number_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 enum { STEP, TOKENS, SECONDS, LOSS, LR, GRAD_NORM, SPEED, MEMORY, COLUMNS };

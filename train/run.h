@@ -13,9 +13,7 @@
  * "numerics_version". */
 extern const char *const build_info[] __attribute__((weak));
 
-/* ---- recipe (recipe_keys.c: the rows; recipe_tree.c: YAML; recipe_source.c: includes,
- * overrides, aliases; recipe.c: binding and checks)
- * ------------------- */
+/* ---- recipe (recipe_keys.c, recipe_tree.c, recipe_source.c, recipe.c, recipe_print.c) -------- */
 struct data_item {
     const char *path;  /* file or folder, relative to the working directory */
     const char *type;  /* auto, tokens, text, jsonl */
