@@ -4,9 +4,9 @@
  *   "format"       "hone recipe lock 1"
  *   "recipe"       every key, resolved: reading it back gives the same struct recipe
  *   "environment"  {"build": {version, commit, diff, compiler, flags, numerics_version, ...},
- *                   "libraries": {name: version}, "machine": {cpu, isa, cores, threads,
- * memory_bytes, system}} "files"        [{"role", "path", "bytes", "sha256"}]: base model,
- * tokenizer, template, data
+ *                   "libraries": {name: version},
+ *                   "machine": {cpu, isa, cores, threads, memory_bytes, system}}
+ *   "files"        [{"role", "path", "bytes", "sha256"}]: base model, tokenizer, template, data
  *
  * On resume the lock decides what may differ. Bits do not depend on threads, micro-batches or
  * recomputation (NUMERICS.md, R3), so those may; length, saving, logging and evaluation may;

@@ -1,14 +1,18 @@
 /* log.c: log.jsonl, what happened at each step, so written that it cannot be rewritten unseen.
  *
- * One JSON object a line. The first is the header {"hone_log": 1, "run": ID, "lock": SHA-256 of
- * recipe.lock}; each later one describes an optimizer step: step, tokens steps done, tokens trained
- *   loss, lr, grad_norm, eval_loss      nine decimal digits to read; the same names with _hex (C's
- * %a) hold all bits batch, state                        SHA-256 of the step's token ids and of the
- * state after it, where taken seconds, tokens_per_second, peak_bytes prev SHA-256 of the line
- * before, without its newline A number that is not finite is null with its name in _hex. Where a
- * resume comes with a new lock, a line
- * {"resume": STEP, "lock": SHA-256, "prev"} says so. Later checkpoints vouch for the head of the
- * chain (log_head), so history can be neither changed nor cut without showing.
+ * One JSON object a line. The first is the header
+ *   {"hone_log": 1, "run": ID, "lock": SHA-256 of recipe.lock}
+ * and each later one describes an optimizer step:
+ *   step, tokens                     steps done, tokens trained
+ *   loss, lr, grad_norm, eval_loss   nine decimal digits, to read
+ *   loss_hex, lr_hex, ...            the same as C's %a, all bits
+ *   batch, state                     SHA-256 of the step's token ids, of the state after it
+ *   seconds, tokens_per_second, peak_bytes
+ *   prev                             SHA-256 of the line before, without its newline
+ *
+ * A number that is not finite is null with its name in _hex. Where a resume comes with a new lock,
+ * a line {"resume": STEP, "lock": SHA-256, "prev"} says so. Later checkpoints vouch for the head of
+ * the chain (log_head), so history can be neither changed nor cut without showing.
  *
  * A line is one write; log_sync puts it on the disk before a checkpoint names its step. Resuming at
  * step S keeps the lines up to S in a file that replaces the old one at once; what a crash left

@@ -123,7 +123,8 @@ struct log_row {
 struct log_start {
     const char *run_dir, *run_id;
     const char *lock_sha256;
-    i64 resume_step;       /* -1: a new run; else the step of the checkpoint that goes on */
+    i64 resume_step; /* -1: a new run; 0: from the start; else the step of the checkpoint that goes
+                        on */
     bool csv, tensorboard; /* report_to */
     double time;           /* seconds since 1970, stamped on event files */
 };
