@@ -30,7 +30,8 @@ struct gemm {
     float scale;
     const void *bias; /* [n] or NULL */
 };
-/* Bytes for packing, enough for all instruction sets and pool_threads(). rank 0: no low-rank part. */
+/* Bytes for packing, enough for all instruction sets and pool_threads(). rank 0: no low-rank part.
+ */
 i64 gemm_scratch(i64 m, i64 n, i64 k, i64 rank);
 /* Called from *_cpu.c kernels as CPU_NAME(gemm)(&g, scratch). Takes the pool itself; inside a pool
  * task it runs alone. */

@@ -71,11 +71,12 @@ static void kernel(i64 lanes, const float *a, const float *b, float *tile, bool 
             kernel_rows(lanes, a, b, tile, fresh, n, false);                                       \
         return;                                                                                    \
     }
-    KERNEL(1) KERNEL(2) KERNEL(4)
+    KERNEL(1)
+    KERNEL(2) KERNEL(4)
 #if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
-    KERNEL(8)
+        KERNEL(8)
 #endif
-    KERNEL(ROWS)
+            KERNEL(ROWS)
 #undef KERNEL
 }
 
@@ -113,8 +114,7 @@ static void tile_end(const struct gemm *g, const float *tile, const float *low, 
     const v16 scale = v16_set(g->scale);
     for (int v = 0; v < VECTORS && col + v * 16 < g->n; v++) {
         const i64 left = g->n - col - v * 16, at = col + v * 16;
-        const v16 bias =
-            g->bias ? v16_get_n(g->bias, at, left, g->dtype == BF16) : v16_set(0);
+        const v16 bias = g->bias ? v16_get_n(g->bias, at, left, g->dtype == BF16) : v16_set(0);
         for (i64 i = 0; i < i64_min(ROWS, g->m - row); i++) {
             v16 x = v16_load(tile + i * COLS + v * 16);
             if (low) x = v16_fma(scale, v16_load(low + i * COLS + v * 16), x);
@@ -142,7 +142,8 @@ static void block_step(const struct job *j, const struct block *k, i64 first, i6
         for (i64 row = 0; row < k->rows; row += ROWS) {
             float *tile = tile_of(k, row, col);
             if (!first && j->g->accumulate) tile_begin(j->g, tile, k->row + row, k->col + col);
-            kernel(lanes, k->a + row * lanes, k->b, tile, fresh, i64_min(ROWS, k->rows - row), pair);
+            kernel(lanes, k->a + row * lanes, k->b, tile, fresh, i64_min(ROWS, k->rows - row),
+                   pair);
             if (last) tile_end(j->g, tile, NULL, k->row + row, k->col + col);
         }
     }
@@ -199,17 +200,17 @@ static void grid_choose(struct job *j) {
     for (int down = 1, workers = pool_threads(); down <= workers; down++) {
         if (workers % down) continue;
         const double rows = (double)((tall + down - 1) / down * ROWS);
-        const double cols =
-            (double)((wide + workers / down - 1) / (workers / down) * COLS);
-        const double cost = rows * cols + 16 * (rows * (1 + cols / GEMM_NC) +
-                                                cols * (1 + rows / GEMM_MC));
+        const double cols = (double)((wide + workers / down - 1) / (workers / down) * COLS);
+        const double cost =
+            rows * cols + 16 * (rows * (1 + cols / GEMM_NC) + cols * (1 + rows / GEMM_MC));
         if (down == 1 || cost < best) best = cost, j->down = down, j->across = workers / down;
     }
 }
 
 void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
     if (g->m <= 0 || g->n <= 0) return;
-    struct job j = {.g = g, .scratch = scratch, .room = gemm_room(g->m, g->n, g->k, g->t ? g->rank : 0)};
+    struct job j = {
+        .g = g, .scratch = scratch, .room = gemm_room(g->m, g->n, g->k, g->t ? g->rank : 0)};
 #ifdef ISA_IS_avx512bf16
     j.how = g->dtype == BF16 ? PACK_PAIR : PACK_F32;
 #else
