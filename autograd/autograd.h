@@ -44,6 +44,13 @@ struct node {
     struct op_call call;
 };
 
+/* A block that several graphs use in turn: as large as the largest of them. Zero-initialise;
+ * mem_free(data) last. */
+struct graph_memory {
+    u8 *data;
+    i64 bytes;
+};
+
 struct graph {
     struct arena arena;
     struct node **node;
@@ -55,8 +62,9 @@ struct graph {
     bool recompute;
     struct err err;
     bool eager;
-    u8 *memory;
-    i64 peak; /* bytes of the block, scratch included */
+    u8 *memory; /* valid after graph_run; the next run of a graph that shares it overwrites it */
+    struct graph_memory *shared; /* NULL: a block of its own. Set before the first run */
+    i64 peak;                    /* bytes of the block, scratch included */
 };
 
 struct graph *graph_new(struct err *e);

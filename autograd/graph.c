@@ -12,7 +12,8 @@ struct graph *graph_new(struct err *e) {
 
 void graph_free(struct graph *g) {
     if (!g) return;
-    mem_free(g->memory), mem_free(g->node), mem_free(g->tensor);
+    if (!g->shared) mem_free(g->memory);
+    mem_free(g->node), mem_free(g->tensor);
     arena_free(&g->arena);
     mem_free(g);
 }

@@ -27,12 +27,16 @@ static void profile_add(const struct op *op, double seconds) {
 }
 
 static int memory_open(struct graph *g, struct err *e) {
-    if (g->memory || !g->peak) return 0;
+    struct graph_memory *m = g->shared;
+    if (m && m->bytes >= g->peak) return g->memory = m->data, 0;
+    if (!m && (g->memory || !g->peak)) return 0;
+    if (m) mem_free(m->data), *m = (struct graph_memory){0};
     if (!(g->memory = mem_new(g->peak, e))) {
         err_detail(e, "the plan of this step needs %.1f MiB for activations",
                    (double)g->peak / (1 << 20));
         return err_hint(e, "a smaller micro_batch_size or gradient_checkpointing: true needs less");
     }
+    if (m) *m = (struct graph_memory){g->memory, g->peak};
 #ifdef HONE_DEBUG
     memset(g->memory, 0xff, (size_t)g->peak); /* NaN: reading what nobody wrote shows */
 #endif

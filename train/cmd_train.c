@@ -232,14 +232,15 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
     step_print(s, row);
     if ((row->trained || row->evaluated || row->state) && log_step(s->log, row, e)) return -1;
     if (!save) return 0;
-    if (log_sync(s->log, e) || trainer_save(&s->t, digest, e)) return -1;
+    if (log_sync(s->log, e) || (row->step != s->resumed && trainer_save(&s->t, digest, e)))
+        return -1;
     return s->r->save_total_limit > 0 ? checkpoint_prune(s->run_dir, s->r->save_total_limit, e) : 0;
 }
 
 static int session_run(struct session *s, struct err *e) {
     s->start = clock_seconds();
     struct log_row first = {0};
-    if (s->resumed < 0 && step_done(s, &first, save_now(s, 0), e)) return -1;
+    if (s->resumed <= 0 && step_done(s, &first, save_now(s, 0), e)) return -1;
     while (s->t.optimizer.step < s->t.total_steps) {
         struct step_result result;
         const double begin = clock_seconds();

@@ -88,6 +88,7 @@ struct trainer {
     struct optimizer optimizer;
     struct schedule schedule;
     struct planned planned[PLANNED];
+    struct graph_memory memory; /* of all of them */
     i64 planned_next;
     i64 total_steps, tokens_seen;
     char parent[65];    /* SHA-256 of the last checkpoint's manifest */

@@ -19,6 +19,7 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
 
 void trainer_close(struct trainer *t) {
     for (int i = 0; i < PLANNED; i++) graph_free(t->planned[i].graph);
+    mem_free(t->memory.data);
     optimizer_free(&t->optimizer);
     loader_close(t->loader), loader_close(t->eval_loader);
     for (int i = 0; i < DATASETS; i++)
@@ -37,6 +38,7 @@ static int plan_new(struct trainer *t, struct planned *p, i64 tokens, bool train
     *p = (struct planned){.tokens = tokens, .train = train, .graph = graph_new(e)};
     struct graph *g = p->graph;
     if (!g) return -1;
+    g->shared = &t->memory;
     g->recompute = train && t->r->gradient_checkpointing;
     p->build = (struct build){.g = g, .m = &t->model};
     struct tensor *hidden = model_hidden(&p->build, tokens);
