@@ -34,6 +34,7 @@ struct h5 {
     int fd;
     bool writable;
     i64 size;       /* of the file, bytes */
+    i64 raw_at, raw_size; /* where array data was written last */
     struct err err; /* what the driver met */
     hid_t file;
 };
@@ -45,12 +46,12 @@ int h5_put_i64(struct h5 *h, const char *name, i64 value, struct err *e); /* att
 int h5_put_text(struct h5 *h, const char *name, const char *value, struct err *e);
 int h5_get_i64(struct h5 *h, const char *name, i64 *value, struct err *e);
 int h5_get_text(struct h5 *h, const char *name, i64 size, char *value, struct err *e); /* exactly size bytes + NUL */
-/* Whole arrays, compressed: [rows] or [rows, columns] where columns > 1. */
+/* Creates /tokens, of width 2 or 4 bytes, in chunks with the zstd filter, growing; negative on failure. */
+hid_t h5_put_tokens(struct h5 *h, int width, i64 count);
+/* Whole arrays, contiguous: [rows], or [rows, columns] where columns > 1. Read ones are followed by a zero byte. */
 int h5_put_array(struct h5 *h, const char *name, hid_t type, i64 rows, i64 columns, const void *data, struct err *e);
 int h5_get_array(struct h5 *h, const char *name, hid_t type, i64 columns, struct arena *a, void **data, i64 *rows,
                  struct err *e);
-hid_t h5_chunked(hid_t file, const char *name, hid_t type, int rank, const hsize_t *size, const hsize_t *max,
-                 hsize_t rows_per_chunk);
 
 /* ---- dataset.c --------------------------------------------------------------------------------------------*/
 enum {

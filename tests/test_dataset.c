@@ -8,6 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* HDF5 1.10 leaks object headers whose checksum it refuses; objects that we forget are found at the
+ * end. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
+
 static const struct source_options lines = {.document_separator = "\n"};
 
 static char *numbers(i64 n, i64 *size) { /* n lines */
@@ -69,6 +74,24 @@ static void round_trip(struct encoder encoder, int width) {
     assert_non_null(strstr(f->sources, "[{\"file\": \"n.txt\", \"sha256\": \""));
     dataset_close(d);
     ids_free(&want), mem_free(found);
+}
+
+/* Other HDF5 programs read the tokens too, through the filter. */
+static void test_hdf5_reads_it(void **state) {
+    (void)state;
+    struct err e = {0};
+    i64 size;
+    char *text = numbers(40000, &size);
+    struct dataset *d = dataset_of("f.txt", text, size, &lines);
+    i64 n = dataset_info(d)->tokens;
+    u32 *ours = mem_new_array(n, 4, &e), *theirs = mem_new_array(n, 4, &e);
+    hid_t f = H5Fopen(in_folder("f.txt.h5"), H5F_ACC_RDONLY, H5P_DEFAULT),
+          t = H5Dopen2(f, "tokens", H5P_DEFAULT);
+    assert_true(H5Dread(t, H5T_NATIVE_UINT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, theirs) >= 0);
+    H5Dclose(t), H5Fclose(f);
+    assert_int_equal(dataset_read(d, 0, n, ours, &e), 0);
+    assert_memory_equal(ours, theirs, (size_t)(4 * n));
+    mem_free(ours), mem_free(theirs), dataset_close(d);
 }
 
 static void test_round_trip(void **state) {
@@ -228,8 +251,8 @@ static void test_altered(void **state) {
     open_refused(altered("/documents", 0), "/documents does not ascend at 1");
     open_refused(altered("/documents", 5), "its tables do not give its sha256");
     open_refused(altered("-vocab_size", 0), "it has no attribute 'vocab_size'");
-    open_refused(altered("-documents", 0), "/documents: missing");
-    open_refused(altered("-chunk_sha256", 0), "/chunk_sha256: missing");
+    open_refused(altered("-documents", 0), "/documents: missing or damaged");
+    open_refused(altered("-chunk_sha256", 0), "/chunk_sha256: missing or damaged");
     open_refused(altered("-tokens", 0), "it has no /tokens");
     struct dataset *d;
     assert_non_null(d = dataset_open(altered("eos_token_id", 3), &e));
@@ -409,20 +432,25 @@ static void test_ngram(void **state) {
     dataset_close(train), dataset_close(valid);
 }
 
+static int nothing_open(void **state) {
+    static const H5I_type_t kinds[] = {H5I_FILE, H5I_DATASET, H5I_ATTR, H5I_DATASPACE};
+    for (i64 i = 0; i < COUNT(kinds); i++) {
+        hsize_t n = 0;
+        H5Inmembers(kinds[i], &n);
+        assert_int_equal(n, 0);
+    }
+    return folder_remove(state);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_spans),
-        cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_build_refusals),
-        cmocka_unit_test(test_open_refusals),
-        cmocka_unit_test(test_altered),
-        cmocka_unit_test(test_ids_above_vocabulary),
-        cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_hdf5_reads_it),
+        cmocka_unit_test(test_spans),          cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_build_refusals), cmocka_unit_test(test_open_refusals),
+        cmocka_unit_test(test_altered),        cmocka_unit_test(test_ids_above_vocabulary),
+        cmocka_unit_test(test_damage),         cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_kills),          cmocka_unit_test(test_disk_full),
         cmocka_unit_test(test_ngram),
     };
-    return cmocka_run_group_tests_name("dataset", tests, folder_make, folder_remove);
+    return cmocka_run_group_tests_name("dataset", tests, folder_make, nothing_open);
 }
