@@ -36,9 +36,9 @@ static void fuzz_begin(void) {
     static const char rows[] =
         "{\"prompt\": \"ab\", \"completion\": \"cd\"}\n{\"text\": \"some more text\"}\n";
     struct err e = {0};
-    snprintf(path, sizeof path, "/tmp/hone-fuzz-%d.h5", getpid());
-    snprintf(good_path, sizeof good_path, "/tmp/hone-fuzz-%d-good.h5", getpid());
-    snprintf(source_path, sizeof source_path, "/tmp/hone-fuzz-%d.jsonl", getpid());
+    snprintf(path, sizeof path, "/dev/shm/hone-fuzz-%d.h5", getpid());
+    snprintf(good_path, sizeof good_path, "/dev/shm/hone-fuzz-%d-good.h5", getpid());
+    snprintf(source_path, sizeof source_path, "/dev/shm/hone-fuzz-%d.jsonl", getpid());
     atexit(fuzz_files_remove);
     const char *source = source_path;
     struct dataset_job job = {
@@ -133,7 +133,7 @@ static void file_made(struct input in) {
         else
             size = ZSTD_compress(packed, sizeof packed, whole, sizeof whole, 1);
         hsize_t at = (hsize_t)(i * (DATASET_CHUNK / width));
-        if (size) H5Dwrite_chunk(d, H5P_DEFAULT, 0, &at, size, from);
+        if (size && at < (hsize_t)tokens) H5Dwrite_chunk(d, H5P_DEFAULT, 0, &at, size, from);
         places[i][0] = (u64)h.raw_at + (flags & 2 ? take(&in, 1) : 0),
         places[i][1] = (u64)h.raw_size;
     }
