@@ -87,8 +87,7 @@ void model_free(struct model *m) {
     *m = (struct model){0};
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------*/
+/* ---- values */
 
 void param_set(struct param *p, i64 i, float x) {
     if (p->view.dtype == BF16)
@@ -183,6 +182,17 @@ int param_load(struct param *p, const struct stored *s, const char *where, struc
                              x != x ? "NaN" : "an infinity", (long long)i);
     }
     return 0;
+}
+
+int param_copy(struct param *to, const struct param *from, struct err *e) {
+    struct stored s = {.name = from->name,
+                       .type = dtype_info[from->view.dtype].safetensors,
+                       .dtype = from->view.dtype,
+                       .rank = from->view.rank,
+                       .data = from->view.data,
+                       .bytes = view_bytes(&from->view)};
+    memcpy(s.dim, from->view.dim, sizeof from->view.dim);
+    return param_load(to, &s, "the model", e);
 }
 
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
