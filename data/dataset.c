@@ -46,8 +46,7 @@ int dataset_identity(const u8 *hashes, i64 chunks, const u64 *documents, i64 n, 
     return 0;
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------*/
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int dataset_wrong(const struct dataset *d, struct err *e, const char *fmt, ...) PRINTF(3, 4);
 static int dataset_wrong(const struct dataset *d, struct err *e, const char *fmt, ...) {
@@ -204,8 +203,7 @@ int dataset_check_tokenizer(const struct dataset *d, const char *sha256, i64 voc
     return err_hint(e, "make the dataset again with this tokenizer: hone tokenize");
 }
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------*/
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int chunk_check(struct dataset *d, i64 index, const u8 *data, struct err *e) {
     char hex[65], want[2 * DATASET_HASH + 1];

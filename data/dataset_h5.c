@@ -18,8 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- the driver
- * -------------------------------------------------------------------------------------------*/
+/* ---- the driver ------------------------------------------------------------------------------ */
 
 struct driver_file {
     H5FD_t base; /* HDF5's part comes first */
@@ -38,7 +37,8 @@ static herr_t driver_close(H5FD_t *base) {
     mem_free(base);
     return 0;
 }
-/* No metadata accumulator: HDF5 1.10 crashes in it when a forged file gives an undefined address. */
+/* No metadata accumulator: HDF5 1.10 crashes in it when a forged file gives an undefined address.
+ */
 static herr_t driver_query(const H5FD_t *base, unsigned long *flags) {
     (void)base;
     *flags = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_AGGREGATE_SMALLDATA;
@@ -121,8 +121,7 @@ static const H5FD_class_t driver = {
     .fl_map = H5FD_FLMAP_DICHOTOMY,
 };
 
-/* ---- files
- * ------------------------------------------------------------------------------------------------*/
+/* ---- files ----------------------------------------------------------------------------------- */
 
 int h5_failed(struct h5 *h, const char *what, struct err *e) {
     if (h->err.code && !e->code) *e = h->err;
@@ -186,8 +185,7 @@ int h5_close(struct h5 *h, struct err *e) {
     return e->code ? -1 : 0;
 }
 
-/* ---- attributes
- * -------------------------------------------------------------------------------------------*/
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static int attribute_put(struct h5 *h, const char *name, hid_t type, hid_t memory,
                          const void *value, struct err *e) {
@@ -248,8 +246,7 @@ int h5_get_text(struct h5 *h, const char *name, i64 size, char *value, struct er
     return good ? 0 : attribute_wrong(h, name, want, e);
 }
 
-/* ---- arrays
- * -----------------------------------------------------------------------------------------------*/
+/* ---- arrays ---------------------------------------------------------------------------------- */
 
 hid_t h5_put_tokens(struct h5 *h, int width, i64 count) {
     hsize_t size = (hsize_t)count, max = H5S_UNLIMITED, chunk = (hsize_t)(DATASET_CHUNK / width);

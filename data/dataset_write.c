@@ -43,8 +43,7 @@ struct writer {
     i64 pieces_count;
 };
 
-/* ---- chunks
- * -----------------------------------------------------------------------------------------------*/
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 struct packed {
     size_t size;
@@ -120,8 +119,7 @@ static int chunks_end(struct writer *w, struct err *e) {
     return w->pending.size ? chunks_write(w, w->pending.size / DATASET_CHUNK, e) : 0;
 }
 
-/* ---- documents
- * --------------------------------------------------------------------------------------------*/
+/* ---- documents ------------------------------------------------------------------------------- */
 
 struct encoding {
     struct writer *w;
@@ -200,6 +198,25 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
+/* What is recorded of a source: enough to find it again and to take the same part of it. */
+static int source_record(struct writer *w, const char *path, const struct source_facts *f,
+                         struct err *e) {
+    const struct source_options *o = &w->job->options;
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    if (text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
+        json_text_add(&w->sources, name, (i64)strlen(name), e) ||
+        text_printf(&w->sources, e, ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld",
+                    f->sha256, (long long)f->bytes, (long long)f->documents))
+        return -1;
+    if (o->split != SPLIT_ALL &&
+        text_printf(&w->sources, e,
+                    ", \"split\": \"%s\", \"validation_fraction\": %.17g, \"seed\": %llu",
+                    o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
+                    (unsigned long long)o->seed))
+        return -1;
+    return text_add(&w->sources, "}", 1, e);
+}
+
 static int source_write(struct writer *w, const char *path, struct err *e) {
     struct source *s = source_open(path, &w->job->options, e);
     struct document d;
@@ -209,27 +226,19 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
         *p = (struct piece){.at = w->batch.size, .document = d};
         if (text_add(&w->batch, d.text, d.size, e))
             r = -1;
-        else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES)
+        else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
             r = batch_write(w, e) ? -1 : 1;
-        progress_line("tokenising %s: %lld documents, %lld tokens", path,
-                      (long long)source_facts(s)->documents, (long long)w->count);
+            progress_line("tokenising %s: %lld documents, %lld tokens", path,
+                          (long long)source_facts(s)->documents, (long long)w->count);
+        }
     }
     if (!r && w->pieces_count) r = batch_write(w, e);
-    if (!r) {
-        const struct source_facts *f = source_facts(s);
-        const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-        r = text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
-            json_text_add(&w->sources, name, (i64)strlen(name), e) ||
-            text_printf(&w->sources, e,
-                        ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld}", f->sha256,
-                        (long long)f->bytes, (long long)f->documents);
-    }
+    if (!r) r = source_record(w, path, source_facts(s), e);
     source_close(s);
     return r ? -1 : 0;
 }
 
-/* ---- the file
- * ---------------------------------------------------------------------------------------------*/
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static int writer_begin(struct writer *w, const char *path, struct err *e) {
     w->width = w->job->encoder.vocab_size <= 65536 ? 2 : 4;

@@ -120,8 +120,40 @@ static void test_spans(void **state) {
     dataset_close(d);
 }
 
-/* ---- the same input, the same bytes
- * -----------------------------------------------------------------------*/
+/* With a real tokenizer: what is read decodes to what was written. */
+static void test_tokenizer(void **state) {
+    (void)state;
+    struct err e = {0};
+    i64 size;
+    char *text = numbers(3000, &size);
+    const char *source = file_put("bpe.txt", text, size), *special = "<|end|>";
+    const struct bpe_training train = {"gpt2", 400, &special, 1, &source, 1};
+    assert_int_equal(bpe_train(&train, in_folder("tokenizer.json"), &e), 0);
+    struct tokenizer *t = tokenizer_open(in_folder("tokenizer.json"), &e);
+    assert_non_null(t);
+    struct dataset_job job = byte_job(&source, in_folder("bpe.h5"));
+    job.encoder = encoder_of(t);
+    job.options =
+        (struct source_options){.split = SPLIT_TRAIN, .validation_fraction = 0.25, .seed = 7};
+    assert_int_equal(dataset_build(&job, &e), 0);
+    struct dataset *d = dataset_open(job.path, &e);
+    assert_non_null(d);
+    assert_int_equal(dataset_check_tokenizer(d, tokenizer_sha256(t), tokenizer_size(t), &e), 0);
+    i64 n = dataset_info(d)->tokens;
+    u32 *ids = mem_new_array(n, 4, &e);
+    struct text back = {0};
+    assert_int_equal(dataset_read(d, 0, n, ids, &e), 0);
+    assert_int_equal(tokenizer_decode(t, ids, n, true, &back, &e), 0);
+    assert_true(back.size >= size / 4 * 3 && back.size < size / 4 * 3 + 32);
+    assert_memory_equal(back.data, text, (size_t)back.size);
+    assert_int_equal(text[back.size - 1], '\n');
+    assert_true(n < size / 2);
+    assert_non_null(strstr(dataset_info(d)->sources,
+                           "\"split\": \"train\", \"validation_fraction\": 0.25, \"seed\": 7}]"));
+    text_free(&back), mem_free(ids), dataset_close(d), tokenizer_free(t);
+}
+
+/* ---- the same input, the same bytes ---------------------------------------------------------- */
 
 static void test_same_bytes(void **state) {
     (void)state;
@@ -140,8 +172,7 @@ static void test_same_bytes(void **state) {
     }
 }
 
-/* ---- refusals
- * ---------------------------------------------------------------------------------------------*/
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void build_refused(struct dataset_job *job, const char *primary) {
     struct err e = {0};
@@ -314,8 +345,7 @@ static void test_damage(void **state) {
     text_free(&file);
 }
 
-/* ---- failures while writing
- * -------------------------------------------------------------------------------*/
+/* ---- failures while writing ------------------------------------------------------------------ */
 
 static void assert_intact(const char *path, const char *hash, const char *other) {
     struct err e = {0};
@@ -413,8 +443,7 @@ static void test_disk_full(void **state) {
     }
 }
 
-/* ---- n-grams
- * ----------------------------------------------------------------------------------------------*/
+/* ---- n-grams --------------------------------------------------------------------------------- */
 
 static void test_ngram(void **state) {
     (void)state;
@@ -444,12 +473,19 @@ static int nothing_open(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_hdf5_reads_it),
-        cmocka_unit_test(test_spans),          cmocka_unit_test(test_same_bytes),
-        cmocka_unit_test(test_build_refusals), cmocka_unit_test(test_open_refusals),
-        cmocka_unit_test(test_altered),        cmocka_unit_test(test_ids_above_vocabulary),
-        cmocka_unit_test(test_damage),         cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_kills),          cmocka_unit_test(test_disk_full),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_hdf5_reads_it),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_tokenizer),
+        cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_build_refusals),
+        cmocka_unit_test(test_open_refusals),
+        cmocka_unit_test(test_altered),
+        cmocka_unit_test(test_ids_above_vocabulary),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_disk_full),
         cmocka_unit_test(test_ngram),
     };
     return cmocka_run_group_tests_name("dataset", tests, folder_make, nothing_open);
