@@ -62,7 +62,7 @@ int h5_get_array(struct h5 *h, const char *name, hid_t type, i64 columns, struct
 
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {
-    DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk: tables in README.md */
+    DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */
     DATASET_LEVEL = 9,
     DATASET_HASH = 16,    /* bytes kept of each chunk's SHA-256 */
     DATASET_PIPELINE = 1, /* raised when the same sources would give other tokens */
