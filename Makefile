@@ -42,6 +42,15 @@ $(BUILD)/%.$(1).o: %.c
 endef
 $(foreach i,$(ISAS),$(eval $(call kernel_rule,$(i))))
 
+# What build_info.c states; rebuilt when it changes. The difference is named by its SHA-256.
+FACTS := -DHONE_COMMIT='"$(shell git rev-parse HEAD 2>/dev/null || echo unknown)"' -DHONE_FLAGS='"$(OPT) $(SAN)"' \
+         -DHONE_DIFF='"$(shell test -z "$$(git status --porcelain -uno 2>/dev/null)" && echo clean || git diff HEAD | sha256sum | cut -c1-64)"'
+$(BUILD)/facts: FORCE
+	$(Q)mkdir -p $(@D) && echo '$(subst ','\'',$(FACTS))' | cmp -s - $@ || echo '$(subst ','\'',$(FACTS))' > $@
+$(BUILD)/train/build_info.o: train/build_info.c $(BUILD)/facts
+	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) $(FACTS) -MMD -MP -c -o $@ $<
+FORCE:
+
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)

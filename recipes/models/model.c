@@ -80,6 +80,15 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
     return 0;
 }
 
+i64 config_parameters(const struct config *c) {
+    i64 count = 0;
+    for (const struct weight_rule *w = c->family->weights; w->name; w++)
+        if (applies(c, w->when))
+            count += dim_of(c, w->rows) * (w->cols ? dim_of(c, w->cols) : 1) *
+                     (strstr(w->name, "%L") ? c->layers : 1);
+    return count;
+}
+
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) mem_free(m->param[i]->view.data);
     mem_free(m->param), mem_free(m->layer), mem_free(m->rope_table);

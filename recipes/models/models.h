@@ -115,6 +115,8 @@ struct model {
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable, struct err *e);
+/* How many parameters a model of this configuration has, without allocating them. */
+i64 config_parameters(const struct config *c);
 void model_free(struct model *m);
 void model_init(
     struct model *m,
