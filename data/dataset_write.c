@@ -12,7 +12,6 @@
 
 enum { BATCH_BYTES = 4 << 20, BATCH_DOCUMENTS = 4096, CHUNKS_AT_ONCE = 32 };
 
-/* A growing array of u64, and one of bytes. */
 static int add_u64(struct text *t, u64 value, struct err *e) {
     return text_add(t, &value, sizeof value, e);
 }
