@@ -16,11 +16,6 @@
 
 enum { CACHE_CHUNKS = 64 }; /* 16 MiB a dataset */
 
-struct chunk {
-    haddr_t at;
-    hsize_t size; /* compressed */
-    bool checked;
-};
 struct cached {
     i64 chunk, used; /* used: when, by the clock below */
     u8 *data;        /* [DATASET_CHUNK], NULL: empty */
@@ -30,7 +25,8 @@ struct dataset {
     struct arena arena;
     int fd, width; /* bytes of a token */
     i64 chunks, spans, clock;
-    struct chunk *chunk;
+    const u64 *place;     /* [chunks, 2] address and compressed size in the file */
+    u8 *checked;          /* [chunks] its hash and ids were good once */
     const u8 *hashes;     /* [chunks, DATASET_HASH] */
     const u64 *span;      /* [spans, 2]; spans 0: all tokens are trained */
     pthread_mutex_t lock; /* of what follows, clock and checked */
@@ -50,8 +46,7 @@ int dataset_identity(const u8 *hashes, i64 chunks, const u64 *documents, i64 n, 
     return 0;
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------*/
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int dataset_wrong(const struct dataset *d, struct err *e, const char *fmt, ...) PRINTF(3, 4);
 static int dataset_wrong(const struct dataset *d, struct err *e, const char *fmt, ...) {
@@ -62,29 +57,6 @@ static int dataset_wrong(const struct dataset *d, struct err *e, const char *fmt
     va_end(args);
     err_input(e, "'%s' is not a valid dataset: %s", d->info.path, why);
     return err_hint(e, "make it again with: hone tokenize");
-}
-
-/* Fills d->chunk with the places of all chunks. HDF5 1.10 searches the index from its start for
- * each (40,000 chunks, five thousand million tokens, take a minute); it has no better call. */
-static int chunks_find(struct dataset *d, struct h5 *h, hid_t tokens, hid_t space, struct err *e) {
-    hsize_t stored = 0, rows = (hsize_t)(DATASET_CHUNK / d->width), at;
-    i64 largest = 0;
-    if (H5Dget_num_chunks(tokens, space, &stored) < 0 || (i64)stored != d->chunks)
-        return dataset_wrong(d, e, "%lld tokens need %lld chunks, it has %lld",
-                             (long long)d->info.tokens, (long long)d->chunks, (long long)stored);
-    if (!(d->chunk = arena_new(&d->arena, d->chunks * (i64)sizeof *d->chunk, e))) return -1;
-    for (hsize_t i = 0; i < stored; i++) {
-        struct chunk c = {0};
-        unsigned mask = 1;
-        if (H5Dget_chunk_info(tokens, space, i, &at, &mask, &c.at, &c.size) < 0)
-            return h5_failed(h, "damaged chunk index", e);
-        if (mask || at % rows || at / rows >= stored || d->chunk[at / rows].size || !c.size ||
-            c.at > (haddr_t)h->size || c.size > (haddr_t)h->size - c.at ||
-            c.size > 2 * DATASET_CHUNK)
-            return dataset_wrong(d, e, "chunk %lld is not where it should be", (long long)i);
-        d->chunk[at / rows] = c, largest = i64_max(largest, (i64)c.size);
-    }
-    return (d->frame = arena_new(&d->arena, largest, e)) ? 0 : -1;
 }
 
 static int tokens_open(struct dataset *d, struct h5 *h, struct err *e) {
@@ -113,13 +85,30 @@ static int tokens_open(struct dataset *d, struct h5 *h, struct err *e) {
                       (unsigned long long)size, (long long)h->size);
     else {
         d->info.tokens = (i64)size, d->chunks = (i64)((size + chunk - 1) / chunk);
-        r = chunks_find(d, h, t, space, e);
+        r = 0;
     }
     H5Tclose(type), H5Sclose(space), H5Pclose(create), H5Dclose(t);
     return r;
 }
 
-static int tables_check(struct dataset *d, i64 documents, i64 hashes, struct err *e) {
+/* Where the chunks are is read from our table, not from HDF5's index: version 1.10 searches that
+ * from its start for each chunk, and runs for ever over a forged one. */
+static int chunks_check(struct dataset *d, i64 size, i64 places, i64 hashes, struct err *e) {
+    if (places != d->chunks || hashes != d->chunks)
+        return dataset_wrong(
+            d, e, "%lld tokens need %lld chunks; %lld places and %lld hashes are listed",
+            (long long)d->info.tokens, (long long)d->chunks, (long long)places, (long long)hashes);
+    for (i64 i = 0; i < d->chunks; i++) {
+        u64 at = d->place[2 * i], n = d->place[2 * i + 1];
+        if (!n || n > 2 * DATASET_CHUNK || at > (u64)size || n > (u64)size - at)
+            return dataset_wrong(d, e, "chunk %lld is not inside the file", (long long)i);
+    }
+    d->checked = arena_new(&d->arena, d->chunks, e),
+    d->frame = arena_new(&d->arena, 2 * DATASET_CHUNK, e);
+    return d->checked && d->frame ? 0 : -1;
+}
+
+static int tables_check(struct dataset *d, i64 documents, struct err *e) {
     const struct dataset_info *f = &d->info;
     const i64 fits = d->width == 2 ? 65536 : INT32_MAX;
     char identity[65];
@@ -138,10 +127,7 @@ static int tables_check(struct dataset *d, i64 documents, i64 hashes, struct err
         if ((i && d->span[i] <= d->span[i - 1]) || d->span[i] > (u64)f->tokens)
             return dataset_wrong(d, e, "/labels_spans does not ascend within the tokens at %lld",
                                  (long long)(i / 2));
-    if (hashes != d->chunks)
-        return dataset_wrong(d, e, "%lld chunks have %lld hashes", (long long)d->chunks,
-                             (long long)hashes);
-    if (dataset_identity(d->hashes, hashes, f->documents_at, documents - 1, d->span, d->spans,
+    if (dataset_identity(d->hashes, d->chunks, f->documents_at, documents - 1, d->span, d->spans,
                          identity, e))
         return -1;
     return strcmp(identity, d->identity) ? dataset_wrong(d, e, "its tables do not give its sha256")
@@ -150,8 +136,8 @@ static int tables_check(struct dataset *d, i64 documents, i64 hashes, struct err
 
 static int tables_open(struct dataset *d, struct h5 *h, struct err *e) {
     struct dataset_info *f = &d->info;
-    i64 documents, hashes, size, version;
-    void *at, *hash, *source, *span = NULL;
+    i64 documents, places, hashes, size, version;
+    void *at, *place, *hash, *source, *span = NULL;
     if (h5_get_i64(h, "pipeline_version", &version, e)) return -1;
     if (version != DATASET_PIPELINE) {
         err_input(e, "'%s' was made by pipeline version %lld; this program reads version %d",
@@ -163,6 +149,7 @@ static int tables_open(struct dataset *d, struct h5 *h, struct err *e) {
         h5_get_i64(h, "vocab_size", &f->vocab_size, e) ||
         h5_get_i64(h, "bos_token_id", &f->bos, e) || h5_get_i64(h, "eos_token_id", &f->eos, e) ||
         h5_get_array(h, "documents", H5T_STD_U64LE, 1, &d->arena, &at, &documents, e) ||
+        h5_get_array(h, "chunks", H5T_STD_U64LE, 2, &d->arena, &place, &places, e) ||
         h5_get_array(h, "chunk_sha256", H5T_STD_U8LE, DATASET_HASH, &d->arena, &hash, &hashes, e) ||
         h5_get_array(h, "source", H5T_STD_U8LE, 1, &d->arena, &source, &size, e) ||
         (H5Lexists(h->file, "labels_spans", H5P_DEFAULT) > 0 &&
@@ -170,8 +157,8 @@ static int tables_open(struct dataset *d, struct h5 *h, struct err *e) {
         return -1;
     f->documents_at = at, f->documents = documents - 1, f->sources = source,
     f->tokenizer_sha256 = d->tokenizer;
-    f->sha256 = d->identity, d->hashes = hash, d->span = span;
-    if (tables_check(d, documents, hashes, e)) return -1;
+    f->sha256 = d->identity, d->hashes = hash, d->place = place, d->span = span;
+    if (chunks_check(d, h->size, places, hashes, e) || tables_check(d, documents, e)) return -1;
     for (i64 i = 0; i < d->spans; i++) f->trained += (i64)(d->span[2 * i + 1] - d->span[2 * i]);
     if (!d->spans) f->trained = f->tokens;
     return 0;
@@ -216,8 +203,7 @@ int dataset_check_tokenizer(const struct dataset *d, const char *sha256, i64 voc
     return err_hint(e, "make the dataset again with this tokenizer: hone tokenize");
 }
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------*/
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int chunk_check(struct dataset *d, i64 index, const u8 *data, struct err *e) {
     char hex[65], want[2 * DATASET_HASH + 1];
@@ -234,30 +220,28 @@ static int chunk_check(struct dataset *d, i64 index, const u8 *data, struct err 
                                  (long long)(index * (DATASET_CHUNK / d->width) + i), id,
                                  (long long)d->info.vocab_size);
     }
-    d->chunk[index].checked = true;
+    d->checked[index] = 1;
     return 0;
 }
 
 static int chunk_load(struct dataset *d, i64 index, u8 *data, struct err *e) {
-    struct chunk *c = &d->chunk[index];
-    for (size_t done = 0; done < c->size;) {
+    const u64 at = d->place[2 * index], size = d->place[2 * index + 1];
+    for (u64 done = 0; done < size;) {
         ssize_t n = fault_hit(FAULT_READ)
                         ? -1
-                        : pread(d->fd, d->frame + done, c->size - done, (off_t)(c->at + done));
+                        : pread(d->fd, d->frame + done, size - done, (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return err_system(e, "read", d->info.path);
         if (n == 0)
             return dataset_wrong(d, e, "chunk %lld was cut off while the file was in use",
                                  (long long)index);
-        done += (size_t)n;
+        done += (u64)n;
     }
-    size_t got = ZSTD_decompress(data, DATASET_CHUNK, d->frame, c->size);
-    if (got != DATASET_CHUNK)
-        return dataset_wrong(d, e,
-                             "chunk %lld (%llu bytes at %llu) does not decompress to %d bytes",
-                             (long long)index, (unsigned long long)c->size,
-                             (unsigned long long)c->at, DATASET_CHUNK);
-    return c->checked ? 0 : chunk_check(d, index, data, e);
+    if (ZSTD_decompress(data, DATASET_CHUNK, d->frame, size) != DATASET_CHUNK)
+        return dataset_wrong(
+            d, e, "chunk %lld (%llu bytes at %llu) does not decompress to %d bytes",
+            (long long)index, (unsigned long long)size, (unsigned long long)at, DATASET_CHUNK);
+    return d->checked[index] ? 0 : chunk_check(d, index, data, e);
 }
 
 /* The chunk's bytes, out of the cache or in place of what was not used for longest. */

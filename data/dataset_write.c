@@ -12,7 +12,6 @@
 
 enum { BATCH_BYTES = 4 << 20, BATCH_DOCUMENTS = 4096, CHUNKS_AT_ONCE = 32 };
 
-/* A growing array of u64, and one of bytes. */
 static int add_u64(struct text *t, u64 value, struct err *e) {
     return text_add(t, &value, sizeof value, e);
 }
@@ -33,6 +32,7 @@ struct writer {
     i64 count;             /* tokens so far */
     bool masked;           /* some token is not trained */
     struct text pending;   /* little-endian tokens not yet in a chunk */
+    struct text chunks;    /* u64 pairs: address and size in the file */
     struct text hashes;    /* [chunks][DATASET_HASH] */
     struct text documents; /* u64 offsets */
     struct text spans;     /* u64 pairs, trained */
@@ -42,8 +42,7 @@ struct writer {
     i64 pieces_count;
 };
 
-/* ---- chunks
- * -----------------------------------------------------------------------------------------------*/
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 struct packed {
     size_t size;
@@ -72,6 +71,19 @@ static void chunks_pack(void *arg, i64 begin, i64 end, int worker) {
     }
 }
 
+/* Hands a frame to HDF5 and notes in the chunk table where our driver put it. */
+static int chunk_write(struct writer *w, i64 index, const struct packed *c, const char *frame,
+                       struct err *e) {
+    hsize_t at = (hsize_t)index * (hsize_t)(DATASET_CHUNK / w->width);
+    if (c->err.code) return *e = c->err, -1;
+    if (H5Dwrite_chunk(w->tokens, H5P_DEFAULT, 0, &at, c->size, frame) < 0)
+        return h5_failed(&w->h5, "HDF5 cannot write a chunk", e);
+    if (w->h5.raw_size != (i64)c->size)
+        return h5_failed(&w->h5, "HDF5 did not write a chunk in one piece", e);
+    return add_u64(&w->chunks, (u64)w->h5.raw_at, e) || add_u64(&w->chunks, c->size, e) ||
+           text_add(&w->hashes, c->hash, DATASET_HASH, e);
+}
+
 /* Compresses and writes `n` chunks from the start of pending. */
 static int chunks_write(struct writer *w, i64 n, struct err *e) {
     struct packing p = {w->pending.data, NULL, NULL, ZSTD_compressBound(DATASET_CHUNK)};
@@ -83,16 +95,8 @@ static int chunks_write(struct writer *w, i64 n, struct err *e) {
     if (size > (hsize_t)w->count) size = (hsize_t)w->count;
     if (!r && H5Dset_extent(w->tokens, &size) < 0)
         r = h5_failed(&w->h5, "HDF5 cannot extend the tokens", e);
-    for (i64 i = 0; i < n && !r; i++) {
-        hsize_t at = (hsize_t)(w->written + i) * rows;
-        if (p.out[i].err.code)
-            *e = p.out[i].err, r = -1;
-        else if (H5Dwrite_chunk(w->tokens, H5P_DEFAULT, 0, &at, p.out[i].size,
-                                p.frames + (size_t)i * p.bound) < 0)
-            r = h5_failed(&w->h5, "HDF5 cannot write a chunk", e);
-        else
-            r = text_add(&w->hashes, p.out[i].hash, DATASET_HASH, e);
-    }
+    for (i64 i = 0; i < n && !r; i++)
+        r = chunk_write(w, w->written + i, &p.out[i], p.frames + (size_t)i * p.bound, e);
     if (!r && w->h5.err.code)
         r = h5_failed(&w->h5, "", e); /* stop at once, not at the end of a long job */
     if (!r) {
@@ -114,8 +118,7 @@ static int chunks_end(struct writer *w, struct err *e) {
     return w->pending.size ? chunks_write(w, w->pending.size / DATASET_CHUNK, e) : 0;
 }
 
-/* ---- documents
- * --------------------------------------------------------------------------------------------*/
+/* ---- documents ------------------------------------------------------------------------------- */
 
 struct encoding {
     struct writer *w;
@@ -194,6 +197,25 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
+/* What is recorded of a source: enough to find it again and to take the same part of it. */
+static int source_record(struct writer *w, const char *path, const struct source_facts *f,
+                         struct err *e) {
+    const struct source_options *o = &w->job->options;
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    if (text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
+        json_text_add(&w->sources, name, (i64)strlen(name), e) ||
+        text_printf(&w->sources, e, ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld",
+                    f->sha256, (long long)f->bytes, (long long)f->documents))
+        return -1;
+    if (o->split != SPLIT_ALL &&
+        text_printf(&w->sources, e,
+                    ", \"split\": \"%s\", \"validation_fraction\": %.17g, \"seed\": %llu",
+                    o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
+                    (unsigned long long)o->seed))
+        return -1;
+    return text_add(&w->sources, "}", 1, e);
+}
+
 static int source_write(struct writer *w, const char *path, struct err *e) {
     struct source *s = source_open(path, &w->job->options, e);
     struct document d;
@@ -203,35 +225,25 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
         *p = (struct piece){.at = w->batch.size, .document = d};
         if (text_add(&w->batch, d.text, d.size, e))
             r = -1;
-        else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES)
+        else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
             r = batch_write(w, e) ? -1 : 1;
-        progress_line("tokenising %s: %lld documents, %lld tokens", path,
-                      (long long)source_facts(s)->documents, (long long)w->count);
+            progress_line("tokenising %s: %lld documents, %lld tokens", path,
+                          (long long)source_facts(s)->documents, (long long)w->count);
+        }
     }
     if (!r && w->pieces_count) r = batch_write(w, e);
-    if (!r) {
-        const struct source_facts *f = source_facts(s);
-        const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-        r = text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
-            json_text_add(&w->sources, name, (i64)strlen(name), e) ||
-            text_printf(&w->sources, e,
-                        ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld}", f->sha256,
-                        (long long)f->bytes, (long long)f->documents);
-    }
+    if (!r) r = source_record(w, path, source_facts(s), e);
     source_close(s);
     return r ? -1 : 0;
 }
 
-/* ---- the file
- * ---------------------------------------------------------------------------------------------*/
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static int writer_begin(struct writer *w, const char *path, struct err *e) {
     w->width = w->job->encoder.vocab_size <= 65536 ? 2 : 4;
     w->pieces = mem_new_array(BATCH_DOCUMENTS, sizeof *w->pieces, e);
     if (!w->pieces || text_printf(&w->sources, e, "[") || h5_create(&w->h5, path, e)) return -1;
-    hsize_t size = 0, max = H5S_UNLIMITED;
-    w->tokens = h5_chunked(w->h5.file, "tokens", w->width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE, 1,
-                           &size, &max, (hsize_t)(DATASET_CHUNK / w->width));
+    w->tokens = h5_put_tokens(&w->h5, w->width, 0);
     return w->tokens < 0 ? h5_failed(&w->h5, "HDF5 cannot create the tokens", e) : 0;
 }
 
@@ -257,6 +269,7 @@ static int writer_tables(struct writer *w, struct err *e) {
         return -1;
     return h5_put_array(h, "documents", H5T_STD_U64LE, documents + 1, 1, w->documents.data, e) ||
            (spans && h5_put_array(h, "labels_spans", H5T_STD_U64LE, spans, 2, w->spans.data, e)) ||
+           h5_put_array(h, "chunks", H5T_STD_U64LE, w->written, 2, w->chunks.data, e) ||
            h5_put_array(h, "chunk_sha256", H5T_STD_U8LE, w->written, DATASET_HASH, w->hashes.data,
                         e) ||
            h5_put_array(h, "source", H5T_STD_U8LE, w->sources.size, 1, w->sources.data, e) ||
@@ -269,7 +282,7 @@ static int writer_tables(struct writer *w, struct err *e) {
 
 static void writer_free(struct writer *w) {
     for (i64 i = 0; i < w->pieces_count; i++) ids_free(&w->pieces[i].ids);
-    struct text *const texts[] = {&w->pending, &w->hashes,  &w->documents,
+    struct text *const texts[] = {&w->pending, &w->chunks,  &w->hashes, &w->documents,
                                   &w->spans,   &w->sources, &w->batch};
     for (i64 i = 0; i < COUNT(texts); i++) text_free(texts[i]);
     mem_free(w->pieces);

@@ -90,8 +90,7 @@ static bool source_wanted(const struct source *s, i64 row) {
     return held_out == (o->split == SPLIT_VALIDATION);
 }
 
-/* ---- text in rows
- * -----------------------------------------------------------------------------------------*/
+/* ---- text in rows ---------------------------------------------------------------------------- */
 
 static int source_fill(struct source *s, struct err *e) {
     i64 left = s->buffer.size - s->at;
@@ -174,8 +173,7 @@ static int source_next_text(struct source *s, struct document *out, struct err *
     }
 }
 
-/* ---- JSON lines
- * -------------------------------------------------------------------------------------------*/
+/* ---- JSON lines ------------------------------------------------------------------------------ */
 
 static int json_wrong(const struct source *s, const char *key, const json_t *found, struct err *e) {
     static const char *const name[] = {"an object", "an array", "a string", "an integer",

@@ -30,8 +30,7 @@ static const struct step_batches *step_must(struct loader *l, i64 step) {
     return s;
 }
 
-/* ---- the definition, literally
- * ----------------------------------------------------------------------------*/
+/* ---- the definition, literally --------------------------------------------------------------- */
 
 static void i32_equal(const i32 *found, const i32 *want, i64 n) {
     assert_memory_equal(found, want, (size_t)n * 4);
@@ -105,8 +104,7 @@ static void test_documents(void **state) {
     loader_close(l), dataset_close(d);
 }
 
-/* ---- what must not change anything
- * ------------------------------------------------------------------------*/
+/* ---- what must not change anything ----------------------------------------------------------- */
 
 static void test_splits_and_seeks(void **state) {
     (void)state;
@@ -172,8 +170,7 @@ static void test_known_digest(void **state) {
     loader_close(l), dataset_close(d);
 }
 
-/* ---- epochs and mixes
- * -------------------------------------------------------------------------------------*/
+/* ---- epochs and mixes ------------------------------------------------------------------------ */
 
 static void test_epochs(void **state) {
     (void)state;
@@ -273,8 +270,7 @@ static void test_one_pass(void **state) {
     mem_free(ids), dataset_close(d);
 }
 
-/* ---- refusals
- * ---------------------------------------------------------------------------------------------*/
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void refused(const struct loader_config *c, const char *primary) {
     struct err e = {0};

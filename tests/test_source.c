@@ -150,8 +150,7 @@ static void test_refusals(void **state) {
     assert_non_null(strstr(e.primary, "is a folder"));
 }
 
-/* ---- compression
- * ------------------------------------------------------------------------------------------*/
+/* ---- compression ----------------------------------------------------------------------------- */
 
 static i64 gzip_add(u8 *out, i64 capacity, const char *text, i64 size) {
     z_stream z = {0};
@@ -208,8 +207,7 @@ static void test_compression(void **state) {
         }
 }
 
-/* ---- the split
- * --------------------------------------------------------------------------------------------*/
+/* ---- the split ------------------------------------------------------------------------------- */
 
 static void test_split(void **state) {
     (void)state;
