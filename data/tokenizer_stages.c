@@ -77,13 +77,13 @@ static int read_list(struct reader *r, const json_t *j, struct err *e) {
         r->kind = c->kind;
         return c->read(r, j, e);
     }
-    err_input(e, "%s '%.60s' is not supported", r->where, type);
-    err_detail(e, "supported: Sequence");
+    char known[400] = "Sequence";
     for (const struct component *c = r->table; c->type; c++) {
-        size_t n = strlen(e->detail);
-        snprintf(e->detail + n, sizeof e->detail - n, ", %s", c->type);
+        strcat(known, ", ");
+        strcat(known, c->type);
     }
-    return -1;
+    err_input(e, "%s '%.60s' is not supported", r->where, type);
+    return err_detail(e, "supported: %s", known);
 }
 
 /* ---- normalizers
