@@ -19,8 +19,7 @@ struct stored {       /* one tensor of a file, or one to be written */
     enum dtype dtype; /* DTYPE_COUNT: hone does not compute with it ("BOOL", "F8_E4M3") */
     int rank;         /* 0 to STORED_RANK */
     i64 dim[STORED_RANK];
-    const u8
-        *data; /* row major, aligned to the element; the file's or, for writing, the caller's */
+    const u8 *data; /* row major, aligned to the element; the file's, or the caller's to write */
     i64 bytes;
     char sha256[65]; /* of the data: set by safetensors_write, empty after reading */
 };
@@ -48,7 +47,6 @@ int safetensors_write(const char *folder, const char *stem, struct stored *tenso
                       i64 shard_bytes, struct err *e);
 
 /* ==== Hugging Face folders: folder.c ==== */
-
 struct model_folder {
     char *path;
     json_t *config;             /* config.json, parsed */
@@ -84,11 +82,8 @@ void lora_config_free(struct lora_config *c);
  * refuses. "all-linear" matches everything: the model offers only its linear layers, without the
  * output layer. */
 int lora_match(const struct lora_config *c, const char *module, struct err *e);
-enum lora_part {
-    LORA_A,
-    LORA_B,
-    LORA_SAVED
-}; /* [r, in], [out, r], and a whole tensor of modules_to_save */
+/* [r, in], [out, r], and a whole tensor of modules_to_save. */
+enum lora_part { LORA_A, LORA_B, LORA_SAVED };
 /* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
  * SAVED. */
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);
@@ -127,7 +122,7 @@ int state_get(struct state_reader *r, const char *name, enum dtype dtype, int ra
               void *to, struct err *e);
 int state_get_i64(struct state_reader *r, const char *name, i64 *value, struct err *e);
 int state_get_f64(struct state_reader *r, const char *name, double *value, struct err *e);
-/* mem_free. */
+/* The caller frees it (mem_free). */
 char *state_get_text(struct state_reader *r, const char *name, struct err *e);
 
 /* ==== manifests: manifest.c, manifest_verify.c ==== */
@@ -140,8 +135,7 @@ struct manifest {
     i64 numerics_version;
     char hone_version[64];
 };
-/* Lists every file of the folder with size and SHA-256, and the tensors, whose sha256 must be set.
- */
+/* Lists every file of the folder with size and SHA-256, and the tensors (sha256 must be set). */
 int manifest_write(const char *folder, const struct manifest *m, const struct stored *tensor,
                    i64 count, struct err *e);
 int manifest_read(const char *folder, struct manifest *m, struct err *e);
@@ -165,8 +159,7 @@ int checkpoint_begin(struct checkpoint *c, const char *run, i64 step, i64 bytes,
  * checkpoint_abort does. */
 int checkpoint_commit(struct checkpoint *c, const struct manifest *m, const struct stored *tensor,
                       i64 count, struct err *e);
-/* Removes the temporary folder; if the disk is full, says how much was needed and is free. Returns
- * -1. */
+/* Removes the temporary folder; adds to the error how much was to be saved and is free. -1. */
 int checkpoint_abort(struct checkpoint *c, struct err *e);
 /* At start: removes what a killed save left behind. */
 int checkpoint_clean(const char *run, struct err *e);
@@ -176,7 +169,7 @@ struct checkpoint_list {
 };
 /* Free with mem_free(list->step). */
 int checkpoint_list(const char *run, struct checkpoint_list *list, struct err *e);
-/* mem_free. */
+/* The caller frees it (mem_free). */
 char *checkpoint_path(const char *run, i64 step, struct err *e);
 /* The newest checkpoint that verifies: 1 with *path (mem_free) and *step, 0 if there is none, -1
  * for an error. What is wrong with newer ones is appended to `notes`, a line each. */

@@ -21,10 +21,10 @@ int file_sync_path(const char *path, struct err *e);
 /* h5.c: what the state files use of HDF5. The library is not thread safe: one thread at a time. */
 enum { ZSTD_FILTER = 32015, STATE_CHUNK = 1 << 20 }; /* registered number of the filter; bytes */
 #define STATE_FORMAT "hone-state-1"
-int h5_start(struct err *e);     /* silences the library's own printing, registers the filter. Any
-                                    number of times */
+/* Silences the library's own printing and registers the filter. Any number of times. */
+int h5_start(struct err *e);
 hid_t h5_type(enum dtype dtype); /* little endian; -1 if state files do not hold it */
-int h5_failed(struct err *e, const char *what, const char *name,
-              const char *path); /* -1, with HDF5's own reason */
+/* -1, with HDF5's own reason as the detail. */
+int hdf5_failed(struct err *e, const char *what, const char *name, const char *path);
 
 #endif

@@ -5,12 +5,10 @@
  * decompresses here (state.c compresses chunks itself, in parallel), but HDF5 wants both
  * directions. */
 #include "checkpoints/checkpoints_int.h"
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
-/* HDF5 owns *buf and frees it with free(). Returns the bytes in use, 0 for failure. A frame may not
+/* HDF5 owns *buf. Returns the bytes in use, 0 for failure. A frame may not
  * claim more than 64 MiB: far above any chunk of ours, far below what would hurt. */
 static size_t zstd_filter(unsigned flags, size_t count, const unsigned *value, size_t size,
                           size_t *capacity, void **buf) {
@@ -18,12 +16,12 @@ static size_t zstd_filter(unsigned flags, size_t count, const unsigned *value, s
     unsigned long long bound =
         reverse ? ZSTD_getFrameContentSize(*buf, size) : ZSTD_compressBound(size);
     if (bound > 64 << 20) return 0;
-    void *out = malloc(bound ? bound : 1);
+    void *out = H5allocate_memory(bound ? bound : 1, false);
     if (!out) return 0;
     size_t n = reverse ? ZSTD_decompress(out, bound, *buf, size)
                        : ZSTD_compress(out, bound, *buf, size, count ? (int)value[0] : 1);
-    if (ZSTD_isError(n) || (reverse && n != bound)) return free(out), 0;
-    free(*buf);
+    if (ZSTD_isError(n) || (reverse && n != bound)) return H5free_memory(out), 0;
+    H5free_memory(*buf);
     *buf = out;
     *capacity = bound;
     return n;
@@ -58,7 +56,7 @@ static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text) {
     return 0;
 }
 
-int h5_failed(struct err *e, const char *what, const char *name, const char *path) {
+int hdf5_failed(struct err *e, const char *what, const char *name, const char *path) {
     char why[256] = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, why);
     err_failed(e, "cannot %s %.150s of %s", what, name, path);

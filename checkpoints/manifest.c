@@ -26,8 +26,9 @@ static int files_add(struct text *out, const char *folder, struct err *e) {
     for (i64 i = 0; i < count && !status; i++) {
         char hex[65], *path = path_join(&a, folder, name[i], e);
         if (!strcmp(name[i], "manifest.json")) continue;
-        if (path && path_is_dir(path))
-            status = err_failed(e, "%s is a folder; a checkpoint holds files only", path);
+        if (path && (path_is_dir(path) || !name_is_plain(name[i])))
+            status =
+                err_failed(e, "%s is a folder or hidden; a checkpoint holds plain files", path);
         status = status || !path || sha256_file(path, hex, e) ||
                  text_printf(out, e, "%s\n    {\"name\": ", listed++ ? "," : "") ||
                  json_text_add(out, name[i], (i64)strlen(name[i]), e) ||

@@ -138,7 +138,8 @@ double lora_scale(const struct lora_config *c) {
 
 /* Python keeps an alpha given as 8 an integer. */
 static int alpha_add(struct text *out, double alpha, struct err *e) {
-    if (fabs(alpha) < 1e15 && alpha == floor(alpha)) return text_printf(out, e, "%.0f", alpha);
+    if (fabs(alpha) < 1e15 && alpha == (double)(i64)alpha)
+        return text_printf(out, e, "%lld", (long long)alpha);
     return text_f64(out, alpha, e);
 }
 

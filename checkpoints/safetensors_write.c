@@ -124,16 +124,20 @@ static char *shard_name(struct arena *a, const char *stem, i64 shard, i64 shards
                         (long long)shards);
 }
 
-/* {"metadata": {"total_size": N}, "weight_map": {NAME: FILE}}, names sorted. */
+/* {"metadata": {"total_parameters", "total_size"}, "weight_map": {NAME: FILE}}, names sorted. */
 static int index_write(const char *folder, const char *stem, const struct stored *tensor,
                        struct stored **sorted, i64 count, const i64 *shard, i64 shards,
                        struct arena *a, struct err *e) {
     struct text out = {0};
-    i64 total = 0;
-    for (i64 i = 0; i < count; i++) total += tensor[i].bytes;
-    int status = text_printf(
-        &out, e, "{\n  \"metadata\": {\n    \"total_size\": %lld\n  },\n  \"weight_map\": {",
-        (long long)total);
+    i64 total = 0, elements = 0;
+    for (i64 i = 0; i < count; i++) {
+        total += tensor[i].bytes;
+        elements += tensor[i].bytes / dtype_size(tensor[i].dtype);
+    }
+    int status = text_printf(&out, e,
+                             "{\n  \"metadata\": {\n    \"total_parameters\": %lld,\n"
+                             "    \"total_size\": %lld\n  },\n  \"weight_map\": {",
+                             (long long)elements, (long long)total);
     if (count > 1) qsort(sorted, (size_t)count, sizeof *sorted, by_name);
     for (i64 i = 0; i < count && !status; i++) {
         const char *file = shard_name(a, stem, shard[sorted[i] - tensor], shards, e);

@@ -112,7 +112,7 @@ static int pieces_write(struct state_writer *w, hid_t set, const struct cut *c, 
             if (fault_hit(FAULT_WRITE)) return err_system(e, "write", w->path);
             if (H5Dwrite_chunk(set, H5P_DEFAULT, 0, at, b.packed[i],
                                slot(w->scratch, i) + 2 * STATE_CHUNK) < 0)
-                return h5_failed(e, "write a chunk of array", name, w->path);
+                return hdf5_failed(e, "write a chunk of array", name, w->path);
         }
     }
     return 0;
@@ -122,8 +122,9 @@ static int attribute_put(struct state_writer *w, hid_t on, const char *name, hid
                          const void *value, struct err *e) {
     hid_t space = H5Screate(H5S_SCALAR),
           a = H5Acreate2(on, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    int status =
-        a < 0 || H5Awrite(a, type, value) < 0 ? h5_failed(e, "write attribute", name, w->path) : 0;
+    int status = a < 0 || H5Awrite(a, type, value) < 0
+                     ? hdf5_failed(e, "write attribute", name, w->path)
+                     : 0;
     if (a >= 0) H5Aclose(a);
     H5Sclose(space);
     return status;
@@ -184,10 +185,10 @@ int state_add(struct state_writer *w, const char *name, enum dtype dtype, int ra
             name);
     if (sha256_bytes(data, c.elements * dtype_size(dtype), hex, e)) return -1;
     hid_t set = set_create(w, name, dtype, rank, dim, &c);
-    if (set < 0) return h5_failed(e, "create array", name, w->path);
+    if (set < 0) return hdf5_failed(e, "create array", name, w->path);
     int status =
         pieces_write(w, set, &c, name, dtype, dim, data, e) || text_put(w, set, "sha256", hex, e);
-    if (H5Dclose(set) < 0 && !status) status = h5_failed(e, "close array", name, w->path);
+    if (H5Dclose(set) < 0 && !status) status = hdf5_failed(e, "close array", name, w->path);
     return status ? err_frame(e, "writing array %.120s", name) : 0;
 }
 
@@ -199,7 +200,7 @@ struct state_writer *state_create(const char *path, struct err *e) {
         return state_finish(w, false, e), NULL;
     if (fault_hit(FAULT_OPEN) ||
         (w->file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT)) < 0)
-        return h5_failed(e, "create", "state file", path), state_finish(w, false, e), NULL;
+        return hdf5_failed(e, "create", "state file", path), state_finish(w, false, e), NULL;
     if (state_put_text(w, "format", STATE_FORMAT, e)) return state_finish(w, false, e), NULL;
     return w;
 }
@@ -210,7 +211,7 @@ int state_finish(struct state_writer *w, bool keep, struct err *e) {
     bool made = w->file >= 0 || (w->path && path_size(w->path) == 0); /* a failed create */
     if (keep && fault_hit(FAULT_WRITE)) status = err_system(e, "write", w->path);
     if (w->file >= 0 && H5Fclose(w->file) < 0 && !status)
-        status = h5_failed(e, "finish", "state file", w->path);
+        status = hdf5_failed(e, "finish", "state file", w->path);
     if (!status) status = file_sync_path(w->path, e);
     if (status && made) unlink(w->path);
     mem_free(w->scratch);

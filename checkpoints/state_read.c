@@ -34,7 +34,7 @@ static int number_get(struct state_reader *r, const char *name, H5T_class_t clas
                       void *to, struct err *e) {
     hid_t a = attribute_open(r, r->file, name, class, e);
     if (a < 0) return -1;
-    int status = H5Aread(a, type, to) < 0 ? h5_failed(e, "read attribute", name, r->path) : 0;
+    int status = H5Aread(a, type, to) < 0 ? hdf5_failed(e, "read attribute", name, r->path) : 0;
     H5Aclose(a);
     return status;
 }
@@ -51,7 +51,7 @@ static char *text_get(struct state_reader *r, hid_t on, const char *name, struct
     hid_t type = H5Aget_type(a);
     char *text = mem_new((i64)H5Tget_size(type) + 1, e);
     if (text && H5Aread(a, type, text) < 0) {
-        h5_failed(e, "read attribute", name, r->path);
+        hdf5_failed(e, "read attribute", name, r->path);
         mem_free(text);
         text = NULL;
     }
@@ -115,7 +115,7 @@ static int set_read(struct state_reader *r, hid_t set, const char *name, enum dt
                     i64 count, void *to, struct err *e) {
     char hex[65];
     if (count && H5Dread(set, h5_type(dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, to) < 0)
-        return h5_failed(e, "read array", name, r->path);
+        return hdf5_failed(e, "read array", name, r->path);
     char *written = text_get(r, set, "sha256", e);
     int status = written ? sha256_bytes(to, count * dtype_size(dtype), hex, e) : -1;
     if (!status && strcmp(written, hex)) {
@@ -153,7 +153,7 @@ struct state_reader *state_open(const char *path, struct err *e) {
     if (!(r->path = mem_text(path, e))) return state_close(r), NULL;
     if (!path_exists(path)) return err_input(e, "%s is missing", path), state_close(r), NULL;
     if (fault_hit(FAULT_OPEN) || (r->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT)) < 0)
-        return h5_failed(e, "open", "state file", path), state_close(r), NULL;
+        return hdf5_failed(e, "open", "state file", path), state_close(r), NULL;
     char *format = text_get(r, r->file, "format", e);
     bool ours = format && !strcmp(format, STATE_FORMAT);
     if (format && !ours) err_input(e, "%s has format %.100s; expected " STATE_FORMAT, path, format);

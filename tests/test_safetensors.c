@@ -97,6 +97,26 @@ static void type_order(void **state) {
     safetensors_close(&s);
 }
 
+/* Cut, named and indexed as transformers does it with max_shard_size="20KB". */
+static void shards_of_transformers(void **state) {
+    (void)state;
+    static const char *const file[] = {
+        "model.safetensors.index.json", "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"};
+    struct safetensors s;
+    struct err e = {0};
+    char golden[256];
+    ok(safetensors_open(&s, "tests/golden/layouts/llama_sharded_bf16/model.safetensors.index.json",
+                        &e),
+       &e);
+    ok(safetensors_write(folder, "model", s.tensor, s.count, 20000, &e), &e);
+    safetensors_close(&s);
+    for (i64 i = 0; i < COUNT(file); i++) {
+        snprintf(golden, sizeof golden, "tests/golden/layouts/llama_sharded_bf16/%s", file[i]);
+        same_file(golden, at(0, file[i]));
+    }
+}
+
 static void shards(void **state) {
     (void)state;
     struct safetensors a, b;
@@ -363,10 +383,15 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),     cmocka_unit_test(type_order),
-        cmocka_unit_test(shards),         cmocka_unit_test(broken_files),
-        cmocka_unit_test(damaged),        cmocka_unit_test(foreign_and_unaligned),
-        cmocka_unit_test(refused_writes), cmocka_unit_test(faults),
+        cmocka_unit_test(round_trip),
+        cmocka_unit_test(type_order),
+        cmocka_unit_test(shards_of_transformers),
+        cmocka_unit_test(shards),
+        cmocka_unit_test(broken_files),
+        cmocka_unit_test(damaged),
+        cmocka_unit_test(foreign_and_unaligned),
+        cmocka_unit_test(refused_writes),
+        cmocka_unit_test(faults),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -173,8 +173,7 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
     return 0;
 }
 
-/* ---- state
- * ------------------------------------------------------------------------------------------------*/
+/* ---- state */
 
 int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
     struct sha256 h;

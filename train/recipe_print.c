@@ -1,5 +1,5 @@
-/* recipe_print.c: a resolved recipe as JSON (the lock, the report, comparison on resume) and the table of keys for
- * people. */
+/* recipe_print.c: a resolved recipe as JSON (the lock, the report, comparison on resume) and the
+ * table of keys for people. */
 #include "train/recipe_int.h"
 
 #include <jansson.h>
@@ -8,7 +8,8 @@
 static json_t *list_json(const struct text_list *texts, const struct int_list *ints) {
     json_t *list = json_array();
     for (i64 i = 0; list && i < (texts ? texts->count : ints->count); i++)
-        if (json_array_append_new(list, texts ? json_string(texts->item[i]) : json_integer(ints->item[i])))
+        if (json_array_append_new(list, texts ? json_string(texts->item[i])
+                                              : json_integer(ints->item[i])))
             return json_decref(list), NULL;
     return list;
 }
@@ -45,7 +46,9 @@ static int data_json(json_t *object, const char *key, const struct data_list *da
     if (json_object_set_new(object, key, list)) return -1;
     for (i64 i = 0; i < data->count; i++) {
         json_t *item = json_object();
-        if (json_array_append_new(list, item) || table_json(item, data_item_options, &data->item[i])) return -1;
+        if (json_array_append_new(list, item) ||
+            table_json(item, data_item_options, &data->item[i]))
+            return -1;
     }
     return 0;
 }
@@ -61,7 +64,8 @@ json_t *recipe_json(const struct recipe *r, struct err *e) {
 }
 
 static void help_range(const struct option *o, char out[96]) {
-    static const char *const type[] = {"true|false", "integer", "number", "text", "", "integers", "texts"};
+    static const char *const type[] = {"true|false", "integer",  "number", "text",
+                                       "",           "integers", "texts"};
     if (o->type == OPT_CHOICE) {
         snprintf(out, 96, "%s", o->choices);
         for (char *p = out; *p; p++)
@@ -90,6 +94,7 @@ int recipe_help(FILE *to) {
     }
     fprintf(to, "\nSpellings of other tools that are taken too\n");
     for (const struct key_alias *k = recipe_aliases; k->alias; k++)
-        if (strcmp(k->alias, k->key)) fprintf(to, "  %-32s %-14s %s\n", k->alias, k->origin, k->key);
+        if (strcmp(k->alias, k->key))
+            fprintf(to, "  %-32s %-14s %s\n", k->alias, k->origin, k->key);
     return ferror(to) ? -1 : 0;
 }

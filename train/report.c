@@ -1,9 +1,10 @@
 /* report.c: one HTML page that needs nothing else: no network, no other file, no server.
  *
- * The page is a template with four holes, {{style}}, {{chart}}, {{data}} and {{script}}. The data is one JSON value in a
- * <script type="application/json">, where every '<' is written \u003c, so that no text of a run, whatever it holds, can end
- * the element; the page's script puts it on the page as text, never as markup. The same data drives one run and
- * several side by side. Chart.js comes from the Debian package, because a kept library is better than a copied one. */
+ * The page is a template with four holes, {{style}}, {{chart}}, {{data}} and {{script}}. The data
+ * is one JSON value in a <script type="application/json">, where every '<' is written \u003c, so
+ * that no text of a run, whatever it holds, can end the element; the page's script puts it on the
+ * page as text, never as markup. The same data drives one run and several side by side. Chart.js
+ * comes from the Debian package, because a kept library is better than a copied one. */
 #include "train/report_int.h"
 
 #include <jansson.h>
@@ -12,14 +13,16 @@
 #include <time.h>
 
 static int add_chart_library(struct text *out, struct err *e) {
-    static const char *const places[] = {
-        "/usr/share/javascript/chart.js/chart.min.js", "/usr/share/javascript/chart.js/Chart.min.js",
-        "/usr/share/nodejs/chart.js/dist/chart.umd.js", "/usr/share/nodejs/chart.js/dist/chart.min.js"};
+    static const char *const places[] = {"/usr/share/javascript/chart.js/chart.min.js",
+                                         "/usr/share/javascript/chart.js/Chart.min.js",
+                                         "/usr/share/nodejs/chart.js/dist/chart.umd.js",
+                                         "/usr/share/nodejs/chart.js/dist/chart.min.js"};
     for (i64 i = 0; i < COUNT(places); i++) {
         if (!path_exists(places[i])) continue;
         struct text t = {0};
         int rc = file_read(&t, places[i], e);
-        if (!rc && memmem(t.data, (size_t)t.size, "</script", 8)) rc = err_input(e, "%s holds </script", places[i]);
+        if (!rc && memmem(t.data, (size_t)t.size, "</script", 8))
+            rc = err_input(e, "%s holds </script", places[i]);
         rc = rc || text_add(out, t.data, t.size, e);
         text_free(&t);
         return rc ? -1 : 0;
@@ -48,10 +51,14 @@ static int fill(struct text *out, const json_t *data, struct err *e) {
         if (text_add(out, p, hole - p, e)) return -1;
         i64 name = (i64)strcspn(hole + 2, "}");
         int rc = 0;
-        if (!strncmp(hole + 2, "style", (size_t)name)) rc = text_add(out, report_style, (i64)strlen(report_style), e);
-        else if (!strncmp(hole + 2, "chart", (size_t)name)) rc = add_chart_library(out, e);
-        else if (!strncmp(hole + 2, "data", (size_t)name)) rc = add_data(out, data, e);
-        else rc = text_add(out, report_script, (i64)strlen(report_script), e);
+        if (!strncmp(hole + 2, "style", (size_t)name))
+            rc = text_add(out, report_style, (i64)strlen(report_style), e);
+        else if (!strncmp(hole + 2, "chart", (size_t)name))
+            rc = add_chart_library(out, e);
+        else if (!strncmp(hole + 2, "data", (size_t)name))
+            rc = add_data(out, data, e);
+        else
+            rc = text_add(out, report_script, (i64)strlen(report_script), e);
         if (rc) return -1;
         hole += name + 4;
     }

@@ -4,7 +4,9 @@
 
 #include "train/run.h"
 
-extern const char report_page[], report_style[], report_script[]; /* zero-terminated (report_parts.c) */
-json_t *report_run(const char *run_dir, struct err *e);           /* everything the page shows of a run (report_run.c) */
+extern const char report_page[], report_style[],
+    report_script[]; /* zero-terminated (report_parts.c) */
+json_t *report_run(const char *run_dir,
+                   struct err *e); /* everything the page shows of a run (report_run.c) */
 
 #endif

@@ -1,10 +1,11 @@
 /* schedule.c: the learning rate as a function of the step alone.
  *
  * The formulas are those of transformers (optimization.py: get_constant_schedule_with_warmup,
- * get_linear_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup, get_wsd_schedule), with one
- * difference: past the last step the rate stays where it ended, where transformers' cosine would rise again. Warm-up
- * rises from 0, except in wsd from min_lr_ratio. Only base's own math and IEEE operations are used, because the rate
- * reaches the bits of the weights (NUMERICS.md 10). A pure function needs no state in a checkpoint. */
+ * get_linear_schedule_with_warmup, get_cosine_with_min_lr_schedule_with_warmup, get_wsd_schedule),
+ * with one difference: past the last step the rate stays where it ended, where transformers' cosine
+ * would rise again. Warm-up rises from 0, except in wsd from min_lr_ratio. Only base's own math and
+ * IEEE operations are used, because the rate reaches the bits of the weights (NUMERICS.md 10). A
+ * pure function needs no state in a checkpoint. */
 #include "train/run.h"
 
 #include <math.h> /* sqrt, ceil: exact by IEEE */
@@ -34,7 +35,8 @@ double schedule_lr(const struct schedule *s, i64 step) {
 int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_steps, struct err *e) {
     static const char *const kind[] = {"constant", "linear", "cosine", "wsd"};
     static const char *const decay[] = {"linear", "cosine", "1-sqrt"};
-    *s = (struct schedule){.lr = r->learning_rate, .min_lr_ratio = r->min_lr_ratio, .total = total_steps};
+    *s = (struct schedule){
+        .lr = r->learning_rate, .min_lr_ratio = r->min_lr_ratio, .total = total_steps};
     for (int i = 0; i < COUNT(kind); i++)
         if (!strcmp(r->lr_scheduler_type, kind[i])) s->kind = i;
     for (int i = 0; i < COUNT(decay); i++)
@@ -43,7 +45,8 @@ int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_ste
     s->warmup = r->warmup_steps ? r->warmup_steps : (i64)ceil(r->warmup_ratio * all);
     s->decay = r->wsd_decay_steps ? r->wsd_decay_steps : (i64)ceil(share * all);
     if (s->kind == LR_WSD && s->warmup + s->decay > total_steps)
-        return err_input(e, "wsd: %lld steps of warm-up and %lld of decay do not fit into %lld steps",
+        return err_input(e,
+                         "wsd: %lld steps of warm-up and %lld of decay do not fit into %lld steps",
                          (long long)s->warmup, (long long)s->decay, (long long)total_steps);
     return 0;
 }

@@ -1,10 +1,12 @@
 /* tensorboard.c: scalars as TensorBoard event files, written by hand.
  *
- * A file is a sequence of TFRecords: u64 length, u32 masked CRC-32C of the length's 8 bytes, the bytes, u32 masked
- * CRC-32C of the bytes; little endian; mask(c) = rotate_right(c, 15) + 0xa282ead8 (tensorflow/core/lib/io/record_writer).
- * Each record is a protobuf `Event` (tensorflow/core/util/event.proto): wall_time = 1 (double), step = 2 (int64),
- * file_version = 3 (string), summary = 5; `Summary` has value = 1 with tag = 1 (string), simple_value = 2 (float).
- * The first record holds file_version "brain.Event:2". Four fields do not justify a protobuf library. */
+ * A file is a sequence of TFRecords: u64 length, u32 masked CRC-32C of the length's 8 bytes, the
+ * bytes, u32 masked CRC-32C of the bytes; little endian; mask(c) = rotate_right(c, 15) + 0xa282ead8
+ * (tensorflow/core/lib/io/record_writer). Each record is a protobuf `Event`
+ * (tensorflow/core/util/event.proto): wall_time = 1 (double), step = 2 (int64), file_version = 3
+ * (string), summary = 5; `Summary` has value = 1 with tag = 1 (string), simple_value = 2 (float).
+ * The first record holds file_version "brain.Event:2". Four fields do not justify a protobuf
+ * library. */
 #include "train/run.h"
 
 #include <fcntl.h>
@@ -16,7 +18,8 @@ struct tb {
     char *path;
 };
 
-static u32 crc32c(const u8 *p, i64 size) { /* Castagnoli, reflected, bit by bit: a few hundred bytes a step */
+static u32 crc32c(const u8 *p,
+                  i64 size) { /* Castagnoli, reflected, bit by bit: a few hundred bytes a step */
     u32 c = ~0u;
     for (i64 i = 0; i < size; i++) {
         c ^= p[i];
@@ -39,18 +42,25 @@ static int add_varint(struct text *t, u64 value, struct err *e) {
     return text_add(t, b, n, e);
 }
 
-/* key = field number << 3 | wire type: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes. */
+/* key = field number << 3 | wire type: 0 varint, 1 eight bytes, 2 length and bytes, 5 four bytes.
+ */
 static int add_bytes(struct text *t, u8 key, const void *bytes, i64 size, struct err *e) {
     return text_add(t, &key, 1, e) || add_varint(t, (u64)size, e) || text_add(t, bytes, size, e);
 }
 
 static int add_f64(struct text *t, u8 key, double value, struct err *e) {
-    union { double f; u64 u; } v = {.f = value};
+    union {
+        double f;
+        u64 u;
+    } v = {.f = value};
     return text_add(t, &key, 1, e) || add_fixed(t, v.u, 8, e);
 }
 
 static int add_f32(struct text *t, u8 key, float value, struct err *e) {
-    union { float f; u32 u; } v = {.f = value};
+    union {
+        float f;
+        u32 u;
+    } v = {.f = value};
     return text_add(t, &key, 1, e) || add_fixed(t, v.u, 4, e);
 }
 
@@ -62,9 +72,10 @@ static u32 masked(const void *p, i64 size) {
 static int write_record(struct tb *tb, const struct text *event, struct err *e) {
     struct text t = {0};
     int rc = add_fixed(&t, (u64)event->size, 8, e);
-    if (!rc) rc = add_fixed(&t, masked(t.data, 8), 4, e) || text_add(&t, event->data, event->size, e) ||
-                  add_fixed(&t, masked(event->data, event->size), 4, e) ||
-                  file_write_all(tb->fd, t.data, t.size, tb->path, e);
+    if (!rc)
+        rc = add_fixed(&t, masked(t.data, 8), 4, e) || text_add(&t, event->data, event->size, e) ||
+             add_fixed(&t, masked(event->data, event->size), 4, e) ||
+             file_write_all(tb->fd, t.data, t.size, tb->path, e);
     text_free(&t);
     return rc ? -1 : 0;
 }
@@ -78,13 +89,16 @@ static int scalar_value(struct text *summary, const struct tb_scalar *scalar, st
     return rc ? -1 : 0;
 }
 
-int tb_scalars(struct tb *tb, double time, i64 step, const struct tb_scalar *scalar, i64 count, struct err *e) {
+int tb_scalars(struct tb *tb, double time, i64 step, const struct tb_scalar *scalar, i64 count,
+               struct err *e) {
     struct text event = {0}, summary = {0};
     int rc = 0;
     for (i64 i = 0; i < count && !rc; i++) rc = scalar_value(&summary, &scalar[i], e);
     u8 key = 2 << 3 | 0;
-    rc = rc || add_f64(&event, 1 << 3 | 1, time, e) || text_add(&event, &key, 1, e) || add_varint(&event, (u64)step, e) ||
-         add_bytes(&event, 5 << 3 | 2, summary.data, summary.size, e) || write_record(tb, &event, e);
+    rc = rc || add_f64(&event, 1 << 3 | 1, time, e) || text_add(&event, &key, 1, e) ||
+         add_varint(&event, (u64)step, e) ||
+         add_bytes(&event, 5 << 3 | 2, summary.data, summary.size, e) ||
+         write_record(tb, &event, e);
     text_free(&event), text_free(&summary);
     return rc ? -1 : 0;
 }
@@ -101,11 +115,14 @@ struct tb *tb_open(const char *dir, double time, struct err *e) {
     tb->path = mem_printf(e, "%s/events.out.tfevents.%010lld.%s", dir, (long long)time, host);
     int rc = !tb->path;
     if (!rc) {
-        tb->fd = fault_hit(FAULT_OPEN) ? -1 : open(tb->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        tb->fd = fault_hit(FAULT_OPEN)
+                     ? -1
+                     : open(tb->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         rc = tb->fd < 0 ? err_system(e, "create", tb->path) : 0;
     }
     rc = rc || add_f64(&event, 1 << 3 | 1, time, e) ||
-         add_bytes(&event, 3 << 3 | 2, version, sizeof version - 1, e) || write_record(tb, &event, e);
+         add_bytes(&event, 3 << 3 | 2, version, sizeof version - 1, e) ||
+         write_record(tb, &event, e);
     text_free(&event);
     return rc ? tb_close(tb, e), NULL : tb;
 }

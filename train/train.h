@@ -9,8 +9,7 @@
 
 enum { NUMERICS_VERSION = 1 };
 
-/* ---- commands (main.c, args.c)
- * ------------------------------------------------------------------------------- */
+/* ---- commands (main.c, args.c) */
 struct globals {
     i64 threads;
     const char *isa, *device;
@@ -36,8 +35,7 @@ int args_parse(struct args *a, int argc, char **argv, const struct option *table
 void args_free(struct args *a);
 int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct err *e);
 
-/* ---- optimizer (optimizer.c)
- * --------------------------------------------------------------------------------- */
+/* ---- optimizer (optimizer.c) */
 enum { GROUP_LEVELS = 16, SLOT_USES = 4 };
 struct moments { /* of one trainable parameter; all f32 of its size */
     struct param *p;
@@ -69,8 +67,7 @@ i64 optimizer_bytes(const struct optimizer *o);
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
 
-/* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c)
- * --------------------------------------------------*/
+/* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
 struct planned { /* a graph for micro-batches of one size */
     i64 tokens;
     bool train;
@@ -109,8 +106,8 @@ struct step_result {
 int trainer_step(struct trainer *t, struct step_result *out, struct err *e);
 int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
                  struct err *e); /* mean over trained tokens of eval_dataset */
-int trainer_save(struct trainer *t, char digest[65],
-                 struct err *e); /* a checkpoint at the current step */
+/* A checkpoint at the current step; `digest`: optimizer_digest. */
+int trainer_save(struct trainer *t, const char digest[65], struct err *e);
 int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
 i64 trainer_plan_bytes(
     struct trainer *t,
@@ -120,8 +117,7 @@ int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 
-/* ---- evaluation and generation (evaluate.c, generate.c)
- * -------------------------------------------------------*/
+/* ---- evaluation and generation (evaluate.c, generate.c) */
 /* Loads MODEL (folder or checkpoint), and an adapter onto it (NULL: none; a LoRA checkpoint names
  * its base itself). */
 struct loaded {
@@ -155,8 +151,7 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
 int forward_loss(struct model *m, const struct batch *b, float *loss,
                  struct err *e); /* loss [tokens] */
 
-/* ---- commands, a file each
- * ------------------------------------------------------------------------------------*/
+/* ---- commands, a file each */
 int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),
     cmd_tokenizer(int, char **, struct err *);
 int cmd_generate(int, char **, struct err *), cmd_export(int, char **, struct err *),

@@ -30,8 +30,7 @@ void trainer_close(struct trainer *t) {
     *t = (struct trainer){0};
 }
 
-/* ---- graphs: one per micro-batch size, kept while they are in use
- * -------------------------------------------*/
+/* ---- graphs: one per micro-batch size, kept while they are in use */
 
 static int plan_new(struct trainer *t, struct planned *p, i64 tokens, bool train, struct err *e) {
     graph_free(p->graph);

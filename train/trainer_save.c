@@ -33,7 +33,7 @@ static int weights_write(struct trainer *t, const char *folder, struct stored *l
                : 0;
 }
 
-int trainer_save(struct trainer *t, char digest[65], struct err *e) {
+int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     struct checkpoint c = {0};
     i64 count = 0, bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
     struct stored *list = model_stored(&t->model, t->r->use_peft, &count, e);
@@ -44,8 +44,7 @@ int trainer_save(struct trainer *t, char digest[65], struct err *e) {
         if (!strcmp(build_info[i], "version"))
             snprintf(m.hone_version, sizeof m.hone_version, "%s", build_info[i + 1]);
     memcpy(m.parent, t->parent, sizeof m.parent);
-    int rc = !list || optimizer_digest(&t->optimizer, digest, e) ||
-             checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
+    int rc = !list || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
         rc =

@@ -80,6 +80,15 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
     return 0;
 }
 
+i64 config_parameters(const struct config *c) {
+    i64 count = 0;
+    for (const struct weight_rule *w = c->family->weights; w->name; w++)
+        if (applies(c, w->when))
+            count += dim_of(c, w->rows) * (w->cols ? dim_of(c, w->cols) : 1) *
+                     (strstr(w->name, "%L") ? c->layers : 1);
+    return count;
+}
+
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) mem_free(m->param[i]->view.data);
     mem_free(m->param), mem_free(m->layer), mem_free(m->rope_table);
@@ -87,8 +96,7 @@ void model_free(struct model *m) {
     *m = (struct model){0};
 }
 
-/* ---- values
- * ------------------------------------------------------------------------------------------------*/
+/* ---- values */
 
 void param_set(struct param *p, i64 i, float x) {
     if (p->view.dtype == BF16)
@@ -183,6 +191,17 @@ int param_load(struct param *p, const struct stored *s, const char *where, struc
                              x != x ? "NaN" : "an infinity", (long long)i);
     }
     return 0;
+}
+
+int param_copy(struct param *to, const struct param *from, struct err *e) {
+    struct stored s = {.name = from->name,
+                       .type = dtype_info[from->view.dtype].safetensors,
+                       .dtype = from->view.dtype,
+                       .rank = from->view.rank,
+                       .data = from->view.data,
+                       .bytes = view_bytes(&from->view)};
+    memcpy(s.dim, from->view.dim, sizeof from->view.dim);
+    return param_load(to, &s, "the model", e);
 }
 
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {

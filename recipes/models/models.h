@@ -24,8 +24,7 @@ struct config {
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
-/* ---- families (families/FAMILY.c)
- * ---------------------------------------------------------------------------- */
+/* ---- families (families/FAMILY.c) */
 enum role {
     ROLE_NONE,
     ROLE_EMBED,
@@ -83,8 +82,7 @@ extern const int family_count;
 
 mixer_fn mix_attention, mix_swiglu;
 
-/* ---- models (model.c)
- * ---------------------------------------------------------------------------------------- */
+/* ---- models (model.c) */
 struct param {
     const char *name; /* on disk, or "MODULE.lora_A" */
     struct view view; /* memory of the model, 64-byte aligned */
@@ -117,6 +115,8 @@ struct model {
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable, struct err *e);
+/* How many parameters a model of this configuration has, without allocating them. */
+i64 config_parameters(const struct config *c);
 void model_free(struct model *m);
 void model_init(
     struct model *m,
@@ -125,6 +125,8 @@ int model_load(struct model *m, const struct safetensors *s, const char *where,
                struct err *e); /* converts dtypes */
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
                struct err *e); /* folder: config + weights */
+/* Converts the values of a parameter of the same shape. */
+int param_copy(struct param *to, const struct param *from, struct err *e);
 int model_rope(struct model *m, i64 positions,
                struct err *e); /* builds the table for at least so many positions */
 i64 model_count(const struct model *m, bool trainable_only);
@@ -135,8 +137,7 @@ double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);
 
-/* ---- LoRA (lora.c)
- * ------------------------------------------------------------------------------------------- */
+/* ---- LoRA (lora.c) */
 /* Adds A and B to every matching linear layer. A starts as PEFT starts it (init_lora_weights), B as
  * zero. `c` must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
@@ -145,8 +146,7 @@ int lora_merge(
     struct model *m,
     struct err *e); /* w += scale * B·A in f32, one rounding; the adapter is gone after */
 
-/* ---- the decoder (decoder.c, layers.c)
- * ----------------------------------------------------------------------- */
+/* ---- the decoder (decoder.c, layers.c) */
 struct cache {          /* keys and values of earlier positions; for generation */
     struct view *k, *v; /* per layer [rows, K*Z] */
     i64 rows;
