@@ -54,8 +54,7 @@ static int list_room(struct list *l, i64 size, struct err *e) {
     return 0;
 }
 
-/* ---- counting words
- * ------------------------------------------------------------------------------------------ */
+/* ---- counting words -------------------------------------------------------------------------- */
 static int count_word(struct train *t, struct bytes word, struct err *e) {
     i64 i = vocab_find(&t->words, word.data, word.size);
     if (i < 0) {
@@ -112,9 +111,7 @@ static int count_file(struct train *t, const char *path, struct err *e) {
     return rc;
 }
 
-/* ---- pairs
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- pairs ----------------------------------------------------------------------------------- */
 static struct pair *pair_slot(const struct train *t, u64 key) {
     u64 h = key * 0x9e3779b97f4a7c15u;
     i64 i = (i64)((h ^ h >> 32) & (u64)(t->slots - 1));
@@ -161,8 +158,7 @@ static int pair_change(struct train *t, u32 left, u32 right, i64 change, i64 wor
     return 0;
 }
 
-/* ---- the heap: highest count first, then lowest key
- * --------------------------------------------------------------- */
+/* ---- the heap: highest count first, then lowest key ------------------------------------------ */
 static bool candidate_before(struct candidate a, struct candidate b) {
     return a.count != b.count ? a.count > b.count : a.key < b.key;
 }
@@ -210,9 +206,7 @@ static int best_pair(struct train *t, u64 *key, struct err *e) {
     return 0;
 }
 
-/* ---- training
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- training -------------------------------------------------------------------------------- */
 static int merge_in_word(struct train *t, i64 word, u32 left, u32 right, u32 made, struct err *e) {
     u32 *s = t->symbol + t->begin[word];
     i64 n = t->length[word], kept = 0, count = ((i64 *)t->counts.item)[word];
@@ -322,8 +316,7 @@ static int train_merges(struct train *t, struct err *e) {
     return 0;
 }
 
-/* ---- writing, laid out as Hugging Face's own pretty printer does
- * ---------------------------------------------------- */
+/* ---- writing, laid out as Hugging Face's own pretty printer does ----------------------------- */
 static int write_added(const struct train *t, struct text *o, struct err *e) {
     int rc = text_printf(o, e, "  \"added_tokens\": [");
     for (i64 i = 0; !rc && i < t->job->special_tokens_count; i++) {

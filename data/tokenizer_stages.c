@@ -86,9 +86,7 @@ static int read_list(struct reader *r, const json_t *j, struct err *e) {
     return err_detail(e, "supported: %s", known);
 }
 
-/* ---- normalizers
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- normalizers ----------------------------------------------------------------------------- */
 static int norm_add(struct reader *r, struct norm **n, struct err *e) {
     if (take(r, e)) return -1;
     *n = &r->t->norm[r->t->norms++];
@@ -131,8 +129,7 @@ int read_norms(struct tokenizer *t, const json_t *j, struct err *e) {
     return t->norm && !read_list(&r, j, e) ? 0 : -1;
 }
 
-/* ---- pre-tokenizers
- * --------------------------------------------------------------------------------------------- */
+/* ---- pre-tokenizers -------------------------------------------------------------------------- */
 static int stage_add(struct reader *r, struct stage s, struct stage **out, struct err *e) {
     if (take(r, e)) return -1;
     *out = &r->t->stage[r->t->stages++];
@@ -229,9 +226,7 @@ int read_stages(struct tokenizer *t, const json_t *j, bool *bytes, struct err *e
     return 0;
 }
 
-/* ---- decoders
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- decoders -------------------------------------------------------------------------------- */
 static int decoder_add(struct reader *r, struct decoder **d, struct err *e) {
     if (take(r, e)) return -1;
     *d = &r->t->decoder[r->t->decoders++];
