@@ -72,43 +72,26 @@ static int count_word(struct train *t, struct bytes word, struct err *e) {
 }
 
 static int count_text(struct train *t, const char *data, i64 size, struct err *e) {
-    struct text clean = {0};
-    int rc = utf8_repair(&clean, (struct bytes){data, size}, e);
-    for (i64 at = 0, end; !rc && at < clean.size; at = end) {
-        end = t->scan(clean.data, clean.size, at);
-        rc = count_word(t, (struct bytes){clean.data + at, end - at}, e);
+    for (i64 at = 0, end; at < size; at = end) {
+        end = t->scan(data, size, at);
+        if (count_word(t, (struct bytes){data + at, end - at}, e)) return -1;
     }
-    text_free(&clean);
-    return rc;
-}
-
-static int count_json_line(struct train *t, const char *path, i64 number, struct bytes line,
-                           struct err *e) {
-    char name[600];
-    struct bytes text;
-    snprintf(name, sizeof name, "%.500s, line %lld", path, (long long)number);
-    json_t *j = json_parse(line.data, line.size, name, e);
-    int rc = !j || json_bytes(j, "text", name, &text, e) || count_text(t, text.data, text.size, e);
-    json_decref(j);
-    return rc ? -1 : 0;
+    return 0;
 }
 
 static int count_file(struct train *t, const char *path, struct err *e) {
-    struct text file;
-    if (file_read(&file, path, e)) return -1;
-    size_t n = strlen(path);
-    int rc = 0;
-    if (n < 6 || strcmp(path + n - 6, ".jsonl"))
-        rc = count_text(t, file.data, file.size, e);
-    else
-        for (i64 at = 0, number = 1; !rc && at < file.size; number++) {
-            const char *line = file.data + at, *end = memchr(line, '\n', (size_t)(file.size - at));
-            i64 size = end ? end - line : file.size - at;
-            if (size) rc = count_json_line(t, path, number, (struct bytes){line, size}, e);
-            at += size + 1;
-        }
-    text_free(&file);
-    return rc;
+    struct source *s = source_open(path, &(struct source_options){0}, e);
+    struct document d;
+    int found = s ? 0 : -1;
+    while (s && (found = source_next(s, &d, e)) > 0) {
+        int rc = 0;
+        i64 at = 0;
+        for (int i = 0; !rc && i < d.segments; at += d.segment[i++].size)
+            rc = count_text(t, d.text + at, d.segment[i].size, e);
+        if (rc) break;
+    }
+    source_close(s);
+    return found ? -1 : 0;
 }
 
 /* ---- pairs ----------------------------------------------------------------------------------- */

@@ -73,7 +73,7 @@ static void expect_error(struct bpe_training job, const char *message) {
 
 static void test_errors(void **state) {
     (void)state;
-    static const char *const twice[] = {"<a>", "<a>"}, *const missing[] = {"/nonexistent/text"};
+    static const char *const twice[] = {"<a>", "<a>"}, *const missing[] = {"/nonexistent/text.txt"};
     struct bpe_training job = job_for("gpt4", 600);
     expect_error(job, "pattern is \"gpt4\"; expected gpt2, llama3, olmo2 or qwen2");
     job = job_for("gpt2", 256);
@@ -87,7 +87,7 @@ static void test_errors(void **state) {
     expect_error(job, "special tokens: token \"<a>\" has two ids, 0 and 1");
     job = job_for("gpt2", 600);
     job.files = missing;
-    expect_error(job, "cannot open /nonexistent/text: No such file or directory");
+    expect_error(job, "cannot open /nonexistent/text.txt: No such file or directory");
 }
 
 static void test_no_memory(void **state) {
