@@ -49,6 +49,7 @@ $(BUILD)/facts: FORCE
 	$(Q)mkdir -p $(@D) && echo '$(subst ','\'',$(FACTS))' | cmp -s - $@ || echo '$(subst ','\'',$(FACTS))' > $@
 $(BUILD)/train/build_info.o: train/build_info.c $(BUILD)/facts
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) $(FACTS) -MMD -MP -c -o $@ $<
+$(BUILD)/train/report_parts.o: $(wildcard train/report/*)
 FORCE:
 
 $(BUILD)/libhone.a: $(LIBRARY)

@@ -1,6 +1,8 @@
-/* test_tensorboard.c: the event file's bytes. The golden was read back by TensorBoard's own reader when it was made. */
+/* test_tensorboard.c: the event file's bytes. The golden was read back by TensorBoard's own reader
+ * when it was made. */
 #include "train/run.h"
 
+#include <math.h> /* NAN */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -11,7 +13,7 @@ static char dir[64];
 
 static void write_events(struct err *e) {
     const struct tb_scalar first[] = {{"train/loss", 8.3125}, {"train/learning_rate", 3e-4}};
-    const struct tb_scalar second[] = {{"eval/loss", 0.0 / 0.0}};
+    const struct tb_scalar second[] = {{"eval/loss", NAN}};
     struct tb *tb = tb_open(dir, 1700000000.25, e);
     assert_non_null(tb);
     assert_int_equal(tb_scalars(tb, 1700000001.5, 1, first, 2, e), 0);

@@ -4,13 +4,15 @@
  *   "format"       "hone recipe lock 1"
  *   "recipe"       every key, resolved: reading it back gives the same struct recipe
  *   "environment"  {"build": {version, commit, diff, compiler, flags, numerics_version, ...},
- *                   "libraries": {name: version}, "machine": {cpu, isa, cores, threads, memory_bytes, system}}
+ *                   "libraries": {name: version},
+ *                   "machine": {cpu, isa, cores, threads, memory_bytes, system}}
  *   "files"        [{"role", "path", "bytes", "sha256"}]: base model, tokenizer, template, data
  *
- * On resume the lock decides what may differ. Bits do not depend on threads, micro-batches or recomputation
- * (NUMERICS.md, R3), so those may; length, saving, logging and evaluation may; everything else would be another
- * run under the same name. A lock that is replaced on resume is kept beside the new one as recipe.lock.XXXXXXXX
- * (the first digits of its SHA-256, which the log's header names in full). */
+ * On resume the lock decides what may differ. Bits do not depend on threads, micro-batches or
+ * recomputation (NUMERICS.md, R3), so those may; length, saving, logging and evaluation may;
+ * everything else would be another run under the same name. A lock that is replaced on resume is
+ * kept beside the new one as recipe.lock.XXXXXXXX (the first digits of its SHA-256, which the log's
+ * header names in full). */
 #include "train/run.h"
 
 #include <hdf5.h>
@@ -29,15 +31,17 @@
 
 static const char lock_format[] = "hone recipe lock 1";
 
-static int out_of_memory(struct err *e) { return err_failed(e, "out of memory while writing recipe.lock"); }
+static int out_of_memory(struct err *e) {
+    return err_failed(e, "out of memory while writing recipe.lock");
+}
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 static int add_file(struct lock_files *files, const char *role, const char *path, struct err *e) {
     char sha256[65];
     if (sha256_file(path, sha256, e)) return -1;
     if (!files->list && !(files->list = json_array())) return out_of_memory(e);
-    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", path, "bytes", (json_int_t)path_size(path),
-                             "sha256", sha256);
+    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", path, "bytes",
+                             (json_int_t)path_size(path), "sha256", sha256);
     if (!item) return err_failed(e, "%s: a path must be UTF-8", path);
     return json_array_append_new(files->list, item) ? out_of_memory(e) : 0;
 }
@@ -63,10 +67,11 @@ void lock_files_free(struct lock_files *files) {
     files->list = NULL;
 }
 
-/* ---- environment --------------------------------------------------------------------------------------------------- */
+/* ---- environment ----------------------------------------------------------------------------- */
 static json_t *build_json(void) {
     json_t *j = json_object();
-    for (const char *const *p = build_info; p && p[0] && p[1]; p += 2) json_object_set_new(j, p[0], json_string(p[1]));
+    for (const char *const *p = build_info; p && p[0] && p[1]; p += 2)
+        json_object_set_new(j, p[0], json_string(p[1]));
     return j;
 }
 
@@ -79,8 +84,9 @@ static json_t *libraries_json(void) {
     yaml_get_version(&y[0], &y[1], &y[2]);
     snprintf(yaml, sizeof yaml, "%d.%d.%d", y[0], y[1], y[2]);
     pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "hdf5", hdf5, "zstd", ZSTD_versionString(), "pcre2", pcre2,
-                     "utf8proc", utf8proc_version(), "jansson", jansson_version_str(), "libyaml", yaml, "openssl",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "hdf5", hdf5, "zstd",
+                     ZSTD_versionString(), "pcre2", pcre2, "utf8proc", utf8proc_version(),
+                     "jansson", jansson_version_str(), "libyaml", yaml, "openssl",
                      OpenSSL_version(OPENSSL_VERSION), "zlib", zlibVersion());
 }
 
@@ -102,22 +108,23 @@ static json_t *machine_json(void) {
     struct utsname system;
     char cpu[128], name[3 * sizeof system.release + 3];
     cpu_name(cpu);
-    if (uname(&system)) strcpy(system.sysname, "unknown"), system.release[0] = system.machine[0] = 0;
+    if (uname(&system))
+        strcpy(system.sysname, "unknown"), system.release[0] = system.machine[0] = 0;
     snprintf(name, sizeof name, "%s %s %s", system.sysname, system.release, system.machine);
     json_int_t memory = (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "cpu", cpu, "isa", isa_name[isa_now()], "cores",
-                     (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "threads", (json_int_t)pool_threads(), "memory_bytes",
-                     memory, "system", name);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "cpu", cpu, "isa", isa_name[isa_now()],
+                     "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "threads",
+                     (json_int_t)pool_threads(), "memory_bytes", memory, "system", name);
 }
 
 static json_t *environment_json(struct err *e) {
-    json_t *j = json_pack("{s:o, s:o, s:o}", "build", build_json(), "libraries", libraries_json(), "machine",
-                          machine_json());
+    json_t *j = json_pack("{s:o, s:o, s:o}", "build", build_json(), "libraries", libraries_json(),
+                          "machine", machine_json());
     if (!j) out_of_memory(e);
     return j;
 }
 
-/* ---- writing and reading --------------------------------------------------------------------------------------------- */
+/* ---- writing and reading --------------------------------------------------------------------- */
 static int keep_old(const char *path, const char old[65], struct err *e) {
     struct text t = {0};
     char *to = mem_printf(e, "%s.%.8s", path, old);
@@ -126,24 +133,26 @@ static int keep_old(const char *path, const char old[65], struct err *e) {
     return rc ? -1 : 0;
 }
 
-/* Saves beside the old lock first, so that an unchanged lock stays untouched and a crash leaves one of the two. */
+/* Saves beside the old lock first, so that an unchanged lock stays untouched and a crash leaves one
+ * of the two. */
 static int save(const json_t *j, const char *path, char sha256[65], struct err *e) {
     char old[65] = "";
     char *fresh = mem_printf(e, "%s.new", path);
     int rc = !fresh || json_save(j, fresh, 2, e) || sha256_file(fresh, sha256, e);
-    if (!rc && path_exists(path)) rc = sha256_file(path, old, e) || (strcmp(old, sha256) && keep_old(path, old, e));
+    if (!rc && path_exists(path))
+        rc = sha256_file(path, old, e) || (strcmp(old, sha256) && keep_old(path, old, e));
     rc = rc || path_rename(fresh, path, e);
     mem_free(fresh);
     return rc ? -1 : 0;
 }
 
-int lock_write(const char *run_dir, const struct recipe *r, const struct lock_files *files, char sha256[65],
-               struct err *e) {
+int lock_write(const char *run_dir, const struct recipe *r, const struct lock_files *files,
+               char sha256[65], struct err *e) {
     json_t *recipe = recipe_json(r, e), *environment = recipe ? environment_json(e) : NULL;
     if (!environment) return json_decref(recipe), -1;
     json_t *list = files->list ? json_incref(files->list) : json_array();
-    json_t *j = json_pack("{s:s, s:o, s:o, s:o}", "format", lock_format, "recipe", recipe, "environment", environment,
-                          "files", list);
+    json_t *j = json_pack("{s:s, s:o, s:o, s:o}", "format", lock_format, "recipe", recipe,
+                          "environment", environment, "files", list);
     char *path = mem_printf(e, "%s/recipe.lock", run_dir);
     int rc = !j ? out_of_memory(e) : !path || dir_make(run_dir, e) || save(j, path, sha256, e);
     json_decref(j), mem_free(path);
@@ -156,10 +165,13 @@ static json_t *lock_json(const char *path, struct err *e) {
     if (!j) return NULL;
     const char *format = json_string_value(json_object_get(j, "format"));
     if (!format || strcmp(format, lock_format)) {
-        err_input(e, "%s: \"format\" is '%s', expected '%s'", path, format ? format : "missing", lock_format);
-    } else if (!json_is_object(json_object_get(j, "recipe")) || !json_is_object(json_object_get(j, "environment")) ||
+        err_input(e, "%s: \"format\" is '%s', expected '%s'", path, format ? format : "missing",
+                  lock_format);
+    } else if (!json_is_object(json_object_get(j, "recipe")) ||
+               !json_is_object(json_object_get(j, "environment")) ||
                !json_is_array(json_object_get(j, "files"))) {
-        err_input(e, "%s: \"recipe\", \"environment\" or \"files\" is missing or of the wrong type", path);
+        err_input(e, "%s: \"recipe\", \"environment\" or \"files\" is missing or of the wrong type",
+                  path);
     } else {
         return j;
     }
@@ -170,26 +182,41 @@ int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err
     *r = (struct recipe){0};
     char *path = mem_printf(e, "%s/recipe.lock", run_dir);
     json_t *j = path ? lock_json(path, e) : NULL;
-    int rc = !j || sha256_file(path, sha256, e) || recipe_of_json(r, json_object_get(j, "recipe"), path, e);
+    int rc = !j || sha256_file(path, sha256, e) ||
+             recipe_of_json(r, json_object_get(j, "recipe"), path, e);
     if (!rc) text_free(&r->notes); /* the lock states every key: none was "given without effect" */
     json_decref(j), mem_free(path);
     return rc ? -1 : 0;
 }
 
-/* ---- comparison ------------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------ */
 static const char *const may_change[] = {
-    "max_steps",       "num_train_epochs", "output_dir",       "logging_steps",    "eval_steps",
-    "eval_batches",    "eval_dataset",     "save_steps",       "save_at",          "save_total_limit",
-    "report_to",       "sample_prompts",   "sample_tokens",    "micro_batch_size", "gradient_accumulation_steps",
-    "gradient_checkpointing", "resume_from_checkpoint",
+    "max_steps",
+    "num_train_epochs",
+    "output_dir",
+    "logging_steps",
+    "eval_steps",
+    "eval_batches",
+    "eval_dataset",
+    "save_steps",
+    "save_at",
+    "save_total_limit",
+    "report_to",
+    "sample_prompts",
+    "sample_tokens",
+    "micro_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "resume_from_checkpoint",
 };
 
 static char *show(const json_t *j) {
-    return j ? json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(12)) : strdup("(unset)");
+    return j ? json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(12))
+             : strdup("(unset)");
 }
 
-static int compare_key(const char *key, const json_t *old, const json_t *now, const struct recipe *r,
-                       struct text *notes, struct err *e) {
+static int compare_key(const char *key, const json_t *old, const json_t *now,
+                       const struct recipe *r, struct text *notes, struct err *e) {
     if ((!old && !now) || (old && now && json_equal(old, now))) return 0;
     bool allowed = false;
     for (i64 i = 0; i < COUNT(may_change); i++) allowed |= !strcmp(key, may_change[i]);
@@ -200,18 +227,19 @@ static int compare_key(const char *key, const json_t *old, const json_t *now, co
     } else if (allowed) {
         bool bends = (!strcmp(key, "max_steps") || !strcmp(key, "num_train_epochs")) &&
                      strcmp(r->lr_scheduler_type, "constant");
-        rc = text_printf(notes, e, "%s: %.200s in the run so far, %.200s from here on%s\n", key, a, b,
-                         bends ? "; the learning rate follows the new length" : "");
+        rc = text_printf(notes, e, "%s: %.200s in the run so far, %.200s from here on%s\n", key, a,
+                         b, bends ? "; the learning rate follows the new length" : "");
     } else {
-        rc = err_input(e, "cannot resume: '%s' was %.150s when the run began and is %.150s now", key, a, b);
+        rc = err_input(e, "cannot resume: '%s' was %.150s when the run began and is %.150s now",
+                       key, a, b);
         err_hint(e, "restore the old value, or start a new run with another output_dir");
     }
     free(a), free(b);
     return rc;
 }
 
-static int compare_recipes(const json_t *old, const json_t *now, const struct recipe *r, struct text *notes,
-                           struct err *e) {
+static int compare_recipes(const json_t *old, const json_t *now, const struct recipe *r,
+                           struct text *notes, struct err *e) {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)now, key, value) {
@@ -238,15 +266,18 @@ static int compare_files(const json_t *old, const json_t *now, struct err *e) {
             found = true;
             if (!strcmp(text_of(was, "sha256"), text_of(is, "sha256"))) continue;
             err_input(e, "cannot resume: %s changed since the run began", text_of(is, "path"));
-            return err_detail(e, "SHA-256 was %.64s, is %.64s", text_of(was, "sha256"), text_of(is, "sha256"));
+            return err_detail(e, "SHA-256 was %.64s, is %.64s", text_of(was, "sha256"),
+                              text_of(is, "sha256"));
         }
         if (!found && json_array_size(now))
-            return err_input(e, "cannot resume: %s was part of the run and is not now", text_of(was, "path"));
+            return err_input(e, "cannot resume: %s was part of the run and is not now",
+                             text_of(was, "path"));
     }
     return 0;
 }
 
-static int compare_environments(const json_t *old, const json_t *now, struct text *notes, struct err *e) {
+static int compare_environments(const json_t *old, const json_t *now, struct text *notes,
+                                struct err *e) {
     const char *part, *key;
     json_t *values, *value;
     json_object_foreach((json_t *)now, part, values) {
@@ -257,9 +288,12 @@ static int compare_environments(const json_t *old, const json_t *now, struct tex
             char *a = show(was), *b = show(value);
             int rc = !a || !b ? out_of_memory(e) : 0;
             if (!rc && !strcmp(key, "numerics_version"))
-                rc = err_input(e, "cannot resume: the run uses numerics version %s, this program computes %s", a, b);
+                rc = err_input(
+                    e, "cannot resume: the run uses numerics version %s, this program computes %s",
+                    a, b);
             else if (!rc)
-                rc = text_printf(notes, e, "%s.%s: %.200s in the run so far, %.200s from here on\n", part, key, a, b);
+                rc = text_printf(notes, e, "%s.%s: %.200s in the run so far, %.200s from here on\n",
+                                 part, key, a, b);
             free(a), free(b);
             if (rc) return -1;
         }
@@ -267,12 +301,13 @@ static int compare_environments(const json_t *old, const json_t *now, struct tex
     return 0;
 }
 
-int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files, struct text *notes,
-                 struct err *e) {
+int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
+                 struct text *notes, struct err *e) {
     char *path = mem_printf(e, "%s/recipe.lock", run_dir);
     json_t *old = path ? lock_json(path, e) : NULL, *recipe = old ? recipe_json(now, e) : NULL;
     json_t *environment = recipe ? environment_json(e) : NULL;
-    int rc = !environment || compare_recipes(json_object_get(old, "recipe"), recipe, now, notes, e) ||
+    int rc = !environment ||
+             compare_recipes(json_object_get(old, "recipe"), recipe, now, notes, e) ||
              compare_files(json_object_get(old, "files"), files->list, e) ||
              compare_environments(json_object_get(old, "environment"), environment, notes, e);
     json_decref(old), json_decref(recipe), json_decref(environment), mem_free(path);

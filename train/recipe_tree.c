@@ -1,9 +1,10 @@
 /* recipe_tree.c: a recipe's text as a tree of values that know where they were written.
  *
- * libyaml parses; we copy its document into an arena because its nodes share aliased values (`*name`), may even
- * contain themselves, and know no file. The copy is bounded in depth and count, so that neither a cycle nor a bomb
- * of aliases can grow without end. Rejected: binding straight from parser events, because overrides, includes
- * and aliases all want to change values before they are bound. */
+ * libyaml parses; we copy its document into an arena because its nodes share aliased values
+ * (`*name`), may even contain themselves, and know no file. The copy is bounded in depth and count,
+ * so that neither a cycle nor a bomb of aliases can grow without end. Rejected: binding straight
+ * from parser events, because overrides, includes and aliases all want to change values before they
+ * are bound. */
 #include "train/recipe_int.h"
 
 #include <yaml.h>
@@ -50,7 +51,7 @@ bool node_is_null(const struct node *n) {
            (!*n->text || !strcmp(n->text, "~") || !strcasecmp(n->text, "null"));
 }
 
-/* ---- YAML ---------------------------------------------------------------------------------------------------- */
+/* ---- YAML ------------------------------------------------------------------------------------ */
 struct copy {
     struct arena *a;
     yaml_document_t *doc;
@@ -74,7 +75,8 @@ static struct node *copy_scalar(struct copy *c, const yaml_node_t *y, const char
 static int copy_pair(struct copy *c, struct node *map, const yaml_node_pair_t *pair, int depth) {
     struct node *key = copy_node(c, pair->key, depth + 1);
     if (!key) return -1;
-    if (key->kind != NODE_SCALAR) return err_input(c->e, "%s: a key must be a plain word", key->where);
+    if (key->kind != NODE_SCALAR)
+        return err_input(c->e, "%s: a key must be a plain word", key->where);
     struct node *before = node_find(map, key->text);
     if (before)
         return err_input(c->e, "%s: duplicate key '%s', already given at %s", key->where, key->text,
@@ -95,7 +97,8 @@ static struct node *copy_node(struct copy *c, int id, int depth) {
         return err_detail(c->e, "at most %d values, %d levels deep", NODES_MAX, DEPTH_MAX), NULL;
     }
     if (y->type == YAML_SCALAR_NODE) return copy_scalar(c, y, where);
-    struct node *n = node_new(c->a, y->type == YAML_MAPPING_NODE ? NODE_MAP : NODE_LIST, where, c->e);
+    struct node *n =
+        node_new(c->a, y->type == YAML_MAPPING_NODE ? NODE_MAP : NODE_LIST, where, c->e);
     if (!n) return NULL;
     if (y->type == YAML_MAPPING_NODE) {
         const yaml_node_pair_t *p = y->data.mapping.pairs.start, *end = y->data.mapping.pairs.top;
@@ -116,14 +119,17 @@ static int yaml_error(const yaml_parser_t *p, const char *name, struct err *e) {
     if (p->error == YAML_MEMORY_ERROR) return err_failed(e, "%s: out of memory", name);
     if (p->error == YAML_READER_ERROR)
         return err_input(e, "%s: byte %zu: %s", name, p->problem_offset, p->problem);
-    return err_input(e, "%s:%zu:%zu: %s%s%s", name, p->problem_mark.line + 1, p->problem_mark.column + 1,
-                     p->problem ? p->problem : "malformed YAML", p->context ? ", " : "",
-                     p->context ? p->context : "");
+    return err_input(e, "%s:%zu:%zu: %s%s%s", name, p->problem_mark.line + 1,
+                     p->problem_mark.column + 1, p->problem ? p->problem : "malformed YAML",
+                     p->context ? ", " : "", p->context ? p->context : "");
 }
 
-struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name, struct err *e) {
+struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
+                       struct err *e) {
     if (size > BYTES_MAX)
-        return err_input(e, "%s: %lld bytes are no recipe: at most %d", name, (long long)size, BYTES_MAX), NULL;
+        return err_input(e, "%s: %lld bytes are no recipe: at most %d", name, (long long)size,
+                         BYTES_MAX),
+               NULL;
     yaml_parser_t parser;
     yaml_document_t doc, more;
     struct node *n = NULL;
@@ -156,7 +162,7 @@ struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *
     return n;
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 /* [+-]digits[.digits][e[+-]digits]: 1 for an integer, 2 for another number, 0 for neither. */
 static int number_kind(const char *s) {
     int kind = 1, digits = 0;
@@ -191,11 +197,14 @@ static json_t *scalar_json(const struct node *n, struct err *e) {
 }
 
 json_t *node_json(const struct node *n, struct err *e) {
-    json_t *j = n->kind == NODE_SCALAR ? scalar_json(n, e) : n->kind == NODE_MAP ? json_object() : json_array();
+    json_t *j = n->kind == NODE_SCALAR ? scalar_json(n, e)
+                : n->kind == NODE_MAP  ? json_object()
+                                       : json_array();
     if (!j) return err_input(e, "%s: not UTF-8, or out of memory", n->where), NULL;
     for (const struct node *c = n->child; c; c = c->next) {
         json_t *value = node_json(c, e);
-        if (!value || (n->kind == NODE_MAP ? json_object_set_new(j, c->key, value) : json_array_append_new(j, value))) {
+        if (!value || (n->kind == NODE_MAP ? json_object_set_new(j, c->key, value)
+                                           : json_array_append_new(j, value))) {
             err_input(e, "%s: not UTF-8, or out of memory", c->where);
             return json_decref(j), NULL;
         }
@@ -204,7 +213,11 @@ json_t *node_json(const struct node *n, struct err *e) {
 }
 
 struct node *node_of_json(struct arena *a, const json_t *j, const char *name, struct err *e) {
-    struct node *n = node_new(a, json_is_object(j) ? NODE_MAP : json_is_array(j) ? NODE_LIST : NODE_SCALAR, name, e);
+    struct node *n = node_new(a,
+                              json_is_object(j)  ? NODE_MAP
+                              : json_is_array(j) ? NODE_LIST
+                                                 : NODE_SCALAR,
+                              name, e);
     if (!n) return NULL;
     size_t i;
     const char *key;
@@ -223,12 +236,13 @@ struct node *node_of_json(struct arena *a, const json_t *j, const char *name, st
         }
     } else {
         n->quoted = json_is_string(j);
-        n->text = json_is_string(j)    ? arena_text(a, json_string_value(j), e)
-                  : json_is_integer(j) ? arena_printf(a, e, "%lld", (long long)json_integer_value(j))
-                  : json_is_real(j)    ? arena_printf(a, e, "%.17g", json_real_value(j))
-                  : json_is_true(j)    ? "true"
-                  : json_is_false(j)   ? "false"
-                                       : "";
+        n->text = json_is_string(j) ? arena_text(a, json_string_value(j), e)
+                  : json_is_integer(j)
+                      ? arena_printf(a, e, "%lld", (long long)json_integer_value(j))
+                  : json_is_real(j)  ? arena_printf(a, e, "%.17g", json_real_value(j))
+                  : json_is_true(j)  ? "true"
+                  : json_is_false(j) ? "false"
+                                     : "";
         if (!n->text) return NULL;
     }
     return n;

@@ -8,7 +8,7 @@
  * pure function needs no state in a checkpoint. */
 #include "train/run.h"
 
-#include <math.h> /* sqrt, ceil: exact by IEEE */
+#include <math.h> /* sqrt: exact by IEEE */
 #include <string.h>
 
 static double decay_factor(const struct schedule *s, double progress) {
@@ -32,6 +32,11 @@ double schedule_lr(const struct schedule *s, i64 step) {
     return s->lr * (decay_factor(s, (double)into / (double)i64_max(decay, 1)) * span + low);
 }
 
+static i64 share_of(double share, i64 total) { /* rounded up, as transformers does */
+    double exact = share * (double)total;
+    return (i64)exact + ((double)(i64)exact < exact);
+}
+
 int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_steps, struct err *e) {
     static const char *const kind[] = {"constant", "linear", "cosine", "wsd"};
     static const char *const decay[] = {"linear", "cosine", "1-sqrt"};
@@ -41,9 +46,9 @@ int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_ste
         if (!strcmp(r->lr_scheduler_type, kind[i])) s->kind = i;
     for (int i = 0; i < COUNT(decay); i++)
         if (!strcmp(r->wsd_decay_type, decay[i])) s->decay_type = i;
-    double all = (double)total_steps, share = r->wsd_decay_ratio > 0 ? r->wsd_decay_ratio : 0.1;
-    s->warmup = r->warmup_steps ? r->warmup_steps : (i64)ceil(r->warmup_ratio * all);
-    s->decay = r->wsd_decay_steps ? r->wsd_decay_steps : (i64)ceil(share * all);
+    double decay_ratio = r->wsd_decay_ratio > 0 ? r->wsd_decay_ratio : 0.1;
+    s->warmup = r->warmup_steps ? r->warmup_steps : share_of(r->warmup_ratio, total_steps);
+    s->decay = r->wsd_decay_steps ? r->wsd_decay_steps : share_of(decay_ratio, total_steps);
     if (s->kind == LR_WSD && s->warmup + s->decay > total_steps)
         return err_input(e,
                          "wsd: %lld steps of warm-up and %lld of decay do not fit into %lld steps",

@@ -83,7 +83,7 @@
     if (r.log.broken) badge(false, who + r.log.broken); else badge(true, who + 'hash chain of ' + whole(r.log.rows) + ' log lines holds');
     if (r.replays.length) {
       const failed = r.replays.filter(c => !c.ok).length;
-      badge(!failed, who + (failed ? failed + ' of ' + r.replays.length + ' checks failed' : r.replays.length + (r.replays.length === 1 ? ' check' : ' checks') + ' passed, bit for bit'));
+      badge(!failed, who + (failed ? failed + ' of ' + r.replays.length + ' checks failed' : r.replays.length + (r.replays.length === 1 ? ' check' : ' checks') + ' passed'));
     }
   }
 
@@ -105,7 +105,7 @@
     tile('Tokens per second', unit(short(r.speed)), 'median of all steps');
     if (known(r.share)) tile('Share of peak', [fixed(100 * r.share, 0), el('small', null, '%')], `of ${whole(f.peak_gflops)} GFLOP/s measured`, r.share);
     tile('Peak memory', unit(bytes(r.peak)), known(f.planned_peak_bytes) ? `planned ${bytes(f.planned_peak_bytes)}` : null);
-    tile('Wall time', unit(duration(r.seconds)), r.environment.machine ? `${r.environment.machine.threads} threads, ${r.environment.machine.isa}` : null);
+    tile('Wall time', unit(duration(r.seconds)), r.environment.machine ? `${r.environment.machine.threads} thread${r.environment.machine.threads === 1 ? '' : 's'}, ${r.environment.machine.isa}` : null);
   }
   function cell(value, attributes) { return el('td', attributes, value); }
   function manyTable() {
@@ -141,18 +141,22 @@
 
   /* ---- curves ---- */
   const points = runs.reduce((n, r) => Math.max(n, r.log.step.length), 0);
-  const view = { axis: 'step', xscale: 'linear', yscale: 'linear', smooth: points < 80 ? 0 : points < 400 ? 0.8 : 0.92 };
+  const view = { axis: 'step', xscale: 'linear', yscale: 'linear', smooth: points < 80 ? 0 : points < 400 ? 0.6 : 0.8 };
   const axisName = { step: 'step', tokens: 'tokens', seconds: 'minutes' };
   const xOf = (L, i) => view.axis === 'seconds' ? L.seconds[i] / 60 : L[view.axis][i];
   const evalX = p => view.axis === 'step' ? p[0] : view.axis === 'tokens' ? p[1] : p[2] / 60;
   const visible = p => known(p.y) && (view.xscale === 'linear' || p.x > 0);
   const series = (L, column, scale) => L[column].map((y, i) => ({ x: xOf(L, i), y: known(y) ? y * (scale || 1) : NaN })).filter(visible);
-  function smoothed(data, weight) { /* exponential mean, corrected for its start */
-    let mean = 0, sum = 0;
-    return data.map(({ x, y }) => {
-      mean = weight * mean + (1 - weight) * y, sum = weight * sum + (1 - weight);
-      return { x, y: mean / sum };
-    });
+  function smoothed(data, weight) { /* exponential means from both sides, so that the curve does not lag */
+    const pass = from => {
+      let mean = 0, sum = 0;
+      return from.map(({ y }) => {
+        mean = weight * mean + (1 - weight) * y, sum = weight * sum + (1 - weight);
+        return mean / sum;
+      });
+    };
+    const ahead = pass(data), back = pass(data.slice().reverse()).reverse();
+    return data.map(({ x }, i) => ({ x, y: (ahead[i] + back[i]) / 2 }));
   }
   const line = (label, data, color, more) => Object.assign({ label, data, borderColor: color, backgroundColor: color, borderWidth: 1.8, pointRadius: 0, pointHitRadius: 8, tension: 0, spanGaps: true }, more);
   const legend = [];
@@ -162,7 +166,7 @@
     runs.forEach((r, i) => {
       const base = many ? colour(i) : css('--steel'), raw = series(r.log, 'loss'), name = many ? r.name + ', ' : '';
       raw.forEach(p => xs.push(p.x));
-      if (view.smooth > 0) sets.push(line(name + 'training, each step', raw, base + '38', { borderWidth: 1, quiet: true, order: 9 }));
+      if (view.smooth > 0) sets.push(line(name + 'training, each step', raw, base + '66', { borderWidth: 1, quiet: true, order: 9 }));
       sets.push(line(name + 'training', view.smooth > 0 ? smoothed(raw, view.smooth) : raw, base, { borderWidth: 2, order: 3 }));
       legend.push(['line', base, name + 'training']);
       const points = r.log.eval.map(p => ({ x: evalX(p), y: known(p[3]) ? p[3] : NaN })).filter(visible);
@@ -196,12 +200,12 @@
       ctx.restore();
     }
   };
-  const tick = v => v === 0 ? '0' : Math.abs(v) < 1e-3 ? v.toExponential(1).replace('.0e', 'e') : Math.abs(v) >= 1e4 ? short(v) : String(+v.toPrecision(4));
+  const tick = v => v === 0 ? '0' : Math.abs(v) < 1e-2 ? v.toExponential(1).replace('.0e', 'e') : Math.abs(v) >= 1e6 ? +(v / 1e6).toPrecision(4) + ' M' : Math.abs(v) >= 1e3 ? +(v / 1e3).toPrecision(4) + ' k' : String(+v.toPrecision(4));
   function logTick(v, i, all) { /* 1, 2, 5 of each decade, or every mark where there are few */
     const lead = Math.round(v / 10 ** Math.floor(Math.log10(v) + 1e-9));
     return all.length <= 9 || lead === 1 || lead === 2 || lead === 5 ? tick(v) : null;
   }
-  function options(yscale, fromZero) {
+  function options(yscale, fromZero, least) {
     const scale = (type, more) => Object.assign({
       type: type === 'log' ? 'logarithmic' : 'linear', border: { display: false },
       grid: { color: css('--hair'), drawBorder: false, tickLength: 0 },
@@ -211,8 +215,8 @@
       animation: false, parsing: false, normalized: true, maintainAspectRatio: false, responsive: true, layout: { padding: { right: 4, top: 6 } },
       interaction: { mode: 'nearest', axis: 'x', intersect: false },
       scales: {
-        x: scale(view.xscale, { bounds: 'data', title: { display: true, text: axisName[view.axis], color: css('--faint'), font: { size: 11.5 } } }),
-        y: scale(yscale, { beginAtZero: !!fromZero, grace: fromZero ? '8%' : 0 })
+        x: scale(view.xscale, { bounds: 'data', beginAtZero: true, title: { display: true, text: axisName[view.axis], color: css('--faint'), font: { size: 11.5 } } }),
+        y: scale(yscale, { beginAtZero: !!fromZero, grace: fromZero ? '8%' : 0, min: yscale === 'log' ? least : undefined })
       },
       plugins: {
         legend: { display: false }, decimation: { enabled: false },
@@ -227,10 +231,11 @@
       }
     };
   }
+  const lowest = sets => sets.flatMap(s => s.data).reduce((low, p) => p.y > 0 && p.y < low ? p.y : low, Infinity);
   const charts = {};
   function draw(id, sets, yscale, fromZero) {
     if (charts[id]) charts[id].destroy();
-    charts[id] = new Chart($(id), { type: 'line', data: { datasets: sets }, options: options(yscale, fromZero), plugins: [crosshair] });
+    charts[id] = new Chart($(id), { type: 'line', data: { datasets: sets }, options: options(yscale, fromZero, 0.95 * lowest(sets)), plugins: [crosshair] });
   }
   const small = (column, label, scale) => runs.map((r, i) => line(many ? r.name : label, series(r.log, column, scale), many ? colour(i) : css('--steel'), { borderWidth: 1.5 }));
   function drawAll() {
