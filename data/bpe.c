@@ -83,8 +83,7 @@ static void pair_look(const struct bpe *b, u32 left, u32 right, u32 *rank, u32 *
     *made = m->id;
 }
 
-/* ---- short words
- * ----------------------------------------------------------------------------------------- */
+/* ---- short words ----------------------------------------------------------------------------- */
 static i64 merge_short(const struct bpe *b, struct symbol *s, i64 n) {
     u32 rank[SHORT_WORD], made[SHORT_WORD], id[SHORT_WORD];
     for (i64 i = 0; i < n; i++) id[i] = s[i].id;
@@ -107,8 +106,8 @@ static i64 merge_short(const struct bpe *b, struct symbol *s, i64 n) {
     return n;
 }
 
-/* ---- long words: entries are rank << 32 | position, so the order is rank first, then leftmost
- * --------------- */
+/* ---- long words: rank << 32 | position orders by rank, then leftmost ---------------------------
+ */
 struct heap {
     u64 *item;
     i64 count, capacity;
@@ -173,8 +172,7 @@ static i64 merge_long(const struct bpe *b, struct symbol *s, i64 n, struct heap 
     return kept;
 }
 
-/* ---- a word's first symbols
- * --------------------------------------------------------------------------------- */
+/* ---- a word's first symbols ------------------------------------------------------------------ */
 static i64 symbols_of_bytes(const struct bpe *b, struct bytes word, struct symbol *s) {
     for (i64 i = 0; i < word.size; i++) s[i].id = (u32)b->single_id[(u8)word.data[i]];
     return word.size;

@@ -54,8 +54,7 @@ static int list_room(struct list *l, i64 size, struct err *e) {
     return 0;
 }
 
-/* ---- counting words
- * ------------------------------------------------------------------------------------------ */
+/* ---- counting words -------------------------------------------------------------------------- */
 static int count_word(struct train *t, struct bytes word, struct err *e) {
     i64 i = vocab_find(&t->words, word.data, word.size);
     if (i < 0) {
@@ -73,48 +72,29 @@ static int count_word(struct train *t, struct bytes word, struct err *e) {
 }
 
 static int count_text(struct train *t, const char *data, i64 size, struct err *e) {
-    struct text clean = {0};
-    int rc = utf8_repair(&clean, (struct bytes){data, size}, e);
-    for (i64 at = 0, end; !rc && at < clean.size; at = end) {
-        end = t->scan(clean.data, clean.size, at);
-        rc = count_word(t, (struct bytes){clean.data + at, end - at}, e);
+    for (i64 at = 0, end; at < size; at = end) {
+        end = t->scan(data, size, at);
+        if (count_word(t, (struct bytes){data + at, end - at}, e)) return -1;
     }
-    text_free(&clean);
-    return rc;
-}
-
-static int count_json_line(struct train *t, const char *path, i64 number, struct bytes line,
-                           struct err *e) {
-    char name[600];
-    struct bytes text;
-    snprintf(name, sizeof name, "%.500s, line %lld", path, (long long)number);
-    json_t *j = json_parse(line.data, line.size, name, e);
-    int rc = !j || json_bytes(j, "text", name, &text, e) || count_text(t, text.data, text.size, e);
-    json_decref(j);
-    return rc ? -1 : 0;
+    return 0;
 }
 
 static int count_file(struct train *t, const char *path, struct err *e) {
-    struct text file;
-    if (file_read(&file, path, e)) return -1;
-    size_t n = strlen(path);
-    int rc = 0;
-    if (n < 6 || strcmp(path + n - 6, ".jsonl"))
-        rc = count_text(t, file.data, file.size, e);
-    else
-        for (i64 at = 0, number = 1; !rc && at < file.size; number++) {
-            const char *line = file.data + at, *end = memchr(line, '\n', (size_t)(file.size - at));
-            i64 size = end ? end - line : file.size - at;
-            if (size) rc = count_json_line(t, path, number, (struct bytes){line, size}, e);
-            at += size + 1;
-        }
-    text_free(&file);
-    return rc;
+    struct source *s = source_open(path, &(struct source_options){0}, e);
+    struct document d;
+    int found = s ? 0 : -1;
+    while (s && (found = source_next(s, &d, e)) > 0) {
+        int rc = 0;
+        i64 at = 0;
+        for (int i = 0; !rc && i < d.segments; at += d.segment[i++].size)
+            rc = count_text(t, d.text + at, d.segment[i].size, e);
+        if (rc) break;
+    }
+    source_close(s);
+    return found ? -1 : 0;
 }
 
-/* ---- pairs
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- pairs ----------------------------------------------------------------------------------- */
 static struct pair *pair_slot(const struct train *t, u64 key) {
     u64 h = key * 0x9e3779b97f4a7c15u;
     i64 i = (i64)((h ^ h >> 32) & (u64)(t->slots - 1));
@@ -161,8 +141,7 @@ static int pair_change(struct train *t, u32 left, u32 right, i64 change, i64 wor
     return 0;
 }
 
-/* ---- the heap: highest count first, then lowest key
- * --------------------------------------------------------------- */
+/* ---- the heap: highest count first, then lowest key ------------------------------------------ */
 static bool candidate_before(struct candidate a, struct candidate b) {
     return a.count != b.count ? a.count > b.count : a.key < b.key;
 }
@@ -210,9 +189,7 @@ static int best_pair(struct train *t, u64 *key, struct err *e) {
     return 0;
 }
 
-/* ---- training
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- training -------------------------------------------------------------------------------- */
 static int merge_in_word(struct train *t, i64 word, u32 left, u32 right, u32 made, struct err *e) {
     u32 *s = t->symbol + t->begin[word];
     i64 n = t->length[word], kept = 0, count = ((i64 *)t->counts.item)[word];
@@ -322,8 +299,7 @@ static int train_merges(struct train *t, struct err *e) {
     return 0;
 }
 
-/* ---- writing, laid out as Hugging Face's own pretty printer does
- * ---------------------------------------------------- */
+/* ---- writing, laid out as Hugging Face's own pretty printer does ----------------------------- */
 static int write_added(const struct train *t, struct text *o, struct err *e) {
     int rc = text_printf(o, e, "  \"added_tokens\": [");
     for (i64 i = 0; !rc && i < t->job->special_tokens_count; i++) {

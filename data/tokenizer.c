@@ -105,8 +105,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool
     return rc ? -1 : 0;
 }
 
-/* ---- begin and end of text
- * --------------------------------------------------------------------------------- */
+/* ---- begin and end of text ------------------------------------------------------------------- */
 static i64 token_named(const struct tokenizer *t, const char *const *names) {
     for (i64 id; *names; names++) /* Qwen's vocabulary has a plain "</s>" */
         if ((id = tokenizer_id(t, *names)) >= 0 && t->special[id]) return id;
@@ -164,9 +163,7 @@ static int specials_find(struct tokenizer *t, const char *folder, struct err *e)
     return 0;
 }
 
-/* ---- opening
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
 static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) {
     bool folder = path_is_dir(path);
     struct text file = {0};

@@ -16,7 +16,7 @@ static i64 tokens_count(const struct tokens *t) { return t->ends.size / (i64)siz
 static struct bytes token_at(const struct tokens *t, i64 i) {
     const i64 *end = (const i64 *)(const void *)t->ends.data;
     i64 begin = i ? end[i - 1] : 0;
-    return (struct bytes){t->text.data + begin, end[i] - begin};
+    return (struct bytes){t->text.data ? t->text.data + begin : "", end[i] - begin};
 }
 static void tokens_clear(struct tokens *t) { t->text.size = t->ends.size = 0; }
 static void tokens_free(struct tokens *t) {

@@ -31,9 +31,7 @@ const char *json_kind(const json_t *o, const char *where, struct err *e) {
     return json_bytes(o, "type", where, &type, e) ? NULL : type.data;
 }
 
-/* ---- model
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- model ----------------------------------------------------------------------------------- */
 static int read_vocab(struct tokenizer *t, json_t *vocab, struct err *e) {
     if (!json_is_object(vocab))
         return err_input(e, "%s: model: \"vocab\" must be an object, but is %s", t->path,
@@ -144,8 +142,7 @@ static int read_model(struct tokenizer *t, const json_t *m, struct err *e) {
     return err_input(e, "%s: unk_token \"%.60s\" is not in the vocabulary", t->path, text.data);
 }
 
-/* ---- added tokens
- * ---------------------------------------------------------------------------------------------- */
+/* ---- added tokens ---------------------------------------------------------------------------- */
 static int added_register(struct tokenizer *t, struct bytes content, i64 id, struct err *e) {
     i64 known = vocab_find(&t->vocab, content.data, content.size);
     if (!content.size) return err_input(e, "%s: added token %lld is empty", t->path, (long long)id);
@@ -212,8 +209,7 @@ static int read_added(struct tokenizer *t, const json_t *list, struct err *e) {
     return 0;
 }
 
-/* ---- post-processor: only what it puts around one text matters here
- * --------------------------------------------- */
+/* ---- post-processor: only what it puts around one text matters here -------------------------- */
 static int template_token(struct tokenizer *t, const json_t *post, const json_t *piece,
                           struct ids *to, struct err *e) {
     struct bytes name;

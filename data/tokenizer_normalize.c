@@ -27,6 +27,7 @@ static i64 subpart(const u8 *s, i64 size, bool *ok) {
 int utf8_repair(struct text *out, struct bytes in, struct err *e) {
     const u8 *s = (const u8 *)in.data;
     i64 from = 0, at = 0;
+    if (!in.size) return 0; /* and perhaps no pointer */
     while (at < in.size) {
         bool ok;
         i64 n = subpart(s + at, in.size - at, &ok);

@@ -77,18 +77,16 @@ static int read_list(struct reader *r, const json_t *j, struct err *e) {
         r->kind = c->kind;
         return c->read(r, j, e);
     }
-    err_input(e, "%s '%.60s' is not supported", r->where, type);
-    err_detail(e, "supported: Sequence");
+    char known[400] = "Sequence";
     for (const struct component *c = r->table; c->type; c++) {
-        size_t n = strlen(e->detail);
-        snprintf(e->detail + n, sizeof e->detail - n, ", %s", c->type);
+        strcat(known, ", ");
+        strcat(known, c->type);
     }
-    return -1;
+    err_input(e, "%s '%.60s' is not supported", r->where, type);
+    return err_detail(e, "supported: %s", known);
 }
 
-/* ---- normalizers
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- normalizers ----------------------------------------------------------------------------- */
 static int norm_add(struct reader *r, struct norm **n, struct err *e) {
     if (take(r, e)) return -1;
     *n = &r->t->norm[r->t->norms++];
@@ -131,8 +129,7 @@ int read_norms(struct tokenizer *t, const json_t *j, struct err *e) {
     return t->norm && !read_list(&r, j, e) ? 0 : -1;
 }
 
-/* ---- pre-tokenizers
- * --------------------------------------------------------------------------------------------- */
+/* ---- pre-tokenizers -------------------------------------------------------------------------- */
 static int stage_add(struct reader *r, struct stage s, struct stage **out, struct err *e) {
     if (take(r, e)) return -1;
     *out = &r->t->stage[r->t->stages++];
@@ -229,9 +226,7 @@ int read_stages(struct tokenizer *t, const json_t *j, bool *bytes, struct err *e
     return 0;
 }
 
-/* ---- decoders
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- decoders -------------------------------------------------------------------------------- */
 static int decoder_add(struct reader *r, struct decoder **d, struct err *e) {
     if (take(r, e)) return -1;
     *d = &r->t->decoder[r->t->decoders++];
