@@ -1,0 +1,261 @@
+/* attention_cpu.c: the forward pass. Definition: attention.c.
+ *
+ * A task is one kv head and a chunk of queries of one run, with all heads of the group: its rows
+ * share the packing of each key block (K as columns, V as rows). Per block and panel of rows: S =
+ * Q·K^T, the online softmax in place, O = O * alpha + P·V. A single query of a long cache goes the
+ * same way: packing a block in the nearest cache costs little beside reading it. Rejected: queries
+ * as lanes (no packing of K, no horizontal sums, but a second code path for decoding). */
+#include "ops/attention_tile.h"
+
+#include <float.h>
+
+struct chunk {
+    i64 run, first, count; /* the run's first query; queries first .. first + count */
+    i64 kv_head;
+};
+
+struct forward {
+    struct attention t;
+    i64 unit_row; /* units of a padded row of q or k */
+    double total;
+    u32 *scratch;
+};
+
+/* One worker's memory for a chunk. Rows: head of the group outer, query inner. */
+struct rows {
+    i64 count;
+    u32 *k, *v, *spare; /* the key block packed: [unit_row][KEY_BLOCK], [KEY_BLOCK][lanes] */
+    u32 *q;             /* [count][unit_row] */
+    float *s;           /* [FORWARD_PANEL][KEY_BLOCK]: scores, then probabilities */
+    float *o;           /* [count][lanes] */
+    float *top, *sum, *alpha;
+    i64 *low, *high;
+};
+
+V16_FN struct rows rows_of(const struct forward *f, int worker) {
+    const struct attention *t = &f->t;
+    const i64 n = forward_rows(t);
+    struct rows r = {.k = f->scratch + worker * forward_units(t)};
+    r.v = r.k + t->lanes * KEY_BLOCK;
+    r.spare = r.v + t->lanes * KEY_BLOCK;
+    r.q = r.spare + t->lanes * 16;
+    r.o = (float *)(r.q + t->lanes * n);
+    r.s = r.o + t->lanes * n;
+    r.top = r.s + FORWARD_PANEL * KEY_BLOCK;
+    r.sum = r.top + n, r.alpha = r.sum + n;
+    r.low = (i64 *)(r.alpha + n), r.high = r.low + n;
+    return r;
+}
+
+/* Scores of one row and block become probabilities, scaled by e^-top; `top` and the sum move on.
+ * low, high: visible keys, from the block's start. Returns the row's part of the sum. */
+V16_FN float row_softmax(float *s, i64 low, i64 high, const struct attention *t, float *top,
+                         int vectors, bool masked, bool half) {
+    v16 x[KEY_BLOCK / 16], most = v16_set(*top), sum = v16_set(0);
+#pragma GCC unroll 4
+    for (int n = 0; n < vectors; n++) {
+        x[n] = v16_mul(v16_load(s + 16 * n), v16_set(t->scale));
+        if (masked) x[n] = v16_within(x[n], 16 * n, low, high, v16_set(-FLT_MAX));
+        most = v16_max(most, x[n]);
+    }
+    const v16 peak = v16_set(*top = v16_top(most));
+#pragma GCC unroll 4
+    for (int n = 0; n < vectors; n++) {
+        x[n] = v16_exp(v16_sub(x[n], peak));
+        if (masked) x[n] = v16_within(x[n], 16 * n, low, high, v16_set(0));
+        sum = n ? v16_add(sum, x[n]) : x[n];
+        v16_put(s, 16 * n, x[n], half);
+    }
+    return v16_sum(sum);
+}
+
+/* x = cap * tanh(x * scale / cap), ahead of the softmax, which then multiplies by 1. */
+static void row_softcap(float *s, i64 vectors, const struct attention *t) {
+    for (i64 n = 0; n < vectors; n++) {
+        const v16 x = v16_mul(v16_load(s + 16 * n), v16_set((float)t->attr->scale));
+        v16_store(s + 16 * n,
+                  v16_mul(v16_tanh(v16_mul(x, v16_set(t->cap_inverse))), v16_set(t->cap)));
+    }
+}
+
+/* Rows [from, from + count) of the panel meet the key block that starts `at` keys after begin. */
+V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 count, i64 at,
+                      bool half) {
+    const struct attention *t = &f->t;
+    i64 low = r->low[from], high = 0;
+    for (i64 i = from; i < from + count; i++)
+        low = i64_min(low, r->low[i]), high = i64_max(high, r->high[i]);
+    if (low >= at + KEY_BLOCK || high <= at) return;
+    const i64 keys = i64_min(KEY_BLOCK, high - at), vectors = (keys + 15) / 16;
+    struct product s = {.a = r->q + from * f->unit_row,
+                        .a_row = f->unit_row,
+                        .a_step = 1,
+                        .b = r->k,
+                        .b_step = KEY_BLOCK,
+                        .c = r->s,
+                        .c_row = KEY_BLOCK,
+                        .fresh = true,
+                        .rows = count,
+                        .vectors = vectors,
+                        .depth = half ? (t->head_dim + 1) / 2 : t->head_dim};
+    product_run(&s, half);
+    float part[FORWARD_PANEL + 16], before[FORWARD_PANEL + 16];
+    for (i64 i = 0; i < count; i++) {
+        float *row = r->s + i * KEY_BLOCK, *top = r->top + from + i;
+        const i64 first = r->low[from + i] - at, last = r->high[from + i] - at;
+        before[i] = *top;
+        if (t->cap > 0) row_softcap(row, vectors, t);
+        if (first <= 0 && last >= KEY_BLOCK)
+            part[i] = row_softmax(row, first, last, t, top, 4, false, half);
+        else if (vectors == 4)
+            part[i] = row_softmax(row, first, last, t, top, 4, true, half);
+        else if (vectors == 3)
+            part[i] = row_softmax(row, first, last, t, top, 3, true, half);
+        else if (vectors == 2)
+            part[i] = row_softmax(row, first, last, t, top, 2, true, half);
+        else
+            part[i] = row_softmax(row, first, last, t, top, 1, true, half);
+    }
+    for (i64 i = 0; i < count; i += 16) {
+        const i64 left = count - i;
+        const v16 alpha =
+            v16_exp(v16_sub(v16_load_n(before + i, left), v16_load_n(r->top + from + i, left)));
+        v16_store_n(r->alpha + from + i, alpha, left);
+        v16_store_n(r->sum + from + i,
+                    v16_fma(v16_load_n(r->sum + from + i, left), alpha, v16_load_n(part + i, left)),
+                    left);
+    }
+    struct product o = {.a = (const u32 *)r->s,
+                        .a_row = KEY_BLOCK,
+                        .a_step = 1,
+                        .b = r->v,
+                        .b_step = t->lanes,
+                        .c = r->o + from * t->lanes,
+                        .c_row = t->lanes,
+                        .scale = r->alpha + from,
+                        .rows = count,
+                        .vectors = t->lanes / 16,
+                        .depth = half ? (keys + 1) / 2 : keys};
+    product_run(&o, half);
+}
+
+V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chunk *c, bool half) {
+    const struct attention *t = &f->t;
+    r->count = 0;
+    for (i64 g = 0; g < t->group; g++)
+        for (i64 i = c->first; i < c->first + c->count; i++, r->count++) {
+            const i64 head = c->kv_head * t->group + g;
+            row_copy(r->q + r->count * f->unit_row,
+                     element(t->q, i * t->q_row + head * t->head_dim, half), t->head_dim, half);
+            r->low[r->count] = key_low(t, i), r->high[r->count] = key_high(t, i);
+            r->top[r->count] = -FLT_MAX, r->sum[r->count] = 0;
+        }
+    __builtin_memset(r->o, 0, (size_t)(r->count * t->lanes) * sizeof *r->o);
+}
+
+/* o = (o + 0) / l: the sum rids a zero of its sign. A row that sees no key gives 0 and -FLT_MAX. */
+V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk *c, bool half) {
+    const struct attention *t = &f->t;
+    void *o = t->call->out[0].data;
+    float *lse = t->call->out[1].data;
+    for (i64 i = 0; i < r->count; i += 16) {
+        const v16 sum = v16_load_n(r->sum + i, r->count - i), none = v16_set(-FLT_MAX);
+        const v16 all = v16_add(v16_load_n(r->top + i, r->count - i), v16_log(sum));
+        v16_store_n(r->top + i, v16_select(v16_lt(v16_set(0), sum), all, none), r->count - i);
+    }
+    for (i64 n = 0; n < r->count; n++) {
+        const i64 head = c->kv_head * t->group + n / c->count, i = c->first + n % c->count;
+        const v16 sum = v16_set(r->sum[n] == 0 ? 1 : r->sum[n]);
+        for (i64 d = 0; d < t->head_dim; d += 16)
+            v16_put_n(o, i * t->q_row + head * t->head_dim + d,
+                      v16_div(v16_add(v16_load(r->o + n * t->lanes + d), v16_set(0)), sum),
+                      t->head_dim - d, half);
+        lse[head * t->queries + i] = r->top[n];
+    }
+}
+
+V16_FN void chunk_run(const struct forward *f, const struct chunk *c, int worker, bool half) {
+    const struct attention *t = &f->t;
+    struct rows r = rows_of(f, worker);
+    rows_begin(f, &r, c, half);
+    i64 low = r.low[0], high = 0;
+    for (i64 i = 0; i < c->count; i++)
+        low = i64_min(low, r.low[i]), high = i64_max(high, r.high[i]);
+    for (i64 at = low / KEY_BLOCK * KEY_BLOCK; at < high; at += KEY_BLOCK) {
+        const i64 keys = i64_min(KEY_BLOCK, high - at);
+        const i64 from = (t->begin[c->run] + at) * t->k_row + c->kv_head * t->head_dim;
+        columns_pack(r.k, KEY_BLOCK, element(t->k, from, half), t->k_row, keys, t->head_dim,
+                     r.spare, half);
+        rows_pack(r.v, element(t->v, from, half), t->k_row, keys, round_up(keys, 2), t->head_dim,
+                  half);
+        for (i64 i = 0; i < r.count; i += FORWARD_PANEL)
+            panel_run(f, &r, i, i64_min(FORWARD_PANEL, r.count - i), at, half);
+    }
+    rows_end(f, &r, c, half);
+}
+static __attribute__((noinline)) void chunk_f32(const struct forward *f, const struct chunk *c,
+                                                int worker) {
+    chunk_run(f, c, worker, false);
+}
+static __attribute__((noinline)) void chunk_half(const struct forward *f, const struct chunk *c,
+                                                 int worker) {
+    chunk_run(f, c, worker, true);
+}
+
+/* Products over the keys between the chunk's first and last, and their packing, which weighs about
+ * as much as 16 rows. */
+static double chunk_cost(const struct attention *t, const struct chunk *c) {
+    i64 low = key_low(t, c->first), high = 0;
+    for (i64 i = c->first; i < c->first + c->count; i++)
+        low = i64_min(low, key_low(t, i)), high = i64_max(high, key_high(t, i));
+    return (double)(i64_max(0, high - low) + 1) * (double)(c->count * t->group + 16);
+}
+
+/* Calls `fn` for all chunks in order. */
+typedef void chunk_fn(void *arg, const struct chunk *c, double cost);
+static void chunks_walk(const struct attention *t, chunk_fn *fn, void *arg) {
+    const i64 step = i64_max(1, FORWARD_ROWS / t->group);
+    for (i64 run = 0, end; run < t->queries; run = end) {
+        end = run_end(t, run);
+        for (i64 h = 0; h < t->kv_heads; h++)
+            for (i64 i = run; i < end; i += step) {
+                const struct chunk c = {run, i, i64_min(step, end - i), h};
+                fn(arg, &c, chunk_cost(t, &c));
+            }
+    }
+}
+static void chunk_count(void *arg, const struct chunk *c, double cost) {
+    (void)c;
+    *(double *)arg += cost;
+}
+
+struct worker {
+    const struct forward *f;
+    struct share share;
+    i64 begin, end;
+    int number;
+};
+static void chunk_take(void *arg, const struct chunk *c, double cost) {
+    struct worker *w = arg;
+    const i64 share = share_of(&w->share, cost);
+    if (share < w->begin || share >= w->end) return;
+    if (is_half(&w->f->t.call->in[0]))
+        chunk_half(w->f, c, w->number);
+    else
+        chunk_f32(w->f, c, w->number);
+}
+static void forward_work(void *arg, i64 begin, i64 end, int number) {
+    const struct forward *f = arg;
+    struct worker w = {f, {.total = f->total, .shares = pool_threads()}, begin, end, number};
+    chunks_walk(&f->t, chunk_take, &w);
+}
+
+CPU_KERNEL(attention) {
+    struct forward f = {.t = attention_of(c, 0, 3), .scratch = c->scratch};
+    if (attention_indexes(&f.t, e)) return -1;
+    if (f.t.cap > 0) f.t.scale = 1;
+    f.unit_row = row_units(f.t.head_dim, is_half(&c->in[0]));
+    chunks_walk(&f.t, chunk_count, &f.total);
+    pool_run(pool_threads(), forward_work, &f);
+    return 0;
+}

@@ -1,0 +1,70 @@
+/* attention_int.h: what the files of attention share: block sizes, visible ranges, scratch sizes.
+ * The numeric definition is at the head of attention.c. */
+#ifndef HONE_ATTENTION_INT_H
+#define HONE_ATTENTION_INT_H
+
+#include "ops/ops_int.h"
+
+/* KEY_BLOCK is part of the definition: changing it changes bits. The others are tuned (attention.c,
+ * "Block sizes") and free: FORWARD_ROWS rows (queries x heads of a group) share one packing of a
+ * key block and are worked on FORWARD_PANEL at a time; the backward pass goes by BACK_KEYS x
+ * BACK_QUERIES. */
+enum {
+    KEY_BLOCK = 64,
+    FORWARD_ROWS = 240,
+    FORWARD_PANEL = 48,
+    BACK_KEYS = 128,
+    BACK_QUERIES = 64,
+};
+
+/* The arguments both directions share. */
+struct attention {
+    const struct op_call *call;
+    const struct attention_attr *attr;
+    const void *q, *k, *v;
+    const i32 *begin, *last;
+    i64 queries, keys, heads, kv_heads, group, head_dim;
+    i64 q_row, k_row; /* elements from one row of q (k, v) to the next */
+    i64 lanes;        /* head_dim in whole vectors of 16 */
+    float scale, cap, cap_inverse;
+};
+/* first: index of q in in[]; begin: of begin */
+struct attention attention_of(const struct op_call *c, int first, int begin);
+int attention_indexes(const struct attention *t, struct err *e); /* refuses what is out of range */
+
+/* The keys query i sees, counted from its begin: low <= j < high. */
+static inline i64 key_high(const struct attention *t, i64 i) {
+    return i64_max(0, (i64)t->last[i] + 1 - t->begin[i]);
+}
+static inline i64 key_low(const struct attention *t, i64 i) {
+    const i64 window = t->attr->window;
+    return window > 0 ? i64_max(0, key_high(t, i) - window) : 0;
+}
+/* The end of the run of equal begin that starts at query i. */
+static inline i64 run_end(const struct attention *t, i64 i) {
+    i64 end = i + 1;
+    while (end < t->queries && t->begin[end] == t->begin[i]) end++;
+    return end;
+}
+
+/* Scratch, in 4-byte units; all multiples of 16. */
+i64 forward_units(const struct attention *t); /* per worker */
+i64 back_units(const struct attention *t);    /* per worker, without dq */
+i64 back_slots(const struct attention *t);    /* accumulators of dq: one per worker or kv head */
+static inline i64 forward_rows(const struct attention *t) {
+    return round_up(i64_max(FORWARD_ROWS, t->group), 16);
+}
+
+/* A share of uneven work: items come with their cost, in order; item number n belongs to the share
+ * in which the middle of its cost lies. Depends on shapes and on the number of shares only. */
+struct share {
+    double total, done;
+    i64 shares;
+};
+static inline i64 share_of(struct share *s, double cost) {
+    const double middle = s->done + cost / 2;
+    s->done += cost;
+    return i64_min(s->shares - 1, (i64)(middle * (double)s->shares / s->total));
+}
+
+#endif
