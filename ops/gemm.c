@@ -7,7 +7,7 @@ struct gemm_room gemm_room(i64 m, i64 n, i64 k, i64 rank) {
               lanes = i64_max(i64_min(k + 1, GEMM_KC), rank + 1);
     struct gemm_room r;
     r.a = 0;
-    r.b = r.a + round_up(rows * lanes + 16, 16);
+    r.b = r.a + round_up(rows * (lanes + 4), 16);
     r.tiles = r.b + round_up(GEMM_COLS * lanes + 16, 16);
     r.size = r.tiles + rows * i64_min(round_up(n, GEMM_COLS), GEMM_NC);
     return r;

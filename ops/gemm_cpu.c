@@ -72,11 +72,12 @@ static void kernel(i64 lanes, const float *a, const float *b, float *tile, bool 
         return;                                                                                    \
     }
     KERNEL(1)
-    KERNEL(2) KERNEL(4)
+    KERNEL(2)
+    KERNEL(4)
 #if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
-        KERNEL(8)
+    KERNEL(8)
 #endif
-            KERNEL(ROWS)
+    KERNEL(ROWS)
 #undef KERNEL
 }
 
@@ -124,27 +125,64 @@ static void tile_end(const struct gemm *g, const float *tile, const float *low, 
     }
 }
 
+/* Asks for part `i` of `parts` of what packing these `width` rows or columns will read. */
+static void prefetch(const struct operand *o, i64 first, i64 width, i64 k, i64 depth, i64 i,
+                     i64 parts) {
+    const i64 count = i64_min(width, o->count - first);
+    const i64 rows = o->k_inner ? count : depth, bytes = (o->k_inner ? depth : count) * o->size;
+    const u8 *from =
+        (const u8 *)o->data + (o->k_inner ? first * o->ld + k : k * o->ld + first) * o->size;
+    for (i64 r = rows * i / parts; r < rows * (i + 1) / parts; r++)
+        for (i64 at = 0; at < bytes + 63; at += 64)
+            __builtin_prefetch(from + r * o->ld * o->size + i64_min(at, bytes - 1), 0, 2);
+}
+
+static void prefetch_c(const struct gemm *g, i64 row, i64 col) {
+    const i64 size = dtype_size(g->c_dtype), bytes = i64_min(COLS, g->n - col) * size;
+    for (i64 i = row; i < i64_min(row + ROWS, g->m); i++)
+        for (i64 at = 0; at < bytes; at += 64)
+            __builtin_prefetch((u8 *)g->c + (i * g->ldc + col) * size + at, 1, 3);
+}
+
+/* Panels of a block of A lie `panel_size` floats apart. Where k is not contiguous, 16 rows of k at
+ * a time are spread over all panels, so that memory is read in long runs. */
+static i64 panel_size(i64 lanes) { return lanes * ROWS + 16; }
 static void pack_rows(const struct job *j, const struct operand *from, const struct block *k,
                       i64 first, i64 depth) {
-    const i64 lanes = pack_lanes(j->how, depth);
-    for (i64 i = 0; i < k->rows; i += ROWS)
-        CPU_NAME(gemm_pack)(k->a + i * lanes, from, k->row + i, ROWS, first, depth, j->how);
+    const i64 lanes = pack_lanes(j->how, depth), step = from->k_inner ? depth : pack_k(j->how, 16);
+    for (i64 p = 0; p < depth; p += step)
+        for (i64 i = 0; i < k->rows; i += ROWS) {
+            if (from->k_inner && i + ROWS < k->rows)
+                prefetch(from, k->row + i + ROWS, ROWS, first, depth, 0, 1);
+            CPU_NAME(gemm_pack)
+            (k->a + i / ROWS * panel_size(lanes) + pack_lanes(j->how, p) * ROWS, from, k->row + i,
+             ROWS, first + p, i64_min(step, depth - p), j->how);
+        }
 }
 
 /* Block of C += block of k from `first` on. */
 static void block_step(const struct job *j, const struct block *k, i64 first, i64 depth,
                        bool last) {
+    const struct gemm *g = j->g;
     const i64 lanes = pack_lanes(j->how, depth);
-    const bool pair = j->how == PACK_PAIR, fresh = !first && !j->g->accumulate;
+    const bool pair = j->how == PACK_PAIR, load = !first && g->accumulate;
     pack_rows(j, &j->a, k, first, depth);
     for (i64 col = 0; col < k->cols; col += COLS) {
         CPU_NAME(gemm_pack)(k->b, &j->b, k->col + col, COLS, first, depth, j->how);
         for (i64 row = 0; row < k->rows; row += ROWS) {
-            float *tile = tile_of(k, row, col);
-            if (!first && j->g->accumulate) tile_begin(j->g, tile, k->row + row, k->col + col);
-            kernel(lanes, k->a + row * lanes, k->b, tile, fresh, i64_min(ROWS, k->rows - row),
-                   pair);
-            if (last) tile_end(j->g, tile, NULL, k->row + row, k->col + col);
+            float *tile = !first && last ? k->tiles : tile_of(k, row, col);
+            if (col + COLS < k->cols)
+                prefetch(&j->b, k->col + col + COLS, COLS, first, depth, row / ROWS,
+                         (k->rows + ROWS - 1) / ROWS);
+            if (first)
+                for (i64 at = 0; at < ROWS * COLS; at += 16)
+                    __builtin_prefetch(tile + ROWS * COLS + at, 1, 3);
+            if (load) tile_begin(g, tile, k->row + row, k->col + col);
+            if ((load || last) && row + ROWS < k->rows)
+                prefetch_c(g, k->row + row + ROWS, k->col + col);
+            kernel(lanes, k->a + row / ROWS * panel_size(lanes), k->b, tile, !first && !load,
+                   i64_min(ROWS, k->rows - row), pair);
+            if (last) tile_end(g, tile, NULL, k->row + row, k->col + col);
         }
     }
 }
@@ -157,8 +195,8 @@ static void block_low_rank(const struct job *j, const struct block *k) {
     for (i64 col = 0; col < k->cols; col += COLS) {
         CPU_NAME(gemm_pack)(k->b, &j->u, k->col + col, COLS, 0, rank, j->how);
         for (i64 row = 0; row < k->rows; row += ROWS) {
-            kernel(lanes, k->a + row * lanes, k->b, low, true, i64_min(ROWS, k->rows - row),
-                   j->how == PACK_PAIR);
+            kernel(lanes, k->a + row / ROWS * panel_size(lanes), k->b, low, true,
+                   i64_min(ROWS, k->rows - row), j->how == PACK_PAIR);
             tile_end(j->g, tile_of(k, row, col), low, k->row + row, k->col + col);
         }
     }
@@ -172,18 +210,25 @@ static void block_run(const struct job *j, const struct block *k) {
     if (g->t) block_low_rank(j, k);
 }
 
+/* The largest equal parts of n that are no larger than `most`, in whole `unit`s. */
+static i64 part_of(i64 n, i64 most, i64 unit) {
+    return round_up((n + (n + most - 1) / most - 1) / i64_max((n + most - 1) / most, 1), unit);
+}
+
 /* Cell `i` of the grid of workers. */
 static void cell_run(const struct job *j, i64 i, int worker) {
     const struct gemm *g = j->g;
     const i64 tall = (g->m + ROWS - 1) / ROWS, wide = (g->n + COLS - 1) / COLS;
     const i64 y = i / j->across, x = i % j->across;
+    const i64 top = tall * y / j->down * ROWS, left = wide * x / j->across * COLS;
     const i64 bottom = i64_min(tall * (y + 1) / j->down * ROWS, g->m),
               right = i64_min(wide * (x + 1) / j->across * COLS, g->n);
+    const i64 mc = part_of(bottom - top, GEMM_MC, ROWS), nc = part_of(right - left, GEMM_NC, COLS);
     float *own = j->scratch + worker * j->room.size;
     struct block k = {.a = own + j->room.a, .b = own + j->room.b, .tiles = own + j->room.tiles};
-    for (k.col = wide * x / j->across * COLS; k.col < right; k.col += GEMM_NC)
-        for (k.row = tall * y / j->down * ROWS; k.row < bottom; k.row += GEMM_MC) {
-            k.rows = i64_min(GEMM_MC, bottom - k.row), k.cols = i64_min(GEMM_NC, right - k.col);
+    for (k.col = left; k.col < right; k.col += nc)
+        for (k.row = top; k.row < bottom; k.row += mc) {
+            k.rows = i64_min(mc, bottom - k.row), k.cols = i64_min(nc, right - k.col);
             block_run(j, &k);
         }
 }
@@ -216,10 +261,11 @@ void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
 #else
     j.how = g->dtype == BF16 ? PACK_WIDE : PACK_F32;
 #endif
-    j.a = (struct operand){g->a, g->lda, g->m, !g->a_t};
-    j.b = (struct operand){g->b, g->ldb, g->n, g->b_t};
-    j.t = (struct operand){g->t, g->rank, g->m, true};
-    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, !g->u_t};
+    const i64 size = dtype_size(g->dtype);
+    j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t};
+    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t};
+    j.t = (struct operand){g->t, g->rank, g->m, size, true};
+    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t};
     grid_choose(&j);
     pool_run(pool_threads(), cells_run, &j);
 }

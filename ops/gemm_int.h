@@ -16,9 +16,9 @@
 /* Blocks of MC rows and KC lane rows of A lie packed in L2; a panel of B of KC lane rows in L1; NC
  * columns of f32 sums in L2/L3 while k goes by. */
 enum {
-    GEMM_MC = 504, /* a multiple of every micro-kernel's rows: 14, 6, 4 */
+    GEMM_MC = 588, /* a multiple of every micro-kernel's rows: 14, 6, 4 */
     GEMM_KC = 256, /* even */
-    GEMM_NC = 1024,
+    GEMM_NC = 2048,
     GEMM_COLS = 32, /* the widest micro-kernel */
 };
 
@@ -37,8 +37,8 @@ struct gemm_room gemm_room(i64 m, i64 n, i64 k, i64 rank);
 /* One matrix operand as packing sees it: element (i, k) with i a row of A or a column of B. */
 struct operand {
     const void *data;
-    i64 ld, count; /* count: how many i there are */
-    bool k_inner;  /* element (i, k) at [i * ld + k], else at [k * ld + i] */
+    i64 ld, count, size; /* count: how many i there are; size: bytes of an element */
+    bool k_inner;        /* element (i, k) at [i * ld + k], else at [k * ld + i] */
 };
 
 /* Packs i in [first, first + width), k in [k, k + depth), in panels of `width`; `to` has room for
