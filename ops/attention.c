@@ -10,10 +10,11 @@
  *
  * Definition, per query and head. Keys are counted from begin and go by blocks of KEY_BLOCK; in
  * bf16, pairs of keys too are counted from begin. m = -FLT_MAX, l = 0, o = 0, then per block:
- *   s_j = chain over d ascending from 0 (NUMERICS.md 2, 3), then s_j * scale, rounded
- *         softcap c > 0: s_j = c * tanh(s_j * (1/c)), 1/c rounded to f32, each product rounded
+ *   s_j = chain over d ascending from 0 (NUMERICS.md 2, 3); z = scale
+ *         softcap c > 0: s_j = c * tanh((s_j * scale) * (1/c)), 1/c rounded to f32; z = 1
  *         [the place for ALiBi: + slope * (j - i); and for a sink: m and l start from it]
- *   m' = max(m, s_j of visible keys);  alpha = exp(m - m');  p_j = exp(s_j - m'), masked keys 0
+ *   m' = max(m, s_j * z of visible keys);  alpha = exp(m - m')
+ *   p_j = exp(fma(s_j, z, -m')), masked keys 0
  *   l = fma(l, alpha, row sum of p_j by NUMERICS.md 7)
  *   o = chain over visible keys ascending from o * alpha, of p_j * v_j; in bf16 p_j is rounded
  * first and at the end o = (o + 0) / l, one rounding to the dtype, and lse = m + log(l). Blocks and
@@ -24,8 +25,8 @@
  *
  * Gradients (training form). delta = row sum of do * o by fma; with s_j as above, and dp_j = chain
  * over d ascending from 0 of do * v_j:
- *   p_j = exp(s_j - lse);  ds_j = (p_j * (dp_j - delta)) * scale, with softcap (p_j * (dp_j -
- *   delta)) * fma(-t, t, 1) * scale, t the tanh; in bf16 p_j and ds_j are rounded (ds from the
+ *   p_j = exp(fma(s_j, z, -lse));  ds_j = (p_j * (dp_j - delta)) * scale, with softcap (p_j * (dp_j
+ * - delta)) * fma(-t, t, 1) * scale, t the tanh; in bf16 p_j and ds_j are rounded (ds from the
  *   unrounded p)
  *   dv_j = chain over heads of the group ascending, then queries ascending, of p * do
  *   dk_j = likewise of ds * q;  dq_i = chain over keys ascending of ds_j * k_j
@@ -59,7 +60,7 @@ struct attention attention_of(const struct op_call *c, int first, int begin) {
         .q_row = q->dim[1],
         .k_row = k->dim[1],
         .lanes = round_up(a->head_dim, 16),
-        .scale = (float)a->scale,
+        .scale = a->softcap > 0 ? 1 : (float)a->scale,
         .cap = (float)a->softcap,
         .cap_inverse = a->softcap > 0 ? (float)(1 / a->softcap) : 0,
     };

@@ -7,6 +7,8 @@
  * then query blocks for dQ. */
 #include "ops/attention_tile.h"
 
+#include <math.h>
+
 enum part { PART_ALL, PART_KEYS, PART_QUERIES };
 
 struct piece { /* queries and keys are counted from the run's first */
@@ -125,22 +127,20 @@ V16_FN void row_gradient(float *s, float *d, i64 keys, i64 low, i64 high, float 
     for (i64 n = 0; n < keys; n += 16) {
         v16 p = v16_set(0), ds = p;
         if (!masked || n < high) {
-            v16 x = v16_mul(v16_load(s + n), v16_set(t->scale)), h = p;
+            v16 x = v16_load(s + n), h = p;
             if (t->cap > 0) {
-                h = v16_tanh(v16_mul(x, v16_set(t->cap_inverse)));
+                h = v16_tanh(
+                    v16_mul(v16_mul(x, v16_set((float)t->attr->scale)), v16_set(t->cap_inverse)));
                 x = v16_mul(h, v16_set(t->cap));
             }
-            p = v16_exp(v16_sub(x, v16_set(lse)));
+            if (masked) x = v16_within(x, n, low, high, v16_set(-INFINITY));
+            p = v16_exp(v16_fma(x, v16_set(t->scale), v16_set(-lse)));
             ds = v16_mul(p, v16_sub(v16_load(d + n), v16_set(delta)));
             if (t->cap > 0) ds = v16_mul(ds, v16_fma(v16_sub(v16_set(0), h), h, v16_set(1)));
-            ds = v16_mul(ds, v16_set(t->scale));
-            if (masked) {
-                p = v16_within(p, n, low, high, v16_set(0));
-                ds = v16_within(ds, n, low, high, v16_set(0));
-            }
+            ds = v16_mul(ds, v16_set((float)t->attr->scale));
         }
-        v16_put(s, n, p, half);
-        v16_put(d, n, ds, half);
+        probability_put(s, n, p, half);
+        probability_put(d, n, ds, half);
     }
 }
 

@@ -8,6 +8,7 @@
 #include "ops/attention_tile.h"
 
 #include <float.h>
+#include <math.h>
 
 struct chunk {
     i64 run, first, count; /* the run's first query; queries first .. first + count */
@@ -47,35 +48,70 @@ V16_FN struct rows rows_of(const struct forward *f, int worker) {
     return r;
 }
 
-/* Scores of one row and block become probabilities, scaled by e^-top; `top` and the sum move on.
- * low, high: visible keys, from the block's start. Returns the row's part of the sum. */
-V16_FN float row_softmax(float *s, i64 low, i64 high, const struct attention *t, float *top,
-                         int vectors, bool masked, bool half) {
-    v16 x[KEY_BLOCK / 16], most = v16_set(*top), sum = v16_set(0);
-#pragma GCC unroll 4
-    for (int n = 0; n < vectors; n++) {
-        x[n] = v16_mul(v16_load(s + 16 * n), v16_set(t->scale));
-        if (masked) x[n] = v16_within(x[n], 16 * n, low, high, v16_set(-FLT_MAX));
-        most = v16_max(most, x[n]);
-    }
-    const v16 peak = v16_set(*top = v16_top(most));
-#pragma GCC unroll 4
-    for (int n = 0; n < vectors; n++) {
-        x[n] = v16_exp(v16_sub(x[n], peak));
-        if (masked) x[n] = v16_within(x[n], 16 * n, low, high, v16_set(0));
-        sum = n ? v16_add(sum, x[n]) : x[n];
-        v16_put(s, 16 * n, x[n], half);
-    }
-    return v16_sum(sum);
+/* Masked scores become -inf. low, high: visible keys, from the block's start. */
+static void row_mask(float *s, i64 vectors, i64 low, i64 high) {
+    for (i64 n = 0; n < vectors; n++)
+        v16_store(s + 16 * n,
+                  v16_within(v16_load(s + 16 * n), 16 * n, low, high, v16_set(-INFINITY)));
 }
 
-/* x = cap * tanh(x * scale / cap), ahead of the softmax, which then multiplies by 1. */
+/* s = c * tanh(s * scale * (1/c)), ahead of the softmax, which then scales by 1 */
 static void row_softcap(float *s, i64 vectors, const struct attention *t) {
     for (i64 n = 0; n < vectors; n++) {
         const v16 x = v16_mul(v16_load(s + 16 * n), v16_set((float)t->attr->scale));
         v16_store(s + 16 * n,
                   v16_mul(v16_tanh(v16_mul(x, v16_set(t->cap_inverse))), v16_set(t->cap)));
     }
+}
+
+V16_FN float row_top(const float *s, i64 vectors) {
+    v16 top = v16_load(s);
+    for (i64 n = 1; n < vectors; n++) top = v16_max(top, v16_load(s + 16 * n));
+    return v16_top(top);
+}
+
+/* Scores become probabilities; returns their sum. */
+V16_FN float row_exp(float *s, i64 vectors, float scale, float top, bool half) {
+    v16 sum = v16_set(0);
+#pragma GCC unroll 4
+    for (i64 n = 0; n < vectors; n++) {
+        const v16 p = v16_exp(v16_fma(v16_load(s + 16 * n), v16_set(scale), v16_set(-top)));
+        sum = v16_add(sum, p);
+        probability_put(s, 16 * n, p, half);
+    }
+    return v16_sum(sum);
+}
+
+/* The online softmax of `count` rows of r->s; r->alpha says by how much o shrinks. `from`: the
+ * first row's number, `at`: the block's first key. */
+V16_FN void panel_softmax(const struct attention *t, struct rows *r, i64 from, i64 count, i64 at,
+                          i64 vectors, bool half) {
+    enum { ALL = KEY_BLOCK / 16 };
+    float top[FORWARD_PANEL + 16], sum[FORWARD_PANEL + 16];
+    for (i64 i = 0; i < count; i++) {
+        float *s = r->s + i * KEY_BLOCK;
+        const i64 low = r->low[from + i] - at, high = r->high[from + i] - at;
+        if (t->cap > 0) row_softcap(s, vectors, t);
+        if (low > 0 || high < vectors * 16) row_mask(s, vectors, low, high);
+        top[i] = vectors == ALL ? row_top(s, ALL) : row_top(s, vectors);
+    }
+    for (i64 i = 0; i < count; i += 16) {
+        const i64 left = count - i;
+        const v16 before = v16_load_n(r->top + from + i, left);
+        const v16 now = v16_max(before, v16_mul(v16_load_n(top + i, left), v16_set(t->scale)));
+        v16_store_n(r->alpha + i, v16_exp(v16_sub(before, now)), left);
+        v16_store_n(r->top + from + i, now, left);
+    }
+    for (i64 i = 0; i < count; i++) {
+        float *s = r->s + i * KEY_BLOCK;
+        sum[i] = vectors == ALL ? row_exp(s, ALL, t->scale, r->top[from + i], half)
+                                : row_exp(s, vectors, t->scale, r->top[from + i], half);
+    }
+    for (i64 i = 0; i < count; i += 16)
+        v16_store_n(r->sum + from + i,
+                    v16_fma(v16_load_n(r->sum + from + i, count - i),
+                            v16_load_n(r->alpha + i, count - i), v16_load_n(sum + i, count - i)),
+                    count - i);
 }
 
 /* Rows [from, from + count) of the panel meet the key block that starts `at` keys after begin. */
@@ -99,32 +135,7 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
                         .vectors = vectors,
                         .depth = half ? (t->head_dim + 1) / 2 : t->head_dim};
     product_run(&s, half);
-    float part[FORWARD_PANEL + 16], before[FORWARD_PANEL + 16];
-    for (i64 i = 0; i < count; i++) {
-        float *row = r->s + i * KEY_BLOCK, *top = r->top + from + i;
-        const i64 first = r->low[from + i] - at, last = r->high[from + i] - at;
-        before[i] = *top;
-        if (t->cap > 0) row_softcap(row, vectors, t);
-        if (first <= 0 && last >= KEY_BLOCK)
-            part[i] = row_softmax(row, first, last, t, top, 4, false, half);
-        else if (vectors == 4)
-            part[i] = row_softmax(row, first, last, t, top, 4, true, half);
-        else if (vectors == 3)
-            part[i] = row_softmax(row, first, last, t, top, 3, true, half);
-        else if (vectors == 2)
-            part[i] = row_softmax(row, first, last, t, top, 2, true, half);
-        else
-            part[i] = row_softmax(row, first, last, t, top, 1, true, half);
-    }
-    for (i64 i = 0; i < count; i += 16) {
-        const i64 left = count - i;
-        const v16 alpha =
-            v16_exp(v16_sub(v16_load_n(before + i, left), v16_load_n(r->top + from + i, left)));
-        v16_store_n(r->alpha + from + i, alpha, left);
-        v16_store_n(r->sum + from + i,
-                    v16_fma(v16_load_n(r->sum + from + i, left), alpha, v16_load_n(part + i, left)),
-                    left);
-    }
+    panel_softmax(t, r, from, count, at, vectors, half);
     struct product o = {.a = (const u32 *)r->s,
                         .a_row = KEY_BLOCK,
                         .a_step = 1,
@@ -132,7 +143,7 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
                         .b_step = t->lanes,
                         .c = r->o + from * t->lanes,
                         .c_row = t->lanes,
-                        .scale = r->alpha + from,
+                        .scale = r->alpha,
                         .rows = count,
                         .vectors = t->lanes / 16,
                         .depth = half ? (keys + 1) / 2 : keys};
@@ -141,6 +152,8 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
 
 V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chunk *c, bool half) {
     const struct attention *t = &f->t;
+    rows_fetch(element(t->q, c->first * t->q_row + c->kv_head * t->group * t->head_dim, half),
+               t->q_row, c->count, t->group * t->head_dim, half);
     r->count = 0;
     for (i64 g = 0; g < t->group; g++)
         for (i64 i = c->first; i < c->first + c->count; i++, r->count++) {
@@ -184,10 +197,13 @@ V16_FN void chunk_run(const struct forward *f, const struct chunk *c, int worker
     for (i64 at = low / KEY_BLOCK * KEY_BLOCK; at < high; at += KEY_BLOCK) {
         const i64 keys = i64_min(KEY_BLOCK, high - at);
         const i64 from = (t->begin[c->run] + at) * t->k_row + c->kv_head * t->head_dim;
+        const i64 next = from + KEY_BLOCK * t->k_row, rest = i64_min(KEY_BLOCK, high - at - keys);
         columns_pack(r.k, KEY_BLOCK, element(t->k, from, half), t->k_row, keys, t->head_dim,
                      r.spare, half);
         rows_pack(r.v, element(t->v, from, half), t->k_row, keys, round_up(keys, 2), t->head_dim,
                   half);
+        rows_fetch(element(t->k, next, half), t->k_row, rest, t->head_dim, half);
+        rows_fetch(element(t->v, next, half), t->k_row, rest, t->head_dim, half);
         for (i64 i = 0; i < r.count; i += FORWARD_PANEL)
             panel_run(f, &r, i, i64_min(FORWARD_PANEL, r.count - i), at, half);
     }
@@ -253,7 +269,6 @@ static void forward_work(void *arg, i64 begin, i64 end, int number) {
 CPU_KERNEL(attention) {
     struct forward f = {.t = attention_of(c, 0, 3), .scratch = c->scratch};
     if (attention_indexes(&f.t, e)) return -1;
-    if (f.t.cap > 0) f.t.scale = 1;
     f.unit_row = row_units(f.t.head_dim, is_half(&c->in[0]));
     chunks_walk(&f.t, chunk_count, &f.total);
     pool_run(pool_threads(), forward_work, &f);

@@ -129,6 +129,14 @@ V16_FN void row_copy(u32 *to, const void *from, i64 head_dim, bool half) {
     v16h_store(to + d / 2, v16h_load(tail));
 }
 
+/* Asks for rows ahead of their use: their stride defeats the hardware's guess. */
+V16_FN void rows_fetch(const void *from, i64 row, i64 rows, i64 head_dim, bool half) {
+    const i64 size = half ? 2 : 4;
+    for (i64 r = 0; r < rows; r++)
+        for (i64 byte = 0; byte < head_dim * size; byte += 64)
+            __builtin_prefetch((const u8 *)from + r * row * size + byte);
+}
+
 /* `rows` rows, then zeros up to `padded` */
 V16_FN void rows_copy(u32 *to, const void *from, i64 row, i64 rows, i64 padded, i64 head_dim,
                       bool half) {
@@ -205,6 +213,18 @@ V16_FN void rows_pack(u32 *to, const void *from, i64 row, i64 rows, i64 padded, 
             for (; d < head_dim; d++) to[d] = x[d];
         for (; d < lanes; d++) to[d] = 0;
     }
+}
+
+/* Stores p or ds in place of scores; as the first half of the row in bf16. They are results, so
+ * never denormal, and the instruction rounds them as v16_store_bf16 does. */
+V16_FN void probability_put(float *s, i64 at, v16 x, bool half) {
+#ifdef ISA_IS_avx512bf16
+    if (half) {
+        _mm256_storeu_si256((__m256i *)((u16 *)s + at), (__m256i)_mm512_cvtneps_pbh(x));
+        return;
+    }
+#endif
+    v16_put(s, at, x, half);
 }
 
 /* ---- masks ---- */

@@ -168,25 +168,29 @@ static float score(const struct problem *p, i64 i, i64 head, i64 key, float *h) 
     float q[256], k[256];
     row_get(q, &p->view[Q], i, head, p->attr.head_dim);
     row_get(k, &p->view[K], key, kv_head(p, head), p->attr.head_dim);
-    const float s =
-        chain(0, q, k, p->attr.head_dim, p->view[Q].dtype == BF16) * (float)p->attr.scale;
+    const float s = chain(0, q, k, p->attr.head_dim, p->view[Q].dtype == BF16);
     if (!(p->attr.softcap > 0)) return s;
-    *h = tanh1(s * (float)(1 / p->attr.softcap));
+    *h = tanh1(s * (float)p->attr.scale * (float)(1 / p->attr.softcap));
     return *h * (float)p->attr.softcap;
+}
+
+static float score_scale(const struct problem *p) {
+    return p->attr.softcap > 0 ? 1 : (float)p->attr.scale;
 }
 
 static void define_forward(struct problem *p) {
     for (i64 i = 0; i < p->view[Q].dim[0]; i++)
         for (i64 head = 0; head < p->attr.heads; head++) {
             const struct at x = at_query(p, i);
+            const float z = score_scale(p);
             float m = -FLT_MAX, l = 0, o[256] = {0}, h;
             for (i64 at = 0; at < x.high; at += BLOCK) { /* no block is skipped */
                 float s[BLOCK], pr[BLOCK] = {0}, was = m, v[256], column[BLOCK];
                 for (i64 j = 0; j < BLOCK; j++)
                     if (at + j >= x.low && at + j < x.high)
-                        s[j] = score(p, i, head, x.begin + at + j, &h), m = fmaxf(m, s[j]);
+                        s[j] = score(p, i, head, x.begin + at + j, &h), m = fmaxf(m, s[j] * z);
                 for (i64 j = 0; j < BLOCK; j++)
-                    if (at + j >= x.low && at + j < x.high) pr[j] = exp1(s[j] - m);
+                    if (at + j >= x.low && at + j < x.high) pr[j] = exp1(f32_fma(s[j], z, -m));
                 const float alpha = exp1(was - m);
                 l = f32_fma(l, alpha, row_sum(pr, BLOCK));
                 for (i64 d = 0; d < x.dim; d++) {
@@ -221,7 +225,7 @@ static void define_pairs(const struct problem *p, i64 head, float *prob, float *
         for (i64 j = 0; j < n; j++) prob[i * n + j] = ds[i * n + j] = 0;
         for (i64 j = x.begin + x.low; j < x.begin + x.high; j++) {
             const float s = score(p, i, head, j, &h);
-            const float e = exp1(s - get(&p->view[LSE], head * n + i));
+            const float e = exp1(f32_fma(s, score_scale(p), -get(&p->view[LSE], head * n + i)));
             row_get(v, &p->view[V], j, kv_head(p, head), x.dim);
             float g = e * (chain(0, dout, v, x.dim, x.half) - v16_sum(sum));
             if (p->attr.softcap > 0) g *= f32_fma(-h, h, 1);
