@@ -10,7 +10,7 @@ OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,-O3)
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
 FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all) -I. $(shell pkg-config --cflags $(LIBS))
-LINK  := $(if $(SAN),-fsanitize=$(SAN)) $(shell pkg-config --libs $(LIBS)) -lpthread -ldl -rdynamic
+LINK  := $(if $(SAN),-fsanitize=$(SAN)) $(shell pkg-config --libs $(LIBS)) -lpthread -lm
 BUILD := build/$(shell printf '%s' '$(CC) $(FLAGS)' | cksum | cut -d' ' -f1)
 Q     := $(if $(V),,@)
 
@@ -41,6 +41,16 @@ $(BUILD)/%.$(1).o: %.c
 	$(Q)mkdir -p $$(@D) && echo "  cc    $$< ($(1))" && $(CC) $(FLAGS) $(FLAGS_$(1)) -DISA=$(1) -DISA_IS_$(1) -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(eval $(call kernel_rule,$(i))))
+
+# What build_info.c states; rebuilt when it changes. The difference is named by its SHA-256.
+FACTS := -DHONE_COMMIT='"$(shell git rev-parse HEAD 2>/dev/null || echo unknown)"' -DHONE_FLAGS='"$(OPT) $(SAN)"' \
+         -DHONE_DIFF='"$(shell test -z "$$(git status --porcelain -uno 2>/dev/null)" && echo clean || git diff HEAD | sha256sum | cut -c1-64)"'
+$(BUILD)/facts: FORCE
+	$(Q)mkdir -p $(@D) && echo '$(subst ','\'',$(FACTS))' | cmp -s - $@ || echo '$(subst ','\'',$(FACTS))' > $@
+$(BUILD)/train/build_info.o: train/build_info.c $(BUILD)/facts
+	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) $(FACTS) -MMD -MP -c -o $@ $<
+$(BUILD)/train/report_parts.o: $(wildcard train/report/*)
+FORCE:
 
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^

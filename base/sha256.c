@@ -1,4 +1,4 @@
-/* sha256.c: SHA-256 by libcrypto, which uses the processor's instructions for it (about 2 GB/s). */
+/* sha256.c: SHA-256 by libcrypto, which uses the processor's instructions for it. */
 #include "base/base.h"
 #include <errno.h>
 #include <fcntl.h>

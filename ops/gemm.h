@@ -30,9 +30,9 @@ struct gemm {
     float scale;
     const void *bias; /* [n] or NULL */
 };
-i64 gemm_scratch(
-    i64 m, i64 n, i64 k,
-    enum dtype dtype); /* bytes for packing, enough for all instruction sets and pool_threads() */
+/* Bytes for packing, enough for all instruction sets and pool_threads(). rank 0: no low-rank part.
+ */
+i64 gemm_scratch(i64 m, i64 n, i64 k, i64 rank);
 /* Called from *_cpu.c kernels as CPU_NAME(gemm)(&g, scratch). Takes the pool itself; inside a pool
  * task it runs alone. */
 #define X(isa) void gemm_##isa(const struct gemm *g, void *scratch);

@@ -164,4 +164,10 @@ void sample_out(struct sample_in *out, int rank,
 #define DIMS(...)                                                                                  \
     COUNT(((i64[]){__VA_ARGS__})), (i64[]) { __VA_ARGS__ }
 
+/* ---- peak: what to relate speeds to (peak.c)
+ * ---------------------------------------------------------------- Both measure on all threads of
+ * the pool with the instruction set in use, for about 50 ms. */
+double bench_peak_gflops(enum dtype d);   /* fused multiply-adds, counted as 2; F32 or BF16 */
+double bench_copy_gbs(struct err *e);     /* memcpy, bytes read plus written; -1: no memory */
+
 #endif

@@ -22,6 +22,7 @@ struct names {
     char name[NAMES][24];
     struct view view[NAMES];
     int count;
+    int given; /* those before any row ran: what the objective weighs outputs with */
 };
 
 static struct view *names_get(struct names *n, const char *name) {
@@ -32,7 +33,7 @@ static struct view *names_get(struct names *n, const char *name) {
 static struct view *names_add(struct names *n, const char *name, const struct view *like,
                               bool fresh) {
     assert_true(n->count < NAMES);
-    snprintf(n->name[n->count], sizeof n->name[0], "%s", name);
+    snprintf(n->name[n->count], sizeof n->name[0], "%.23s", name);
     struct view *v = &n->view[n->count++];
     *v = *like;
     if (fresh) v->data = calloc((size_t)view_count(like) + 1, sizeof(double));
@@ -58,14 +59,21 @@ static void row_run(const struct grad_row *row, struct names *n, const void *att
     struct op_call c = {.op = row->op ? op_find(row->op) : NULL, .attr = attr};
     for (int i = 0; i < ins; i++) {
         const struct view *v = names_get(n, in[i].name);
-        if (v && v->rank) c.in[i] = *v;
+        if (v && v->rank && view_count(v)) c.in[i] = *v;
     }
     if (row->op) assert_non_null(c.op);
+    struct op_arg target[OP_IN];
+    const int wants = c.op ? op_args(c.op->in, target) : 0;
+    for (int i = 0; i < wants; i++)
+        if (!target[i].optional && !c.in[i].rank)
+            return; /* does not apply: an optional argument is absent */
+    bool useful = false;
     for (int i = 0; i < outs; i++) {
         char *second = strchr(out[i].name, '|');
         if (second) *second++ = 0;
         const struct view *of = names_get(n, out[i].name + 1);
-        if (!of || !of->rank) continue;
+        if (!of || !of->rank || !view_count(of)) continue;
+        useful = true;
         if (!c.op)
             c.out[i] = c.in[0];
         else
@@ -73,12 +81,7 @@ static void row_run(const struct grad_row *row, struct names *n, const void *att
         if (!c.op) names_add(n, out[i].name, &c.in[0], false);
         if (second) names_add(n, second, &c.out[i], false);
     }
-    if (!c.op) return;
-    struct op_arg target[OP_IN];
-    const int wants = op_args(c.op->in, target);
-    for (int i = 0; i < wants; i++)
-        if (!target[i].optional && !c.in[i].rank)
-            return; /* the row does not apply: an optional argument is absent */
+    if (!c.op || !useful) return;
     struct err e = {0};
     struct op_call shaped = c;
     if (op_shape(&shaped, &e)) err_print(&e, stderr);
@@ -116,8 +119,9 @@ static double objective(struct trial *t, struct names *n, double scale) {
     t->call.op->ref(&t->call);
     for (int o = 0; o < outs; o++) {
         char name[28];
-        snprintf(name, sizeof name, "d%s", out[o].name);
+        snprintf(name, sizeof name, "d%.23s", out[o].name);
         const struct view *w = names_get(n, name), *v = &t->call.out[o];
+        if (w && w - n->view >= n->given) continue; /* made by a row: not a weight */
         for (i64 i = 0; w && i < view_count(v); i++) sum += view_at(v, i) * view_at(w, i);
     }
     return sum * scale;
@@ -126,7 +130,7 @@ static double objective(struct trial *t, struct names *n, double scale) {
 static void check_gradient(struct trial *t, struct names *n, const char *name, int at,
                            double scale) {
     char text[28];
-    snprintf(text, sizeof text, "d%s", name);
+    snprintf(text, sizeof text, "d%.23s", name);
     const struct view *got = names_get(n, text);
     struct view *x = &t->call.in[at];
     if (!got || !x->rank || x->dtype != F64) return;
@@ -168,13 +172,14 @@ static void gradients_of(const struct op *op, const struct sample *s) {
     }
     for (int o = 0; o < outs; o++) {
         char name[28];
-        snprintf(name, sizeof name, "d%s", out[o].name);
+        snprintf(name, sizeof name, "d%.23s", out[o].name);
         if (rooted ? o > 0 : !row_uses(op, name) || row_makes(op, name)) continue;
         struct view *v = names_add(&n, name, &t.call.out[o], true);
         const struct rng r = {11, RNG_TEST, 0, (u32)o};
         for (i64 i = 0; i < view_count(v); i++)
             view_put(v, i, rooted ? 1 : 2 * (double)rng_uniform(&r, (u64)i) - 1);
     }
+    n.given = n.count;
     double scale = 1;
     if (rooted) {
         struct grad_row row = op->root;

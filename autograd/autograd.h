@@ -1,0 +1,107 @@
+/* autograd.h: trace, backward, plan, run. autograd's only public header.
+ *
+ * Model code calls graph_call as if it computed; the graph records. graph_backward appends what the
+ * gradient rows of the recorded operations say (ops/ops.h). graph_plan drops what nobody reads,
+ * computes lifetimes and places every activation in one block, whose size is known before anything
+ * is allocated. graph_run executes. The only operation it knows by name is `add`.
+ *
+ * Errors are sticky: the first failed call is recorded with its operation and place, later calls do
+ * nothing and return NULL, and graph_plan reports it. */
+#ifndef HONE_AUTOGRAD_H
+#define HONE_AUTOGRAD_H
+
+#include "ops/ops.h"
+
+enum tensor_kind {
+    TENSOR_INPUT, /* memory of the caller: set view.data before graph_run */
+    TENSOR_PARAM, /* likewise; trainable ones get gradient slots */
+    TENSOR_SLOT,  /* f32 accumulator of one use of one parameter; memory of the caller, added to by
+                     each run */
+    TENSOR_STEP   /* activation or gradient: memory of the plan */
+};
+
+struct tensor {
+    struct view view;
+    const char *name;
+    enum tensor_kind kind;
+    bool needs_grad;
+    bool keep;           /* result: lives to the end of the run */
+    struct tensor *grad; /* d loss / d this, after graph_backward (parameters: see slots) */
+    const void *key;     /* PARAM: whose; SLOT: of which parameter */
+    int use;             /* SLOT: 0 for the parameter's first accumulator, then 1, ... */
+    int first, last;     /* plan: nodes between which it lives */
+    i64 offset;          /* plan: place in the block */
+};
+
+struct node {
+    const struct op *op;
+    const void *attr;
+    struct tensor *in[OP_IN], *out[OP_OUT];
+    const char *where; /* "layers.3.self_attn", for errors */
+    int block;         /* recompute block, 0: none */
+    bool live;
+    i64 scratch, scratch_offset;
+    struct op_call call;
+};
+
+/* A block that several graphs use in turn: as large as the largest of them. Zero-initialise;
+ * mem_free(data) last. */
+struct graph_memory {
+    u8 *data;
+    i64 bytes;
+};
+
+struct graph {
+    struct arena arena;
+    struct node **node;
+    struct tensor **tensor;
+    int nodes, node_capacity, tensors, tensor_capacity;
+    int forward_nodes; /* those traced, before graph_backward */
+    const char *where;
+    int block, blocks; /* current recompute block; how many there were */
+    bool recompute;
+    struct err err;
+    bool eager;
+    u8 *memory; /* valid after graph_run; the next run of a graph that shares it overwrites it */
+    struct graph_memory *shared; /* NULL: a block of its own. Set before the first run */
+    i64 peak;                    /* bytes of the block, scratch included */
+};
+
+struct graph *graph_new(struct err *e);
+void graph_free(struct graph *g);
+
+/* `dim` has `rank` entries. The name is copied. */
+struct tensor *graph_input(struct graph *g, const char *name, enum dtype d, int rank,
+                           const i64 *dim);
+/* The same key gives the same tensor again: that is how tied weights are one parameter. */
+struct tensor *graph_param(struct graph *g, const void *key, const char *name, const struct view *v,
+                           bool trainable);
+
+/* Records op(in...) and fills out[] (NULL entries beyond its outputs); absent optional inputs are
+ * NULL. Outputs that the op writes in place must be given in out[]. attr is copied. Returns 0, or
+ * -1 with g->err set. */
+int graph_call(struct graph *g, const struct op *op, const void *attr, struct tensor *const *in,
+               struct tensor **out);
+/* The first output of a call with up to four inputs, for the common case. NULL after an error. */
+struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr, struct tensor *a,
+                        struct tensor *b, struct tensor *c, struct tensor *d);
+void graph_at(struct graph *g, const char *fmt, ...)
+    PRINTF(2, 3);                  /* names the place of the calls that follow */
+void graph_keep(struct tensor *t); /* NULL is fine */
+
+/* Nodes recorded between begin and end form a block: with g->recompute, backward computes them
+ * again from the block's inputs instead of keeping what they produced. */
+void graph_block_begin(struct graph *g);
+void graph_block_end(struct graph *g);
+
+/* Appends the backward pass of `loss`, the first output of an operation with a `root` row. */
+int graph_backward(struct graph *g, struct tensor *loss);
+
+int graph_plan(struct graph *g, bool eager, struct err *e); /* eager: a buffer for every tensor */
+int graph_run(struct graph *g, struct err *e);              /* allocates at the first run */
+
+/* Seconds and calls per operation since the program started; filled when op_profile is true. */
+extern bool op_profile;
+void op_profile_print(FILE *to);
+
+#endif

@@ -1,0 +1,183 @@
+/* checkpoints.h: weights, adapters, training state and the folders that hold them. checkpoints'
+ * only public header.
+ *
+ * Reading is strict: a file that breaks a rule of its format is refused with the file, the tensor
+ * and the bytes. Writing is exact: safetensors files equal, byte for byte, what the reference
+ * library writes. */
+#ifndef HONE_CHECKPOINTS_H
+#define HONE_CHECKPOINTS_H
+
+#include "base/base.h"
+
+/* ==== safetensors: safetensors.c, safetensors_write.c ==== */
+/* Format: github.com/huggingface/safetensors. 8 bytes of header length (little endian), JSON
+ * header, data. */
+enum { STORED_RANK = 8 };
+struct stored {       /* one tensor of a file, or one to be written */
+    const char *name; /* as on disk: "model.layers.0.mlp.down_proj.weight" */
+    const char *type; /* the file's own spelling: "BF16". Set by reading, ignored by writing */
+    enum dtype dtype; /* DTYPE_COUNT: hone does not compute with it ("BOOL", "F8_E4M3") */
+    int rank;         /* 0 to STORED_RANK */
+    i64 dim[STORED_RANK];
+    const u8 *data; /* row major, aligned to the element; the file's, or the caller's to write */
+    i64 bytes;
+    char sha256[65]; /* of the data: set by safetensors_write, empty after reading */
+};
+struct safetensors {
+    struct stored *tensor; /* sorted by name */
+    i64 count;
+    struct map *map; /* one per shard */
+    i64 maps;
+    struct arena memory;
+};
+/* `path`: a .safetensors file, or an index (.json) whose weight_map names the shards beside it.
+ * Data stays mapped until safetensors_close, which is also right after a failed open. */
+int safetensors_open(struct safetensors *s, const char *path, struct err *e);
+void safetensors_close(struct safetensors *s);
+/* NULL if missing. */
+const struct stored *safetensors_find(const struct safetensors *s, const char *name);
+/* As find, but a missing tensor or an element type that hone does not compute with is an error
+ * naming it. */
+const struct stored *safetensors_need(const struct safetensors *s, const char *name, struct err *e);
+/* Writes FOLDER/STEM.safetensors, or, if the tensors exceed `shard_bytes`, shards in the order
+ * given (each closed before it would exceed the limit) and STEM.safetensors.index.json, named as
+ * transformers names them. Sets sha256. */
+#define SHARD_BYTES 5000000000 /* the default of transformers */
+int safetensors_write(const char *folder, const char *stem, struct stored *tensor, i64 count,
+                      i64 shard_bytes, struct err *e);
+
+/* ==== Hugging Face folders: folder.c ==== */
+struct model_folder {
+    char *path;
+    json_t *config;             /* config.json, parsed */
+    struct safetensors weights; /* over all shards */
+};
+/* Call folder_close also after a failure. */
+int folder_open(struct model_folder *f, const char *path, struct err *e);
+void folder_close(struct model_folder *f);
+/* Copies byte for byte what belongs to a model besides its weights: config.json,
+ * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
+int folder_copy(const char *from, const char *to, struct err *e);
+
+/* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */
+/* Files of PEFT 0.21: adapter_config.json, adapter_model.safetensors. Every setting that hone
+ * would not honour is refused by name, never ignored. */
+struct lora_config {
+    i64 r;
+    double lora_alpha, lora_dropout;
+    struct text_list target_modules;  /* matches what equals an item or ends in "." and an item */
+    const char *target_regex;         /* or a pattern for the whole path, or "all-linear" */
+    struct text_list modules_to_save; /* trained whole and saved whole */
+    bool use_rslora;                  /* scale alpha / sqrt(r) */
+    const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
+    const char *base_model_name_or_path; /* NULL: not stated */
+    struct arena memory;                 /* owns the texts that lora_config_read set */
+};
+double lora_scale(const struct lora_config *c); /* alpha / r, or alpha / sqrt(r) */
+/* Free also after a failure. */
+int lora_config_read(struct lora_config *c, const char *path, struct err *e);
+int lora_config_write(const struct lora_config *c, const char *path, struct err *e);
+void lora_config_free(struct lora_config *c);
+/* Whether `module` ("model.layers.0.mlp.up_proj") is a target: 1, 0, or -1 for a pattern that PCRE2
+ * refuses. "all-linear" matches everything: the model offers only its linear layers, without the
+ * output layer. */
+int lora_match(const struct lora_config *c, const char *module, struct err *e);
+/* [r, in], [out, r], and a whole tensor of modules_to_save. */
+enum lora_part { LORA_A, LORA_B, LORA_SAVED };
+/* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
+ * SAVED. */
+char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);
+int lora_key_parse(const char *key, enum lora_part *part, char **name, struct arena *a,
+                   struct err *e);
+/* Opens a folder and checks that every key is understood, every A has its B, and their ranks are r.
+ * Free both also after failure. */
+int adapter_open(const char *folder, struct lora_config *c, struct safetensors *s, struct err *e);
+
+/* ==== training state: state.c, state_read.c, h5.c ==== */
+/* An HDF5 file: named arrays (F32, F64, I64 or U8; rank 1 to 8) cut into chunks of at most 1 MiB,
+ * compressed with zstd, each with the SHA-256 of its bytes as attribute; scalars as attributes of
+ * the root. Equal contents give equal files. One thread at a time may use HDF5. */
+struct state_writer;
+struct state_writer *state_create(const char *path, struct err *e);
+/* '/' in a name makes groups. */
+int state_add(struct state_writer *w, const char *name, enum dtype dtype, int rank, const i64 *dim,
+              const void *data, struct err *e);
+int state_put_i64(struct state_writer *w, const char *name, i64 value, struct err *e);
+int state_put_f64(struct state_writer *w, const char *name, double value, struct err *e);
+/* Under 64 KB. */
+int state_put_text(struct state_writer *w, const char *name, const char *value, struct err *e);
+/* Closes and fsyncs; with `keep` false drops the file and returns -1. Frees `w` in any case; NULL
+ * is fine. */
+int state_finish(struct state_writer *w, bool keep, struct err *e);
+struct state_reader;
+struct state_reader *state_open(const char *path, struct err *e);
+void state_close(struct state_reader *r);
+/* Whether there is an array of that name. */
+bool state_has(struct state_reader *r, const char *name);
+int state_shape(struct state_reader *r, const char *name, enum dtype *dtype, int *rank,
+                i64 dim[STORED_RANK], struct err *e);
+/* Reads into `to`; the array must have just this type and shape, and its bytes the recorded
+ * SHA-256. */
+int state_get(struct state_reader *r, const char *name, enum dtype dtype, int rank, const i64 *dim,
+              void *to, struct err *e);
+int state_get_i64(struct state_reader *r, const char *name, i64 *value, struct err *e);
+int state_get_f64(struct state_reader *r, const char *name, double *value, struct err *e);
+/* The caller frees it (mem_free). */
+char *state_get_text(struct state_reader *r, const char *name, struct err *e);
+
+/* ==== manifests: manifest.c, manifest_verify.c ==== */
+/* manifest.json: what a checkpoint consists of and where it comes from. */
+struct manifest {
+    i64 step;
+    char parent[65]; /* SHA-256 of the manifest.json of the checkpoint before it; "" for none */
+    char state_sha256[65]; /* the trainer's digest of weights and optimizer state */
+    char numerics_level[16];
+    i64 numerics_version;
+    char hone_version[64];
+};
+/* Lists every file of the folder with size and SHA-256, and the tensors (sha256 must be set). */
+int manifest_write(const char *folder, const struct manifest *m, const struct stored *tensor,
+                   i64 count, struct err *e);
+int manifest_read(const char *folder, struct manifest *m, struct err *e);
+/* Every listed file is there, unchanged, and no other is (but README.md and .gitattributes).
+ * `deep`: the tensors too. The error names the file or tensor. */
+int manifest_verify(const char *folder, bool deep, struct err *e);
+int manifest_sha256(const char *folder, char hex[65], struct err *e);
+
+/* ==== checkpoints of a run: save.c, run.c ==== */
+/* RUN/checkpoints/step-000100. Written as .tmp-step-000100-PID and renamed when complete: at any
+ * moment, power cut included, a checkpoint is there whole or not at all. */
+struct checkpoint {
+    i64 step, bytes;
+    char *root, *temporary, *path; /* write files into `temporary` */
+    struct arena memory;
+};
+/* `bytes`: about how much will be written; less free space is an error at once. A checkpoint of
+ * that step that verifies is never replaced: an error; one that does not is removed at commit. */
+int checkpoint_begin(struct checkpoint *c, const char *run, i64 step, i64 bytes, struct err *e);
+/* fsync, manifest, rename. `m->step` is the checkpoint's. Ends `c` in any case; on failure as
+ * checkpoint_abort does. */
+int checkpoint_commit(struct checkpoint *c, const struct manifest *m, const struct stored *tensor,
+                      i64 count, struct err *e);
+/* Removes the temporary folder; adds to the error how much was to be saved and is free. -1. */
+int checkpoint_abort(struct checkpoint *c, struct err *e);
+/* At start: removes what a killed save left behind. */
+int checkpoint_clean(const char *run, struct err *e);
+struct checkpoint_list {
+    i64 *step; /* ascending */
+    i64 count;
+};
+/* Free with mem_free(list->step). */
+int checkpoint_list(const char *run, struct checkpoint_list *list, struct err *e);
+/* The caller frees it (mem_free). */
+char *checkpoint_path(const char *run, i64 step, struct err *e);
+/* The newest checkpoint that verifies: 1 with *path (mem_free) and *step, 0 if there is none, -1
+ * for an error. What is wrong with newer ones is appended to `notes`, a line each. */
+int checkpoint_latest(const char *run, char **path, i64 *step, struct text *notes, struct err *e);
+/* Removes all but the newest `keep`, at least 1. */
+int checkpoint_prune(const char *run, i64 keep, struct err *e);
+/* Verifies every checkpoint and that each names the one before it as parent (the first may name
+ * another run's). */
+int checkpoint_verify_chain(const char *run, bool deep, i64 *count, struct err *e);
+
+#endif

@@ -1,0 +1,30 @@
+/* checkpoints_int.h: what the files of this folder share. */
+#ifndef HONE_CHECKPOINTS_INT_H
+#define HONE_CHECKPOINTS_INT_H
+
+#include "checkpoints/checkpoints.h"
+#include <hdf5.h>
+
+/* Reads one file's bytes, which must outlive `s`, and appends its tensors; `file` names it in
+ * messages. Fuzzed. */
+int safetensors_parse(struct safetensors *s, const u8 *data, i64 size, const char *file,
+                      struct err *e);
+/* After the last file: sorts by name, refuses a name that two shards hold. */
+int safetensors_index(struct safetensors *s, const char *path, struct err *e);
+char *shape_text(char out[192], int rank, const i64 *dim); /* "[4, 32]" */
+int shape_count(int rank, const i64 *dim, i64 *count);     /* elements; -1 if they overflow 2^56 */
+bool name_is_plain(const char *name);                      /* a file name without folder parts */
+char *path_join(struct arena *a, const char *folder, const char *name, struct err *e);
+json_t *manifest_json(const char *folder, struct err *e); /* parsed, format and lists checked */
+int file_sync_path(const char *path, struct err *e);
+
+/* h5.c: what the state files use of HDF5. The library is not thread safe: one thread at a time. */
+enum { ZSTD_FILTER = 32015, STATE_CHUNK = 1 << 20 }; /* registered number of the filter; bytes */
+#define STATE_FORMAT "hone-state-1"
+/* Silences the library's own printing and registers the filter. Any number of times. */
+int h5_start(struct err *e);
+hid_t h5_type(enum dtype dtype); /* little endian; -1 if state files do not hold it */
+/* -1, with HDF5's own reason as the detail. */
+int hdf5_failed(struct err *e, const char *what, const char *name, const char *path);
+
+#endif

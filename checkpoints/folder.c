@@ -1,0 +1,76 @@
+/* folder.c: a model as Hugging Face folders hold it.
+ *
+ * config.json says what the model is, model.safetensors (or shards with an index) holds the
+ * weights, and a handful of files carry the tokenizer and how to talk to the model. What hone does
+ * not change it copies byte for byte: a tokenizer.json that went through a parser and a printer is
+ * no longer the file whose hash a run recorded. */
+#include "checkpoints/checkpoints_int.h"
+#include <jansson.h>
+#include <string.h>
+
+static const char *const companion[] = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+};
+
+static char *weights_path(struct arena *a, const char *folder, struct err *e) {
+    static const char *const name[] = {"model.safetensors", "model.safetensors.index.json"};
+    for (i64 i = 0; i < COUNT(name); i++) {
+        char *path = path_join(a, folder, name[i], e);
+        if (!path || path_exists(path)) return path;
+    }
+    err_input(e, "%s holds no model.safetensors and no model.safetensors.index.json", folder);
+    char *pickle = path_join(a, folder, "pytorch_model.bin", e);
+    if (pickle && path_exists(pickle))
+        err_hint(e, "pytorch_model.bin is a Python pickle, which hone does not run: save the model "
+                    "as safetensors");
+    return NULL;
+}
+
+int folder_open(struct model_folder *f, const char *path, struct err *e) {
+    *f = (struct model_folder){.path = mem_text(path, e)};
+    if (!f->path) return -1;
+    if (!path_is_dir(path)) return err_input(e, "%s is not a folder", path);
+    struct arena a = {0};
+    char *config = path_join(&a, path, "config.json", e), *weights = NULL;
+    int status = config && (f->config = json_open(config, e)) ? 0 : -1;
+    if (!status && !json_is_object(f->config))
+        status = err_input(e, "%s is not a JSON object", config);
+    if (!status) weights = weights_path(&a, path, e);
+    status = weights ? safetensors_open(&f->weights, weights, e) : -1;
+    arena_free(&a);
+    return status ? err_frame(e, "opening model %s", path) : 0;
+}
+
+void folder_close(struct model_folder *f) {
+    json_decref(f->config);
+    safetensors_close(&f->weights);
+    mem_free(f->path);
+    *f = (struct model_folder){0};
+}
+
+int folder_copy(const char *from, const char *to, struct err *e) {
+    struct arena a = {0};
+    int status = 0;
+    for (i64 i = 0; i < COUNT(companion) && !status; i++) {
+        char *source = path_join(&a, from, companion[i], e),
+             *target = path_join(&a, to, companion[i], e);
+        if (!source || !target)
+            status = -1;
+        else if (path_exists(source)) {
+            struct text bytes = {0};
+            status = file_read(&bytes, source, e) || file_write(target, bytes.data, bytes.size, e);
+            text_free(&bytes);
+        }
+    }
+    arena_free(&a);
+    return status ? err_frame(e, "copying the files of %s", from) : 0;
+}

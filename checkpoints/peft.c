@@ -1,0 +1,212 @@
+/* peft.c: adapter_config.json of PEFT 0.21.
+ *
+ * PEFT warns about keys it does not know and goes on; an adapter then computes something else than
+ * it was trained for. Here each key is one of three: honoured (struct lora_config), inert
+ * (describes where a file came from), or required to have its neutral value, since hone does not
+ * implement what another value would mean. Unknown keys count as the last. Writing gives the same
+ * keys in the same order and layout as PEFT (json.dumps, indent 2, sorted). */
+#include "checkpoints/checkpoints_int.h"
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const honoured[] = {"r",
+                                       "lora_alpha",
+                                       "lora_dropout",
+                                       "target_modules",
+                                       "modules_to_save",
+                                       "use_rslora",
+                                       "init_lora_weights",
+                                       "base_model_name_or_path"};
+static const char *const inert[] = {"auto_mapping", "inference_mode", "peft_version",
+                                    "revision",     "megatron_core",  "qalora_group_size",
+                                    "loftq_config", "runtime_config"};
+/* Settings where one value is right; anything but null, false, {} and [] is otherwise refused. */
+static const struct {
+    const char *key, *value;
+} fixed[] = {{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"bias", "none"}};
+
+static bool in_list(const char *const *list, i64 count, const char *key) {
+    for (i64 i = 0; i < count; i++)
+        if (!strcmp(list[i], key)) return true;
+    return false;
+}
+
+static bool is_neutral(const json_t *value) {
+    return json_is_null(value) || json_is_false(value) ||
+           (json_is_object(value) && !json_object_size(value)) ||
+           (json_is_array(value) && !json_array_size(value));
+}
+
+static int keys_check(json_t *config, const char *path, struct err *e) {
+    const char *key;
+    json_t *value;
+    for (i64 i = 0; i < COUNT(fixed); i++) {
+        const char *text = json_string_value(json_object_get(config, fixed[i].key));
+        if (text && !strcmp(text, fixed[i].value)) continue;
+        if (!text && json_is_null(json_object_get(config, fixed[i].key)) && i) continue;
+        if (!json_object_get(config, fixed[i].key) && i) continue;
+        err_input(e, "%s: %s is %.100s", path, fixed[i].key, text ? text : "missing or not text");
+        return err_detail(e, "hone reads adapters with %s \"%s\"", fixed[i].key, fixed[i].value);
+    }
+    json_object_foreach(config, key, value) {
+        if (in_list(honoured, COUNT(honoured), key) || in_list(inert, COUNT(inert), key) ||
+            is_neutral(value))
+            continue;
+        bool known = false;
+        for (i64 i = 0; i < COUNT(fixed); i++) known |= !strcmp(key, fixed[i].key);
+        if (known) continue;
+        err_input(e, "%s: %.100s is set, which hone does not support", path, key);
+        return err_hint(e, "merge the adapter with PEFT, or train it without this setting");
+    }
+    return 0;
+}
+
+static int list_read(struct text_list *list, const json_t *value, const char *key, const char *path,
+                     struct arena *a, struct err *e) {
+    if (!value || json_is_null(value)) return 0;
+    if (!json_is_array(value)) return err_input(e, "%s: %s is not a list", path, key);
+    list->item = arena_new(a, ((i64)json_array_size(value) + 1) * (i64)sizeof *list->item, e);
+    if (!list->item) return -1;
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const char *text = json_string_value(json_array_get(value, i));
+        if (!text || !*text) return err_input(e, "%s: item %zu of %s is not a name", path, i, key);
+        if (!(list->item[list->count++] = arena_text(a, text, e))) return -1;
+    }
+    return 0;
+}
+
+static int init_read(struct lora_config *c, const json_t *value, const char *path, struct err *e) {
+    static const char *const word[] = {"gaussian", "pissa"};
+    const char *text = json_string_value(value);
+    if (!value || json_is_true(value)) return c->init_lora_weights = "true", 0;
+    if (json_is_false(value)) return c->init_lora_weights = "false", 0;
+    for (i64 i = 0; i < COUNT(word); i++)
+        if (text && !strcmp(text, word[i])) return c->init_lora_weights = word[i], 0;
+    return err_input(e, "%s: init_lora_weights is %.100s; supported: true, false, gaussian, pissa",
+                     path, text ? text : "not text");
+}
+
+static int config_read(struct lora_config *c, json_t *j, const char *path, struct err *e) {
+    if (!json_is_object(j)) return err_input(e, "%s is not a JSON object", path);
+    if (keys_check(j, path, e)) return -1;
+    const json_t *targets = json_object_get(j, "target_modules");
+    const char *base;
+    c->r = json_i64(j, "r", 8, path, e);
+    c->lora_alpha = json_f64(j, "lora_alpha", 8, path, e);
+    c->lora_dropout = json_f64(j, "lora_dropout", 0, path, e);
+    c->use_rslora = json_bool(j, "use_rslora", false, path, e);
+    base = json_is_null(json_object_get(j, "base_model_name_or_path"))
+               ? NULL
+               : json_text(j, "base_model_name_or_path", NULL, path, e);
+    if (base && !(c->base_model_name_or_path = arena_text(&c->memory, base, e))) return -1;
+    if (json_is_string(targets)) {
+        if (!(c->target_regex = arena_text(&c->memory, json_string_value(targets), e))) return -1;
+    } else if (list_read(&c->target_modules, targets, "target_modules", path, &c->memory, e))
+        return -1;
+    if (list_read(&c->modules_to_save, json_object_get(j, "modules_to_save"), "modules_to_save",
+                  path, &c->memory, e) ||
+        init_read(c, json_object_get(j, "init_lora_weights"), path, e) || e->code)
+        return -1;
+    if (!c->target_regex && !c->target_modules.count)
+        return err_input(e, "%s: target_modules is missing or empty", path);
+    if (c->r < 1 || c->r > 1 << 20)
+        return err_input(e, "%s: r is %lld; expected 1 or more", path, (long long)c->r);
+    if (!(c->lora_dropout >= 0 && c->lora_dropout < 1))
+        return err_input(e, "%s: lora_dropout is %g; expected 0 or more and less than 1", path,
+                         c->lora_dropout);
+    return 0;
+}
+
+int lora_config_read(struct lora_config *c, const char *path, struct err *e) {
+    *c = (struct lora_config){0};
+    json_t *j = json_open(path, e);
+    int status = j ? config_read(c, j, path, e) : -1;
+    json_decref(j);
+    return status;
+}
+
+void lora_config_free(struct lora_config *c) {
+    arena_free(&c->memory);
+    *c = (struct lora_config){0};
+}
+
+double lora_scale(const struct lora_config *c) {
+    return c->lora_alpha / (c->use_rslora ? sqrt((double)c->r) : (double)c->r);
+}
+
+/* Python keeps an alpha given as 8 an integer. */
+static int alpha_add(struct text *out, double alpha, struct err *e) {
+    if (fabs(alpha) < 1e15 && alpha == (double)(i64)alpha)
+        return text_printf(out, e, "%lld", (long long)alpha);
+    return text_f64(out, alpha, e);
+}
+
+static int text_or_null(struct text *out, const char *text, struct err *e) {
+    return text ? json_text_add(out, text, (i64)strlen(text), e) : text_add(out, "null", 4, e);
+}
+
+static int names_order(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int list_add(struct text *out, const struct text_list *list, struct err *e) {
+    if (!list->count) return text_add(out, "null", 4, e);
+    char **sorted = mem_new_array(list->count, sizeof *sorted, e);
+    if (!sorted) return -1;
+    memcpy(sorted, list->item, (size_t)list->count * sizeof *sorted);
+    qsort(sorted, (size_t)list->count, sizeof *sorted, names_order);
+    int status = 0;
+    for (i64 i = 0; i < list->count && !status; i++)
+        status = text_add(out, i ? ",\n    " : "[\n    ", 6, e) ||
+                 json_text_add(out, sorted[i], (i64)strlen(sorted[i]), e);
+    mem_free(sorted);
+    return status || text_add(out, "\n  ]", 4, e);
+}
+
+int lora_config_write(const struct lora_config *c, const char *path, struct err *e) {
+    struct text out = {0}, *o = &out;
+    const char *init = c->init_lora_weights ? c->init_lora_weights : "true";
+    bool word = strcmp(init, "true") && strcmp(init, "false");
+    int status =
+        text_printf(o, e,
+                    "{\n  \"alora_invocation_tokens\": null,\n  \"alpha_pattern\": {},\n"
+                    "  \"arrow_config\": null,\n  \"auto_mapping\": null,\n  "
+                    "\"base_model_name_or_path\": ") ||
+        text_or_null(o, c->base_model_name_or_path, e) ||
+        text_printf(
+            o, e,
+            ",\n  \"bias\": \"none\",\n  \"corda_config\": null,\n  \"ensure_weight_tying\": "
+            "false,\n"
+            "  \"eva_config\": null,\n  \"exclude_modules\": null,\n  \"fan_in_fan_out\": false,\n"
+            "  \"inference_mode\": true,\n  \"init_lora_weights\": %s%s%s,\n  \"kasa_config\": "
+            "null,\n"
+            "  \"layer_replication\": null,\n  \"layers_pattern\": null,\n"
+            "  \"layers_to_transform\": null,\n  \"loftq_config\": {},\n  \"lora_alpha\": ",
+            word ? "\"" : "", init, word ? "\"" : "") ||
+        alpha_add(o, c->lora_alpha, e) ||
+        text_printf(o, e, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ") ||
+        text_f64(o, c->lora_dropout, e) ||
+        text_printf(o, e,
+                    ",\n  \"lora_ga_config\": null,\n  \"megatron_config\": null,\n"
+                    "  \"megatron_core\": \"megatron.core\",\n  \"modules_to_save\": ") ||
+        list_add(o, &c->modules_to_save, e) ||
+        text_printf(
+            o, e,
+            ",\n  \"monteclora_config\": null,\n  \"peft_type\": \"LORA\",\n"
+            "  \"peft_version\": \"0.21.2\",\n  \"qalora_group_size\": 16,\n  \"r\": %lld,\n"
+            "  \"rank_pattern\": {},\n  \"revision\": null,\n  \"target_modules\": ",
+            (long long)c->r) ||
+        (c->target_regex ? text_or_null(o, c->target_regex, e)
+                         : list_add(o, &c->target_modules, e)) ||
+        text_printf(o, e,
+                    ",\n  \"target_parameters\": null,\n  \"task_type\": \"CAUSAL_LM\",\n"
+                    "  \"trainable_token_indices\": null,\n  \"use_bdlora\": null,\n  "
+                    "\"use_dora\": false,\n"
+                    "  \"use_qalora\": false,\n  \"use_rslora\": %s,\n  \"velora_config\": null\n}",
+                    c->use_rslora ? "true" : "false") ||
+        file_write(path, out.data, out.size, e);
+    text_free(&out);
+    return status ? -1 : 0;
+}

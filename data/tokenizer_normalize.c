@@ -1,0 +1,174 @@
+/* tokenizer_normalize.c: the normalizers of a tokenizer.json, and the repair of broken UTF-8 that
+ * comes first.
+ *
+ * Unicode forms: utf8proc decomposes and composes; the canonical ordering between is ours, because
+ * utf8proc's is quadratic in a run of combining marks and text is hostile. */
+#include <string.h>
+#include <utf8proc.h>
+#include "data/data_int.h"
+
+/* Length of the maximal subpart at `s` that could still have become a character, 1 at least; *ok:
+ * it did. */
+static i64 subpart(const u8 *s, i64 size, bool *ok) {
+    u8 c = s[0], low = 0x80, high = 0xbf;
+    i64 need = c < 0x80 ? 0 : c < 0xc2 ? -1 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : -1;
+    *ok = need == 0;
+    if (need <= 0) return 1;
+    if (c == 0xe0) low = 0xa0;
+    if (c == 0xed) high = 0x9f;
+    if (c == 0xf0) low = 0x90;
+    if (c == 0xf4) high = 0x8f;
+    for (i64 i = 1; i <= need; i++, low = 0x80, high = 0xbf)
+        if (i >= size || s[i] < low || s[i] > high) return i;
+    *ok = true;
+    return need + 1;
+}
+
+int utf8_repair(struct text *out, struct bytes in, struct err *e) {
+    const u8 *s = (const u8 *)in.data;
+    i64 from = 0, at = 0;
+    if (!in.size) return 0; /* and perhaps no pointer */
+    while (at < in.size) {
+        bool ok;
+        i64 n = subpart(s + at, in.size - at, &ok);
+        if (!ok) {
+            if (text_add(out, s + from, at - from, e) || text_add(out, "\xef\xbf\xbd", 3, e))
+                return -1;
+            from = at + n;
+        }
+        at += n;
+    }
+    return text_add(out, s + from, at - from, e);
+}
+
+struct codes {
+    i32 *item, *spare;
+    i64 count, capacity;
+};
+
+static int codes_reserve(struct codes *c, i64 more, struct err *e) {
+    if (c->count + more <= c->capacity) return 0;
+    i64 n = i64_max(c->count + more, 2 * c->capacity);
+    void *p = mem_grow(c->item, c->capacity * 4, n * 4, e);
+    if (!p) return -1;
+    c->item = p;
+    c->capacity = n;
+    return 0;
+}
+
+static int combining(i32 code) {
+    return code < 0x300 ? 0 : utf8proc_get_property(code)->combining_class;
+}
+
+/* Stable counting sort by combining class of each run of marks (Unicode 15, D109). */
+static int order_marks(struct codes *c, struct err *e) {
+    for (i64 i = 0, end; i < c->count; i = end) {
+        end = i + 1;
+        bool sorted = true;
+        if (!combining(c->item[i])) continue;
+        for (; end < c->count && combining(c->item[end]); end++)
+            if (combining(c->item[end]) < combining(c->item[end - 1])) sorted = false;
+        if (sorted) continue;
+        if (!c->spare && !(c->spare = mem_new_array(c->count, 4, e))) return -1;
+        i64 start[257] = {0};
+        for (i64 k = i; k < end; k++) start[combining(c->item[k]) + 1]++;
+        for (int k = 0; k < 256; k++) start[k + 1] += start[k];
+        for (i64 k = i; k < end; k++) c->spare[start[combining(c->item[k])]++] = c->item[k];
+        memcpy(c->item + i, c->spare, (size_t)(end - i) * 4);
+    }
+    return 0;
+}
+
+static int unicode_form(struct bytes in, int options, struct codes *c, struct text *out,
+                        struct err *e) {
+    for (i64 at = 0; at < in.size;) {
+        i32 code = (i32)code_at(in.data, &at);
+        int last = 0;
+        if (codes_reserve(c, 20, e)) return -1; /* no decomposition is longer than 18 */
+        utf8proc_ssize_t n = utf8proc_decompose_char(
+            code, c->item + c->count, c->capacity - c->count, (utf8proc_option_t)options, &last);
+        if (n < 0) return err_failed(e, "cannot normalise: %s", utf8proc_errmsg(n));
+        c->count += n;
+    }
+    if (order_marks(c, e)) return -1;
+    i64 n = utf8proc_normalize_utf32(c->item, c->count, (utf8proc_option_t)options);
+    if (n < 0) return err_failed(e, "cannot normalise: %s", utf8proc_errmsg(n));
+    for (i64 i = 0; i < n; i++) {
+        char u[4];
+        if (text_add(out, u, utf8_put((u32)c->item[i], u), e)) return -1;
+    }
+    return 0;
+}
+
+/* Lowest code point a form can change: below it the text passes as it is. */
+static bool form_changes(struct bytes in, enum norm_kind kind) {
+    const u8 *s = (const u8 *)in.data;
+    u8 lead = kind == NORM_NFC ? 0xcc : 0xc2; /* U+0300, U+0080 */
+    for (i64 i = 0; i < in.size; i++)
+        if (s[i] >= lead) return true;
+    return false;
+}
+
+static int normalize_form(enum norm_kind kind, struct bytes in, struct text *out, struct err *e) {
+    static const int options[] = {
+        [NORM_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
+        [NORM_NFD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
+        [NORM_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+        [NORM_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+    };
+    if (!form_changes(in, kind)) return text_add(out, in.data, in.size, e);
+    struct codes c = {0};
+    int rc = unicode_form(in, options[kind], &c, out, e);
+    mem_free(c.item);
+    mem_free(c.spare);
+    return rc;
+}
+
+/* Rust's char::to_lowercase: utf8proc's simple mapping, but U+0130 becomes two characters. */
+static int normalize_lowercase(struct bytes in, struct text *out, struct err *e) {
+    for (i64 at = 0; at < in.size;) {
+        char u[6];
+        i32 code = (i32)code_at(in.data, &at);
+        int n = utf8_put((u32)(code == 0x130 ? 'i' : utf8proc_tolower(code)), u);
+        if (code == 0x130) n += utf8_put(0x307, u + n);
+        if (text_add(out, u, n, e)) return -1;
+    }
+    return 0;
+}
+
+int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
+                 void **scratch, struct err *e) {
+    struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
+    i64 from = 0, begin, end;
+    int found;
+    while ((found = pattern_next(p, &s, &begin, &end, e)) > 0) {
+        if (text_add(out, in.data + from, begin - from, e) ||
+            text_add(out, with.data, with.size, e))
+            return -1;
+        from = end;
+    }
+    return found ? -1 : text_add(out, in.data + from, in.size - from, e);
+}
+
+int normalize(const struct norm *list, i64 count, struct bytes in, struct text buffer[2],
+              void **scratch, struct bytes *out, struct err *e) {
+    for (i64 i = 0; i < count && in.size; i++) {
+        const struct norm *n = &list[i];
+        struct text *to = &buffer[i & 1];
+        to->size = 0;
+        int rc = 0;
+        switch (n->kind) {
+        case NORM_LOWERCASE: rc = normalize_lowercase(in, to, e); break;
+        case NORM_REPLACE: rc = text_replace(&n->pattern, n->content, in, to, scratch, e); break;
+        case NORM_PREPEND:
+            rc = text_add(to, n->content.data, n->content.size, e) ||
+                 text_add(to, in.data, in.size, e);
+            break;
+        default: rc = normalize_form(n->kind, in, to, e);
+        }
+        if (rc) return -1;
+        in = (struct bytes){to->data, to->size};
+    }
+    *out = in;
+    return 0;
+}

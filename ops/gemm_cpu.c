@@ -1,0 +1,271 @@
+/* gemm_cpu.c: the portable frame around one micro-kernel (after Goto and van de Geijn, 2008, and
+ * BLIS).
+ *
+ * A worker owns a rectangle of C. For each block of it, k goes by in blocks: a block of A is packed
+ * to L2; then panel by panel of B is packed to L1 and multiplied with all of A's panels at once, so
+ * that no packed copy of B ever exists. Sums of a block stay in scratch, tile by tile, as f32
+ * until k is complete; then the low-rank part, bias and rounding follow, tile by tile.
+ * The order of k is the order of memory: nothing here can change a bit. Rejected: sharing packed
+ * panels between threads (costs a barrier; packing is 2 % of the time), edge kernels (panels are
+ * padded with zeros instead). */
+#include "base/v16.h"
+#include "ops/gemm_int.h"
+
+/* ROWS x COLS sums fill the registers: 28 of 32, 12 of 16. */
+#if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
+enum { ROWS = 14, COLS = 32, VECTORS = 2 };
+#elif defined(ISA_IS_avx2)
+enum { ROWS = 6, COLS = 16, VECTORS = 1 };
+#else
+enum { ROWS = 4, COLS = 16, VECTORS = 1 };
+#endif
+
+/* tile[rows][COLS] (+)= A panel [lanes][ROWS] * B panel [lanes][COLS]. `rows`, `pair` constant. */
+V16_FN void kernel_rows(i64 lanes, const float *a, const float *b, float *tile, bool fresh,
+                        const int rows, const bool pair) {
+    (void)pair;
+    v16 sum[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++)
+            sum[i][v] = fresh ? v16_set(0) : v16_load(tile + i * COLS + v * 16);
+    for (i64 p = 0; p < lanes; p++, a += ROWS, b += COLS) {
+#ifdef ISA_IS_avx512bf16
+        if (pair) {
+            v16h bv[VECTORS];
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++) bv[v] = v16h_load(b + v * 16);
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++) {
+                const v16h av = v16h_set(((const u32 *)(const void *)a)[i]);
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; v++) sum[i][v] = v16_dot(av, bv[v], sum[i][v]);
+            }
+            continue;
+        }
+#endif
+        v16 bv[VECTORS];
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++) bv[v] = v16_load(b + v * 16);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            const v16 av = v16_set(a[i]);
+#pragma GCC unroll 2
+            for (int v = 0; v < VECTORS; v++) sum[i][v] = v16_fma(av, bv[v], sum[i][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < VECTORS; v++) v16_store(tile + i * COLS + v * 16, sum[i][v]);
+}
+
+static void kernel(i64 lanes, const float *a, const float *b, float *tile, bool fresh, i64 rows,
+                   bool pair) {
+#define KERNEL(n)                                                                                  \
+    if (rows <= n) {                                                                               \
+        if (pair)                                                                                  \
+            kernel_rows(lanes, a, b, tile, fresh, n, true);                                        \
+        else                                                                                       \
+            kernel_rows(lanes, a, b, tile, fresh, n, false);                                       \
+        return;                                                                                    \
+    }
+    KERNEL(1)
+    KERNEL(2)
+    KERNEL(4)
+#if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
+    KERNEL(8)
+#endif
+    KERNEL(ROWS)
+#undef KERNEL
+}
+
+struct job {
+    const struct gemm *g;
+    float *scratch;
+    struct gemm_room room;
+    enum pack how;
+    struct operand a, b, t, u;
+    int across; /* workers along n */
+    int down;   /* workers along m */
+};
+
+/* A rectangle of C, and its place in the worker's scratch. */
+struct block {
+    i64 row, rows, col, cols;
+    float *a, *b, *tiles;
+};
+
+static float *tile_of(const struct block *k, i64 row, i64 col) {
+    const i64 tall = (k->rows + ROWS - 1) / ROWS;
+    return k->tiles + (col / COLS * tall + row / ROWS) * ROWS * COLS;
+}
+
+static void tile_begin(const struct gemm *g, float *tile, i64 row, i64 col) {
+    const float *c = (const float *)g->c + row * g->ldc + col;
+    for (i64 i = 0; i < i64_min(ROWS, g->m - row); i++)
+        for (int v = 0; v < VECTORS; v++)
+            v16_store(tile + i * COLS + v * 16,
+                      v16_load_n(c + i * g->ldc + v * 16, g->n - col - v * 16));
+}
+
+static void tile_end(const struct gemm *g, const float *tile, const float *low, i64 row, i64 col) {
+    const bool half = g->c_dtype == BF16;
+    const v16 scale = v16_set(g->scale);
+    for (int v = 0; v < VECTORS && col + v * 16 < g->n; v++) {
+        const i64 left = g->n - col - v * 16, at = col + v * 16;
+        const v16 bias = g->bias ? v16_get_n(g->bias, at, left, g->dtype == BF16) : v16_set(0);
+        for (i64 i = 0; i < i64_min(ROWS, g->m - row); i++) {
+            v16 x = v16_load(tile + i * COLS + v * 16);
+            if (low) x = v16_fma(scale, v16_load(low + i * COLS + v * 16), x);
+            if (g->bias) x = v16_add(x, bias);
+            v16_put_n(g->c, (row + i) * g->ldc + at, x, left, half);
+        }
+    }
+}
+
+/* Asks for part `i` of `parts` of what packing these `width` rows or columns will read. */
+static void prefetch(const struct operand *o, i64 first, i64 width, i64 k, i64 depth, i64 i,
+                     i64 parts) {
+    const i64 count = i64_min(width, o->count - first);
+    const i64 rows = o->k_inner ? count : depth, bytes = (o->k_inner ? depth : count) * o->size;
+    const u8 *from =
+        (const u8 *)o->data + (o->k_inner ? first * o->ld + k : k * o->ld + first) * o->size;
+    for (i64 r = rows * i / parts; r < rows * (i + 1) / parts; r++)
+        for (i64 at = 0; at < bytes + 63; at += 64)
+            __builtin_prefetch(from + r * o->ld * o->size + i64_min(at, bytes - 1), 0, 2);
+}
+
+static void prefetch_c(const struct gemm *g, i64 row, i64 col) {
+    const i64 size = dtype_size(g->c_dtype), bytes = i64_min(COLS, g->n - col) * size;
+    for (i64 i = row; i < i64_min(row + ROWS, g->m); i++)
+        for (i64 at = 0; at < bytes; at += 64)
+            __builtin_prefetch((u8 *)g->c + (i * g->ldc + col) * size + at, 1, 3);
+}
+
+/* Panels of a block of A lie `panel_size` floats apart. Where k is not contiguous, 16 rows of k at
+ * a time are spread over all panels, so that memory is read in long runs. */
+static i64 panel_size(i64 lanes) { return lanes * ROWS + 16; }
+static void pack_rows(const struct job *j, const struct operand *from, const struct block *k,
+                      i64 first, i64 depth) {
+    const i64 lanes = pack_lanes(j->how, depth), step = from->k_inner ? depth : pack_k(j->how, 16);
+    for (i64 p = 0; p < depth; p += step)
+        for (i64 i = 0; i < k->rows; i += ROWS) {
+            if (from->k_inner && i + ROWS < k->rows)
+                prefetch(from, k->row + i + ROWS, ROWS, first, depth, 0, 1);
+            CPU_NAME(gemm_pack)
+            (k->a + i / ROWS * panel_size(lanes) + pack_lanes(j->how, p) * ROWS, from, k->row + i,
+             ROWS, first + p, i64_min(step, depth - p), j->how);
+        }
+}
+
+/* Block of C += block of k from `first` on. */
+static void block_step(const struct job *j, const struct block *k, i64 first, i64 depth,
+                       bool last) {
+    const struct gemm *g = j->g;
+    const i64 lanes = pack_lanes(j->how, depth);
+    const bool pair = j->how == PACK_PAIR, load = !first && g->accumulate;
+    pack_rows(j, &j->a, k, first, depth);
+    for (i64 col = 0; col < k->cols; col += COLS) {
+        CPU_NAME(gemm_pack)(k->b, &j->b, k->col + col, COLS, first, depth, j->how);
+        for (i64 row = 0; row < k->rows; row += ROWS) {
+            float *tile = !first && last ? k->tiles : tile_of(k, row, col);
+            if (col + COLS < k->cols)
+                prefetch(&j->b, k->col + col + COLS, COLS, first, depth, row / ROWS,
+                         (k->rows + ROWS - 1) / ROWS);
+            if (first)
+                for (i64 at = 0; at < ROWS * COLS; at += 16)
+                    __builtin_prefetch(tile + ROWS * COLS + at, 1, 3);
+            if (load) tile_begin(g, tile, k->row + row, k->col + col);
+            if ((load || last) && row + ROWS < k->rows)
+                prefetch_c(g, k->row + row + ROWS, k->col + col);
+            kernel(lanes, k->a + row / ROWS * panel_size(lanes), k->b, tile, !first && !load,
+                   i64_min(ROWS, k->rows - row), pair);
+            if (last) tile_end(g, tile, NULL, k->row + row, k->col + col);
+        }
+    }
+}
+
+/* The low-rank part: T and U take the place of A and B. */
+static void block_low_rank(const struct job *j, const struct block *k) {
+    const i64 rank = j->g->rank, lanes = pack_lanes(j->how, rank);
+    float low[ROWS * COLS];
+    pack_rows(j, &j->t, k, 0, rank);
+    for (i64 col = 0; col < k->cols; col += COLS) {
+        CPU_NAME(gemm_pack)(k->b, &j->u, k->col + col, COLS, 0, rank, j->how);
+        for (i64 row = 0; row < k->rows; row += ROWS) {
+            kernel(lanes, k->a + row / ROWS * panel_size(lanes), k->b, low, true,
+                   i64_min(ROWS, k->rows - row), j->how == PACK_PAIR);
+            tile_end(j->g, tile_of(k, row, col), low, k->row + row, k->col + col);
+        }
+    }
+}
+
+static void block_run(const struct job *j, const struct block *k) {
+    const struct gemm *g = j->g;
+    const i64 step = pack_k(j->how, GEMM_KC);
+    for (i64 first = 0; first == 0 || first < g->k; first += step)
+        block_step(j, k, first, i64_min(step, g->k - first), first + step >= g->k && !g->t);
+    if (g->t) block_low_rank(j, k);
+}
+
+/* The largest equal parts of n that are no larger than `most`, in whole `unit`s. */
+static i64 part_of(i64 n, i64 most, i64 unit) {
+    return round_up((n + (n + most - 1) / most - 1) / i64_max((n + most - 1) / most, 1), unit);
+}
+
+/* Cell `i` of the grid of workers. */
+static void cell_run(const struct job *j, i64 i, int worker) {
+    const struct gemm *g = j->g;
+    const i64 tall = (g->m + ROWS - 1) / ROWS, wide = (g->n + COLS - 1) / COLS;
+    const i64 y = i / j->across, x = i % j->across;
+    const i64 top = tall * y / j->down * ROWS, left = wide * x / j->across * COLS;
+    const i64 bottom = i64_min(tall * (y + 1) / j->down * ROWS, g->m),
+              right = i64_min(wide * (x + 1) / j->across * COLS, g->n);
+    const i64 mc = part_of(bottom - top, GEMM_MC, ROWS), nc = part_of(right - left, GEMM_NC, COLS);
+    float *own = j->scratch + worker * j->room.size;
+    struct block k = {.a = own + j->room.a, .b = own + j->room.b, .tiles = own + j->room.tiles};
+    for (k.col = left; k.col < right; k.col += nc)
+        for (k.row = top; k.row < bottom; k.row += mc) {
+            k.rows = i64_min(mc, bottom - k.row), k.cols = i64_min(nc, right - k.col);
+            block_run(j, &k);
+        }
+}
+
+static void cells_run(void *arg, i64 begin, i64 end, int worker) {
+    for (i64 i = begin; i < end; i++) cell_run(arg, i, worker);
+}
+
+/* Cuts C among the workers so that the slowest has least to do: multiply-adds of its tiles, and the
+ * packing, which costs as much per element as 16 of them (measured: 0.3 ns against 0.02). */
+static void grid_choose(struct job *j) {
+    const i64 tall = (j->g->m + ROWS - 1) / ROWS, wide = (j->g->n + COLS - 1) / COLS;
+    double best = 0;
+    for (int down = 1, workers = pool_threads(); down <= workers; down++) {
+        if (workers % down) continue;
+        const double rows = (double)((tall + down - 1) / down * ROWS);
+        const double cols = (double)((wide + workers / down - 1) / (workers / down) * COLS);
+        const double cost =
+            rows * cols + 16 * (rows * (1 + cols / GEMM_NC) + cols * (1 + rows / GEMM_MC));
+        if (down == 1 || cost < best) best = cost, j->down = down, j->across = workers / down;
+    }
+}
+
+void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
+    if (g->m <= 0 || g->n <= 0) return;
+    struct job j = {
+        .g = g, .scratch = scratch, .room = gemm_room(g->m, g->n, g->k, g->t ? g->rank : 0)};
+#ifdef ISA_IS_avx512bf16
+    j.how = g->dtype == BF16 ? PACK_PAIR : PACK_F32;
+#else
+    j.how = g->dtype == BF16 ? PACK_WIDE : PACK_F32;
+#endif
+    const i64 size = dtype_size(g->dtype);
+    j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t};
+    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t};
+    j.t = (struct operand){g->t, g->rank, g->m, size, true};
+    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t};
+    grid_choose(&j);
+    pool_run(pool_threads(), cells_run, &j);
+}

@@ -1,0 +1,52 @@
+/* gemm_int.h: what gemm.c, gemm_pack_cpu.c and gemm_cpu.c share: block sizes, packed panels.
+ *
+ * Packed operands are made of 32-bit lanes. A panel of width w holds lane row p of its w rows or
+ * columns at [p * w]. What a lane is:
+ *   PACK_F32   one float; lane row p is k = p
+ *   PACK_PAIR  two bf16, k = 2p in the low half and 2p + 1 in the high half: what vdpbf16ps eats
+ *   PACK_WIDE  one bf16 widened to f32; lane rows are k = 1, 0, 3, 2, ...: the f32 micro-kernel run
+ *              over these rows is the bf16 chain of NUMERICS.md 3, so that machines without
+ *              vdpbf16ps run bf16 at the speed of f32
+ * A last odd k of bf16 gets a zero partner; rows or columns past the edge are zeros. */
+#ifndef HONE_GEMM_INT_H
+#define HONE_GEMM_INT_H
+
+#include "ops/gemm.h"
+
+/* Blocks of MC rows and KC lane rows of A lie packed in L2; a panel of B of KC lane rows in L1; NC
+ * columns of f32 sums in L2/L3 while k goes by. */
+enum {
+    GEMM_MC = 588, /* a multiple of every micro-kernel's rows: 14, 6, 4 */
+    GEMM_KC = 256, /* even */
+    GEMM_NC = 2048,
+    GEMM_COLS = 32, /* the widest micro-kernel */
+};
+
+enum pack { PACK_F32, PACK_PAIR, PACK_WIDE };
+static inline i64 pack_lanes(enum pack how, i64 k) {
+    return how == PACK_F32 ? k : how == PACK_PAIR ? (k + 1) / 2 : round_up(k, 2);
+}
+static inline i64 pack_k(enum pack how, i64 lanes) { return how == PACK_PAIR ? 2 * lanes : lanes; }
+
+/* Where a worker's packed A, packed B and sums begin in its part of the scratch, in floats. */
+struct gemm_room {
+    i64 a, b, tiles, size;
+};
+struct gemm_room gemm_room(i64 m, i64 n, i64 k, i64 rank);
+
+/* One matrix operand as packing sees it: element (i, k) with i a row of A or a column of B. */
+struct operand {
+    const void *data;
+    i64 ld, count, size; /* count: how many i there are; size: bytes of an element */
+    bool k_inner;        /* element (i, k) at [i * ld + k], else at [k * ld + i] */
+};
+
+/* Packs i in [first, first + width), k in [k, k + depth), in panels of `width`; `to` has room for
+ * 16 lanes more. */
+#define X(isa)                                                                                     \
+    void gemm_pack_##isa(float *to, const struct operand *from, i64 first, int width, i64 k,       \
+                         i64 depth, enum pack how);
+ISA_LIST(X)
+#undef X
+
+#endif

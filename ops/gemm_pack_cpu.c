@@ -1,0 +1,155 @@
+/* gemm_pack_cpu.c: copies a panel of a matrix into the order in which the micro-kernel reads it.
+ *
+ * Where k is contiguous in memory, 16 x 16 lanes are transposed in registers; else rows are copied
+ * (bf16 pairs interleave two rows). Rows of 16 lanes are stored at a stride of `width` in ascending
+ * order: what spills over a row's end is overwritten by the next row, so that any width works
+ * without masks. */
+#include "base/v16.h"
+#include "ops/gemm_int.h"
+
+#if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
+V16_FN void transpose16(v16 r[16]) {
+    v16 t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) { /* r[4b + i]: columns i, i+4, i+8, i+12 of rows 4b .. 4b+3 */
+        const v16 even01 = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88),
+                  odd01 = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd),
+                  even23 = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88),
+                  odd23 = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+        t[i] = _mm512_shuffle_f32x4(even01, even23, 0x88);
+        t[i + 4] = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+        t[i + 8] = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+        t[i + 12] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+    }
+    for (int i = 0; i < 16; i++) r[i] = t[i];
+}
+#elif defined(ISA_IS_avx2)
+V16_FN void transpose8(__m256 r[8]) {
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    }
+    for (int i = 0; i < 8; i++) r[i] = t[i];
+}
+V16_FN void transpose16(v16 r[16]) { /* as 2 x 2 blocks of 8 x 8 */
+    __m256 q[2][2][8];
+    for (int a = 0; a < 2; a++)
+        for (int b = 0; b < 2; b++) {
+            for (int i = 0; i < 8; i++) q[a][b][i] = b ? r[8 * a + i].h : r[8 * a + i].l;
+            transpose8(q[a][b]);
+        }
+    for (int b = 0; b < 2; b++)
+        for (int i = 0; i < 8; i++) r[8 * b + i] = (v16){q[0][b][i], q[1][b][i]};
+}
+#else
+V16_FN void transpose16(v16 r[16]) {
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < i; j++) {
+            const float x = r[i].f[j];
+            r[i].f[j] = r[j].f[i], r[j].f[i] = x;
+        }
+}
+#endif
+
+/* Up to 16 lanes of row i from element k on; `depth` elements exist. */
+V16_FN v16 load_lanes(const struct operand *o, i64 i, i64 k, i64 depth, enum pack how) {
+    const i64 at = i * o->ld + k;
+    if (how == PACK_F32) return v16_get_n(o->data, at, depth, false);
+    if (how == PACK_WIDE) return v16_get_n(o->data, at, depth, true);
+#ifdef ISA_IS_avx512bf16
+    const u32 mask = depth >= 32 ? ~0u : (1u << depth) - 1;
+    return _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, (const u16 *)o->data + at));
+#else
+    return v16_set(0);
+#endif
+}
+
+V16_FN void pack_inner(float *to, const struct operand *o, i64 first, int width, i64 k, i64 depth,
+                       enum pack how) {
+    const i64 lanes = pack_lanes(how, depth), rows = i64_min(width, o->count - first);
+    for (i64 p = 0; p < lanes; p += 16)
+        for (int s = 0; s < width; s += 16) {
+            v16 r[16];
+            const i64 left = depth - pack_k(how, p);
+            if (rows - s >= 16)
+                for (int i = 0; i < 16; i++)
+                    r[i] = load_lanes(o, first + s + i, k + pack_k(how, p), left, how);
+            else
+                for (int i = 0; i < 16; i++)
+                    r[i] = s + i < rows
+                               ? load_lanes(o, first + s + i, k + pack_k(how, p), left, how)
+                               : v16_set(0);
+            transpose16(r);
+            float *out = to + p * width + s;
+            if (lanes - p >= 16)
+                for (int i = 0; i < 16; i++)
+                    v16_store(out + i * width, r[how == PACK_WIDE ? i ^ 1 : i]);
+            else
+                for (int i = 0; i < lanes - p; i++)
+                    v16_store(out + i * width, r[how == PACK_WIDE ? i ^ 1 : i]);
+        }
+}
+
+V16_FN v16 load_across(const struct operand *o, i64 i, i64 k, i64 depth, enum pack how) {
+    if (how != PACK_PAIR) /* lane row k of this panel: its partner's k for PACK_WIDE */
+        return k >= depth ? v16_set(0)
+                          : v16_get_n(o->data, k * o->ld + i, o->count - i, how == PACK_WIDE);
+#ifdef ISA_IS_avx512bf16
+    const u16 *row = (const u16 *)o->data + k * o->ld + i;
+    const v16 even = v16_get_n(row, 0, o->count - i, true),
+              odd = k + 1 < depth ? v16_get_n(row + o->ld, 0, o->count - i, true) : v16_set(0);
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(odd),
+                                               _mm512_srli_epi32(_mm512_castps_si512(even), 16)));
+#else
+    return v16_set(0);
+#endif
+}
+
+V16_FN void pack_across(float *to, const struct operand *o, i64 first, int width, i64 k, i64 depth,
+                        enum pack how) {
+    for (i64 p = 0; p < pack_lanes(how, depth); p++)
+        for (int s = 0; s < width; s += 16) {
+            const i64 at = how == PACK_WIDE ? p ^ 1 : pack_k(how, p);
+            v16_store(to + p * width + s, first + s < o->count
+                                              ? load_across(o, first + s, k + at, k + depth, how)
+                                              : v16_set(0));
+        }
+}
+
+V16_FN void pack_as(float *to, const struct operand *o, i64 first, int width, i64 k, i64 depth,
+                    enum pack how) {
+    if (o->k_inner)
+        pack_inner(to, o, first, width, k, depth, how);
+    else
+        pack_across(to, o, first, width, k, depth, how);
+}
+
+void CPU_NAME(gemm_pack)(float *to, const struct operand *o, i64 first, int width, i64 k, i64 depth,
+                         enum pack how) {
+    if (how == PACK_F32)
+        pack_as(to, o, first, width, k, depth, PACK_F32);
+    else if (how == PACK_WIDE)
+        pack_as(to, o, first, width, k, depth, PACK_WIDE);
+    else
+        pack_as(to, o, first, width, k, depth, PACK_PAIR);
+}

@@ -1,0 +1,142 @@
+/* linear_xent_cpu.c: logits of a chunk of rows, their softmax and loss, the two gradient products.
+ * Roundings: linear_xent.c. */
+#include "base/v16.h"
+#include "ops/gemm.h"
+#include "ops/linear_xent.h"
+
+#include <string.h>
+
+struct chunk {
+    const struct op_call *call;
+    float *logits; /* [rows][vocab]; d in the dtype of x takes the place of each row */
+    i64 first, rows, vocab;
+    bool train;
+};
+
+static int targets_check(const struct op_call *c, struct err *e) {
+    const i32 *target = c->in[2].data;
+    const i64 vocab = c->in[1].dim[0];
+    for (i64 n = 0; n < c->in[2].dim[0]; n++)
+        if (target[n] >= vocab) {
+            err_failed(e, "target id %d at position %lld is outside the vocabulary of %lld",
+                       target[n], (long long)n, (long long)vocab);
+            return err_hint(e, "the data was made with another tokenizer than the model's");
+        }
+    return 0;
+}
+
+/* l[v] becomes e^(l[v] - max); returns the sum. */
+V16_FN float row_exp(float *l, i64 vocab, float *max) {
+    const v16 low = v16_set(-__builtin_inff());
+    v16 top = low, sum = v16_set(0);
+    for (i64 v = 0; v < vocab; v += 16)
+        top = v16_max(top, v16_select(m16_first(vocab - v), v16_load_n(l + v, vocab - v), low));
+    *max = v16_top(top);
+    for (i64 v = 0; v < vocab; v += 16) {
+        const v16 e = v16_exp(v16_sub(v16_load_n(l + v, vocab - v), v16_set(*max)));
+        v16_store_n(l + v, e, vocab - v);
+        sum = v16_add(sum, v16_select(m16_first(vocab - v), e, v16_set(0)));
+    }
+    return v16_sum(sum);
+}
+
+/* e^(l - max) becomes d, in place: element v of a bf16 row is written after element v was read. */
+V16_FN void row_gradient(float *l, i64 vocab, float sum, i32 target, float scale, bool half) {
+    const float each = 1.0f / sum, at_target = (l[target] * each - 1.0f) * scale;
+    for (i64 v = 0; v < vocab; v += 16) {
+        const i64 n = i64_min(16, vocab - v);
+        const v16 d = v16_mul(v16_mul(v16_load_n(l + v, vocab - v), v16_set(each)), v16_set(scale));
+        float copy[16]; /* through bytes: the row changes its type */
+        v16_put(copy, 0, d, half);
+        memcpy((u8 *)l + v * (half ? 2 : 4), copy, (size_t)(half ? 2 * n : 4 * n));
+    }
+    const u16 rounded = bf16_of_f32(at_target);
+    memcpy((u8 *)l + target * (half ? 2 : 4), half ? (const void *)&rounded : &at_target,
+           half ? 2 : 4);
+}
+
+static void rows_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct chunk *k = arg;
+    const struct op_call *c = k->call;
+    const bool half = is_half(&c->in[0]);
+    for (i64 i = begin; i < end; i++) {
+        const i32 target = ((const i32 *)c->in[2].data)[k->first + i];
+        float *l = k->logits + i * k->vocab, *loss = (float *)c->out[0].data + k->first + i;
+        *loss = 0;
+        if (target < 0) {
+            if (k->train) memset(l, 0, (size_t)k->vocab * sizeof *l);
+            continue;
+        }
+        const float at_target = l[target];
+        float max;
+        const float sum = row_exp(l, k->vocab, &max);
+        *loss = ((float)m_log((double)sum) + max) - at_target;
+        if (k->train) row_gradient(l, k->vocab, sum, target, *(const float *)c->in[3].data, half);
+    }
+}
+
+static void chunk_run(const struct chunk *k, void *scratch) {
+    const struct op_call *c = k->call;
+    const enum dtype d = c->in[0].dtype;
+    const i64 width = c->in[0].dim[1], d_ld = is_half(&c->in[0]) ? 2 * k->vocab : k->vocab;
+    const u8 *x = (const u8 *)c->in[0].data + k->first * width * dtype_size(d);
+    const void *w = c->in[1].data;
+    const struct gemm logits = {.m = k->rows,
+                                .n = k->vocab,
+                                .k = width,
+                                .dtype = d,
+                                .a = x,
+                                .lda = width,
+                                .b = w,
+                                .ldb = width,
+                                .b_t = true,
+                                .c = k->logits,
+                                .ldc = k->vocab,
+                                .c_dtype = F32};
+    CPU_NAME(gemm)(&logits, scratch);
+    pool_run(k->rows, rows_task, (void *)k);
+    if (k->train && c->out[1].data) {
+        const struct gemm dx = {.m = k->rows,
+                                .n = width,
+                                .k = k->vocab,
+                                .dtype = d,
+                                .a = k->logits,
+                                .lda = d_ld,
+                                .b = w,
+                                .ldb = width,
+                                .c = (u8 *)c->out[1].data + k->first * width * dtype_size(d),
+                                .ldc = width,
+                                .c_dtype = d};
+        CPU_NAME(gemm)(&dx, scratch);
+    }
+    if (k->train && c->out[2].data) {
+        const struct gemm dw = {.m = k->vocab,
+                                .n = width,
+                                .k = k->rows,
+                                .dtype = d,
+                                .a = k->logits,
+                                .lda = d_ld,
+                                .a_t = true,
+                                .b = x,
+                                .ldb = width,
+                                .c = c->out[2].data,
+                                .ldc = width,
+                                .c_dtype = F32,
+                                .accumulate = true};
+        CPU_NAME(gemm)(&dw, scratch);
+    }
+}
+
+static int xent_run(const struct op_call *c, bool train, struct err *e) {
+    if (targets_check(c, e)) return -1;
+    const i64 rows = c->in[0].dim[0], vocab = c->in[1].dim[0], step = xent_rows(rows, vocab);
+    u8 *packing = (u8 *)c->scratch + round_up(step * vocab * (i64)sizeof(float), 64);
+    for (i64 first = 0; first < rows; first += step) {
+        const struct chunk k = {c, c->scratch, first, i64_min(step, rows - first), vocab, train};
+        chunk_run(&k, packing);
+    }
+    return 0;
+}
+CPU_KERNEL(linear_xent) { return xent_run(c, false, e); }
+CPU_KERNEL(linear_xent_train) { return xent_run(c, true, e); }

@@ -1,0 +1,68 @@
+/* layers.c: the mixers that a family's slots name. A new kind of mixer is a new function here (or a
+ * new file), never another `if` in the decoder. */
+#include "recipes/models/models_int.h"
+
+int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e) {
+    const i64 layers = m->config.layers, width = m->config.kv_heads * m->config.head_dim;
+    *c = (struct cache){.rows = rows};
+    if (!(c->k = mem_new_array(layers, sizeof *c->k, e)) ||
+        !(c->v = mem_new_array(layers, sizeof *c->v, e)))
+        return -1;
+    for (i64 l = 0; l < layers; l++) {
+        c->k[l] = c->v[l] = (struct view){.dtype = m->dtype, .rank = 2, .dim = {rows, width}};
+        if (!(c->k[l].data = mem_new(view_bytes(&c->k[l]), e)) ||
+            !(c->v[l].data = mem_new(view_bytes(&c->v[l]), e)))
+            return err_detail(e, "for the key-value cache of %lld positions", (long long)rows);
+    }
+    return 0;
+}
+
+void cache_free(struct cache *c, const struct model *m) {
+    for (i64 l = 0; l < m->config.layers; l++) {
+        if (c->k) mem_free(c->k[l].data);
+        if (c->v) mem_free(c->v[l].data);
+    }
+    mem_free(c->k), mem_free(c->v);
+    *c = (struct cache){0};
+}
+
+/* Puts this call's rows into the cache; the result is the cache. Without one, the rows themselves.
+ */
+static struct tensor *cached(struct build *b, struct tensor *rows, const struct view *cache) {
+    if (!b->cache) return rows;
+    struct tensor *all = graph_input(b->g, "cache", cache->dtype, cache->rank, cache->dim);
+    if (all) all->view.data = cache->data;
+    struct tensor *in[OP_IN] = {rows, b->last}, *out[OP_OUT] = {all};
+    graph_call(b->g, &op_kv_store, NULL, in, out);
+    return out[0];
+}
+
+static struct tensor *qk_norm(struct build *b, struct tensor *x, enum role role) {
+    if (b->m->config.family->qk_norm == QK_NORM_NONE) return x;
+    const struct norm_attr attr = {b->m->config.rms_norm_eps};
+    return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, b->m->layer[b->layer].weight[role]),
+                    NULL, NULL);
+}
+
+/* x [N, D] -> [N, D] */
+struct tensor *mix_attention(struct build *b, struct tensor *x) {
+    const struct config *c = &b->m->config;
+    const struct rope_attr turn = {c->head_dim, c->head_dim, false};
+    const struct attention_attr attr = {
+        c->heads, c->kv_heads, c->head_dim, 1 / __builtin_sqrt((double)c->head_dim), 0, 0};
+    struct tensor *q = qk_norm(b, build_linear(b, x, ROLE_Q), ROLE_Q_NORM);
+    struct tensor *k = qk_norm(b, build_linear(b, x, ROLE_K), ROLE_K_NORM);
+    struct tensor *v = build_linear(b, x, ROLE_V);
+    q = graph_op(b->g, &op_rope, &turn, q, b->position, b->rope, NULL);
+    k = graph_op(b->g, &op_rope, &turn, k, b->position, b->rope, NULL);
+    if (b->cache)
+        k = cached(b, k, &b->cache->k[b->layer]), v = cached(b, v, &b->cache->v[b->layer]);
+    struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last}, *out[OP_OUT] = {0};
+    graph_call(b->g, &op_attention, &attr, in, out);
+    return build_linear(b, out[0], ROLE_O);
+}
+
+struct tensor *mix_swiglu(struct build *b, struct tensor *x) {
+    struct tensor *gate = build_linear(b, x, ROLE_GATE), *up = build_linear(b, x, ROLE_UP);
+    return build_linear(b, graph_op(b->g, &op_swiglu, NULL, gate, up, NULL, NULL), ROLE_DOWN);
+}

@@ -1,0 +1,101 @@
+/* test_folder.c: a model folder opens, its companions are copied byte for byte, and what is missing
+ * is named. */
+#include "checkpoints/checkpoints_int.h"
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char folder[] = "/tmp/hone-folder-XXXXXX";
+static void ok(int status, const struct err *e) {
+    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
+}
+static char *in(struct arena *a, const char *name) { return path_join(a, folder, name, NULL); }
+
+static void goldens(void **state) {
+    (void)state;
+    static const char *const golden[] = {"llama", "llama_rope3_tied", "olmo2"};
+    for (i64 i = 0; i < COUNT(golden); i++) {
+        char path[256];
+        struct model_folder f;
+        struct err e = {0};
+        snprintf(path, sizeof path, "tests/golden/models/%s", golden[i]);
+        ok(folder_open(&f, path, &e), &e);
+        assert_int_equal(json_i64(f.config, "vocab_size", 0, path, &e), 131);
+        const struct stored *t = safetensors_need(&f.weights, "model.embed_tokens.weight", &e);
+        assert_true(t && t->rank == 2 && t->dim[0] == 131 && t->dim[1] == 32);
+        folder_close(&f);
+    }
+}
+
+static void copies(void **state) {
+    (void)state;
+    static const char odd[] = "{ \"a\":1e-05,\r\n\t\"b\" : [ ] }";
+    struct arena a = {0};
+    struct err e = {0};
+    ok(dir_make(in(&a, "from"), &e) || dir_make(in(&a, "to"), &e), &e);
+    ok(file_write(in(&a, "from/config.json"), odd, sizeof odd - 1, &e), &e);
+    ok(file_write(in(&a, "from/tokenizer.model"), "\0\1\2", 3, &e), &e);
+    ok(file_write(in(&a, "from/notes.txt"), "x", 1, &e), &e);
+    ok(folder_copy(in(&a, "from"), in(&a, "to"), &e), &e);
+    struct text text;
+    ok(file_read(&text, in(&a, "to/config.json"), &e), &e);
+    assert_int_equal(text.size, sizeof odd - 1);
+    assert_memory_equal(text.data, odd, sizeof odd - 1);
+    text_free(&text);
+    assert_int_equal(path_size(in(&a, "to/tokenizer.model")), 3);
+    assert_false(path_exists(in(&a, "to/notes.txt")));
+    assert_false(path_exists(in(&a, "to/merges.txt")));
+    arena_free(&a);
+}
+
+static void missing(void **state) {
+    (void)state;
+    struct arena a = {0};
+    struct model_folder f;
+    struct err e = {0};
+    assert_int_equal(folder_open(&f, "/nowhere", &e), -1);
+    assert_string_equal(e.primary, "/nowhere is not a folder");
+    folder_close(&f);
+    e = (struct err){0};
+    ok(dir_make(in(&a, "m"), &e), &e);
+    assert_int_equal(folder_open(&f, in(&a, "m"), &e), -1);
+    assert_non_null(strstr(e.primary, "m/config.json: No such file or directory"));
+    folder_close(&f);
+    e = (struct err){0};
+    ok(file_write(in(&a, "m/config.json"), "[]", 2, &e), &e);
+    assert_int_equal(folder_open(&f, in(&a, "m"), &e), -1);
+    assert_non_null(strstr(e.primary, "m/config.json is not a JSON object"));
+    folder_close(&f);
+    e = (struct err){0};
+    ok(file_write(in(&a, "m/config.json"), "{}", 2, &e) ||
+           file_write(in(&a, "m/pytorch_model.bin"), "x", 1, &e),
+       &e);
+    assert_int_equal(folder_open(&f, in(&a, "m"), &e), -1);
+    assert_non_null(
+        strstr(e.primary, "holds no model.safetensors and no model.safetensors.index.json"));
+    assert_non_null(strstr(e.hint, "pickle"));
+    folder_close(&f);
+    arena_free(&a);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+static int tear_down(void **state) {
+    (void)state;
+    struct err e = {0};
+    return dir_remove(folder, &e);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goldens),
+        cmocka_unit_test(copies),
+        cmocka_unit_test(missing),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

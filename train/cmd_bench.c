@@ -1,0 +1,248 @@
+/* cmd_bench.c: `hone bench`: how fast operations and training steps are, as a share of what this
+ * machine can do at that moment.
+ *
+ * Machines are shared and noisy: each time is the least of several runs, and the peak it is related
+ * to (fused multiply-adds in registers, or copying memory, on all threads) is measured right
+ * before. Operations come from OP_LIST: their samples marked `bench`. */
+#include "train/train.h"
+
+#include <jansson.h>
+#include <string.h>
+
+struct bench_flags {
+    double seconds;
+    i64 steps, batch, length;
+    const char *precision;
+};
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(struct bench_flags, key), otherwise, low, high, NULL, help }
+const struct option bench_options[] = {
+    ROW(seconds, OPT_FLOAT, "0.3", 0.01, 60, "time for each operation"),
+    ROW(steps, OPT_INT, "4", 1, 1000, "training steps to time"),
+    ROW(batch, OPT_INT, "4", 1, 4096, "training step: rows"),
+    ROW(length, OPT_INT, "512", 32, 1 << 20, "training step: tokens per row"),
+    ROW(precision, OPT_TEXT, "", 0, 0, "fp32 or bf16 only; default: both"),
+    {0},
+};
+#undef ROW
+
+static bool chosen(const struct args *a, const char *name) {
+    for (i64 i = 0; i < a->count; i++)
+        if (!strcmp(a->rest[i], name)) return true;
+    return !a->count;
+}
+
+/* ---- operations
+ * ----------------------------------------------------------------------------------------------*/
+
+static int fill(struct view *v, const struct sample_in *in, enum dtype precision, struct arena *a,
+                struct err *e) {
+    *v = (struct view){.dtype = in->dtype != F32 ? in->dtype
+                                : in->always_f32 ? F32
+                                                 : precision,
+                       .rank = in->rank};
+    memcpy(v->dim, in->dim, sizeof v->dim);
+    const i64 n = view_count(v);
+    if (!(v->data = arena_new(a, i64_max(view_bytes(v), 64), e))) return -1;
+    const struct rng r = {3, RNG_TEST, 0, 0};
+    double *f = in->fill == FILL_CUSTOM ? mem_new_array(n, sizeof *f, e) : NULL;
+    if (in->fill == FILL_CUSTOM && !f) return -1;
+    if (f) in->custom(f, v);
+    for (i64 i = 0; i < n; i++) {
+        const double x =
+            f ? (v->dtype == I32 ? ((i32 *)f)[i] : f[i])
+              : in->low + (in->high - in->low) * (double)rng_uniform(&r, (u64)i & 0xffff);
+        if (v->dtype == I32)
+            ((i32 *)v->data)[i] = (i32)x;
+        else if (v->dtype == BF16)
+            ((u16 *)v->data)[i] = bf16_of_f32((float)x);
+        else
+            ((float *)v->data)[i] = (float)x;
+    }
+    return mem_free(f), 0;
+}
+
+static int call_open(struct op_call *c, const struct op *op, const struct sample *s, enum dtype d,
+                     struct arena *a, struct err *e) {
+    *c = (struct op_call){.op = op, .attr = s->attr};
+    for (int i = 0; i < OP_IN; i++)
+        if (s->in[i].present && fill(&c->in[i], &s->in[i], d, a, e)) return -1;
+    for (int i = 0; i < OP_OUT; i++)
+        if (s->out[i].present && fill(&c->out[i], &s->out[i], d, a, e)) return -1;
+    if (op_shape(c, e)) return -1;
+    for (int i = 0; i < OP_OUT; i++)
+        if (c->out[i].rank && !c->out[i].data &&
+            !(c->out[i].data = arena_new(a, view_bytes(&c->out[i]) + 64, e)))
+            return -1;
+    return op->scratch && !(c->scratch = arena_new(a, op->scratch(c) + 64, e)) ? -1 : 0;
+}
+
+static void shape_text(const struct op_call *c, char text[64]) {
+    int n = 0;
+    text[0] = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!c->in[i].rank) break;
+        n += snprintf(text + n, (size_t)(64 - n), "%s[", i ? " x " : "");
+        for (int k = 0; k < c->in[i].rank; k++)
+            n += snprintf(text + n, (size_t)(64 - n), "%s%lld", k ? "," : "",
+                          (long long)c->in[i].dim[k]);
+        n += snprintf(text + n, (size_t)(64 - n), "]");
+    }
+}
+
+static void line(const char *name, const char *shape, enum dtype d, double ms, double rate,
+                 const char *unit, double peak) {
+    if (globals.json)
+        printf("{\"name\": \"%s\", \"shape\": \"%s\", \"dtype\": \"%s\", \"ms\": %.4f, \"rate\": "
+               "%.1f, \"unit\": \"%s\", \"of_peak\": %.3f}\n",
+               name, shape, dtype_info[d].name, ms, rate, unit, rate / peak);
+    else
+        printf("%-20s %-30s %-5s %9.3f ms %8.1f %-7s %3.0f %%\n", name, shape, dtype_info[d].name,
+               ms, rate, unit, 100 * rate / peak);
+    fflush(stdout);
+}
+
+static int bench_op(const struct op *op, const struct sample *s, enum dtype d, double seconds,
+                    struct err *e) {
+    struct arena a = {0};
+    struct op_call c;
+    char shape[64];
+    int rc = call_open(&c, op, s, d, &a, e);
+    double best = 1e30, bytes = 0;
+    const double flops = !rc && op->flops ? op->flops(&c) : 0;
+    const double peak = flops > 0 ? bench_peak_gflops(d) : bench_copy_gbs(e);
+    rc = rc || op_run(&c, e);
+    const double end = clock_seconds() + seconds;
+    for (int i = 0; !rc && (i < 3 || clock_seconds() < end); i++) {
+        const double start = clock_seconds();
+        rc = op_run(&c, e);
+        best = clock_seconds() - start < best ? clock_seconds() - start : best;
+    }
+    for (int i = 0; i < OP_IN; i++) bytes += (double)(c.in[i].rank ? view_bytes(&c.in[i]) : 0);
+    for (int i = 0; i < OP_OUT; i++)
+        bytes += (double)(c.out[i].rank ? view_bytes(&c.out[i]) * (s->out[i].present ? 2 : 1) : 0);
+    shape_text(&c, shape);
+    if (!rc)
+        line(op->name, shape, d, best * 1e3, (flops > 0 ? flops : bytes) / best * 1e-9,
+             flops > 0 ? "GFLOP/s" : "GB/s", peak);
+    arena_free(&a);
+    return rc ? -1 : 0;
+}
+
+static int bench_ops(const struct args *a, const struct bench_flags *f, struct err *e) {
+    for (int d = 0; d < 2; d++)
+        for (int i = 0; i < op_count; i++) {
+            if (!chosen(a, op_table[i]->name) && !chosen(a, "ops")) continue;
+            if (*f->precision && strcmp(f->precision, d ? "bf16" : "fp32")) continue;
+            struct sample *s;
+            for (int k = 0; (s = mem_new(sizeof *s, e)) && op_table[i]->sample(k, s); k++) {
+                const int rc =
+                    s->bench ? bench_op(op_table[i], s, d ? BF16 : F32, f->seconds, e) : 0;
+                mem_free(s);
+                if (rc) return -1;
+            }
+            if (!s) return -1;
+            mem_free(s);
+        }
+    return 0;
+}
+
+/* ---- a training step
+ * -------------------------------------------------------------------------------------------*/
+
+/* OLMo 2 in the shape of GPT-2 small: 124 M parameters. */
+static const char model_124m[] =
+    "{\"model_type\": \"olmo2\", \"vocab_size\": 50304, \"hidden_size\": 768, "
+    "\"intermediate_size\": 2048,"
+    "\"num_hidden_layers\": 12, \"num_attention_heads\": 12, \"tie_word_embeddings\": true}";
+
+struct step_bench {
+    struct model m;
+    struct optimizer o;
+    struct graph *g;
+    struct build b;
+    struct tensor *targets, *scale;
+};
+
+static int step_open(struct step_bench *s, enum dtype d, const struct bench_flags *f,
+                     struct arena *a, struct err *e) {
+    struct config c;
+    const struct recipe r = {.adam_beta1 = 0.9,
+                             .adam_beta2 = 0.95,
+                             .adam_epsilon = 1e-8,
+                             .weight_decay = 0.1,
+                             .max_grad_norm = 1};
+    json_t *j = json_parse(model_124m, sizeof model_124m - 1, "bench", e);
+    const i64 n = f->batch * f->length;
+    int rc = !j || config_read(&c, j, "bench", e) || model_new(&s->m, &c, d, true, e) ||
+             model_rope(&s->m, f->length, e);
+    json_decref(j);
+    if (rc || !(s->g = graph_new(e))) return -1;
+    model_init(&s->m, 1);
+    s->b = (struct build){.g = s->g, .m = &s->m};
+    struct tensor *hidden = model_hidden(&s->b, n);
+    s->targets = graph_input(s->g, "labels", I32, DIMS(n)),
+    s->scale = graph_input(s->g, "scale", F32, DIMS(1));
+    graph_backward(s->g, model_loss(&s->b, hidden, s->targets, s->scale));
+    if (optimizer_new(&s->o, &s->m, &r, e) || graph_plan(s->g, globals.eager, e) ||
+        optimizer_bind(&s->o, s->g, e))
+        return -1;
+    i32 *in = arena_new(a, n * 5 * 4, e);
+    float *scale = arena_new(a, 4, e);
+    if (!in || !scale) return -1;
+    const struct rng random = {1, RNG_TEST, 0, 0};
+    for (i64 i = 0; i < n; i++) {
+        in[i] = in[n + i] = (i32)(rng_uniform_f64(&random, (u64)i) * (double)c.vocab_size);
+        in[2 * n + i] = (i32)(i % f->length), in[3 * n + i] = (i32)(i - i % f->length),
+                   in[4 * n + i] = (i32)i;
+    }
+    *scale = 1.0f / (float)n;
+    s->b.ids->view.data = in, s->targets->view.data = in + n, s->b.position->view.data = in + 2 * n;
+    s->b.begin->view.data = in + 3 * n, s->b.last->view.data = in + 4 * n,
+    s->scale->view.data = scale;
+    return 0;
+}
+
+static int bench_step(enum dtype d, const struct bench_flags *f, struct err *e) {
+    struct step_bench s = {0};
+    struct arena a = {0};
+    double best = 1e30, peak = 0, norm;
+    int rc = step_open(&s, d, f, &a, e);
+    for (i64 i = 0; !rc && i <= f->steps; i++) { /* the first one brings in the memory */
+        peak = i ? bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak : 0;
+        const double start = clock_seconds();
+        optimizer_zero(&s.o);
+        rc = graph_run(s.g, e) || optimizer_update(&s.o, 1, 1e-4, &norm, e);
+        if (i && clock_seconds() - start < best) best = clock_seconds() - start;
+    }
+    char shape[64];
+    const i64 n = f->batch * f->length;
+    snprintf(shape, sizeof shape, "%lld x %lld, %.0f tokens/s", (long long)f->batch,
+             (long long)f->length, (double)n / best);
+    if (!rc)
+        line("train olmo2 124M", shape, d, best * 1e3,
+             model_flops(&s.m, n, f->length) / best * 1e-9, "GFLOP/s", peak);
+    graph_free(s.g), optimizer_free(&s.o), model_free(&s.m), arena_free(&a);
+    return rc ? -1 : 0;
+}
+
+int cmd_bench(int argc, char **argv, struct err *e) {
+    struct bench_flags f = {0};
+    struct args a;
+    int rc = args_parse(&a, argc, argv, bench_options, &f, e);
+    for (i64 i = 0; !rc && i < a.count; i++)
+        if (strcmp(a.rest[i], "ops") && strcmp(a.rest[i], "train") && !op_find(a.rest[i]))
+            rc = err_input(e, "there is no benchmark '%s'", a.rest[i]),
+            err_hint(e, "ops, train, or the name of an operation (`hone inspect ops`)");
+    if (!rc && !globals.json)
+        printf("%s, %d threads: %.0f GFLOP/s f32, %.0f bf16 (fused multiply-adds in registers), "
+               "copying %.0f GB/s\n\n",
+               isa_name[isa_now()], pool_threads(), bench_peak_gflops(F32), bench_peak_gflops(BF16),
+               bench_copy_gbs(e));
+    if (!rc) rc = bench_ops(&a, &f, e);
+    for (int d = 0; !rc && d < 2; d++)
+        if (chosen(&a, "train") && !(*f.precision && strcmp(f.precision, d ? "bf16" : "fp32")))
+            rc = bench_step(d ? BF16 : F32, &f, e);
+    args_free(&a);
+    return rc ? -1 : 0;
+}

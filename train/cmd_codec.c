@@ -1,0 +1,82 @@
+/* cmd_codec.c: `hone encode` and `hone decode`: JSON lines on standard input to JSON lines on
+ * standard output. */
+#include "train/train.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct codec_flags {
+    bool add_special_tokens, skip_special_tokens;
+};
+const struct option codec_options[] = {
+    {"add_special_tokens", OPT_BOOL, offsetof(struct codec_flags, add_special_tokens), "false", 0,
+     0, NULL, "encode: add what the tokenizer's post-processor adds (bos, ...)"},
+    {"skip_special_tokens", OPT_BOOL, offsetof(struct codec_flags, skip_special_tokens), "false", 0,
+     0, NULL, "decode: leave special tokens out"},
+    {0},
+};
+
+static int encode_line(const struct tokenizer *t, const json_t *j, const struct codec_flags *f,
+                       struct text *out, struct err *e) {
+    const json_t *text = json_object_get(j, "text");
+    struct ids ids = {0};
+    if (!json_is_string(text)) return err_input(e, "expected a string member 'text'");
+    int rc = tokenizer_encode(t, json_string_value(text), (i64)json_string_length(text),
+                              f->add_special_tokens, &ids, e) ||
+             text_printf(out, e, "{\"ids\": [");
+    for (i64 i = 0; !rc && i < ids.count; i++)
+        rc = text_printf(out, e, "%s%u", i ? ", " : "", ids.item[i]);
+    ids_free(&ids);
+    return rc || text_printf(out, e, "]}\n") ? -1 : 0;
+}
+
+static int decode_line(const struct tokenizer *t, const json_t *j, const struct codec_flags *f,
+                       struct text *out, struct err *e) {
+    const json_t *list = json_object_get(j, "ids");
+    struct ids ids = {0};
+    struct text text = {0};
+    if (!json_is_array(list)) return err_input(e, "expected an array member 'ids'");
+    int rc = 0;
+    for (size_t i = 0; !rc && i < json_array_size(list); i++) {
+        const json_t *id = json_array_get(list, i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) > UINT32_MAX)
+            rc = err_input(e, "ids[%zu] is not a token id", i);
+        else
+            rc = ids_add(&ids, (u32)json_integer_value(id), e);
+    }
+    rc = rc || tokenizer_decode(t, ids.item, ids.count, f->skip_special_tokens, &text, e) ||
+         text_printf(out, e, "{\"text\": ") ||
+         json_text_add(out, text.data ? text.data : "", text.size, e) || text_printf(out, e, "}\n");
+    ids_free(&ids), text_free(&text);
+    return rc ? -1 : 0;
+}
+
+static int codec(int argc, char **argv, const char *usage, bool encode, struct err *e) {
+    struct codec_flags f = {0};
+    struct args a;
+    struct tokenizer *t = NULL;
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t size;
+    int rc = args_parse(&a, argc, argv, codec_options, &f, e) || args_need(&a, 1, 1, usage, e) ||
+             !(t = tokenizer_open(a.rest[0], e));
+    for (i64 n = 1; !rc && (size = getline(&line, &capacity, stdin)) >= 0; n++) {
+        struct text out = {0};
+        json_t *j = json_parse(line, size, "standard input", e);
+        rc = !j || (encode ? encode_line(t, j, &f, &out, e) : decode_line(t, j, &f, &out, e));
+        if (!rc && fwrite(out.data, 1, (size_t)out.size, stdout) != (size_t)out.size)
+            rc = err_system(e, "write", "standard output");
+        if (rc) err_frame(e, "in line %lld of standard input", (long long)n);
+        json_decref(j), text_free(&out);
+    }
+    free(line), tokenizer_free(t), args_free(&a);
+    return rc ? -1 : 0;
+}
+int cmd_encode(int argc, char **argv, struct err *e) {
+    return codec(argc, argv, "encode TOKENIZER < JSONL", true, e);
+}
+int cmd_decode(int argc, char **argv, struct err *e) {
+    return codec(argc, argv, "decode TOKENIZER < JSONL", false, e);
+}

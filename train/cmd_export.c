@@ -1,0 +1,161 @@
+/* cmd_export.c: `hone export`: the model as a Hugging Face folder, an adapter merged into it, and
+ * how far the result is from what was trained: the mean KL divergence of the next-token
+ * distributions and the share of equal top tokens, over a text. */
+#include "train/train.h"
+
+#include <jansson.h>
+#include <string.h>
+
+struct export_flags {
+    const char *output, *adapter, *precision, *data;
+    double max_kl;
+    i64 tokens;
+};
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(struct export_flags, key), otherwise, low, high, NULL, help }
+const struct option export_options[] = {
+    ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write"),
+    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder to merge"),
+    ROW(precision, OPT_TEXT, "fp32", 0, 0, "of the written weights: fp32 or bf16"),
+    ROW(data, OPT_TEXT, NULL, 0, 0, "tokenised dataset to compare on; default: random tokens"),
+    ROW(tokens, OPT_INT, "512", 1, 1 << 20, "tokens to compare on"),
+    ROW(max_kl, OPT_FLOAT, "0.01", 0, 1e9, "refuse to write if the mean KL (nats) is larger"),
+    {0},
+};
+#undef ROW
+
+/* Logits [tokens, vocab] of one sequence. */
+static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, struct err *e) {
+    struct graph *g = graph_new(e);
+    i32 *at = mem_new_array(tokens, 2 * sizeof *at, e);
+    if (!g || !at) return graph_free(g), mem_free(at), -1;
+    for (i64 i = 0; i < tokens; i++) at[i] = (i32)i;
+    struct build b = {.g = g, .m = m};
+    struct tensor *logits = model_logits(&b, model_hidden(&b, tokens));
+    graph_keep(logits);
+    int rc = graph_plan(g, globals.eager, e);
+    if (!rc) {
+        b.ids->view.data = (void *)ids, b.position->view.data = b.last->view.data = at,
+        b.begin->view.data = at + tokens;
+        rc = graph_run(g, e);
+    }
+    for (i64 i = 0; !rc && i < view_count(&logits->view); i++) {
+        const u8 *from = g->memory + logits->offset;
+        out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
+    }
+    graph_free(g), mem_free(at);
+    return rc;
+}
+
+static double log_sum(const float *x, i64 n) {
+    double top = (double)x[0], sum = 0;
+    for (i64 i = 1; i < n; i++) top = (double)x[i] > top ? (double)x[i] : top;
+    for (i64 i = 0; i < n; i++) sum += m_exp((double)x[i] - top);
+    return top + m_log(sum);
+}
+static i64 top_of(const float *x, i64 n) {
+    i64 best = 0;
+    for (i64 i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+static void compare(const float *a, const float *b, i64 rows, i64 vocab, double *kl,
+                    double *agree) {
+    *kl = *agree = 0;
+    for (i64 r = 0; r < rows; r++, a += vocab, b += vocab) {
+        const double za = log_sum(a, vocab), zb = log_sum(b, vocab);
+        for (i64 i = 0; i < vocab; i++) {
+            const double p = (double)a[i] - za, q = (double)b[i] - zb;
+            *kl += m_exp(p) * (p - q) / (double)rows;
+        }
+        *agree += (top_of(a, vocab) == top_of(b, vocab)) / (double)rows;
+    }
+}
+
+static int probe_ids(const struct export_flags *f, const struct model *m, i32 *ids, i64 tokens,
+                     struct err *e) {
+    const struct rng r = {1, RNG_TEST, 0, 0};
+    for (i64 i = 0; i < tokens; i++)
+        ids[i] = (i32)(rng_uniform_f64(&r, (u64)i) * (double)m->config.vocab_size);
+    if (!f->data) return 0;
+    struct dataset *d = dataset_open(f->data, e);
+    if (!d) return -1;
+    const i64 have = i64_min(tokens, dataset_info(d)->tokens);
+    const int rc = dataset_read(d, 0, have, (u32 *)ids, e);
+    dataset_close(d);
+    return rc;
+}
+
+static int folder_write(const struct export_flags *f, struct loaded *l, struct model *m,
+                        struct err *e) {
+    i64 count;
+    char path[4096];
+    struct stored *list = model_stored(m, false, &count, e);
+    int rc = !list || dir_make(f->output, e) || folder_copy(l->base, f->output, e) ||
+             safetensors_write(f->output, "model", list, count, SHARD_BYTES, e);
+    mem_free(list);
+    snprintf(path, sizeof path, "%s/config.json", f->output);
+    json_t *config = rc ? NULL : json_open(path, e);
+    if (config) { /* the dtype key in the spelling that the file has */
+        const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype";
+        json_object_set_new(config, key, json_string(m->dtype == BF16 ? "bfloat16" : "float32"));
+        rc = json_save(config, path, 2, e);
+    }
+    json_decref(config);
+    return rc ? -1 : 0;
+}
+
+/* The merged model in the precision that is written, beside the one that was trained. */
+static int export_run(const struct export_flags *f, struct loaded *l, enum dtype d, double *kl,
+                      double *agree, struct err *e) {
+    const i64 tokens = i64_min(f->tokens, l->model.config.max_position_embeddings),
+              vocab = l->model.config.vocab_size;
+    struct model out = {0};
+    i32 *ids = mem_new_array(tokens, sizeof *ids, e);
+    float *before = ids ? mem_new_array(tokens * vocab, sizeof *before, e) : NULL;
+    float *after = before ? mem_new_array(tokens * vocab, sizeof *after, e) : NULL;
+    int rc = !after || model_rope(&l->model, tokens, e) ||
+             probe_ids(f, &l->model, ids, tokens, e) ||
+             logits_of(&l->model, ids, tokens, before, e) ||
+             (l->model.lora && lora_merge(&l->model, e)) ||
+             model_new(&out, &l->model.config, d, false, e);
+    for (i64 i = 0; !rc && i < out.params; i++) rc = param_copy(out.param[i], l->model.param[i], e);
+    rc = rc || model_rope(&out, tokens, e) || logits_of(&out, ids, tokens, after, e);
+    if (!rc) compare(before, after, tokens, vocab, kl, agree);
+    if (!rc && !(*kl <= f->max_kl)) {
+        rc = err_failed(e,
+                        "the exported model differs from the trained one: mean KL %.3g nats, more "
+                        "than --max-kl %.3g",
+                        *kl, f->max_kl);
+        err_hint(e, "--precision fp32 keeps all digits");
+    }
+    if (!rc) rc = folder_write(f, l, &out, e);
+    model_free(&out), mem_free(ids), mem_free(before), mem_free(after);
+    return rc ? -1 : 0;
+}
+
+int cmd_export(int argc, char **argv, struct err *e) {
+    struct export_flags f = {0};
+    struct args a;
+    struct loaded l = {0};
+    enum dtype d;
+    double kl = 0, agree = 0;
+    int rc = args_parse(&a, argc, argv, export_options, &f, e) ||
+             args_need(&a, 1, 1, "export MODEL --output DIR", e);
+    if (!rc && !f.output) rc = err_input(e, "export needs --output DIR");
+    if (!rc && path_exists(f.output))
+        rc = err_input(e, "%s exists already", f.output), err_hint(e, "name a new folder");
+    if (!rc)
+        rc = precision_parse(f.precision, &d, e) ||
+             loaded_open(&l, a.rest[0], f.adapter, NULL, F32, false, e) ||
+             export_run(&f, &l, d, &kl, &agree, e);
+    if (!rc && globals.json)
+        printf("{\"path\": \"%s\", \"kl\": %.9g, \"top1_agreement\": %.9g}\n", f.output, kl, agree);
+    else if (!rc && !quiet)
+        printf("%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "
+               "%% of positions\n",
+               f.output, kl, 100 * agree);
+    loaded_close(&l), args_free(&a);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,210 @@
+/* cmd_forward.c: `hone forward`: what other systems compute with the same weights, for comparison.
+ * Input and output are safetensors files; names are in FORMATS (README of this folder). */
+#include "train/train.h"
+
+#include <string.h>
+
+struct forward_flags {
+    const char *ids, *out, *adapter, *precision;
+    bool grad;
+    i64 generate;
+};
+#undef ROW
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(struct forward_flags, key), otherwise, low, high, NULL, help }
+const struct option forward_options[] = {
+    ROW(ids, OPT_TEXT, NULL, 0, 0,
+        "safetensors with input_ids [B,T] int64 and optional labels [B,T]"),
+    ROW(out, OPT_TEXT, NULL, 0, 0, "safetensors to write: logits, loss, grad.NAME, generated"),
+    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder; with --grad its gradients"),
+    ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
+    ROW(grad, OPT_BOOL, "false", 0, 0, "write the gradient of the mean loss for every tensor"),
+    ROW(generate, OPT_INT, "0", 0, 1 << 20, "greedy continuation of row 0 by so many tokens"),
+    {0},
+};
+
+struct rows { /* the batch as the graph takes it */
+    i64 batch, length, tokens, trained;
+    i32 *ids, *targets, *position, *begin, *last;
+};
+
+static int rows_read(struct rows *r, const struct safetensors *s, struct arena *a, struct err *e) {
+    const struct stored *ids = safetensors_need(s, "input_ids", e),
+                        *labels = safetensors_find(s, "labels");
+    if (!ids) return -1;
+    if (ids->dtype != I64 || ids->rank != 2 || ids->dim[0] < 1 || ids->dim[1] < 1)
+        return err_input(e, "input_ids must be int64 [B, T] with at least one token");
+    if (labels && (labels->dtype != I64 || labels->rank != 2 || labels->dim[0] != ids->dim[0] ||
+                   labels->dim[1] != ids->dim[1]))
+        return err_input(e, "labels must be int64 of the same shape as input_ids");
+    r->batch = ids->dim[0], r->length = ids->dim[1], r->tokens = r->batch * r->length;
+    i32 **list[] = {&r->ids, &r->targets, &r->position, &r->begin, &r->last};
+    for (int i = 0; i < COUNT(list); i++)
+        if (!(*list[i] = arena_new(a, r->tokens * 4, e))) return -1;
+    for (i64 i = 0; i < r->tokens; i++) {
+        i64 id, label = -100;
+        const i64 t = i % r->length;
+        memcpy(&id, ids->data + i * 8, 8);
+        if (t + 1 < r->length) memcpy(&label, (labels ? labels : ids)->data + (i + 1) * 8, 8);
+        if (id < 0 || id > INT32_MAX)
+            return err_input(e, "input_ids[%lld] is %lld", (long long)i, (long long)id);
+        r->ids[i] = (i32)id, r->targets[i] = label < 0 ? -100 : (i32)label,
+        r->trained += label >= 0;
+        r->position[i] = (i32)t, r->begin[i] = (i32)(i - t), r->last[i] = (i32)i;
+    }
+    return 0;
+}
+
+static void rows_bind(const struct rows *r, struct build *b) {
+    b->ids->view.data = r->ids, b->position->view.data = r->position;
+    b->begin->view.data = r->begin, b->last->view.data = r->last;
+}
+
+struct results {
+    struct stored *list;
+    i64 count;
+    struct arena arena;
+};
+static void *result_new(struct results *o, const char *name, int rank, const i64 *dim, enum dtype d,
+                        struct err *e) {
+    struct view v = {.dtype = d, .rank = rank};
+    memcpy(v.dim, dim, sizeof *dim * (size_t)rank);
+    void *data = arena_new(&o->arena, i64_max(view_bytes(&v), 8), e);
+    const char *text = arena_text(&o->arena, name, e);
+    struct stored *more = text && data ? mem_grow(o->list, o->count * (i64)sizeof *more,
+                                                  (o->count + 1) * (i64)sizeof *more, e)
+                                       : NULL;
+    if (!more) return NULL;
+    o->list = more;
+    struct stored *s = &o->list[o->count++];
+    *s = (struct stored){
+        .name = text, .dtype = d, .rank = rank, .data = data, .bytes = view_bytes(&v)};
+    memcpy(s->dim, dim, sizeof *dim * (size_t)rank);
+    return data;
+}
+
+static int logits_of(struct model *m, const struct rows *r, struct results *o, struct err *e) {
+    struct graph *g = graph_new(e);
+    if (!g) return -1;
+    struct build b = {.g = g, .m = m};
+    struct tensor *logits = model_logits(&b, model_hidden(&b, r->tokens));
+    graph_keep(logits);
+    int rc = graph_plan(g, globals.eager, e);
+    if (!rc) rows_bind(r, &b), rc = graph_run(g, e);
+    float *out =
+        rc ? NULL
+           : result_new(o, "logits", 3, (i64[]){r->batch, r->length, m->config.vocab_size}, F32, e);
+    const u8 *from = rc ? NULL : g->memory + logits->offset;
+    for (i64 i = 0; out && i < r->tokens * m->config.vocab_size; i++)
+        out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
+    graph_free(g);
+    return out ? 0 : -1;
+}
+
+/* The accumulators of a parameter, added in the order of use. */
+static int gradients_of(struct graph *g, struct results *o, struct err *e) {
+    for (int i = 0; i < g->tensors; i++) {
+        struct tensor *t = g->tensor[i];
+        if (t->kind != TENSOR_SLOT) continue;
+        char name[256];
+        snprintf(name, sizeof name, "grad.%s", t->name);
+        float *to = NULL;
+        for (i64 k = 0; k < o->count && t->use; k++)
+            if (!strcmp(o->list[k].name, name)) to = (float *)o->list[k].data;
+        if (!to) {
+            if (!(t->view.data = result_new(o, name, t->view.rank, t->view.dim, F32, e))) return -1;
+        } else if (!(t->view.data = arena_new(&o->arena, view_bytes(&t->view), e)))
+            return -1;
+    }
+    return 0;
+}
+static void gradients_add(const struct graph *g, struct results *o) {
+    for (int i = 0; i < g->tensors; i++) {
+        const struct tensor *t = g->tensor[i];
+        if (t->kind != TENSOR_SLOT || !t->use) continue;
+        for (i64 k = 0; k < o->count; k++)
+            if (!strncmp(o->list[k].name, "grad.", 5) && !strcmp(o->list[k].name + 5, t->name))
+                for (i64 n = 0; n < view_count(&t->view); n++)
+                    ((float *)o->list[k].data)[n] += ((float *)t->view.data)[n];
+    }
+}
+
+static int loss_of(struct model *m, const struct rows *r, bool grad, struct results *o,
+                   struct err *e) {
+    struct graph *g = graph_new(e);
+    if (!g) return -1;
+    struct build b = {.g = g, .m = m};
+    float scale = (float)(1.0 / (double)r->trained);
+    struct tensor *hidden = model_hidden(&b, r->tokens),
+                  *targets = graph_input(g, "labels", I32, DIMS(r->tokens));
+    struct tensor *factor = graph_input(g, "scale", F32, DIMS(1)),
+                  *loss = model_loss(&b, hidden, targets, factor);
+    graph_keep(loss);
+    if (grad) graph_backward(g, loss);
+    int rc = graph_plan(g, globals.eager, e) || (grad && gradients_of(g, o, e));
+    if (!rc) {
+        rows_bind(r, &b);
+        targets->view.data = r->targets, factor->view.data = &scale;
+        rc = graph_run(g, e);
+    }
+    float *out = rc ? NULL : result_new(o, "loss", 0, (i64[]){0}, F32, e);
+    double sum = 0;
+    for (i64 i = 0; out && i < r->tokens; i++)
+        if (r->targets[i] >= 0) sum += (double)((float *)(g->memory + loss->offset))[i];
+    if (out) *out = (float)(sum / (double)r->trained);
+    if (out && grad) gradients_add(g, o);
+    graph_free(g);
+    return out ? 0 : -1;
+}
+
+static int generated_of(struct model *m, const struct rows *r, i64 count, struct results *o,
+                        struct err *e) {
+    const struct sampling s = {.top_p = 1, .max_new_tokens = count, .ignore_eos = true};
+    struct ids out = {0};
+    int rc = generate_ids(m, (const u32 *)r->ids, r->length, &s, &out, NULL, NULL, e);
+    i64 *to = rc ? NULL : result_new(o, "generated", 1, (i64[]){count}, I64, e);
+    for (i64 i = 0; to && i < out.count; i++) to[i] = out.item[i];
+    ids_free(&out);
+    return to ? 0 : -1;
+}
+
+static int forward_all(struct loaded *l, const struct forward_flags *f, struct rows *r,
+                       struct results *o, struct err *e) {
+    if (model_rope(&l->model, r->length + f->generate, e) || logits_of(&l->model, r, o, e))
+        return -1;
+    if (r->trained && loss_of(&l->model, r, f->grad, o, e)) return -1;
+    return f->generate ? generated_of(&l->model, r, f->generate, o, e) : 0;
+}
+
+/* safetensors_write takes a folder and a stem. */
+static int results_write(struct results *o, const char *path, struct err *e) {
+    char folder[4096], stem[256];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const size_t size = strlen(name);
+    if (size < 13 || strcmp(name + size - 12, ".safetensors"))
+        return err_input(e, "--out must end in .safetensors, not '%s'", path);
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    snprintf(stem, sizeof stem, "%.*s", (int)(size - 12), name);
+    return safetensors_write(folder, stem, o->list, o->count, INT64_MAX, e);
+}
+
+int cmd_forward(int argc, char **argv, struct err *e) {
+    struct forward_flags f = {0};
+    struct args a;
+    struct loaded l = {0};
+    struct safetensors s = {0};
+    struct rows r = {0};
+    struct results o = {0};
+    enum dtype d;
+    int rc = args_parse(&a, argc, argv, forward_options, &f, e) ||
+             args_need(&a, 1, 1, "forward MODEL --ids F.safetensors --out O.safetensors", e);
+    if (!rc && (!f.ids || !f.out)) rc = err_input(e, "forward needs --ids and --out");
+    if (!rc)
+        rc = precision_parse(f.precision, &d, e) ||
+             loaded_open(&l, a.rest[0], f.adapter, NULL, d, f.grad, e) ||
+             safetensors_open(&s, f.ids, e) || rows_read(&r, &s, &o.arena, e) ||
+             forward_all(&l, &f, &r, &o, e) || results_write(&o, f.out, e);
+    safetensors_close(&s), loaded_close(&l), args_free(&a);
+    mem_free(o.list), arena_free(&o.arena);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,229 @@
+/* cmd_inspect.c: `hone inspect THING`: what a file or folder is, as a table (or JSON). */
+#include "train/train.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct inspect_flags {
+    i64 tokens;
+    const char *tokenizer;
+    bool tensors;
+};
+const struct option inspect_options[] = {
+    {"tokens", OPT_INT, offsetof(struct inspect_flags, tokens), "0", 0, 1 << 20, NULL,
+     "dataset: show the first N tokens, trained ones in green"},
+    {"tokenizer", OPT_TEXT, offsetof(struct inspect_flags, tokenizer), NULL, 0, 0, NULL,
+     "dataset: shows --tokens as text"},
+    {"tensors", OPT_BOOL, offsetof(struct inspect_flags, tensors), "false", 0, 0, NULL,
+     "model: list every tensor"},
+    {0},
+};
+
+static int inspect_ops(void) {
+    if (globals.json)
+        putchar('[');
+    else
+        printf("%-20s %-6s %-6s %s\n", "operation", "cpu", "grad", "in -> out");
+    for (int i = 0; i < op_count; i++) {
+        const struct op *o = op_table[i];
+        const bool grad = o->grad[0].in || o->root.in;
+        if (globals.json)
+            printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": false, \"gradient\": %s, \"in\": "
+                   "\"%s\", \"out\": \"%s\"}",
+                   i ? ",\n " : "", o->name, grad ? "true" : "false", o->in, o->out);
+        else
+            printf("%-20s %-6s %-6s %s -> %s\n", o->name, "yes", grad ? "yes" : "-", o->in, o->out);
+    }
+    if (globals.json) puts("]");
+    return 0;
+}
+
+static int inspect_families(void) {
+    for (int i = 0; i < family_count; i++)
+        printf("%-10s %s\n", families[i]->model_type, families[i]->architecture);
+    return 0;
+}
+
+static int config_print(const json_t *j, const char *where, struct err *e) {
+    struct config c;
+    if (config_read(&c, j, where, e)) return -1;
+    const i64 count = config_parameters(&c);
+    if (globals.json) {
+        printf("{\"model_type\": \"%s\", \"parameters\": %lld, \"layers\": %lld, \"hidden_size\": "
+               "%lld, \"vocab_size\": %lld}\n",
+               c.family->model_type, (long long)count, (long long)c.layers,
+               (long long)c.hidden_size, (long long)c.vocab_size);
+        return 0;
+    }
+    printf("model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
+           "%lld\nhidden size        %lld\n"
+           "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
+           "%lld\nvocabulary         %lld%s\n"
+           "positions          %lld, RoPE theta %g%s\n",
+           c.family->model_type, c.family->architecture, (long long)count, (double)count / 1e6,
+           (long long)c.layers, (long long)c.hidden_size, (long long)c.intermediate_size,
+           (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim,
+           (long long)c.vocab_size, c.tie_word_embeddings ? ", embeddings tied" : "",
+           (long long)c.max_position_embeddings, c.rope_theta,
+           c.rope_type == ROPE_LINEAR   ? ", linear scaling"
+           : c.rope_type == ROPE_LLAMA3 ? ", llama3 scaling"
+                                        : "");
+    return 0;
+}
+
+static void tensors_print(const struct safetensors *s) {
+    for (i64 i = 0; i < s->count; i++) {
+        printf("%-64s %-5s [", s->tensor[i].name, s->tensor[i].type);
+        for (int k = 0; k < s->tensor[i].rank; k++)
+            printf("%s%lld", k ? ", " : "", (long long)s->tensor[i].dim[k]);
+        puts("]");
+    }
+}
+
+static int inspect_weights(const char *path, struct err *e) {
+    struct safetensors s = {0};
+    const int rc = safetensors_open(&s, path, e);
+    if (!rc) tensors_print(&s);
+    safetensors_close(&s);
+    return rc;
+}
+
+static int inspect_dataset(const char *path, const struct inspect_flags *f, struct err *e) {
+    struct dataset *d = dataset_open(path, e);
+    struct tokenizer *t = NULL;
+    if (!d) return -1;
+    const struct dataset_info *i = dataset_info(d);
+    printf("tokens      %lld (%lld trained)\ndocuments   %lld\nvocabulary  %lld, bos %lld, eos "
+           "%lld\ntokenizer   %s\ncontent     %s\nsources     %s\n",
+           (long long)i->tokens, (long long)i->trained, (long long)i->documents,
+           (long long)i->vocab_size, (long long)i->bos, (long long)i->eos, i->tokenizer_sha256,
+           i->sha256, i->sources);
+    const i64 n = i64_min(f->tokens, i->tokens);
+    u32 *ids = mem_new_array(i64_max(n, 1), sizeof *ids, e);
+    u8 *trained = ids ? mem_new_array(i64_max(n, 1), 1, e) : NULL;
+    int rc = !trained || (f->tokenizer && !(t = tokenizer_open(f->tokenizer, e))) ||
+             (n && dataset_read(d, 0, n, ids, e));
+    if (!rc && n) dataset_trained(d, 0, n, trained);
+    for (i64 k = 0; !rc && k < n; k++) {
+        struct text text = {0};
+        rc = t ? tokenizer_decode(t, &ids[k], 1, false, &text, e)
+               : text_printf(&text, e, "%u ", ids[k]);
+        if (!rc)
+            printf("\033[%sm%s\033[0m%s", trained[k] ? "32" : "90", text.data,
+                   t ? "\033[90m|\033[0m" : "");
+        text_free(&text);
+    }
+    if (n) puts("");
+    mem_free(ids), mem_free(trained), tokenizer_free(t), dataset_close(d);
+    return rc ? -1 : 0;
+}
+
+static int inspect_tokenizer(const char *path, struct err *e) {
+    struct tokenizer *t = tokenizer_open(path, e);
+    if (!t) return -1;
+    printf("entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
+           (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
+           tokenizer_sha256(t));
+    tokenizer_free(t);
+    return 0;
+}
+
+static int inspect_run(const char *path, struct err *e) {
+    struct checkpoint_list list = {0};
+    if (checkpoint_list(path, &list, e)) return -1;
+    printf("%-10s %-18s %-18s %s\n", "step", "manifest", "state", "parent");
+    int rc = 0;
+    for (i64 i = 0; !rc && i < list.count; i++) {
+        struct manifest m;
+        char sha[65], *folder = checkpoint_path(path, list.step[i], e);
+        rc = !folder || manifest_read(folder, &m, e) || manifest_sha256(folder, sha, e);
+        if (!rc)
+            printf("%-10lld %.16s   %.16s   %.16s\n", (long long)list.step[i], sha, m.state_sha256,
+                   *m.parent ? m.parent : "-");
+        mem_free(folder);
+    }
+    mem_free(list.step);
+    return rc ? -1 : 0;
+}
+
+static int inspect_recipe(const char *path, struct err *e) {
+    struct recipe r = {0};
+    if (recipe_load(&r, path, NULL, 0, e)) return -1;
+    json_t *j = recipe_json(&r, e);
+    char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    if (text) puts(text);
+    if (r.notes.size) fprintf(stderr, "%s", r.notes.data);
+    free(text), json_decref(j), recipe_free(&r);
+    return text ? 0 : -1;
+}
+
+static bool inside(const char *folder, const char *name, char path[4096]) {
+    snprintf(path, 4096, "%s/%s", folder, name);
+    return path_exists(path);
+}
+
+static int inspect_folder(const char *path, const struct inspect_flags *f, struct err *e) {
+    char file[4096];
+    if (inside(path, "checkpoints", file)) return inspect_run(path, e);
+    if (inside(path, "adapter_config.json", file)) {
+        struct lora_config c = {0};
+        struct safetensors s = {0};
+        const int rc = adapter_open(path, &c, &s, e);
+        if (!rc)
+            printf("LoRA adapter       rank %lld, alpha %g, scale %g\nbase model         "
+                   "%s\ntensors            %lld\n",
+                   (long long)c.r, c.lora_alpha, lora_scale(&c),
+                   c.base_model_name_or_path ? c.base_model_name_or_path : "not stated",
+                   (long long)s.count);
+        if (!rc && f->tensors) tensors_print(&s);
+        safetensors_close(&s), lora_config_free(&c);
+        return rc;
+    }
+    if (!inside(path, "config.json", file)) {
+        err_input(e, "%s is no model, adapter or run folder", path);
+        return err_detail(e, "expected config.json, adapter_config.json or checkpoints/ in it");
+    }
+    json_t *j = json_open(file, e);
+    int rc = !j || config_print(j, file, e);
+    json_decref(j);
+    struct model_folder m = {0};
+    if (!rc && f->tensors && !(rc = folder_open(&m, path, e))) tensors_print(&m.weights);
+    folder_close(&m);
+    return rc ? -1 : 0;
+}
+
+static bool ends(const char *text, const char *end) {
+    const size_t n = strlen(text), k = strlen(end);
+    return n >= k && !strcmp(text + n - k, end);
+}
+
+static int inspect(const char *what, const struct inspect_flags *f, struct err *e) {
+    if (!strcmp(what, "ops")) return inspect_ops();
+    if (!strcmp(what, "families")) return inspect_families();
+    if (!path_exists(what)) return err_input(e, "%s does not exist", what);
+    if (path_is_dir(what)) return inspect_folder(what, f, e);
+    if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
+        return inspect_weights(what, e);
+    if (ends(what, ".h5")) return inspect_dataset(what, f, e);
+    if (ends(what, "tokenizer.json")) return inspect_tokenizer(what, e);
+    if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
+    if (ends(what, ".json")) {
+        json_t *j = json_open(what, e);
+        const int rc = j ? config_print(j, what, e) : -1;
+        json_decref(j);
+        return rc;
+    }
+    err_input(e, "%s: unknown kind of file", what);
+    return err_detail(e, "known: folders, .safetensors, .h5, tokenizer.json, config.json, .yaml, "
+                         "and the words ops, families");
+}
+
+int cmd_inspect(int argc, char **argv, struct err *e) {
+    struct inspect_flags f = {0};
+    struct args a;
+    const int rc = args_parse(&a, argc, argv, inspect_options, &f, e) ||
+                   args_need(&a, 1, 1, "inspect THING", e) || inspect(a.rest[0], &f, e);
+    args_free(&a);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,123 @@
+/* cmd_tokenize.c: `hone tokenize` and `hone tokenizer train`. */
+#include "train/train.h"
+
+#include <string.h>
+
+struct tokenize_flags {
+    const char *tokenizer, *output, *validation_output, *type, *document_separator;
+    double validation;
+    bool completion_only_loss, add_bos, add_eos;
+    i64 seed;
+};
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(struct tokenize_flags, key), otherwise, low, high, NULL, help }
+const struct option tokenize_options[] = {
+    ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer.json or its folder"),
+    ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
+    ROW(validation, OPT_FLOAT, "0", 0, 0.9, "fraction held out of --output"),
+    ROW(validation_output, OPT_TEXT, NULL, 0, 0, "dataset for the held-out part"),
+    ROW(type, OPT_TEXT, NULL, 0, 0, "text or jsonl; default: by the file's name"),
+    ROW(document_separator, OPT_TEXT, "", 0, 0,
+        "text: what ends a document; default: one document a file"),
+    ROW(completion_only_loss, OPT_BOOL, "false", 0, 0, "do not train on prompts"),
+    ROW(add_bos, OPT_BOOL, "false", 0, 0, "begin each document with the tokenizer's bos"),
+    ROW(add_eos, OPT_BOOL, "true", 0, 0, "end each document with the tokenizer's eos"),
+    ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
+    {0},
+};
+#undef ROW
+
+static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
+                        enum split split, const char *path, struct err *e) {
+    const struct dataset_job job = {.sources = (const char *const *)a->rest,
+                                    .sources_count = a->count,
+                                    .encoder = encoder_of(t),
+                                    .add_bos = f->add_bos,
+                                    .add_eos = f->add_eos,
+                                    .path = path,
+                                    .options = {.type = f->type,
+                                                .document_separator = f->document_separator,
+                                                .completion_only_loss = f->completion_only_loss,
+                                                .split = split,
+                                                .validation_fraction = f->validation,
+                                                .seed = (u64)f->seed}};
+    if (dataset_build(&job, e)) return -1;
+    struct dataset *d = dataset_open(path, e);
+    if (!d) return -1;
+    const struct dataset_info *i = dataset_info(d);
+    if (globals.json)
+        printf("{\"path\": \"%s\", \"tokens\": %lld, \"documents\": %lld, \"sha256\": \"%s\"}\n",
+               path, (long long)i->tokens, (long long)i->documents, i->sha256);
+    else if (!quiet)
+        printf("%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path, (long long)i->tokens,
+               (long long)i->documents, i->documents == 1 ? "" : "s",
+               (double)path_size(path) / 1e6);
+    dataset_close(d);
+    return 0;
+}
+
+int cmd_tokenize(int argc, char **argv, struct err *e) {
+    static const char usage[] = "tokenize SOURCE ... --tokenizer T --output FILE.h5";
+    struct tokenize_flags f = {0};
+    struct args a;
+    struct tokenizer *t = NULL;
+    int rc =
+        args_parse(&a, argc, argv, tokenize_options, &f, e) || args_need(&a, 1, 1 << 20, usage, e);
+    if (!rc && (!f.tokenizer || !f.output))
+        rc = err_input(e, "tokenize needs --tokenizer and --output"),
+        err_hint(e, "usage: hone %s", usage);
+    if (!rc && (f.validation > 0) != (f.validation_output != NULL))
+        rc = err_input(
+            e,
+            "--validation and --validation-output go together: what is held out must go somewhere");
+    if (!rc)
+        rc =
+            !(t = tokenizer_open(f.tokenizer, e)) ||
+            dataset_make(&f, &a, t, f.validation > 0 ? SPLIT_TRAIN : SPLIT_ALL, f.output, e) ||
+            (f.validation > 0 && dataset_make(&f, &a, t, SPLIT_VALIDATION, f.validation_output, e));
+    tokenizer_free(t), args_free(&a);
+    return rc ? -1 : 0;
+}
+
+struct tokenizer_flags {
+    const char *output, *pattern;
+    i64 vocab_size;
+    struct text_list special_tokens;
+};
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(struct tokenizer_flags, key), otherwise, low, high, NULL, help }
+const struct option tokenizer_options[] = {
+    ROW(output, OPT_TEXT, NULL, 0, 0, "the tokenizer.json to write"),
+    ROW(vocab_size, OPT_INT, "4096", 257, 1 << 24,
+        "entries, the 256 bytes and special tokens included"),
+    ROW(pattern, OPT_TEXT, "olmo2", 0, 0, "how text is cut into words: gpt2, llama3 or olmo2"),
+    ROW(special_tokens, OPT_TEXT_LIST, "<|endoftext|>", 0, 0,
+        "comma separated; they take the first ids"),
+    {0},
+};
+#undef ROW
+
+int cmd_tokenizer(int argc, char **argv, struct err *e) {
+    static const char usage[] = "tokenizer train SOURCE ... --output tokenizer.json";
+    struct tokenizer_flags f = {0};
+    struct args a;
+    int rc =
+        args_parse(&a, argc, argv, tokenizer_options, &f, e) || args_need(&a, 2, 1 << 20, usage, e);
+    if (!rc && strcmp(a.rest[0], "train"))
+        rc = err_input(e, "unknown action '%s'", a.rest[0]), err_hint(e, "usage: hone %s", usage);
+    if (!rc && !f.output)
+        rc = err_input(e, "tokenizer train needs --output"), err_hint(e, "usage: hone %s", usage);
+    const struct bpe_training job = {.pattern = f.pattern,
+                                     .vocab_size = f.vocab_size,
+                                     .special_tokens = (const char *const *)f.special_tokens.item,
+                                     .special_tokens_count = f.special_tokens.count,
+                                     .files = (const char *const *)a.rest + 1,
+                                     .files_count = a.count - 1};
+    const double start = clock_seconds();
+    if (!rc) rc = bpe_train(&job, f.output, e);
+    if (!rc && !quiet)
+        printf("%s: %lld entries, %.1f s\n", f.output, (long long)f.vocab_size,
+               clock_seconds() - start);
+    args_free(&a);
+    return rc ? -1 : 0;
+}

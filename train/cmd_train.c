@@ -1,0 +1,291 @@
+/* cmd_train.c: `hone train`: the run around the steps: folder, lock, log, evaluation, samples,
+ * checkpoints, signals.
+ *
+ * What the log says of a step is on the disk before the checkpoint of that step appears, so a run
+ * killed at any moment goes on from its newest checkpoint with a log that continues the same hash
+ * chain. */
+#include "train/train.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+static volatile sig_atomic_t stop_asked;
+static void on_signal(int signal) {
+    (void)signal;
+    stop_asked = 1;
+}
+
+struct session {
+    struct trainer t;
+    const struct recipe *r;
+    const char *run_dir;
+    struct log *log;
+    struct ngram ngram;
+    double start, seconds_before;
+    i64 planned, resumed; /* bytes; step that the run goes on from, -1: new */
+    double peak_gflops;
+};
+
+static bool wanted(const struct recipe *r, const char *what) {
+    for (i64 i = 0; i < r->report_to.count; i++)
+        if (!strcmp(r->report_to.item[i], what)) return true;
+    return false;
+}
+
+static bool save_now(const struct session *s, i64 step) {
+    for (i64 i = 0; i < s->r->save_at.count; i++)
+        if (s->r->save_at.item[i] == step) return true;
+    return step == s->t.total_steps ||
+           (s->r->save_steps > 0 && step > 0 && step % s->r->save_steps == 0);
+}
+static bool eval_now(const struct session *s, i64 step) {
+    return s->t.eval_loader && (step == 0 || step == s->t.total_steps ||
+                                (s->r->eval_steps > 0 && step % s->r->eval_steps == 0));
+}
+
+/* ---- opening */
+
+/* The checkpoint to go on from, or NULL for a new run. */
+static int resume_from(struct session *s, char **path, i64 *step, struct err *e) {
+    const char *from = s->r->resume_from_checkpoint;
+    struct text notes = {0};
+    *path = NULL, *step = -1;
+    if (!from) {
+        struct checkpoint_list list = {0};
+        char file[4096];
+        snprintf(file, sizeof file, "%s/log.jsonl", s->run_dir);
+        int rc = path_is_dir(s->run_dir) ? checkpoint_list(s->run_dir, &list, e) : 0;
+        if (!rc && (list.count || path_exists(file))) {
+            rc = err_input(e, "%s already holds a run", s->run_dir);
+            err_hint(
+                e,
+                "resume_from_checkpoint=auto goes on with it; another output_dir starts a new one");
+        }
+        return mem_free(list.step), rc;
+    }
+    int rc = 0;
+    if (!strcmp(from, "auto"))
+        rc = checkpoint_latest(s->run_dir, path, step, &notes, e);
+    else {
+        struct manifest m;
+        rc = manifest_read(from, &m, e);
+        if (!rc) *step = m.step, rc = (*path = mem_text(from, e)) ? 1 : -1;
+    }
+    if (notes.size && !quiet) fprintf(stderr, "%s", notes.data);
+    text_free(&notes);
+    return rc < 0 ? -1 : 0;
+}
+
+static int facts_write(struct session *s, struct err *e) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/run.json", s->run_dir);
+    const struct model *m = &s->t.model;
+    json_t *j = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:f}", "model_type", m->config.family->model_type, "parameters",
+        (json_int_t)model_count(m, false), "trainable_parameters", (json_int_t)model_count(m, true),
+        "planned_peak_bytes", (json_int_t)s->planned, "total_steps", (json_int_t)s->t.total_steps,
+        "flops_per_token", model_flops(m, 1, s->r->max_seq_length));
+    if (s->ngram.targets) {
+        json_object_set_new(j, "unigram_nats", json_real(s->ngram.unigram));
+        json_object_set_new(j, "bigram_nats", json_real(s->ngram.bigram));
+    }
+    if (s->peak_gflops > 0) json_object_set_new(j, "peak_gflops", json_real(s->peak_gflops));
+    const int rc = json_save(j, path, 2, e);
+    json_decref(j);
+    return rc;
+}
+
+static int lock_open(struct session *s, char sha256[65], struct err *e) {
+    struct lock_files files = {0};
+    struct text notes = {0};
+    int rc = lock_files_of(&s->t, &files, e);
+    if (!rc && s->resumed >= 0) {
+        rc = lock_compare(s->run_dir, s->r, &files, &notes, e);
+        if (notes.size && !quiet) fprintf(stderr, "%s", notes.data);
+    }
+    if (!rc) rc = lock_write(s->run_dir, s->r, &files, sha256, e);
+    lock_files_free(&files), text_free(&notes);
+    return rc;
+}
+
+static int session_open(struct session *s, struct err *e) {
+    char *checkpoint = NULL, lock[65], *id = NULL;
+    i64 step = -1;
+    int rc = resume_from(s, &checkpoint, &step, e) || dir_make(s->run_dir, e) ||
+             checkpoint_clean(s->run_dir, e) || trainer_open(&s->t, s->r, s->run_dir, e);
+    s->resumed = checkpoint ? step : -1;
+    if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
+    if (!rc) rc = (s->planned = trainer_plan_bytes(&s->t, e)) < 0;
+    if (!rc && s->planned > mem_available() + mem_peak_rss()) {
+        rc = err_failed(e, "this run needs %.1f GiB of memory; the machine has %.1f GiB left",
+                        (double)s->planned / (1 << 30), (double)mem_available() / (1 << 30));
+        err_hint(e, "a smaller micro_batch_size or gradient_checkpointing=true needs less");
+    }
+    if (!rc) rc = lock_open(s, lock, e);
+    if (!rc && s->t.eval_loader && s->r->dataset.count == 1 && s->r->eval_dataset.count == 1)
+        rc = dataset_ngram(s->t.dataset[0], s->t.eval_dataset[0], &s->ngram, e);
+    if (!rc) rc = facts_write(s, e) || !(id = mem_printf(e, "%s-%.12s", s->r->task, lock));
+    const struct log_start start = {.run_dir = s->run_dir,
+                                    .run_id = id,
+                                    .lock_sha256 = lock,
+                                    .resume_step = s->resumed,
+                                    .csv = wanted(s->r, "csv"),
+                                    .tensorboard = wanted(s->r, "tensorboard"),
+                                    .time = (double)time(NULL)};
+    if (!rc && !(s->log = log_open(&start, e))) rc = -1;
+    mem_free(checkpoint), mem_free(id);
+    return rc ? -1 : 0;
+}
+
+static void session_print(const struct session *s) {
+    if (quiet) return;
+    const struct model *m = &s->t.model;
+    printf("%s, %.2f M parameters (%.2f M trained), %s, %s, %d thread%s\n",
+           m->config.family->model_type, (double)model_count(m, false) / 1e6,
+           (double)model_count(m, true) / 1e6, s->r->precision, isa_name[isa_now()], pool_threads(),
+           pool_threads() == 1 ? "" : "s");
+    printf("%lld samples of %lld tokens an epoch, %lld a step, %lld steps; planned peak %.0f MiB\n",
+           (long long)loader_samples(s->t.loader), (long long)s->r->max_seq_length,
+           (long long)s->r->global_batch_size, (long long)s->t.total_steps,
+           (double)s->planned / (1 << 20));
+    if (s->ngram.targets)
+        printf("validation data: a unigram model scores %.3f nats/token, a bigram model %.3f\n",
+               s->ngram.unigram, s->ngram.bigram);
+    if (s->resumed >= 0) printf("resuming after step %lld\n", (long long)s->resumed);
+    fflush(stdout);
+}
+
+/* ---- while it runs */
+
+static int samples_write(struct session *s, i64 step, struct err *e) {
+    if (!s->r->sample_prompts.count || !s->t.tokenizer) return 0;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/samples.jsonl", s->run_dir);
+    FILE *f = fopen(path, "a");
+    if (!f) return err_system(e, "open", path);
+    const struct sampling how = {.temperature = 0.8,
+                                 .top_p = 0.95,
+                                 .seed = s->r->seed,
+                                 .max_new_tokens = s->r->sample_tokens};
+    int rc = 0;
+    for (i64 i = 0; !rc && i < s->r->sample_prompts.count; i++) {
+        struct text text = {0}, line = {0};
+        const char *prompt = s->r->sample_prompts.item[i];
+        rc = generate_text(&s->t.model, s->t.tokenizer, prompt, &how, &text, e) ||
+             text_printf(&line, e, "{\"step\": %lld, \"prompt\": ", (long long)step) ||
+             json_text_add(&line, prompt, (i64)strlen(prompt), e) ||
+             text_printf(&line, e, ", \"text\": ") ||
+             json_text_add(&line, text.data ? text.data : "", text.size, e) ||
+             text_printf(&line, e, "}\n");
+        if (!rc && fwrite(line.data, 1, (size_t)line.size, f) != (size_t)line.size)
+            rc = err_system(e, "write", path);
+        text_free(&text), text_free(&line);
+    }
+    if (fclose(f) && !rc) rc = err_system(e, "write", path);
+    return rc ? -1 : 0;
+}
+
+static void step_print(const struct session *s, const struct log_row *row) {
+    const i64 step = row->step;
+    const double left = row->tokens_per_second > 0 && step > 0
+                            ? row->seconds / (double)step * (double)(s->t.total_steps - step)
+                            : 0;
+    if (row->evaluated && !quiet) {
+        progress_end();
+        printf("step %lld/%lld  validation loss %.4f", (long long)step, (long long)s->t.total_steps,
+               row->eval_loss);
+        if (row->trained)
+            printf("  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", row->loss, row->lr,
+                   row->grad_norm, row->tokens_per_second);
+        printf("\n"), fflush(stdout);
+    } else if (row->trained && !quiet && s->r->logging_steps > 0 &&
+               step % s->r->logging_steps == 0) {
+        progress_end();
+        printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s\n",
+               (long long)step, (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
+               row->tokens_per_second);
+        fflush(stdout);
+    }
+    progress_line("step %lld/%lld  loss %.4f  %.0f tokens/s  %.0f MiB  %d:%02d left",
+                  (long long)step, (long long)s->t.total_steps, row->loss, row->tokens_per_second,
+                  (double)mem_peak_rss() / (1 << 20), (int)(left / 60), (int)left % 60);
+}
+
+/* What belongs to a step once its update is done (or, for step 0, before the first): evaluation,
+ * log, checkpoint. */
+static int step_done(struct session *s, struct log_row *row, bool save, struct err *e) {
+    char digest[65];
+    i64 tokens;
+    row->step = s->t.optimizer.step, row->tokens = s->t.tokens_seen;
+    if (eval_now(s, row->step)) {
+        if (trainer_eval(&s->t, &row->eval_loss, &tokens, e) || samples_write(s, row->step, e))
+            return -1;
+        row->evaluated = true;
+    }
+    if (save) {
+        if (optimizer_digest(&s->t.optimizer, digest, e)) return -1;
+        row->state = digest;
+    }
+    row->seconds = s->seconds_before + clock_seconds() - s->start, row->peak_bytes = mem_peak_rss();
+    step_print(s, row);
+    if ((row->trained || row->evaluated || row->state) && log_step(s->log, row, e)) return -1;
+    if (!save) return 0;
+    if (log_sync(s->log, e) || (row->step != s->resumed && trainer_save(&s->t, digest, e)))
+        return -1;
+    return s->r->save_total_limit > 0 ? checkpoint_prune(s->run_dir, s->r->save_total_limit, e) : 0;
+}
+
+static int session_run(struct session *s, struct err *e) {
+    s->start = clock_seconds();
+    struct log_row first = {0};
+    if (s->resumed <= 0 && step_done(s, &first, save_now(s, 0), e)) return -1;
+    while (s->t.optimizer.step < s->t.total_steps) {
+        struct step_result result;
+        const double begin = clock_seconds();
+        if (trainer_step(&s->t, &result, e)) return -1;
+        struct log_row row = {.trained = true,
+                              .loss = result.loss,
+                              .lr = result.lr,
+                              .grad_norm = result.grad_norm,
+                              .batch = result.batch,
+                              .tokens_per_second =
+                                  (double)result.tokens / (clock_seconds() - begin)};
+        const bool stop = stop_asked, save = save_now(s, s->t.optimizer.step);
+        if (step_done(s, &row, save || stop, e)) return -1;
+        if (!stop) continue;
+        progress_end();
+        fprintf(stderr, "stopped after step %lld; resume_from_checkpoint=auto goes on from there\n",
+                (long long)s->t.optimizer.step);
+        break;
+    }
+    progress_end();
+    if (!quiet)
+        printf("done: step %lld; peak memory %.0f MiB (planned %.0f MiB besides the program "
+               "itself); %s\n",
+               (long long)s->t.optimizer.step, (double)mem_peak_rss() / (1 << 20),
+               (double)s->planned / (1 << 20), s->run_dir);
+    return 0;
+}
+
+int cmd_train(int argc, char **argv, struct err *e) {
+    struct recipe r = {0};
+    if (argc < 1) {
+        err_input(e, "which recipe?");
+        return err_hint(
+            e, "usage: hone train RECIPE.yaml [key=value ...]; `hone help train` lists the keys");
+    }
+    if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
+    if (r.notes.size && !quiet) fprintf(stderr, "%s", r.notes.data);
+    struct session s = {.r = &r, .run_dir = r.output_dir};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL), sigaction(SIGTERM, &action, NULL);
+    int rc = session_open(&s, e);
+    if (!rc) session_print(&s);
+    if (!rc) rc = session_run(&s, e);
+    if (s.log && log_close(s.log, e)) rc = -1;
+    trainer_close(&s.t);
+    recipe_free(&r);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,118 @@
+/* evaluate.c: losses of a model that is not being trained, and `hone eval`. */
+#include "train/train.h"
+
+#include <string.h>
+
+static int plan_eval(struct planned *p, struct model *m, i64 tokens, struct err *e) {
+    if (p->graph && p->tokens == tokens) return 0;
+    graph_free(p->graph);
+    *p = (struct planned){.tokens = tokens, .graph = graph_new(e)};
+    if (!p->graph) return -1;
+    p->build = (struct build){.g = p->graph, .m = m};
+    struct tensor *hidden = model_hidden(&p->build, tokens);
+    p->targets = graph_input(p->graph, "labels", I32, DIMS(tokens));
+    p->scale = graph_input(p->graph, "scale", F32, DIMS(1));
+    p->loss = model_loss(&p->build, hidden, p->targets, p->scale);
+    graph_keep(p->loss);
+    return graph_plan(p->graph, globals.eager, e);
+}
+
+int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
+                  struct err *e) {
+    struct planned p = {0};
+    float one = 1;
+    int rc = 0;
+    *sum = 0, *tokens = 0;
+    const i64 steps = max_steps ? i64_min(max_steps, loader_steps(l)) : loader_steps(l);
+    for (i64 i = 0; !rc && i < steps; i++) {
+        const struct step_batches *s;
+        rc = loader_step(l, i, &s, e);
+        for (i64 k = 0; !rc && k < s->count; k++) {
+            const struct batch *b = &s->batch[k];
+            if ((rc = plan_eval(&p, m, b->tokens, e))) break;
+            p.build.ids->view.data = (void *)b->ids,
+            p.build.position->view.data = (void *)b->position;
+            p.build.begin->view.data = (void *)b->begin, p.build.last->view.data = (void *)b->last;
+            p.targets->view.data = (void *)b->targets, p.scale->view.data = &one;
+            if ((rc = graph_run(p.graph, e))) break;
+            const float *loss = (float *)(p.graph->memory + p.loss->offset);
+            for (i64 n = 0; n < b->tokens; n++)
+                if (b->targets[n] >= 0) *sum += (double)loss[n];
+            *tokens += b->trained;
+        }
+        progress_line("evaluated %lld of %lld", (long long)i + 1, (long long)steps);
+    }
+    progress_end();
+    graph_free(p.graph);
+    if (!rc && !*tokens) rc = err_input(e, "the data holds no token to evaluate");
+    return rc ? -1 : 0;
+}
+
+struct eval_flags {
+    const char *data, *adapter, *precision, *tokenizer;
+    i64 max_seq_length, batch;
+    bool packing;
+};
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(struct eval_flags, key), otherwise, low, high, NULL, help }
+const struct option eval_options[] = {
+    ROW(data, OPT_TEXT, NULL, 0, 0, "the tokenised dataset"),
+    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder"),
+    ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),
+    ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
+    ROW(max_seq_length, OPT_INT, "0", 0, 1 << 24,
+        "tokens per row; 0: what the model allows, at most 512"),
+    ROW(batch, OPT_INT, "4", 1, 4096, "rows at once"),
+    ROW(packing, OPT_BOOL, "true", 0, 0, "false: one document a row"),
+    {0},
+};
+
+static int eval_run(const struct loaded *l, const struct eval_flags *f, struct dataset *d,
+                    double *sum, i64 *tokens, struct err *e) {
+    const i64 length = f->max_seq_length ? f->max_seq_length
+                                         : i64_min(512, l->model.config.max_position_embeddings);
+    const struct loader_config c = {.datasets = &d,
+                                    .datasets_count = 1,
+                                    .packing = f->packing,
+                                    .one_pass = true,
+                                    .max_seq_length = length,
+                                    .global_batch_size = f->batch,
+                                    .micro_batch_size = f->batch};
+    if (l->tokenizer &&
+        dataset_check_tokenizer(d, tokenizer_sha256(l->tokenizer), tokenizer_size(l->tokenizer), e))
+        return -1;
+    if (dataset_info(d)->vocab_size > l->model.config.vocab_size)
+        return err_input(e, "%s was made with a vocabulary of %lld, but the model's is %lld",
+                         f->data, (long long)dataset_info(d)->vocab_size,
+                         (long long)l->model.config.vocab_size);
+    struct loader *loader = loader_open(&c, e);
+    const int rc = !loader || model_rope((struct model *)&l->model, length, e) ||
+                   evaluate_loss((struct model *)&l->model, loader, 0, sum, tokens, e);
+    loader_close(loader);
+    return rc ? -1 : 0;
+}
+
+int cmd_eval(int argc, char **argv, struct err *e) {
+    struct eval_flags f = {0};
+    struct args a;
+    struct loaded l = {0};
+    struct dataset *d = NULL;
+    enum dtype dtype;
+    double sum = 0;
+    i64 tokens = 0;
+    int rc = args_parse(&a, argc, argv, eval_options, &f, e) ||
+             args_need(&a, 1, 1, "eval MODEL --data FILE.h5", e);
+    if (!rc && !f.data) rc = err_input(e, "eval needs --data FILE.h5");
+    if (!rc)
+        rc = precision_parse(f.precision, &dtype, e) ||
+             loaded_open(&l, a.rest[0], f.adapter, f.tokenizer, dtype, false, e) ||
+             !(d = dataset_open(f.data, e)) || eval_run(&l, &f, d, &sum, &tokens, e);
+    if (!rc && globals.json)
+        printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld}\n", sum / (double)tokens,
+               m_exp(sum / (double)tokens), (long long)tokens);
+    else if (!rc)
+        printf("loss %.4f nats/token, perplexity %.3f, over %lld tokens\n", sum / (double)tokens,
+               m_exp(sum / (double)tokens), (long long)tokens);
+    dataset_close(d), loaded_close(&l), args_free(&a);
+    return rc ? -1 : 0;
+}

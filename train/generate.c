@@ -1,0 +1,90 @@
+/* generate.c: continuing a text. The prompt runs as one forward pass that fills the key-value
+ * cache; then one pass a token. By the definition of attention (ops/attention.c) both give the bits
+ * of an uncached forward pass. */
+#include "train/train.h"
+
+/* A graph for `tokens` new positions whose result is the id that follows the last of them. */
+struct decoder {
+    struct graph *graph;
+    struct build build;
+    struct tensor *row, *step, *id;
+    i32 *inputs; /* ids, position, begin, last: [4][tokens] */
+    i64 tokens;
+    i32 row_value, step_value;
+};
+
+static int decoder_new(struct decoder *d, struct model *m, struct cache *cache, i64 tokens,
+                       const struct sampling *s, struct err *e) {
+    *d = (struct decoder){.graph = graph_new(e), .tokens = tokens, .row_value = (i32)tokens - 1};
+    if (!d->graph || !(d->inputs = mem_new_array(tokens, 4 * (i64)sizeof *d->inputs, e))) return -1;
+    struct graph *g = d->graph;
+    d->build = (struct build){.g = g, .m = m, .cache = cache};
+    struct tensor *hidden = model_hidden(&d->build, tokens);
+    d->row = graph_input(g, "row", I32, DIMS(1)), d->step = graph_input(g, "step", I32, DIMS(1));
+    struct tensor *last = graph_op(g, &op_embedding, NULL, d->row, hidden, NULL, NULL);
+    const struct sample_attr attr = {s->temperature, s->top_k, s->top_p, s->min_p, (u64)s->seed};
+    d->id = graph_op(g, &op_sample, &attr, model_logits(&d->build, last), d->step, NULL, NULL);
+    graph_keep(d->id);
+    if (graph_plan(g, globals.eager, e)) return -1;
+    d->row->view.data = &d->row_value, d->step->view.data = &d->step_value;
+    d->build.ids->view.data = d->inputs, d->build.position->view.data = d->inputs + tokens;
+    d->build.begin->view.data = d->inputs + 2 * tokens,
+    d->build.last->view.data = d->inputs + 3 * tokens;
+    return 0;
+}
+
+static void decoder_free(struct decoder *d) {
+    graph_free(d->graph), mem_free(d->inputs);
+    *d = (struct decoder){0};
+}
+
+/* Runs positions at..at+tokens of the sequence; *id is what follows. */
+static int decoder_run(struct decoder *d, const u32 *ids, i64 at, u32 *id, struct err *e) {
+    for (i64 i = 0; i < d->tokens; i++) {
+        d->inputs[i] = (i32)ids[i];
+        d->inputs[d->tokens + i] = d->inputs[3 * d->tokens + i] = (i32)(at + i);
+        d->inputs[2 * d->tokens + i] = 0;
+    }
+    d->step_value = (i32)(at + d->tokens);
+    if (graph_run(d->graph, e)) return -1;
+    *id = (u32) * (i32 *)(d->graph->memory + d->id->offset);
+    return 0;
+}
+
+int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sampling *s,
+                 struct ids *out, token_fn *each, void *arg, struct err *e) {
+    struct cache cache = {0};
+    struct decoder first = {0}, next = {0};
+    if (count < 1) {
+        err_input(e, "the prompt is empty");
+        return err_hint(e, "give at least one token to go on from");
+    }
+    const i64 room = count + s->max_new_tokens;
+    u32 id = 0;
+    int rc = model_rope(m, room, e) || cache_new(&cache, m, room, e) ||
+             decoder_new(&first, m, &cache, count, s, e) || decoder_run(&first, prompt, 0, &id, e);
+    decoder_free(&first);
+    if (!rc) rc = decoder_new(&next, m, &cache, 1, s, e);
+    for (i64 at = count; !rc && at < room; at++) {
+        if (!s->ignore_eos && is_eos(&m->config, id)) break;
+        if ((rc = ids_add(out, id, e)) || (each && each(arg, id))) break;
+        if (at + 1 < room) rc = decoder_run(&next, &id, at, &id, e);
+    }
+    decoder_free(&next), cache_free(&cache, m);
+    return rc ? err_frame(e, "while generating") : 0;
+}
+
+int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
+                  const struct sampling *s, struct text *out, struct err *e) {
+    struct ids ids = {0}, more = {0};
+    i64 size = 0;
+    while (prompt[size]) size++;
+    int rc = tokenizer_encode(t, prompt, size, true, &ids, e);
+    if (!rc && !ids.count && tokenizer_bos(t) >= 0) rc = ids_add(&ids, (u32)tokenizer_bos(t), e);
+    if (!rc && !ids.count && tokenizer_eos(t) >= 0) rc = ids_add(&ids, (u32)tokenizer_eos(t), e);
+    if (!rc)
+        rc = generate_ids(m, ids.item, ids.count, s, &more, NULL, NULL, e) ||
+             tokenizer_decode(t, more.item, more.count, true, out, e);
+    ids_free(&ids), ids_free(&more);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,75 @@
+/* loaded.c: a model for use, however it is given: a Hugging Face folder, a checkpoint of a full
+ * run, a checkpoint of a LoRA run (whose adapter_config.json names its base), or a base and an
+ * adapter. */
+#include "train/train.h"
+
+#include <string.h>
+
+int precision_parse(const char *text, enum dtype *d, struct err *e) {
+    if (!strcmp(text, "fp32") || !strcmp(text, "f32")) return *d = F32, 0;
+    if (!strcmp(text, "bf16")) return *d = BF16, 0;
+    err_input(e, "precision is '%s'", text);
+    return err_detail(e, "expected fp32 or bf16");
+}
+
+static bool has(const char *folder, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path_exists(path);
+}
+
+static int adapter_load(struct loaded *l, const char *adapter, struct err *e) {
+    struct safetensors s = {0};
+    const int rc = adapter_open(adapter, &l->lora, &s, e) || lora_add(&l->model, &l->lora, 0, e) ||
+                   lora_load(&l->model, &s, adapter, e);
+    safetensors_close(&s);
+    return rc ? -1 : 0;
+}
+
+/* An adapter folder alone: its base is what adapter_config.json says. */
+static int base_of(struct loaded *l, const char *adapter, struct err *e) {
+    char path[4096];
+    struct lora_config c = {0};
+    snprintf(path, sizeof path, "%s/adapter_config.json", adapter);
+    int rc = lora_config_read(&c, path, e);
+    if (!rc && !c.base_model_name_or_path) {
+        rc = err_input(e, "%s does not say which model it adapts", path);
+        err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
+    }
+    if (!rc && !(l->base = mem_text(c.base_model_name_or_path, e))) rc = -1;
+    if (!rc && !path_is_dir(l->base)) {
+        rc = err_input(e, "the base model '%s' that %s names is not a folder here", l->base, path);
+        err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
+    }
+    lora_config_free(&c);
+    return rc;
+}
+
+int loaded_open(struct loaded *l, const char *path, const char *adapter, const char *tokenizer,
+                enum dtype d, bool trainable, struct err *e) {
+    *l = (struct loaded){0};
+    if (!path_is_dir(path)) {
+        err_input(e, "%s is not a folder", path);
+        return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
+                           "runs/NAME/checkpoints/step-000100");
+    }
+    if (!adapter && has(path, "adapter_config.json")) {
+        adapter = path;
+        if (base_of(l, path, e)) return -1;
+    } else if (!(l->base = mem_text(path, e)))
+        return -1;
+    if (model_open(&l->model, l->base, d, trainable && !adapter, e)) return -1;
+    if (adapter && adapter_load(l, adapter, e)) return -1;
+    const char *from = tokenizer ? tokenizer : l->base;
+    if ((tokenizer || has(from, "tokenizer.json")) && !(l->tokenizer = tokenizer_open(from, e)))
+        return -1;
+    return 0;
+}
+
+void loaded_close(struct loaded *l) {
+    model_free(&l->model);
+    lora_config_free(&l->lora);
+    tokenizer_free(l->tokenizer);
+    mem_free(l->base);
+    *l = (struct loaded){0};
+}

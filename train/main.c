@@ -1,0 +1,165 @@
+/* main.c: the command line. Global flags may stand anywhere; the first other word is the command.
+ * Only this file exits. */
+#include "train/train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct globals globals;
+
+static const struct option global_options[] = {
+    {"threads", OPT_INT, offsetof(struct globals, threads), "0", 0, 4096, NULL,
+     "threads; 0: one per core"},
+    {"isa", OPT_TEXT, offsetof(struct globals, isa), NULL, 0, 0, NULL,
+     "avx512bf16, avx512, avx2 or plain; default: the best this machine has"},
+    {"device", OPT_TEXT, offsetof(struct globals, device), "cpu", 0, 0, NULL, "cpu"},
+    {"eager", OPT_BOOL, offsetof(struct globals, eager), "false", 0, 0, NULL,
+     "a buffer for every tensor: the debugging mode, same bits"},
+    {"json", OPT_BOOL, offsetof(struct globals, json), "false", 0, 0, NULL,
+     "results as JSON on standard output"},
+    {"quiet", OPT_BOOL, offsetof(struct globals, quiet), "false", 0, 0, NULL,
+     "no progress, no chatter"},
+    {"profile", OPT_BOOL, offsetof(struct globals, profile), "false", 0, 0, NULL,
+     "seconds per operation, printed at the end"},
+    {0},
+};
+
+const struct command commands[] = {
+    {"train", "train RECIPE.yaml [key=value ...]", "pretrain or fine-tune by a recipe", cmd_train,
+     NULL},
+    {"tokenize", "tokenize SOURCE ... --tokenizer T --output FILE.h5",
+     "text or JSONL to a tokenised dataset", cmd_tokenize, tokenize_options},
+    {"tokenizer", "tokenizer train SOURCE ... --output tokenizer.json", "train a byte-level BPE",
+     cmd_tokenizer, tokenizer_options},
+    {"generate", "generate MODEL --prompt TEXT [--adapter DIR]", "continue a text", cmd_generate,
+     generate_options},
+    {"eval", "eval MODEL --data FILE.h5 [--adapter DIR]", "loss and perplexity on a dataset",
+     cmd_eval, eval_options},
+    {"export", "export MODEL --output DIR [--adapter DIR]",
+     "merge an adapter; write a Hugging Face folder", cmd_export, export_options},
+    {"inspect", "inspect THING",
+     "show a model, checkpoint, dataset, tokenizer, recipe, run; `inspect ops`, `inspect families`",
+     cmd_inspect, inspect_options},
+    {"verify", "verify RUN [--replay N]",
+     "check a run's files, manifests, log and data order; recompute steps", cmd_verify,
+     verify_options},
+    {"report", "report RUN ... [--output FILE.html]",
+     "one page of a run, or of several side by side", cmd_report, report_options},
+    {"forward", "forward MODEL --ids F.safetensors --out O.safetensors",
+     "logits, loss, gradients: parity with other systems", cmd_forward, forward_options},
+    {"encode", "encode TOKENIZER < JSONL", "{\"text\": ...} to {\"ids\": [...]}", cmd_encode,
+     codec_options},
+    {"decode", "decode TOKENIZER < JSONL", "{\"ids\": [...]} to {\"text\": ...}", cmd_decode,
+     codec_options},
+    {"bench", "bench [NAME ...]", "speed against this machine's measured peak", cmd_bench,
+     bench_options},
+    {"doctor", "doctor", "what this build and this machine can do", cmd_doctor, NULL},
+    {"help", "help [COMMAND]", "this list, or a command's options", cmd_help, NULL},
+    {0},
+};
+
+static void options_print(const struct option *o) {
+    for (; o && o->key; o++) {
+        char head[64];
+        snprintf(head, sizeof head, "--%s", o->key);
+        for (char *p = head; *p; p++)
+            if (*p == '_') *p = '-';
+        printf("  %-26s %s%s%s%s\n", head, o->help, o->otherwise && *o->otherwise ? " [" : "",
+               o->otherwise ? o->otherwise : "", o->otherwise && *o->otherwise ? "]" : "");
+    }
+}
+
+int cmd_help(int argc, char **argv, struct err *e) {
+    if (argc > 0) {
+        for (const struct command *c = commands; c->name; c++) {
+            if (strcmp(c->name, argv[0])) continue;
+            printf("hone %s\n\n%s.\n\n", c->usage, c->help);
+            if (!strcmp(c->name, "train")) return recipe_help(stdout);
+            options_print(c->options);
+            return 0;
+        }
+        return err_input(e, "there is no command '%s'", argv[0]);
+    }
+    puts("hone: trains, fine-tunes and runs language models, reproducibly.\n\n  hone COMMAND "
+         "[ARGUMENTS] [key=value ...]\n");
+    for (const struct command *c = commands; c->name; c++) printf("  %-10s %s\n", c->name, c->help);
+    puts("\nGlobal flags:");
+    options_print(global_options);
+    puts("\n`hone help COMMAND` says more. Exit codes: 0 done, 1 a failed check or training error, "
+         "2 usage or bad input.");
+    return 0;
+}
+
+static const struct command *command_find(const char *name, struct err *e) {
+    const struct command *near = commands;
+    for (const struct command *c = commands; c->name; c++) {
+        if (!strcmp(c->name, name)) return c;
+        if (edit_distance(name, c->name) < edit_distance(name, near->name)) near = c;
+    }
+    err_input(e, "there is no command '%s'", name);
+    err_hint(e, "did you mean `hone %s`? `hone help` lists all", near->name);
+    return NULL;
+}
+
+/* Takes the global flags out of argv; the rest stays in order. */
+static int globals_take(int *argc, char **argv, struct arena *a, struct err *e) {
+    int kept = 0;
+    if (option_defaults(global_options, &globals, a, e)) return -1;
+    for (int i = 0; i < *argc; i++) {
+        char key[64] = "";
+        if (!strncmp(argv[i], "--", 2))
+            snprintf(key, sizeof key, "%.*s", (int)strcspn(argv[i] + 2, "="), argv[i] + 2);
+        const struct option *o = *key ? option_find(global_options, key) : NULL;
+        if (!o) {
+            argv[kept++] = argv[i];
+            continue;
+        }
+        const char *value = strchr(argv[i], '=');
+        if (value)
+            value++;
+        else if (o->type == OPT_BOOL)
+            value = "true";
+        else if (i + 1 < *argc)
+            value = argv[++i];
+        else
+            return err_input(e, "--%s needs a value", key);
+        if (option_set(global_options, &globals, key, value, "command line", a, e)) return -1;
+    }
+    *argc = kept;
+    return 0;
+}
+
+static int run(int argc, char **argv, struct arena *a, struct err *e) {
+    if (globals_take(&argc, argv, a, e)) return -1;
+    quiet = globals.quiet;
+    op_profile = globals.profile;
+    if (argc < 1 || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
+        return cmd_help(0, NULL, e);
+    const struct command *c = command_find(argv[0], e);
+    if (!c) return -1;
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return cmd_help(1, argv, e);
+    if (globals.isa && isa_force(globals.isa, e)) return -1;
+    if (strcmp(globals.device, "cpu")) {
+        err_input(e, "device '%s' is not available: this build has no GPU support", globals.device);
+        return err_hint(e, "`--device cpu` is the default");
+    }
+    if (pool_start((int)globals.threads, e)) return -1;
+    const int rc = c->run(argc - 1, argv + 1, e);
+    pool_stop();
+    if (globals.profile) op_profile_print(stderr);
+    return rc;
+}
+
+int main(int argc, char **argv) {
+    struct err e = {0};
+    struct arena a = {0};
+    isa_float_mode();
+    const int rc = run(argc - 1, argv + 1, &a, &e);
+    progress_end();
+    arena_free(&a);
+    if (!rc && !fflush(stdout)) return 0;
+    if (!e.code) err_failed(&e, "cannot write to standard output");
+    err_print(&e, stderr);
+    return e.code;
+}

@@ -1,0 +1,228 @@
+/* optimizer.c: AdamW over all trainable parameters, with accumulators as NUMERICS.md 5, 6 and 12
+ * want them.
+ *
+ * A micro-batch adds into the accumulators of the current reduction group. When a group is done, it
+ * is merged with its neighbours like a carry in binary counting, which builds the binary tree over
+ * group indices. With one group nothing is copied. */
+#include "train/train.h"
+
+#include <string.h>
+
+static float *floats(i64 count, struct err *e) { return mem_new_array(count, sizeof(float), e); }
+
+static int moments_new(struct moments *s, struct param *p, struct err *e) {
+    s->p = p, s->count = view_count(&p->view);
+    if (p->view.dtype == F32)
+        s->master = p->view.data;
+    else if (!(s->master = floats(s->count, e)))
+        return -1;
+    if (!(s->m = floats(s->count, e)) || !(s->v = floats(s->count, e)))
+        return err_detail(e, "for the optimizer state of %s", p->name);
+    for (i64 i = 0; p->view.dtype != F32 && i < s->count; i++)
+        s->master[i] = bf16_to_f32(((u16 *)p->view.data)[i]);
+    return 0;
+}
+
+int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e) {
+    *o = (struct optimizer){.beta1 = r->adam_beta1,
+                            .beta2 = r->adam_beta2,
+                            .eps = r->adam_epsilon,
+                            .weight_decay = r->weight_decay,
+                            .max_grad_norm = r->max_grad_norm};
+    if (!(o->of = mem_new_array(m->params, sizeof *o->of, e))) return -1;
+    for (i64 i = 0; i < m->params; i++)
+        if (m->param[i]->trainable && moments_new(&o->of[o->count++], m->param[i], e)) return -1;
+    return 0;
+}
+
+void optimizer_free(struct optimizer *o) {
+    for (i64 i = 0; i < o->count; i++) {
+        struct moments *s = &o->of[i];
+        if (s->p->view.dtype != F32) mem_free(s->master);
+        mem_free(s->m), mem_free(s->v);
+        for (int u = 0; u < SLOT_USES; u++) {
+            mem_free(s->grad[u]);
+            for (int l = 0; l < GROUP_LEVELS; l++) mem_free(s->sum[u][l]);
+        }
+    }
+    mem_free(o->of), mem_free(o->scratch);
+    *o = (struct optimizer){0};
+}
+
+int optimizer_bind(struct optimizer *o, struct graph *g, struct err *e) {
+    for (int i = 0; i < g->tensors; i++) {
+        struct tensor *t = g->tensor[i];
+        if (t->kind != TENSOR_SLOT) continue;
+        if (t->use >= SLOT_USES)
+            return err_failed(e, "parameter %s is used more than %d times", t->name, SLOT_USES);
+        for (i64 k = 0; k < o->count; k++) {
+            struct moments *s = &o->of[k];
+            if (s->p != t->key) continue;
+            if (!s->grad[t->use] && !(s->grad[t->use] = floats(s->count, e)))
+                return err_detail(e, "for the gradient of %s", t->name);
+            t->view.data = s->grad[t->use];
+        }
+    }
+    return 0;
+}
+
+static void zero_range(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    memset((float *)arg + begin, 0, (size_t)(end - begin) * sizeof(float));
+}
+void optimizer_zero(struct optimizer *o) {
+    for (i64 i = 0; i < o->count; i++)
+        for (int u = 0; u < SLOT_USES; u++)
+            if (o->of[i].grad[u]) pool_run(o->of[i].count, zero_range, o->of[i].grad[u]);
+}
+
+static struct view flat(void *data, i64 count, enum dtype d) {
+    return (struct view){.data = data, .dtype = d, .rank = 1, .dim = {count}};
+}
+
+static int call(struct optimizer *o, struct op_call *c, struct err *e) {
+    if (op_shape(c, e)) return -1;
+    const i64 need = c->op->scratch ? c->op->scratch(c) : 0;
+    if (need > o->scratch_bytes) {
+        mem_free(o->scratch);
+        if (!(o->scratch = mem_new(need, e))) return o->scratch_bytes = 0, -1;
+        o->scratch_bytes = need;
+    }
+    c->scratch = o->scratch;
+    return op_run(c, e);
+}
+
+static int add_into(struct optimizer *o, float *to, const float *from, i64 count, struct err *e) {
+    struct op_call c = {.op = &op_add,
+                        .in = {flat(to, count, F32), flat((void *)from, count, F32)},
+                        .out = {flat(to, count, F32)}};
+    return call(o, &c, e);
+}
+
+int optimizer_group_done(struct optimizer *o, i64 group, struct err *e) {
+    for (i64 i = 0; i < o->count; i++)
+        for (int u = 0; u < SLOT_USES; u++) {
+            struct moments *s = &o->of[i];
+            if (!s->grad[u]) continue;
+            int level = 0;
+            for (; group >> level & 1; level++) {
+                if (add_into(o, s->sum[u][level], s->grad[u], s->count, e)) return -1;
+                float *swap = s->grad[u];
+                s->grad[u] = s->sum[u][level], s->sum[u][level] = swap;
+            }
+            /* grad now holds the tree of 2^level groups: park it, and go on with a free buffer */
+            float *spare = s->sum[u][level] ? s->sum[u][level] : floats(s->count, e);
+            if (!spare) return -1;
+            s->sum[u][level] = s->grad[u], s->grad[u] = spare;
+        }
+    return 0;
+}
+
+/* The step's gradient of one parameter, in its first accumulator. */
+static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err *e) {
+    int level = 0;
+    while (groups >> (level + 1)) level++;
+    for (int u = 0; u < SLOT_USES; u++) {
+        if (!s->grad[u]) continue;
+        if (groups > 1) {
+            float *swap = s->grad[u];
+            s->grad[u] = s->sum[u][level], s->sum[u][level] = swap;
+        }
+        if (u && add_into(o, s->grad[0], s->grad[u], s->count, e)) return -1;
+    }
+    return 0;
+}
+
+static int update_one(struct optimizer *o, struct moments *s, double lr, double scale,
+                      struct err *e) {
+    const double t = (double)(o->step + 1), decay = s->p->decay ? lr * o->weight_decay : 0;
+    float hyper[5] = {(float)scale, (float)(1 - decay), (float)(lr / (1 - m_pow(o->beta1, t))),
+                      (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0};
+    const struct adamw_attr attr = {o->beta1, o->beta2, o->eps};
+    struct op_call c = {.op = &op_adamw,
+                        .attr = &attr,
+                        .in = {flat(s->grad[0], s->count, F32), flat(hyper, 5, F32)},
+                        .out = {flat(s->master, s->count, F32), flat(s->m, s->count, F32),
+                                flat(s->v, s->count, F32)}};
+    if (s->p->view.dtype != F32) c.out[3] = flat(s->p->view.data, s->count, s->p->view.dtype);
+    return call(o, &c, e);
+}
+
+int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e) {
+    double sum = 0;
+    for (i64 i = 0; i < o->count; i++) {
+        struct moments *s = &o->of[i];
+        double part = 0;
+        if (!s->grad[0]) continue;
+        struct op_call c = {.op = &op_square_sum, .in = {flat(s->grad[0], s->count, F32)}};
+        if (gather(o, s, groups, e)) return -1;
+        c.in[0].data = s->grad[0], c.out[0].data = &part;
+        if (call(o, &c, e)) return -1;
+        sum += part;
+    }
+    *grad_norm = __builtin_sqrt(sum);
+    if (!(*grad_norm - *grad_norm == 0)) {
+        err_failed(e, "the gradient norm is not finite at step %lld", (long long)o->step + 1);
+        return err_hint(
+            e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
+    }
+    const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1;
+    for (i64 i = 0; i < o->count; i++)
+        if (o->of[i].grad[0] && update_one(o, &o->of[i], lr, clip < 1 ? clip : 1, e)) return -1;
+    o->step++;
+    return 0;
+}
+
+/* ---- state */
+
+int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
+    struct sha256 h;
+    if (sha256_begin(&h, e)) return -1;
+    sha256_add(&h, &o->step, sizeof o->step);
+    for (i64 i = 0; i < o->count; i++) {
+        const struct moments *s = &o->of[i];
+        sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
+        sha256_add(&h, s->master, s->count * 4);
+        sha256_add(&h, s->m, s->count * 4), sha256_add(&h, s->v, s->count * 4);
+    }
+    return sha256_end(&h, hex), 0;
+}
+
+i64 optimizer_bytes(const struct optimizer *o) {
+    i64 bytes = 0;
+    for (i64 i = 0; i < o->count; i++) {
+        bytes += o->of[i].count * 4 * (o->of[i].p->view.dtype == F32 ? 2 : 3);
+        for (int u = 0; u < SLOT_USES; u++) bytes += o->of[i].grad[u] ? o->of[i].count * 4 : 0;
+    }
+    return bytes;
+}
+
+static const char *const parts[] = {"master", "m", "v"};
+static float *part_of(const struct moments *s, int k) {
+    return k == 0 ? s->master : k == 1 ? s->m : s->v;
+}
+
+int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e) {
+    if (state_put_i64(w, "step", o->step, e)) return -1;
+    for (i64 i = 0; i < o->count; i++)
+        for (int k = o->of[i].p->view.dtype == F32; k < 3;
+             k++) { /* the master of an fp32 parameter is its weight */
+            char name[256];
+            snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
+            const struct view *v = &o->of[i].p->view;
+            if (state_add(w, name, F32, v->rank, v->dim, part_of(&o->of[i], k), e)) return -1;
+        }
+    return 0;
+}
+
+int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
+    if (state_get_i64(r, "step", &o->step, e)) return -1;
+    for (i64 i = 0; i < o->count; i++)
+        for (int k = o->of[i].p->view.dtype == F32; k < 3; k++) {
+            char name[256];
+            snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
+            const struct view *v = &o->of[i].p->view;
+            if (state_get(r, name, F32, v->rank, v->dim, part_of(&o->of[i], k), e)) return -1;
+        }
+    return 0;
+}

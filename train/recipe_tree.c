@@ -1,0 +1,249 @@
+/* recipe_tree.c: a recipe's text as a tree of values that know where they were written.
+ *
+ * libyaml parses; we copy its document into an arena because its nodes share aliased values
+ * (`*name`), may even contain themselves, and know no file. The copy is bounded in depth and count,
+ * so that neither a cycle nor a bomb of aliases can grow without end. Rejected: binding straight
+ * from parser events, because overrides, includes and aliases all want to change values before they
+ * are bound. */
+#include "train/recipe_int.h"
+
+#include <yaml.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEPTH_MAX = 16, NODES_MAX = 10000, BYTES_MAX = 1 << 20 };
+
+struct node *node_new(struct arena *a, enum node_kind kind, const char *where, struct err *e) {
+    struct node *n = arena_new(a, sizeof *n, e);
+    if (n) n->kind = kind, n->where = where;
+    return n;
+}
+
+struct node *node_scalar(struct arena *a, const char *text, const char *where, struct err *e) {
+    struct node *n = node_new(a, NODE_SCALAR, where, e);
+    if (n) n->text = text;
+    return n;
+}
+
+struct node *node_find(const struct node *map, const char *key) {
+    for (struct node *c = map->child; c; c = c->next)
+        if (c->key && !strcmp(c->key, key)) return c;
+    return NULL;
+}
+
+void node_append(struct node *parent, struct node *child) {
+    struct node **end = &parent->child;
+    while (*end) end = &(*end)->next;
+    *end = child, child->next = NULL;
+}
+
+void node_put(struct node *map, struct node *child) {
+    struct node **at = &map->child;
+    while (*at && strcmp((*at)->key, child->key)) at = &(*at)->next;
+    child->next = *at ? (*at)->next : NULL;
+    *at = child;
+}
+
+bool node_is_null(const struct node *n) {
+    return n->kind == NODE_SCALAR && !n->quoted &&
+           (!*n->text || !strcmp(n->text, "~") || !strcasecmp(n->text, "null"));
+}
+
+/* ---- YAML ------------------------------------------------------------------------------------ */
+struct copy {
+    struct arena *a;
+    yaml_document_t *doc;
+    const char *name;
+    i64 count;
+    struct err *e;
+};
+
+static struct node *copy_node(struct copy *c, int id, int depth);
+
+static struct node *copy_scalar(struct copy *c, const yaml_node_t *y, const char *where) {
+    const char *text = (const char *)y->data.scalar.value;
+    if (strlen(text) != y->data.scalar.length)
+        return err_input(c->e, "%s: a value holds a zero byte", where), NULL;
+    struct node *n = node_new(c->a, NODE_SCALAR, where, c->e);
+    if (!n || !(n->text = arena_text(c->a, text, c->e))) return NULL;
+    n->quoted = y->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+    return n;
+}
+
+static int copy_pair(struct copy *c, struct node *map, const yaml_node_pair_t *pair, int depth) {
+    struct node *key = copy_node(c, pair->key, depth + 1);
+    if (!key) return -1;
+    if (key->kind != NODE_SCALAR)
+        return err_input(c->e, "%s: a key must be a plain word", key->where);
+    struct node *before = node_find(map, key->text);
+    if (before)
+        return err_input(c->e, "%s: duplicate key '%s', already given at %s", key->where, key->text,
+                         before->where);
+    struct node *value = copy_node(c, pair->value, depth + 1);
+    if (!value) return -1;
+    value->key = key->text, value->where = key->where;
+    node_append(map, value);
+    return 0;
+}
+
+static struct node *copy_node(struct copy *c, int id, int depth) {
+    const yaml_node_t *y = yaml_document_get_node(c->doc, id);
+    const char *where = arena_printf(c->a, c->e, "%s:%zu", c->name, y->start_mark.line + 1);
+    if (!where) return NULL;
+    if (++c->count > NODES_MAX || depth > DEPTH_MAX) {
+        err_input(c->e, "%s: too many or too deeply nested values", where);
+        return err_detail(c->e, "at most %d values, %d levels deep", NODES_MAX, DEPTH_MAX), NULL;
+    }
+    if (y->type == YAML_SCALAR_NODE) return copy_scalar(c, y, where);
+    struct node *n =
+        node_new(c->a, y->type == YAML_MAPPING_NODE ? NODE_MAP : NODE_LIST, where, c->e);
+    if (!n) return NULL;
+    if (y->type == YAML_MAPPING_NODE) {
+        const yaml_node_pair_t *p = y->data.mapping.pairs.start, *end = y->data.mapping.pairs.top;
+        for (; p < end; p++)
+            if (copy_pair(c, n, p, depth)) return NULL;
+        return n;
+    }
+    const yaml_node_item_t *p = y->data.sequence.items.start, *end = y->data.sequence.items.top;
+    for (; p < end; p++) {
+        struct node *child = copy_node(c, *p, depth + 1);
+        if (!child) return NULL;
+        node_append(n, child);
+    }
+    return n;
+}
+
+static int yaml_error(const yaml_parser_t *p, const char *name, struct err *e) {
+    if (p->error == YAML_MEMORY_ERROR) return err_failed(e, "%s: out of memory", name);
+    if (p->error == YAML_READER_ERROR)
+        return err_input(e, "%s: byte %zu: %s", name, p->problem_offset, p->problem);
+    return err_input(e, "%s:%zu:%zu: %s%s%s", name, p->problem_mark.line + 1,
+                     p->problem_mark.column + 1, p->problem ? p->problem : "malformed YAML",
+                     p->context ? ", " : "", p->context ? p->context : "");
+}
+
+struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
+                       struct err *e) {
+    if (size > BYTES_MAX)
+        return err_input(e, "%s: %lld bytes are no recipe: at most %d", name, (long long)size,
+                         BYTES_MAX),
+               NULL;
+    yaml_parser_t parser;
+    yaml_document_t doc, more;
+    struct node *n = NULL;
+    if (!yaml_parser_initialize(&parser)) return err_failed(e, "%s: out of memory", name), NULL;
+    yaml_parser_set_input_string(&parser, (const unsigned char *)data, (size_t)size);
+    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
+    if (!yaml_parser_load(&parser, &doc)) {
+        yaml_error(&parser, name, e);
+        yaml_parser_delete(&parser);
+        return NULL;
+    }
+    struct copy c = {.a = a, .doc = &doc, .name = name, .e = e};
+    if (yaml_document_get_root_node(&doc)) {
+        n = copy_node(&c, 1, 0);
+        if (n && !yaml_parser_load(&parser, &more)) {
+            yaml_error(&parser, name, e), n = NULL;
+        } else if (n) {
+            const yaml_node_t *second = yaml_document_get_root_node(&more);
+            if (second) {
+                err_input(e, "%s:%zu: a second YAML document", name, second->start_mark.line + 1);
+                err_detail(e, "a recipe is one document"), n = NULL;
+            }
+            yaml_document_delete(&more);
+        }
+    } else {
+        err_input(e, "%s: empty", name);
+    }
+    yaml_document_delete(&doc);
+    yaml_parser_delete(&parser);
+    return n;
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------ */
+/* [+-]digits[.digits][e[+-]digits]: 1 for an integer, 2 for another number, 0 for neither. */
+static int number_kind(const char *s) {
+    int kind = 1, digits = 0;
+    if (*s == '+' || *s == '-') s++;
+    for (; *s >= '0' && *s <= '9'; s++) digits++;
+    if (*s == '.') {
+        kind = 2;
+        for (s++; *s >= '0' && *s <= '9'; s++) digits++;
+    }
+    if (!digits) return 0;
+    if (*s == 'e' || *s == 'E') {
+        kind = 2, s++;
+        if (*s == '+' || *s == '-') s++;
+        if (*s < '0' || *s > '9') return 0;
+        while (*s >= '0' && *s <= '9') s++;
+    }
+    return *s ? 0 : kind;
+}
+
+static json_t *scalar_json(const struct node *n, struct err *e) {
+    if (n->quoted) return json_string(n->text);
+    if (node_is_null(n)) return json_null();
+    if (!strcasecmp(n->text, "true")) return json_true();
+    if (!strcasecmp(n->text, "false")) return json_false();
+    int kind = number_kind(n->text);
+    if (!kind) return json_string(n->text);
+    errno = 0;
+    long long i = kind == 1 ? strtoll(n->text, NULL, 10) : 0;
+    json_t *j = kind == 1 && !errno ? json_integer(i) : json_real(strtod(n->text, NULL));
+    if (!j) err_input(e, "%s: '%s' is too large a number", n->where, n->text);
+    return j;
+}
+
+json_t *node_json(const struct node *n, struct err *e) {
+    json_t *j = n->kind == NODE_SCALAR ? scalar_json(n, e)
+                : n->kind == NODE_MAP  ? json_object()
+                                       : json_array();
+    if (!j) return err_input(e, "%s: not UTF-8, or out of memory", n->where), NULL;
+    for (const struct node *c = n->child; c; c = c->next) {
+        json_t *value = node_json(c, e);
+        if (!value || (n->kind == NODE_MAP ? json_object_set_new(j, c->key, value)
+                                           : json_array_append_new(j, value))) {
+            err_input(e, "%s: not UTF-8, or out of memory", c->where);
+            return json_decref(j), NULL;
+        }
+    }
+    return j;
+}
+
+struct node *node_of_json(struct arena *a, const json_t *j, const char *name, struct err *e) {
+    struct node *n = node_new(a,
+                              json_is_object(j)  ? NODE_MAP
+                              : json_is_array(j) ? NODE_LIST
+                                                 : NODE_SCALAR,
+                              name, e);
+    if (!n) return NULL;
+    size_t i;
+    const char *key;
+    json_t *value;
+    if (json_is_object(j)) {
+        json_object_foreach((json_t *)j, key, value) {
+            struct node *c = node_of_json(a, value, name, e);
+            if (!c || !(c->key = arena_text(a, key, e))) return NULL;
+            node_append(n, c);
+        }
+    } else if (json_is_array(j)) {
+        json_array_foreach(j, i, value) {
+            struct node *c = node_of_json(a, value, name, e);
+            if (!c) return NULL;
+            node_append(n, c);
+        }
+    } else {
+        n->quoted = json_is_string(j);
+        n->text = json_is_string(j) ? arena_text(a, json_string_value(j), e)
+                  : json_is_integer(j)
+                      ? arena_printf(a, e, "%lld", (long long)json_integer_value(j))
+                  : json_is_real(j)  ? arena_printf(a, e, "%.17g", json_real_value(j))
+                  : json_is_true(j)  ? "true"
+                  : json_is_false(j) ? "false"
+                                     : "";
+        if (!n->text) return NULL;
+    }
+    return n;
+}

@@ -1,0 +1,170 @@
+/* train.h: the parts of the program itself: flags, commands, the trainer, generation, evaluation.
+ * What surrounds the loop (recipes, logs, reports) is in run.h. */
+#ifndef HONE_TRAIN_H
+#define HONE_TRAIN_H
+
+#include "data/data.h"
+#include "recipes/models/models.h"
+#include "train/run.h"
+
+enum { NUMERICS_VERSION = 1 };
+
+/* ---- commands (main.c, args.c) */
+struct globals {
+    i64 threads;
+    const char *isa, *device;
+    bool eager, json, quiet, profile;
+};
+extern struct globals globals;
+struct command {
+    const char *name, *usage, *help;                  /* one line each */
+    int (*run)(int argc, char **argv, struct err *e); /* argv[0] is the command's first argument */
+    const struct option *options; /* its flags, for help; NULL: none, or a recipe's keys */
+};
+extern const struct command commands[]; /* ends with a row without name */
+/* `--key value`, `--key=value`, `key=value` and `--flag` by the table; everything else is
+ * positional. '-' and '_' are the same in keys. `rest`: the positional arguments (they point into
+ * argv). */
+struct args {
+    char **rest;
+    i64 count;
+    struct arena arena;
+};
+int args_parse(struct args *a, int argc, char **argv, const struct option *table, void *to,
+               struct err *e);
+void args_free(struct args *a);
+int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct err *e);
+
+/* ---- optimizer (optimizer.c) */
+enum { GROUP_LEVELS = 16, SLOT_USES = 4 };
+struct moments { /* of one trainable parameter; all f32 of its size */
+    struct param *p;
+    i64 count;
+    float *master; /* the parameter's own memory in fp32 */
+    float *m, *v;
+    float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
+    float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
+};
+struct optimizer {
+    struct moments *of;
+    i64 count;
+    double beta1, beta2, eps, weight_decay, max_grad_norm;
+    i64 step; /* updates done */
+    void *scratch;
+    i64 scratch_bytes;
+};
+int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e);
+void optimizer_free(struct optimizer *o);
+int optimizer_bind(struct optimizer *o, struct graph *g,
+                   struct err *e);        /* points the graph's slots at accumulators */
+void optimizer_zero(struct optimizer *o); /* before each reduction group */
+int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
+/* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
+int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
+int optimizer_digest(const struct optimizer *o, char hex[65],
+                     struct err *e); /* SHA-256 of step, masters, m, v */
+i64 optimizer_bytes(const struct optimizer *o);
+int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
+int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
+
+/* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
+struct planned { /* a graph for micro-batches of one size */
+    i64 tokens;
+    bool train;
+    struct graph *graph;
+    struct build build;
+    struct tensor *targets, *scale, *loss;
+};
+enum { PLANNED = 6, DATASETS = 16 };
+struct trainer {
+    const struct recipe *r;
+    const char *run_dir;
+    struct tokenizer *tokenizer;
+    struct dataset *dataset[DATASETS], *eval_dataset[DATASETS];
+    double weight[DATASETS];
+    struct loader *loader, *eval_loader;
+    struct model model;
+    struct lora_config lora;
+    struct optimizer optimizer;
+    struct schedule schedule;
+    struct planned planned[PLANNED];
+    struct graph_memory memory; /* of all of them */
+    i64 planned_next;
+    i64 total_steps, tokens_seen;
+    char parent[65];    /* SHA-256 of the last checkpoint's manifest */
+    char *model_folder; /* whose config and tokenizer files checkpoints carry */
+    struct arena arena;
+};
+/* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
+ * model's config is written. */
+int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
+void trainer_close(struct trainer *t);
+struct step_result {
+    double loss, lr, grad_norm;
+    i64 tokens;
+    char batch[65];
+};
+int trainer_step(struct trainer *t, struct step_result *out, struct err *e);
+int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
+                 struct err *e); /* mean over trained tokens of eval_dataset */
+/* A checkpoint at the current step; `digest`: optimizer_digest. */
+int trainer_save(struct trainer *t, const char digest[65], struct err *e);
+int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
+i64 trainer_plan_bytes(
+    struct trainer *t,
+    struct err *e); /* weights, optimizer, gradients, activations of a full micro-batch */
+/* The opening steps that trainer_open consists of */
+int trainer_data(struct trainer *t, struct err *e);
+int trainer_model(struct trainer *t, struct err *e);
+int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
+
+/* ---- evaluation and generation (evaluate.c, generate.c) */
+/* Loads MODEL (folder or checkpoint), and an adapter onto it (NULL: none; a LoRA checkpoint names
+ * its base itself). */
+struct loaded {
+    struct model model;
+    struct lora_config lora;
+    struct tokenizer *tokenizer; /* NULL if the folder has none and none was given */
+    char *base;                  /* the folder that the base weights came from */
+};
+int loaded_open(struct loaded *l, const char *path, const char *adapter, const char *tokenizer,
+                enum dtype d, bool trainable, struct err *e);
+void loaded_close(struct loaded *l);
+int precision_parse(const char *text, enum dtype *d, struct err *e);
+
+struct sampling {
+    double temperature, top_p, min_p;
+    i64 top_k, seed, max_new_tokens;
+    bool ignore_eos;
+};
+/* Continues `prompt`; appends the new ids. `each` (may be NULL) is told every id at once; a
+ * non-zero return stops. */
+typedef int token_fn(void *arg, u32 id);
+int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sampling *s,
+                 struct ids *out, token_fn *each, void *arg, struct err *e);
+int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
+                  const struct sampling *s, struct text *out, struct err *e);
+/* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */
+int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
+                  struct err *e);
+/* A graph for forward passes without gradients, its inputs set to one sequence of `count` ids at
+ * positions 0... */
+int forward_loss(struct model *m, const struct batch *b, float *loss,
+                 struct err *e); /* loss [tokens] */
+
+/* ---- commands, a file each */
+int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),
+    cmd_tokenizer(int, char **, struct err *);
+int cmd_generate(int, char **, struct err *), cmd_export(int, char **, struct err *),
+    cmd_inspect(int, char **, struct err *);
+int cmd_verify(int, char **, struct err *), cmd_report(int, char **, struct err *),
+    cmd_forward(int, char **, struct err *);
+int cmd_encode(int, char **, struct err *), cmd_decode(int, char **, struct err *),
+    cmd_bench(int, char **, struct err *);
+int cmd_doctor(int, char **, struct err *), cmd_help(int, char **, struct err *),
+    cmd_eval(int, char **, struct err *);
+extern const struct option tokenize_options[], tokenizer_options[], generate_options[],
+    export_options[], verify_options[], report_options[], forward_options[], codec_options[],
+    bench_options[], eval_options[], inspect_options[];
+
+#endif

@@ -1,0 +1,141 @@
+/* trainer.c: one optimizer step. Everything here is a function of (recipe, step): nothing depends
+ * on wall time, threads or how the step is cut into micro-batches. */
+#include "train/train.h"
+
+#include <string.h>
+
+int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e) {
+    *t = (struct trainer){.r = r, .run_dir = run_dir};
+    if (trainer_data(t, e) || trainer_model(t, e) || optimizer_new(&t->optimizer, &t->model, r, e))
+        return -1;
+    t->total_steps = r->max_steps;
+    if (!t->total_steps) {
+        const double steps =
+            r->num_train_epochs * (double)loader_samples(t->loader) / (double)r->global_batch_size;
+        t->total_steps = i64_max(1, (i64)steps + (steps > (double)(i64)steps));
+    }
+    return schedule_of_recipe(&t->schedule, r, t->total_steps, e);
+}
+
+void trainer_close(struct trainer *t) {
+    for (int i = 0; i < PLANNED; i++) graph_free(t->planned[i].graph);
+    mem_free(t->memory.data);
+    optimizer_free(&t->optimizer);
+    loader_close(t->loader), loader_close(t->eval_loader);
+    for (int i = 0; i < DATASETS; i++)
+        dataset_close(t->dataset[i]), dataset_close(t->eval_dataset[i]);
+    model_free(&t->model);
+    lora_config_free(&t->lora);
+    tokenizer_free(t->tokenizer);
+    arena_free(&t->arena);
+    *t = (struct trainer){0};
+}
+
+/* ---- graphs: one per micro-batch size, kept while they are in use */
+
+static int plan_new(struct trainer *t, struct planned *p, i64 tokens, bool train, struct err *e) {
+    graph_free(p->graph);
+    *p = (struct planned){.tokens = tokens, .train = train, .graph = graph_new(e)};
+    struct graph *g = p->graph;
+    if (!g) return -1;
+    g->shared = &t->memory;
+    g->recompute = train && t->r->gradient_checkpointing;
+    p->build = (struct build){.g = g, .m = &t->model};
+    struct tensor *hidden = model_hidden(&p->build, tokens);
+    p->targets = graph_input(g, "labels", I32, DIMS(tokens));
+    p->scale = graph_input(g, "scale", F32, DIMS(1));
+    p->loss = model_loss(&p->build, hidden, p->targets, p->scale);
+    graph_keep(p->loss);
+    if (train) graph_backward(g, p->loss);
+    if (graph_plan(g, globals.eager, e)) return -1;
+    return train ? optimizer_bind(&t->optimizer, g, e) : 0;
+}
+
+static struct planned *plan_for(struct trainer *t, i64 tokens, bool train, struct err *e) {
+    for (int i = 0; i < PLANNED; i++)
+        if (t->planned[i].graph && t->planned[i].tokens == tokens && t->planned[i].train == train)
+            return &t->planned[i];
+    struct planned *p = &t->planned[t->planned_next++ % PLANNED];
+    if (!plan_new(t, p, tokens, train, e)) return p;
+    graph_free(p->graph), *p = (struct planned){0};
+    return NULL;
+}
+
+static int positions_check(const struct trainer *t, const struct batch *b, struct err *e) {
+    for (i64 i = 0; i < b->tokens; i++)
+        if (b->ids[i] >= t->model.config.vocab_size) {
+            err_input(e, "token id %d is outside the model's vocabulary of %lld", b->ids[i],
+                      (long long)t->model.config.vocab_size);
+            return err_hint(e, "tokenise the data with the model's own tokenizer");
+        }
+    return 0;
+}
+
+/* Runs one micro-batch; adds its losses to *sum in token order. */
+static int batch_run(struct trainer *t, const struct batch *b, bool train, float scale, double *sum,
+                     struct err *e) {
+    struct planned *p = positions_check(t, b, e) ? NULL : plan_for(t, b->tokens, train, e);
+    if (!p) return -1;
+    p->build.ids->view.data = (void *)b->ids, p->build.position->view.data = (void *)b->position;
+    p->build.begin->view.data = (void *)b->begin, p->build.last->view.data = (void *)b->last;
+    p->targets->view.data = (void *)b->targets, p->scale->view.data = &scale;
+    p->build.rope->view.data = t->model.rope_table;
+    if (graph_run(p->graph, e)) return -1;
+    const float *loss = (float *)(p->graph->memory + p->loss->offset);
+    for (i64 i = 0; i < b->tokens; i++)
+        if (b->targets[i] >= 0) *sum += (double)loss[i];
+    return 0;
+}
+
+int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
+    struct optimizer *o = &t->optimizer;
+    const struct step_batches *s;
+    const i64 step = o->step, groups = t->r->reduction_groups;
+    if (loader_step(t->loader, step, &s, e)) return -1;
+    *out = (struct step_result){.lr = schedule_lr(&t->schedule, step), .tokens = s->trained};
+    memcpy(out->batch, s->digest, sizeof out->batch);
+    if (!s->trained)
+        return err_failed(e, "step %lld holds no token that is trained", (long long)step + 1);
+    const float scale = (float)(1.0 / (double)s->trained);
+    double sum = 0;
+    i64 group = 0, samples = 0;
+    optimizer_zero(o);
+    for (i64 i = 0; i < s->count; i++) {
+        if (batch_run(t, &s->batch[i], true, scale, &sum, e))
+            return err_frame(e, "in step %lld", (long long)step + 1);
+        samples += s->batch[i].samples;
+        if (groups > 1 && samples == (group + 1) * (s->samples / groups)) {
+            if (optimizer_group_done(o, group++, e)) return -1;
+            if (group < groups) optimizer_zero(o);
+        }
+    }
+    out->loss = sum / (double)s->trained;
+    t->tokens_seen += s->trained;
+    return optimizer_update(o, groups, out->lr, &out->grad_norm, e);
+}
+
+int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
+    const i64 steps = loader_steps(t->eval_loader);
+    double sum = 0;
+    *tokens = 0;
+    for (i64 i = 0; i < (t->r->eval_batches ? i64_min(steps, t->r->eval_batches) : steps); i++) {
+        const struct step_batches *s;
+        if (loader_step(t->eval_loader, i, &s, e)) return -1;
+        for (i64 k = 0; k < s->count; k++)
+            if (batch_run(t, &s->batch[k], false, 1, &sum, e))
+                return err_frame(e, "in the evaluation");
+        *tokens += s->trained;
+    }
+    if (!*tokens) return err_input(e, "the evaluation data holds no token that is trained");
+    *loss = sum / (double)*tokens;
+    return 0;
+}
+
+i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
+    const i64 length = round_up(t->r->max_seq_length, LOADER_PAD);
+    const struct planned *p = plan_for(t, length * t->r->micro_batch_size, true, e);
+    if (!p) return -1;
+    i64 bytes = p->graph->peak + optimizer_bytes(&t->optimizer);
+    for (i64 i = 0; i < t->model.params; i++) bytes += view_bytes(&t->model.param[i]->view);
+    return bytes;
+}

@@ -1,0 +1,206 @@
+/* trainer_data.c: what a recipe names, opened: tokenizer, datasets (raw text is tokenised into the
+ * run folder), loaders, model. */
+#include "train/train.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static bool ends_with(const char *text, const char *end) {
+    const size_t n = strlen(text), k = strlen(end);
+    return n >= k && !strcmp(text + n - k, end);
+}
+
+/* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
+static char *tokenised(struct trainer *t, const struct data_item *item, const char *role, i64 index,
+                       struct err *e) {
+    char *folder = arena_printf(&t->arena, e, "%s/data", t->run_dir);
+    char *path =
+        folder ? arena_printf(&t->arena, e, "%s/%s-%lld.h5", folder, role, (long long)index) : NULL;
+    if (!path || path_exists(path)) return path;
+    if (!t->tokenizer) {
+        err_input(e, "%s is text, and the recipe names no tokenizer", item->path);
+        return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder"), NULL;
+    }
+    struct dataset_job job = {.sources = &item->path,
+                              .sources_count = 1,
+                              .encoder = encoder_of(t->tokenizer),
+                              .add_eos = true,
+                              .path = path};
+    job.options = (struct source_options){.type = !strcmp(item->type, "auto") ? NULL : item->type,
+                                          .completion_only_loss = t->r->completion_only_loss,
+                                          .seed = (u64)t->r->seed};
+    if (item->split) {
+        job.options.split = !strcmp(item->split, "validation") ? SPLIT_VALIDATION : SPLIT_TRAIN;
+        job.options.validation_fraction = 0.05;
+    }
+    return dir_make(folder, e) || dataset_build(&job, e) ? NULL : path;
+}
+
+static int items_open(struct trainer *t, const struct data_list *list, const char *role,
+                      struct dataset **to, struct err *e) {
+    if (list->count > DATASETS)
+        return err_input(e, "the recipe names more than %d datasets", DATASETS);
+    for (i64 i = 0; i < list->count; i++) {
+        const struct data_item *item = &list->item[i];
+        const bool ready = !strcmp(item->type, "tokens") || ends_with(item->path, ".h5");
+        const char *path = ready ? item->path : tokenised(t, item, role, i, e);
+        if (!path || !(to[i] = dataset_open(path, e))) return -1;
+        if (t->tokenizer && dataset_check_tokenizer(to[i], tokenizer_sha256(t->tokenizer),
+                                                    tokenizer_size(t->tokenizer), e))
+            return -1;
+    }
+    return 0;
+}
+
+static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 count, bool eval,
+                                 struct err *e) {
+    const struct recipe *r = t->r;
+    const struct loader_config c = {.datasets = of,
+                                    .weights = eval || count < 2 ? NULL : t->weight,
+                                    .datasets_count = count,
+                                    .packing = r->packing,
+                                    .document_mask = r->document_mask,
+                                    .shuffle = !eval,
+                                    .one_pass = eval,
+                                    .max_seq_length = r->max_seq_length,
+                                    .global_batch_size =
+                                        eval ? r->micro_batch_size : r->global_batch_size,
+                                    .micro_batch_size = r->micro_batch_size,
+                                    .seed = (u64)r->seed};
+    return loader_open(&c, e);
+}
+
+static bool has_tokenizer(const char *folder) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
+    return path_exists(path);
+}
+
+int trainer_data(struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
+    if (from && (r->tokenizer || has_tokenizer(from)) && !(t->tokenizer = tokenizer_open(from, e)))
+        return -1;
+    if (!r->dataset.count) return err_input(e, "the recipe names no dataset");
+    if (items_open(t, &r->dataset, "train", t->dataset, e) ||
+        items_open(t, &r->eval_dataset, "eval", t->eval_dataset, e))
+        return -1;
+    for (i64 i = 0; i < r->dataset.count; i++) t->weight[i] = r->dataset.item[i].weight;
+    if (!(t->loader = loader_for(t, t->dataset, r->dataset.count, false, e))) return -1;
+    return r->eval_dataset.count && !(t->eval_loader = loader_for(t, t->eval_dataset,
+                                                                  r->eval_dataset.count, true, e))
+               ? -1
+               : 0;
+}
+
+/* RUN/model: config.json and the tokenizer of a model that the recipe describes inline. */
+static int config_write(struct trainer *t, json_t *config, struct err *e) {
+    const struct family *f = t->model.config.family;
+    char *path = arena_printf(&t->arena, e, "%s/config.json", t->model_folder);
+    if (!path || dir_make(t->model_folder, e)) return -1;
+    json_object_set_new(config, "architectures", json_pack("[s]", f->architecture));
+    json_object_set_new(config, "torch_dtype",
+                        json_string(t->model.dtype == BF16 ? "bfloat16" : "float32"));
+    if (json_save(config, path, 2, e)) return -1;
+    json_t *generation = json_pack("{s:b}", "_from_model_config", 1);
+    for (int i = 0; i < 3; i++) {
+        static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+        if (json_object_get(config, keys[i]))
+            json_object_set(generation, keys[i], json_object_get(config, keys[i]));
+    }
+    path = arena_printf(&t->arena, e, "%s/generation_config.json", t->model_folder);
+    const int rc = path ? json_save(generation, path, 2, e) : -1;
+    json_decref(generation);
+    if (rc || !t->tokenizer) return rc;
+    struct text bytes = {0};
+    path = arena_printf(&t->arena, e, "%s/tokenizer.json", t->model_folder);
+    const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
+                           ? file_replace(path, bytes.data, bytes.size, e)
+                           : -1;
+    text_free(&bytes);
+    return copied;
+}
+
+/* What the recipe leaves open comes from the tokenizer. */
+static void config_complete(const struct trainer *t, json_t *config) {
+    if (!t->tokenizer) return;
+    if (!json_object_get(config, "vocab_size"))
+        json_object_set_new(config, "vocab_size", json_integer(tokenizer_size(t->tokenizer)));
+    const i64 bos = tokenizer_bos(t->tokenizer), eos = tokenizer_eos(t->tokenizer);
+    if (!json_object_get(config, "bos_token_id") && bos >= 0)
+        json_object_set_new(config, "bos_token_id", json_integer(bos));
+    if (!json_object_get(config, "eos_token_id") && eos >= 0)
+        json_object_set_new(config, "eos_token_id", json_integer(eos));
+}
+
+static int model_create(struct trainer *t, enum dtype d, struct err *e) {
+    struct config c;
+    json_t *config = json_deep_copy(t->r->model);
+    if (!config) return err_failed(e, "out of memory");
+    config_complete(t, config);
+    int rc = config_read(&c, config, "model", e);
+    if (!rc && t->tokenizer && c.vocab_size < tokenizer_size(t->tokenizer))
+        rc = err_input(e, "model.vocab_size is %lld, but the tokenizer has %lld entries",
+                       (long long)c.vocab_size, (long long)tokenizer_size(t->tokenizer));
+    if (!rc && !(rc = model_new(&t->model, &c, d, true, e))) {
+        model_init(&t->model, (u64)t->r->seed);
+        t->model_folder = arena_printf(&t->arena, e, "%s/model", t->run_dir);
+        rc = t->model_folder ? config_write(t, config, e) : -1;
+    }
+    json_decref(config);
+    return rc;
+}
+
+static void lora_of_recipe(struct trainer *t) {
+    const struct recipe *r = t->r;
+    t->lora = (struct lora_config){.r = r->lora_r,
+                                   .lora_alpha = r->lora_alpha,
+                                   .lora_dropout = r->lora_dropout,
+                                   .target_modules = r->lora_target_modules,
+                                   .use_rslora = r->use_rslora,
+                                   .init_lora_weights = r->init_lora_weights,
+                                   .base_model_name_or_path = t->model_folder};
+    if (r->lora_target_modules.count == 1 && !strcmp(r->lora_target_modules.item[0], "all-linear"))
+        t->lora.target_regex = "all-linear", t->lora.target_modules = (struct text_list){0};
+}
+
+int trainer_model(struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
+    if (r->model_name_or_path) {
+        t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
+        if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
+            return -1;
+        if (t->tokenizer && tokenizer_size(t->tokenizer) > t->model.config.vocab_size) {
+            err_input(e, "the tokenizer has %lld entries, but the model's vocabulary is %lld",
+                      (long long)tokenizer_size(t->tokenizer),
+                      (long long)t->model.config.vocab_size);
+            return err_hint(e, "use the tokenizer that came with %s", r->model_name_or_path);
+        }
+    } else if (model_create(t, d, e))
+        return -1;
+    for (i64 i = 0; i < r->dataset.count; i++)
+        if (dataset_info(t->dataset[i])->vocab_size > t->model.config.vocab_size)
+            return err_input(e, "%s was made with a vocabulary of %lld, but the model's is %lld",
+                             dataset_info(t->dataset[i])->path,
+                             (long long)dataset_info(t->dataset[i])->vocab_size,
+                             (long long)t->model.config.vocab_size);
+    if (r->use_peft) {
+        lora_of_recipe(t);
+        if (lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;
+    }
+    return model_rope(&t->model, r->max_seq_length, e);
+}
+
+int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e) {
+    const struct recipe *r = t->r;
+    if (r->model_name_or_path && lock_files_add(files, "model", r->model_name_or_path, e))
+        return -1;
+    if (t->tokenizer && lock_files_add(files, "tokenizer", tokenizer_path(t->tokenizer), e))
+        return -1;
+    for (i64 i = 0; i < r->dataset.count; i++)
+        if (lock_files_add(files, "data", dataset_info(t->dataset[i])->path, e)) return -1;
+    for (i64 i = 0; i < r->eval_dataset.count; i++)
+        if (lock_files_add(files, "data", dataset_info(t->eval_dataset[i])->path, e)) return -1;
+    return 0;
+}

@@ -1,0 +1,93 @@
+/* trainer_save.c: a checkpoint from a trainer and back. What a checkpoint consists of and how it is
+ * made crash-safe is in checkpoints/; this file says what goes in: the weights (or the adapter) as
+ * a folder that transformers (or PEFT) loads, and state.h5. */
+#include "train/train.h"
+
+#include <string.h>
+
+static int state_write(struct trainer *t, const char *folder, const char *digest, struct err *e) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/state.h5", folder);
+    struct state_writer *w = state_create(path, e);
+    if (!w) return -1;
+    const int rc =
+        optimizer_save(&t->optimizer, w, e) || state_put_i64(w, "tokens_seen", t->tokens_seen, e) ||
+        state_put_i64(w, "samples_seen", t->optimizer.step * t->r->global_batch_size, e) ||
+        state_put_i64(w, "reduction_groups", t->r->reduction_groups, e) ||
+        state_put_text(w, "state_sha256", digest, e);
+    return state_finish(w, !rc, e) || rc ? -1 : 0;
+}
+
+static int weights_write(struct trainer *t, const char *folder, struct stored *list, i64 count,
+                         struct err *e) {
+    char path[4096];
+    if (!t->r->use_peft)
+        return folder_copy(t->model_folder, folder, e) ||
+                       safetensors_write(folder, "model", list, count, SHARD_BYTES, e)
+                   ? -1
+                   : 0;
+    snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+    return lora_config_write(&t->lora, path, e) ||
+                   safetensors_write(folder, "adapter_model", list, count, SHARD_BYTES, e)
+               ? -1
+               : 0;
+}
+
+int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
+    struct checkpoint c = {0};
+    i64 count = 0, bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
+    struct stored *list = model_stored(&t->model, t->r->use_peft, &count, e);
+    struct manifest m = {
+        .step = t->optimizer.step, .numerics_level = "R4", .numerics_version = NUMERICS_VERSION};
+    for (i64 i = 0; i < count; i++) bytes += list[i].bytes;
+    for (int i = 0; build_info && build_info[i]; i += 2)
+        if (!strcmp(build_info[i], "version"))
+            snprintf(m.hone_version, sizeof m.hone_version, "%s", build_info[i + 1]);
+    memcpy(m.parent, t->parent, sizeof m.parent);
+    int rc = !list || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
+    if (!rc) {
+        memcpy(m.state_sha256, digest, sizeof m.state_sha256);
+        rc =
+            weights_write(t, c.temporary, list, count, e) || state_write(t, c.temporary, digest, e);
+        if (rc)
+            checkpoint_abort(&c, e);
+        else
+            rc = checkpoint_commit(&c, &m, list, count, e);
+    }
+    char *path = rc ? NULL : checkpoint_path(t->run_dir, t->optimizer.step, e);
+    if (!rc) rc = !path || manifest_sha256(path, t->parent, e);
+    mem_free(path), mem_free(list);
+    return rc ? err_frame(e, "while saving step %lld", (long long)t->optimizer.step) : 0;
+}
+
+static int weights_read(struct trainer *t, const char *folder, struct err *e) {
+    if (!t->r->use_peft) {
+        struct model_folder f = {0};
+        const int rc = folder_open(&f, folder, e) || model_load(&t->model, &f.weights, folder, e);
+        folder_close(&f);
+        return rc ? -1 : 0;
+    }
+    struct lora_config c = {0};
+    struct safetensors s = {0};
+    const int rc = adapter_open(folder, &c, &s, e) || lora_load(&t->model, &s, folder, e);
+    safetensors_close(&s), lora_config_free(&c);
+    return rc ? -1 : 0;
+}
+
+int trainer_load(struct trainer *t, const char *folder, struct err *e) {
+    char path[4096], digest[65];
+    struct manifest m;
+    snprintf(path, sizeof path, "%s/state.h5", folder);
+    if (manifest_verify(folder, false, e) || manifest_read(folder, &m, e) ||
+        weights_read(t, folder, e))
+        return -1;
+    struct state_reader *r = state_open(path, e);
+    int rc = !r || optimizer_load(&t->optimizer, r, e) ||
+             state_get_i64(r, "tokens_seen", &t->tokens_seen, e) ||
+             optimizer_digest(&t->optimizer, digest, e) || manifest_sha256(folder, t->parent, e);
+    state_close(r);
+    if (!rc && strcmp(digest, m.state_sha256))
+        rc = err_failed(e, "%s: the state's digest is %.16s..., but its manifest says %.16s...",
+                        folder, digest, m.state_sha256);
+    return rc ? err_frame(e, "while loading checkpoint %s", folder) : 0;
+}
