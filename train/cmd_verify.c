@@ -61,7 +61,7 @@ static int note(const struct verification *v, const char *what, const char *resu
     int rc = fd < 0 ? err_system(e, "open", path) : 0;
     rc = rc ||
          text_printf(&line, e,
-                     "{\"time\": %lld, \"check\": \"%s\", \"result\": ", (long long)time(NULL),
+                     "{\"time\": \"%s\", \"check\": \"%s\", \"ok\": true, \"result\": ", when,
                      what) ||
          json_text_add(&line, result, (i64)strlen(result), e) ||
          text_printf(&line, e, ", \"isa\": \"%s\", \"threads\": %d}\n", isa_name[isa_now()],
