@@ -134,6 +134,6 @@ const struct op op_linear_xent_train = {
     .scratch = xent_scratch,
     .cpu = CPU(linear_xent_train),
     .sample = xent_train_sample,
-    .bound = {8, 2},
+    .bound = {24, 2},
     .flops = xent_train_flops,
 };

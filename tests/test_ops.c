@@ -55,6 +55,7 @@ static void row_run(const struct grad_row *row, struct names *n, const void *att
     for (char *p = text; *p; p++)
         if (*p == '=' && p > text && p[-1] != ' ') *p = '|';
     const int outs = op_args(text, out);
+    bool wanted = false;
     struct op_call c = {.op = row->op ? op_find(row->op) : NULL, .attr = attr};
     for (int i = 0; i < ins; i++) {
         const struct view *v = names_get(n, in[i].name);
@@ -66,6 +67,7 @@ static void row_run(const struct grad_row *row, struct names *n, const void *att
         if (second) *second++ = 0;
         const struct view *of = names_get(n, out[i].name + 1);
         if (!of || !of->rank) continue;
+        wanted = true;
         if (!c.op)
             c.out[i] = c.in[0];
         else
@@ -73,7 +75,7 @@ static void row_run(const struct grad_row *row, struct names *n, const void *att
         if (!c.op) names_add(n, out[i].name, &c.in[0], false);
         if (second) names_add(n, second, &c.out[i], false);
     }
-    if (!c.op) return;
+    if (!c.op || !wanted) return;
     struct op_arg target[OP_IN];
     const int wants = op_args(c.op->in, target);
     for (int i = 0; i < wants; i++)
