@@ -135,7 +135,7 @@ def main(weights, tokens, folder):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as out:
             json.dump(content, out, ensure_ascii=False, indent=1 if name == "tokenizer.json" else 2)
             out.write("\n")
-    for name in sorted(os.listdir(folder)):
+    for name in ["model.safetensors", *files]:
         print(hashlib.sha256(open(os.path.join(folder, name), "rb").read()).hexdigest(), name)
 
 
