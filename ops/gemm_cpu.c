@@ -107,7 +107,7 @@ static void tile_begin(const struct gemm *g, float *tile, i64 row, i64 col) {
     for (i64 i = 0; i < i64_min(ROWS, g->m - row); i++)
         for (int v = 0; v < VECTORS; v++)
             v16_store(tile + i * COLS + v * 16,
-                      v16_load_n(c + i * g->ldc + v * 16, g->n - col - v * 16));
+                      v16_load_n(c + i * g->ldc + v * 16, i64_max(0, g->n - col - v * 16)));
 }
 
 static void tile_end(const struct gemm *g, const float *tile, const float *low, i64 row, i64 col) {
