@@ -300,7 +300,7 @@ static int setup(void **state) {
     (void)state;
     struct err e = {0};
     isa_float_mode();
-    return pool_start(2, &e) || safetensors_open(&inputs, FOLDER "inputs.safetensors", &e);
+    return pool_start(1, &e) || safetensors_open(&inputs, FOLDER "inputs.safetensors", &e);
 }
 static int teardown(void **state) {
     (void)state;
