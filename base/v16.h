@@ -502,7 +502,7 @@ V16_FN v16 v16_tanh(v16 x) { /* within 2 ulp: a polynomial below 0.625, 1 - 2/(e
 }
 V16_FN float f32_rsqrt(float x) {
     return 1.0f / __builtin_sqrtf(x);
-} /* two IEEE operations: 1 ulp */
+} /* two IEEE operations: within 1.5 ulp */
 V16_FN float f32_fma(float a, float b, float c) {
 #ifdef ISA_IS_plain
     return v16_fma1(a, b, c);
