@@ -488,8 +488,7 @@ V16_FN v16 v16_log(v16 x) {
 V16_FN v16 v16_sigmoid(v16 x) { /* 1 / (1 + e^-x), within 2.5 ulp */
     return v16_div(v16_set(1.0f), v16_add(v16_set(1.0f), v16_exp(v16_sub(v16_set(0.0f), x))));
 }
-V16_FN v16
-v16_tanh(v16 x) { /* within 1.5 ulp: a polynomial below 0.625, 1 - 2/(e^2|x| + 1) above */
+V16_FN v16 v16_tanh(v16 x) { /* within 1.5 ulp: a polynomial below 5/8, 1 - 2/(e^2|x| + 1) above */
     const v16 a = v16_abs(x), z = v16_mul(x, x);
     v16 p = v16_set(-5.70498872745e-3f);
     p = v16_fma(p, z, v16_set(2.06390887954e-2f));
