@@ -16,8 +16,8 @@ static struct param *half_new(struct model *m, const char *module, enum lora_par
     return p;
 }
 
-/* A: uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt(5)), or normal with deviation 1/r. Zero
- * if `false` says so... B is zero. */
+/* A: uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt(5)), or normal with deviation 1/r. B is
+ * zero. */
 static void half_init(struct param *a, const struct lora_config *c, u64 seed, i64 index) {
     const struct rng r = {seed, RNG_INIT, 1, (u32)index};
     const bool gaussian = c->init_lora_weights && !strcmp(c->init_lora_weights, "gaussian");
