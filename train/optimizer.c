@@ -99,41 +99,42 @@ static int add_into(struct optimizer *o, float *to, const float *from, i64 count
     return call(o, &c, e);
 }
 
+/* Carries one finished accumulator into the tree. Graphs are bound to `grad`, so it stays where it
+ * is. */
+static int carry(struct optimizer *o, struct moments *s, int u, i64 group, struct err *e) {
+    float **sum = s->sum[u], *from = s->grad[u];
+    int level = 0;
+    for (; group >> level & 1; from = sum[level++])
+        if (add_into(o, sum[level], from, s->count, e)) return -1;
+    if (!sum[level] && !(sum[level] = floats(s->count, e))) return -1;
+    if (!level) return memcpy(sum[0], from, (size_t)s->count * sizeof *from), 0;
+    sum[level - 1] = sum[level], sum[level] = from;
+    return 0;
+}
+
 int optimizer_group_done(struct optimizer *o, i64 group, struct err *e) {
     for (i64 i = 0; i < o->count; i++)
-        for (int u = 0; u < SLOT_USES; u++) {
-            struct moments *s = &o->of[i];
-            if (!s->grad[u]) continue;
-            int level = 0;
-            for (; group >> level & 1; level++) {
-                if (add_into(o, s->sum[u][level], s->grad[u], s->count, e)) return -1;
-                float *swap = s->grad[u];
-                s->grad[u] = s->sum[u][level], s->sum[u][level] = swap;
-            }
-            /* grad now holds the tree of 2^level groups: park it, and go on with a free buffer */
-            float *spare = s->sum[u][level] ? s->sum[u][level] : floats(s->count, e);
-            if (!spare) return -1;
-            s->sum[u][level] = s->grad[u], s->grad[u] = spare;
-        }
+        for (int u = 0; u < SLOT_USES; u++)
+            if (o->of[i].grad[u] && carry(o, &o->of[i], u, group, e)) return -1;
     return 0;
 }
 
-/* The step's gradient of one parameter, in its first accumulator. */
-static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err *e) {
+/* Where one use's gradient of the whole step is; NULL: there is no such use. */
+static float *step_sum(const struct moments *s, int u, i64 groups) {
     int level = 0;
     while (groups >> (level + 1)) level++;
-    for (int u = 0; u < SLOT_USES; u++) {
-        if (!s->grad[u]) continue;
-        if (groups > 1) {
-            float *swap = s->grad[u];
-            s->grad[u] = s->sum[u][level], s->sum[u][level] = swap;
-        }
-        if (u && add_into(o, s->grad[0], s->grad[u], s->count, e)) return -1;
-    }
+    return groups > 1 && s->grad[u] ? s->sum[u][level] : s->grad[u];
+}
+
+/* Adds up the uses of one parameter, into the first. */
+static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err *e) {
+    float *to = step_sum(s, 0, groups);
+    for (int u = 1; u < SLOT_USES; u++)
+        if (s->grad[u] && add_into(o, to, step_sum(s, u, groups), s->count, e)) return -1;
     return 0;
 }
 
-static int update_one(struct optimizer *o, struct moments *s, double lr, double scale,
+static int update_one(struct optimizer *o, struct moments *s, float *grad, double lr, double scale,
                       struct err *e) {
     const double t = (double)(o->step + 1), decay = s->p->decay ? lr * o->weight_decay : 0;
     float hyper[5] = {(float)scale, (float)(1 - decay), (float)(lr / (1 - m_pow(o->beta1, t))),
@@ -141,7 +142,7 @@ static int update_one(struct optimizer *o, struct moments *s, double lr, double 
     const struct adamw_attr attr = {o->beta1, o->beta2, o->eps};
     struct op_call c = {.op = &op_adamw,
                         .attr = &attr,
-                        .in = {flat(s->grad[0], s->count, F32), flat(hyper, 5, F32)},
+                        .in = {flat(grad, s->count, F32), flat(hyper, 5, F32)},
                         .out = {flat(s->master, s->count, F32), flat(s->m, s->count, F32),
                                 flat(s->v, s->count, F32)}};
     if (s->p->view.dtype != F32) c.out[3] = flat(s->p->view.data, s->count, s->p->view.dtype);
@@ -154,9 +155,10 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
         struct moments *s = &o->of[i];
         double part = 0;
         if (!s->grad[0]) continue;
-        struct op_call c = {.op = &op_square_sum, .in = {flat(s->grad[0], s->count, F32)}};
+        struct op_call c = {.op = &op_square_sum,
+                            .in = {flat(step_sum(s, 0, groups), s->count, F32)},
+                            .out[0].data = &part};
         if (gather(o, s, groups, e)) return -1;
-        c.in[0].data = s->grad[0], c.out[0].data = &part;
         if (call(o, &c, e)) return -1;
         sum += part;
     }
@@ -167,8 +169,10 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
             e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
     }
     const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1;
-    for (i64 i = 0; i < o->count; i++)
-        if (o->of[i].grad[0] && update_one(o, &o->of[i], lr, clip < 1 ? clip : 1, e)) return -1;
+    for (i64 i = 0; i < o->count; i++) {
+        float *grad = step_sum(&o->of[i], 0, groups);
+        if (grad && update_one(o, &o->of[i], grad, lr, clip < 1 ? clip : 1, e)) return -1;
+    }
     o->step++;
     return 0;
 }
