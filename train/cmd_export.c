@@ -3,7 +3,6 @@
  * distributions and the share of equal top tokens, over a text. */
 #include "train/train.h"
 
-#include <jansson.h>
 #include <string.h>
 
 struct export_flags {
@@ -90,19 +89,11 @@ static int probe_ids(const struct export_flags *f, const struct model *m, i32 *i
 static int folder_write(const struct export_flags *f, struct loaded *l, struct model *m,
                         struct err *e) {
     i64 count;
-    char path[4096];
     struct stored *list = model_stored(m, false, &count, e);
-    int rc = !list || dir_make(f->output, e) || folder_copy(l->base, f->output, e) ||
-             safetensors_write(f->output, "model", list, count, SHARD_BYTES, e);
+    const int rc = !list || dir_make(f->output, e) || folder_copy(l->base, f->output, e) ||
+                   folder_dtype(f->output, m->dtype, e) ||
+                   safetensors_write(f->output, "model", list, count, SHARD_BYTES, e);
     mem_free(list);
-    snprintf(path, sizeof path, "%s/config.json", f->output);
-    json_t *config = rc ? NULL : json_open(path, e);
-    if (config) { /* the dtype key in the spelling that the file has */
-        const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype";
-        json_object_set_new(config, key, json_string(m->dtype == BF16 ? "bfloat16" : "float32"));
-        rc = json_save(config, path, 2, e);
-    }
-    json_decref(config);
     return rc ? -1 : 0;
 }
 
