@@ -64,10 +64,10 @@ V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block
     const i64 panel = row_units(t->head_dim, half) * KEY_BLOCK;
     for (i64 n = 0; n * KEY_BLOCK < x->keys; n++) {
         const i64 at = from + n * KEY_BLOCK * t->k_row, keys = x->keys - n * KEY_BLOCK;
-        columns_pack(x->k_columns + n * panel, KEY_BLOCK, element(t->k, at, half), t->k_row,
-                     i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
-        columns_pack(x->v_columns + n * panel, KEY_BLOCK, element(t->v, at, half), t->k_row,
-                     i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
+        columns_pack(x->k_columns + n * panel, KEY_BLOCK, KEY_BLOCK, element(t->k, at, half),
+                     t->k_row, i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
+        columns_pack(x->v_columns + n * panel, KEY_BLOCK, KEY_BLOCK, element(t->v, at, half),
+                     t->k_row, i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
     }
     if (w->part != PART_KEYS)
         rows_pack(x->k_pairs, element(t->k, from, half), t->k_row, x->keys, round_up(x->keys, 2),
@@ -225,6 +225,10 @@ V16_FN void block_run(const struct back *b, const struct piece *w, struct block 
         rows_pack(x->do_pairs, element(b->dout, from, half), t->q_row, x->queries, padded,
                   t->head_dim, half);
     }
+    const i64 next = from + x->queries * t->q_row,
+              rest = i64_min(BACK_QUERIES, w->query_end - x->query - x->queries);
+    rows_fetch(element(t->q, next, half), t->q_row, rest, t->head_dim, half);
+    rows_fetch(element(b->dout, next, half), t->q_row, rest, t->head_dim, half);
     block_scores(b, x, half);
     block_gradients(b, w, x, half);
     if (w->part != PART_QUERIES) block_keys(b, x, half);

@@ -12,7 +12,7 @@
 
 struct chunk {
     i64 run, first, count; /* the run's first query; queries first .. first + count */
-    i64 kv_head;
+    i64 kv_head, kv_heads; /* more than one head where rows are few, to read whole cache rows */
 };
 
 struct forward {
@@ -152,14 +152,14 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
 
 V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chunk *c, bool half) {
     const struct attention *t = &f->t;
-    rows_fetch(element(t->q, c->first * t->q_row + c->kv_head * t->group * t->head_dim, half),
-               t->q_row, c->count, t->group * t->head_dim, half);
+    const i64 first = c->kv_head * t->group, heads = c->kv_heads * t->group;
+    rows_fetch(element(t->q, c->first * t->q_row + first * t->head_dim, half), t->q_row, c->count,
+               heads * t->head_dim, half);
     r->count = 0;
-    for (i64 g = 0; g < t->group; g++)
+    for (i64 h = first; h < first + heads; h++)
         for (i64 i = c->first; i < c->first + c->count; i++, r->count++) {
-            const i64 head = c->kv_head * t->group + g;
             row_copy(r->q + r->count * f->unit_row,
-                     element(t->q, i * t->q_row + head * t->head_dim, half), t->head_dim, half);
+                     element(t->q, i * t->q_row + h * t->head_dim, half), t->head_dim, half);
             r->low[r->count] = key_low(t, i), r->high[r->count] = key_high(t, i);
             r->top[r->count] = -FLT_MAX, r->sum[r->count] = 0;
         }
@@ -187,26 +187,40 @@ V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk
     }
 }
 
-V16_FN void chunk_run(const struct forward *f, const struct chunk *c, int worker, bool half) {
+/* Packs head `h` of the chunk of the key block `at`. Between quarters of it, parts of the next
+ * block of all heads are asked for, in the order of memory: asked for at once they would wait for
+ * each other, and never would all of memory's speed be used while others compute. */
+V16_FN void keys_pack(const struct forward *f, struct rows *r, const struct chunk *c, i64 h, i64 at,
+                      i64 high, bool half) {
     const struct attention *t = &f->t;
+    const i64 block = (t->begin[c->run] + at) * t->k_row + c->kv_head * t->head_dim;
+    const i64 width = c->kv_heads * t->head_dim, keys = i64_min(KEY_BLOCK, high - at);
+    for (i64 j = 0; j < KEY_BLOCK; j += 16) {
+        const i64 from = block + j * t->k_row + h * t->head_dim, left = i64_max(0, keys - j);
+        columns_pack(r->k + j, KEY_BLOCK, 16, element(t->k, from, half), t->k_row, left,
+                     t->head_dim, r->spare, half);
+        rows_pack(r->v + j * t->lanes / (half ? 2 : 1), element(t->v, from, half), t->k_row,
+                  i64_min(16, left), i64_min(16, round_up(left, 2)), t->head_dim, half);
+        const i64 part = h * KEY_BLOCK + j, next = KEY_BLOCK + part / c->kv_heads;
+        const i64 rows = i64_min(KEY_BLOCK + (part + 16) / c->kv_heads, high - at) - next;
+        rows_fetch(element(t->k, block + next * t->k_row, half), t->k_row, rows, width, half);
+        rows_fetch(element(t->v, block + next * t->k_row, half), t->k_row, rows, width, half);
+    }
+}
+
+V16_FN void chunk_run(const struct forward *f, const struct chunk *c, int worker, bool half) {
+    const i64 rows = c->count * f->t.group;
     struct rows r = rows_of(f, worker);
     rows_begin(f, &r, c, half);
     i64 low = r.low[0], high = 0;
     for (i64 i = 0; i < c->count; i++)
         low = i64_min(low, r.low[i]), high = i64_max(high, r.high[i]);
-    for (i64 at = low / KEY_BLOCK * KEY_BLOCK; at < high; at += KEY_BLOCK) {
-        const i64 keys = i64_min(KEY_BLOCK, high - at);
-        const i64 from = (t->begin[c->run] + at) * t->k_row + c->kv_head * t->head_dim;
-        const i64 next = from + KEY_BLOCK * t->k_row, rest = i64_min(KEY_BLOCK, high - at - keys);
-        columns_pack(r.k, KEY_BLOCK, element(t->k, from, half), t->k_row, keys, t->head_dim,
-                     r.spare, half);
-        rows_pack(r.v, element(t->v, from, half), t->k_row, keys, round_up(keys, 2), t->head_dim,
-                  half);
-        rows_fetch(element(t->k, next, half), t->k_row, rest, t->head_dim, half);
-        rows_fetch(element(t->v, next, half), t->k_row, rest, t->head_dim, half);
-        for (i64 i = 0; i < r.count; i += FORWARD_PANEL)
-            panel_run(f, &r, i, i64_min(FORWARD_PANEL, r.count - i), at, half);
-    }
+    for (i64 at = low / KEY_BLOCK * KEY_BLOCK; at < high; at += KEY_BLOCK)
+        for (i64 h = 0; h < c->kv_heads; h++) {
+            keys_pack(f, &r, c, h, at, high, half);
+            for (i64 i = 0; i < rows; i += FORWARD_PANEL)
+                panel_run(f, &r, h * rows + i, i64_min(FORWARD_PANEL, rows - i), at, half);
+        }
     rows_end(f, &r, c, half);
 }
 static __attribute__((noinline)) void chunk_f32(const struct forward *f, const struct chunk *c,
@@ -224,18 +238,23 @@ static double chunk_cost(const struct attention *t, const struct chunk *c) {
     i64 low = key_low(t, c->first), high = 0;
     for (i64 i = c->first; i < c->first + c->count; i++)
         low = i64_min(low, key_low(t, i)), high = i64_max(high, key_high(t, i));
-    return (double)(i64_max(0, high - low) + 1) * (double)(c->count * t->group + 16);
+    return (double)(i64_max(0, high - low) + 1) *
+           (double)((c->count * t->group + 16) * c->kv_heads);
 }
 
 /* Calls `fn` for all chunks in order. */
 typedef void chunk_fn(void *arg, const struct chunk *c, double cost);
 static void chunks_walk(const struct attention *t, chunk_fn *fn, void *arg) {
-    const i64 step = i64_max(1, FORWARD_ROWS / t->group);
+    const i64 step = i64_max(1, FORWARD_ROWS / t->group),
+              share = (t->kv_heads + pool_threads() - 1) / pool_threads();
     for (i64 run = 0, end; run < t->queries; run = end) {
         end = run_end(t, run);
-        for (i64 h = 0; h < t->kv_heads; h++)
+        const i64 fit = FORWARD_ROWS / (i64_min(step, end - run) * t->group),
+                  heads = i64_max(1, i64_min(fit, share));
+        for (i64 h = 0; h < t->kv_heads; h += heads)
             for (i64 i = run; i < end; i += step) {
-                const struct chunk c = {run, i, i64_min(step, end - i), h};
+                const struct chunk c = {run, i, i64_min(step, end - i), h,
+                                        i64_min(heads, t->kv_heads - h)};
                 fn(arg, &c, chunk_cost(t, &c));
             }
     }

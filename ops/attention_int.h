@@ -12,7 +12,7 @@
 enum {
     KEY_BLOCK = 64,
     FORWARD_ROWS = 240,
-    FORWARD_PANEL = 48,
+    FORWARD_PANEL = 24,
     BACK_KEYS = 128,
     BACK_QUERIES = 64,
 };

@@ -178,10 +178,10 @@ V16_FN void transpose16(u32 *to, i64 to_row, const void *from, i64 from_bytes) {
 #endif
 }
 
-/* Rows of k or v as columns: to[unit][row], `width` rows wide (a multiple of 16), zeros past
+/* Rows of k or v as columns: to[unit][row], `width` of them (a multiple of 16), zeros past
  * `rows`. `spare`: 16 padded rows. */
-V16_FN void columns_pack(u32 *to, i64 width, const void *from, i64 row, i64 rows, i64 head_dim,
-                         u32 *spare, bool half) {
+V16_FN void columns_pack(u32 *to, i64 to_row, i64 width, const void *from, i64 row, i64 rows,
+                         i64 head_dim, u32 *spare, bool half) {
     const i64 units = row_units(head_dim, half), size = half ? 2 : 4;
     for (i64 r = 0; r < width; r += 16) {
         const void *source = element(from, r * row, half);
@@ -191,7 +191,7 @@ V16_FN void columns_pack(u32 *to, i64 width, const void *from, i64 row, i64 rows
             source = spare, bytes = units * 4;
         }
         for (i64 u = 0; u < units; u += 16)
-            transpose16(to + u * width + r, width, (const u8 *)source + 4 * u, bytes);
+            transpose16(to + u * to_row + r, to_row, (const u8 *)source + 4 * u, bytes);
     }
 }
 

@@ -2,14 +2,16 @@
 #include "ops/gemm_int.h"
 
 struct gemm_room gemm_room(i64 m, i64 n, i64 k, i64 rank) {
-    enum { UNIT = 84 }; /* a multiple of the rows of every micro-kernel */
-    const i64 rows = i64_min(round_up(m, UNIT), GEMM_MC),
-              lanes = i64_max(i64_min(k + 1, GEMM_KC), rank + 1);
+    enum { UNIT = 84, SLACK = 16 }; /* a multiple of the rows of every micro-kernel; panel_size */
+    const i64 rows = i64_min(round_up(m, UNIT), GEMM_ROWS), strip = i64_min(rows, GEMM_MC);
+    const i64 cols = i64_min(round_up(n, GEMM_COLS), GEMM_NC),
+              panels = rows > strip ? cols / GEMM_COLS : GEMM_GROUP;
+    const i64 lanes = i64_max(i64_min(k + 1, GEMM_KC), rank + 1);
     struct gemm_room r;
     r.a = 0;
-    r.b = r.a + round_up(rows * (lanes + 4), 16);
-    r.tiles = r.b + round_up(GEMM_COLS * lanes + 16, 16);
-    r.size = r.tiles + rows * i64_min(round_up(n, GEMM_COLS), GEMM_NC);
+    r.b = r.a + round_up(strip * (lanes + SLACK / 4), 16);
+    r.tiles = r.b + round_up(panels * (GEMM_COLS * lanes + 2 * SLACK), 16);
+    r.size = r.tiles + rows * cols;
     return r;
 }
 

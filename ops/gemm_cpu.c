@@ -1,10 +1,10 @@
 /* gemm_cpu.c: the portable frame around one micro-kernel (after Goto and van de Geijn, 2008, and
  * BLIS).
  *
- * A worker owns a rectangle of C. For each block of it, k goes by in blocks: a block of A is packed
- * to L2; then panel by panel of B is packed to L1 and multiplied with all of A's panels at once, so
- * that no packed copy of B ever exists. Sums of a block stay in scratch, tile by tile, as f32
- * until k is complete; then the low-rank part, bias and rounding follow, tile by tile.
+ * A worker owns a rectangle of C. For each block of it, k goes by in blocks: a strip of A is packed
+ * to L2; panel by panel, B is packed to L1 and multiplied with all of the strip at once; further
+ * strips find the packed panels in L3. Sums of a block stay in scratch, tile by tile, as f32 until
+ * k is complete; then the low-rank part, bias and rounding follow, tile by tile.
  * The order of k is the order of memory: nothing here can change a bit. Rejected: sharing packed
  * panels between threads (costs a barrier; packing is 2 % of the time), edge kernels (panels are
  * padded with zeros instead). */
@@ -91,9 +91,9 @@ struct job {
     int down;   /* workers along m */
 };
 
-/* A rectangle of C, and its place in the worker's scratch. */
+/* A rectangle of C, and its place in the worker's scratch. A is packed `strip` rows at a time. */
 struct block {
-    i64 row, rows, col, cols;
+    i64 row, rows, col, cols, strip;
     float *a, *b, *tiles;
 };
 
@@ -125,18 +125,6 @@ static void tile_end(const struct gemm *g, const float *tile, const float *low, 
     }
 }
 
-/* Asks for part `i` of `parts` of what packing these `width` rows or columns will read. */
-static void prefetch(const struct operand *o, i64 first, i64 width, i64 k, i64 depth, i64 i,
-                     i64 parts) {
-    const i64 count = i64_min(width, o->count - first);
-    const i64 rows = o->k_inner ? count : depth, bytes = (o->k_inner ? depth : count) * o->size;
-    const u8 *from =
-        (const u8 *)o->data + (o->k_inner ? first * o->ld + k : k * o->ld + first) * o->size;
-    for (i64 r = rows * i / parts; r < rows * (i + 1) / parts; r++)
-        for (i64 at = 0; at < bytes + 63; at += 64)
-            __builtin_prefetch(from + r * o->ld * o->size + i64_min(at, bytes - 1), 0, 2);
-}
-
 static void prefetch_c(const struct gemm *g, i64 row, i64 col) {
     const i64 size = dtype_size(g->c_dtype), bytes = i64_min(COLS, g->n - col) * size;
     for (i64 i = row; i < i64_min(row + ROWS, g->m); i++)
@@ -144,45 +132,53 @@ static void prefetch_c(const struct gemm *g, i64 row, i64 col) {
             __builtin_prefetch((u8 *)g->c + (i * g->ldc + col) * size + at, 1, 3);
 }
 
-/* Panels of a block of A lie `panel_size` floats apart. Where k is not contiguous, 16 rows of k at
- * a time are spread over all panels, so that memory is read in long runs. */
-static i64 panel_size(i64 lanes) { return lanes * ROWS + 16; }
-static void pack_rows(const struct job *j, const struct operand *from, const struct block *k,
-                      i64 first, i64 depth) {
+/* Packs rows or columns [i, i + count) in panels of `width`, panel_size apart. Where k is not
+ * contiguous, 16 rows of k at a time are spread over all panels, so that memory is read in long
+ * runs. */
+static i64 panel_size(i64 lanes, int width) { return lanes * width + 16; }
+static void pack_panels(const struct job *j, float *to, const struct operand *from, i64 i,
+                        i64 count, int width, i64 first, i64 depth) {
     const i64 lanes = pack_lanes(j->how, depth), step = from->k_inner ? depth : pack_k(j->how, 16);
     for (i64 p = 0; p < depth; p += step)
-        for (i64 i = 0; i < k->rows; i += ROWS) {
-            if (from->k_inner && i + ROWS < k->rows)
-                prefetch(from, k->row + i + ROWS, ROWS, first, depth, 0, 1);
-            CPU_NAME(gemm_pack)
-            (k->a + i / ROWS * panel_size(lanes) + pack_lanes(j->how, p) * ROWS, from, k->row + i,
-             ROWS, first + p, i64_min(step, depth - p), j->how);
-        }
+        for (i64 w = 0; w < count; w += width) CPU_NAME(gemm_pack)
+    (to + w / width * panel_size(lanes, width) + pack_lanes(j->how, p) * width, from, i + w, width,
+     first + p, i64_min(step, depth - p), j->how);
 }
 
-/* Block of C += block of k from `first` on. */
+/* One panel of B with the packed strip of A that starts at row `top` of the block. */
+static void panel_step(const struct job *j, const struct block *k, i64 top, i64 col, const float *b,
+                       i64 lanes, bool load, bool fresh, bool last) {
+    const struct gemm *g = j->g;
+    const i64 bottom = i64_min(top + k->strip, k->rows);
+    for (i64 row = top; row < bottom; row += ROWS) {
+        float *tile = fresh && last ? k->tiles : tile_of(k, row, col);
+        if (!fresh && !load)
+            for (i64 at = 0; at < ROWS * COLS; at += 16)
+                __builtin_prefetch(tile + ROWS * COLS + at, 1, 3);
+        if (load) tile_begin(g, tile, k->row + row, k->col + col);
+        if ((load || last) && row + ROWS < bottom) prefetch_c(g, k->row + row + ROWS, k->col + col);
+        kernel(lanes, k->a + (row - top) / ROWS * panel_size(lanes, ROWS), b, tile, fresh,
+               i64_min(ROWS, k->rows - row), j->how == PACK_PAIR);
+        if (last) tile_end(g, tile, NULL, k->row + row, k->col + col);
+    }
+}
+
+/* Block of C += block of k from `first` on. The first strip packs the panels of B, each right
+ * before its use; they stay for the other strips, if there are any. */
 static void block_step(const struct job *j, const struct block *k, i64 first, i64 depth,
                        bool last) {
-    const struct gemm *g = j->g;
-    const i64 lanes = pack_lanes(j->how, depth);
-    const bool pair = j->how == PACK_PAIR, load = !first && g->accumulate;
-    pack_rows(j, &j->a, k, first, depth);
-    for (i64 col = 0; col < k->cols; col += COLS) {
-        CPU_NAME(gemm_pack)(k->b, &j->b, k->col + col, COLS, first, depth, j->how);
-        for (i64 row = 0; row < k->rows; row += ROWS) {
-            float *tile = !first && last ? k->tiles : tile_of(k, row, col);
-            if (col + COLS < k->cols)
-                prefetch(&j->b, k->col + col + COLS, COLS, first, depth, row / ROWS,
-                         (k->rows + ROWS - 1) / ROWS);
-            if (first)
-                for (i64 at = 0; at < ROWS * COLS; at += 16)
-                    __builtin_prefetch(tile + ROWS * COLS + at, 1, 3);
-            if (load) tile_begin(g, tile, k->row + row, k->col + col);
-            if ((load || last) && row + ROWS < k->rows)
-                prefetch_c(g, k->row + row + ROWS, k->col + col);
-            kernel(lanes, k->a + row / ROWS * panel_size(lanes), k->b, tile, !first && !load,
-                   i64_min(ROWS, k->rows - row), pair);
-            if (last) tile_end(g, tile, NULL, k->row + row, k->col + col);
+    const i64 lanes = pack_lanes(j->how, depth), group = j->b.k_inner ? 1 : GEMM_GROUP;
+    const bool load = !first && j->g->accumulate, stay = k->strip < k->rows;
+    for (i64 top = 0; top < k->rows; top += k->strip) {
+        pack_panels(j, k->a, &j->a, k->row + top, i64_min(k->strip, k->rows - top), ROWS, first,
+                    depth);
+        for (i64 col = 0; col < k->cols; col += COLS) {
+            const i64 panel = col / COLS;
+            float *b = k->b + (stay ? panel : panel % GEMM_GROUP) * panel_size(lanes, COLS);
+            if (!top && panel % group == 0)
+                pack_panels(j, b, &j->b, k->col + col, i64_min(group * COLS, k->cols - col), COLS,
+                            first, depth);
+            panel_step(j, k, top, col, b, lanes, load, !first && !load, last);
         }
     }
 }
@@ -191,13 +187,16 @@ static void block_step(const struct job *j, const struct block *k, i64 first, i6
 static void block_low_rank(const struct job *j, const struct block *k) {
     const i64 rank = j->g->rank, lanes = pack_lanes(j->how, rank);
     float low[ROWS * COLS];
-    pack_rows(j, &j->t, k, 0, rank);
-    for (i64 col = 0; col < k->cols; col += COLS) {
-        CPU_NAME(gemm_pack)(k->b, &j->u, k->col + col, COLS, 0, rank, j->how);
-        for (i64 row = 0; row < k->rows; row += ROWS) {
-            kernel(lanes, k->a + row / ROWS * panel_size(lanes), k->b, low, true,
-                   i64_min(ROWS, k->rows - row), j->how == PACK_PAIR);
-            tile_end(j->g, tile_of(k, row, col), low, k->row + row, k->col + col);
+    for (i64 top = 0; top < k->rows; top += k->strip) {
+        const i64 bottom = i64_min(top + k->strip, k->rows);
+        pack_panels(j, k->a, &j->t, k->row + top, bottom - top, ROWS, 0, rank);
+        for (i64 col = 0; col < k->cols; col += COLS) {
+            pack_panels(j, k->b, &j->u, k->col + col, COLS, COLS, 0, rank);
+            for (i64 row = top; row < bottom; row += ROWS) {
+                kernel(lanes, k->a + (row - top) / ROWS * panel_size(lanes, ROWS), k->b, low, true,
+                       i64_min(ROWS, k->rows - row), j->how == PACK_PAIR);
+                tile_end(j->g, tile_of(k, row, col), low, k->row + row, k->col + col);
+            }
         }
     }
 }
@@ -223,12 +222,14 @@ static void cell_run(const struct job *j, i64 i, int worker) {
     const i64 top = tall * y / j->down * ROWS, left = wide * x / j->across * COLS;
     const i64 bottom = i64_min(tall * (y + 1) / j->down * ROWS, g->m),
               right = i64_min(wide * (x + 1) / j->across * COLS, g->n);
-    const i64 mc = part_of(bottom - top, GEMM_MC, ROWS), nc = part_of(right - left, GEMM_NC, COLS);
+    const i64 rows = part_of(bottom - top, GEMM_ROWS, ROWS),
+              cols = part_of(right - left, GEMM_NC, COLS);
     float *own = j->scratch + worker * j->room.size;
     struct block k = {.a = own + j->room.a, .b = own + j->room.b, .tiles = own + j->room.tiles};
-    for (k.col = left; k.col < right; k.col += nc)
-        for (k.row = top; k.row < bottom; k.row += mc) {
-            k.rows = i64_min(mc, bottom - k.row), k.cols = i64_min(nc, right - k.col);
+    for (k.col = left; k.col < right; k.col += cols)
+        for (k.row = top; k.row < bottom; k.row += rows) {
+            k.rows = i64_min(rows, bottom - k.row), k.cols = i64_min(cols, right - k.col);
+            k.strip = part_of(k.rows, GEMM_MC, ROWS);
             block_run(j, &k);
         }
 }
@@ -247,7 +248,7 @@ static void grid_choose(struct job *j) {
         const double rows = (double)((tall + down - 1) / down * ROWS);
         const double cols = (double)((wide + workers / down - 1) / (workers / down) * COLS);
         const double cost =
-            rows * cols + 16 * (rows * (1 + cols / GEMM_NC) + cols * (1 + rows / GEMM_MC));
+            rows * cols + 16 * (rows * (1 + cols / GEMM_NC) + cols * (1 + rows / GEMM_ROWS));
         if (down == 1 || cost < best) best = cost, j->down = down, j->across = workers / down;
     }
 }

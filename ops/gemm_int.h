@@ -13,13 +13,15 @@
 
 #include "ops/gemm.h"
 
-/* Blocks of MC rows and KC lane rows of A lie packed in L2; a panel of B of KC lane rows in L1; NC
- * columns of f32 sums in L2/L3 while k goes by. */
+/* A block of C is ROWS x NC sums (L3). Of A, MC rows by KC lane rows lie packed (L2); of B, panels
+ * of KC lane rows (L1, then L3). */
 enum {
-    GEMM_MC = 588, /* a multiple of every micro-kernel's rows: 14, 6, 4 */
+    GEMM_MC = 336, /* a multiple of every micro-kernel's rows: 14, 6, 4 */
+    GEMM_ROWS = 4 * GEMM_MC,
     GEMM_KC = 256, /* even */
-    GEMM_NC = 2048,
+    GEMM_NC = 1024,
     GEMM_COLS = 32, /* the widest micro-kernel */
+    GEMM_GROUP = 8, /* panels of B packed together where k is not contiguous */
 };
 
 enum pack { PACK_F32, PACK_PAIR, PACK_WIDE };

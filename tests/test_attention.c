@@ -437,6 +437,8 @@ static void test_errors(void **state) {
     refused(&p, true, "operation attention_back: query 3 sees keys 0 to 1");
     last[3] = 3, p.attr.kv_heads = 3;
     refused(&p, false, "operation attention: 2 heads of size 8 cannot share 3 kv heads");
+    p.attr.kv_heads = 1, p.attr.scale = -1;
+    refused(&p, false, "operation attention: scale -1, window 0, softcap 0");
     problem_free(&p);
 }
 

@@ -49,8 +49,11 @@ static const struct log_row *row_of(const struct verification *v, i64 step) {
 }
 
 static int note(const struct verification *v, const char *what, const char *result, struct err *e) {
-    char path[4096];
+    char path[4096], when[32];
     struct text line = {0};
+    const time_t now = time(NULL);
+    struct tm utc;
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&now, &utc));
     snprintf(path, sizeof path, "%s/verify.jsonl", v->run);
     if (!quiet) printf("%-8s %s\n", what, result);
     fflush(stdout);
@@ -58,7 +61,7 @@ static int note(const struct verification *v, const char *what, const char *resu
     int rc = fd < 0 ? err_system(e, "open", path) : 0;
     rc = rc ||
          text_printf(&line, e,
-                     "{\"time\": %lld, \"check\": \"%s\", \"result\": ", (long long)time(NULL),
+                     "{\"time\": \"%s\", \"check\": \"%s\", \"ok\": true, \"result\": ", when,
                      what) ||
          json_text_add(&line, result, (i64)strlen(result), e) ||
          text_printf(&line, e, ", \"isa\": \"%s\", \"threads\": %d}\n", isa_name[isa_now()],

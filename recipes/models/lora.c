@@ -16,8 +16,8 @@ static struct param *half_new(struct model *m, const char *module, enum lora_par
     return p;
 }
 
-/* A: uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt(5)), or normal with deviation 1/r. Zero
- * if `false` says so... B is zero. */
+/* A: uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt(5)), or normal with deviation 1/r. B is
+ * zero. */
 static void half_init(struct param *a, const struct lora_config *c, u64 seed, i64 index) {
     const struct rng r = {seed, RNG_INIT, 1, (u32)index};
     const bool gaussian = c->init_lora_weights && !strcmp(c->init_lora_weights, "gaussian");
@@ -79,16 +79,22 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
     return 0;
 }
 
-static void pair_merge(struct param *w, const struct lora_pair *l) {
-    const i64 rows = w->view.dim[0], cols = w->view.dim[1], r = l->a->view.dim[0];
-    for (i64 o = 0; o < rows; o++)
+struct merge {
+    struct param *w;
+    const struct lora_pair *l;
+};
+static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct merge *m = arg;
+    const i64 cols = m->w->view.dim[1], r = m->l->a->view.dim[0];
+    for (i64 o = begin; o < end; o++)
         for (i64 i = 0; i < cols; i++) {
             float sum = 0;
             for (i64 k = 0; k < r; k++)
-                sum =
-                    __builtin_fmaf(param_get(l->b, o * r + k), param_get(l->a, k * cols + i), sum);
-            param_set(w, o * cols + i,
-                      __builtin_fmaf((float)l->scale, sum, param_get(w, o * cols + i)));
+                sum = __builtin_fmaf(param_get(m->l->b, o * r + k),
+                                     param_get(m->l->a, k * cols + i), sum);
+            param_set(m->w, o * cols + i,
+                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->w, o * cols + i)));
         }
 }
 
@@ -97,7 +103,8 @@ int lora_merge(struct model *m, struct err *e) {
     for (i64 l = 0; l < m->config.layers; l++)
         for (int r = 0; r < COUNT(linear_roles); r++) {
             struct lora_pair *p = &m->layer[l].lora[linear_roles[r]];
-            if (p->a) pair_merge(m->layer[l].weight[linear_roles[r]], p);
+            struct merge job = {m->layer[l].weight[linear_roles[r]], p};
+            if (p->a) pool_run(job.w->view.dim[0], merge_rows, &job);
             *p = (struct lora_pair){0};
         }
     i64 kept = 0;
