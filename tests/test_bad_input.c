@@ -232,7 +232,7 @@ static const struct job jobs[] = {
     {"train", "hone train tiny.yaml output_dir=new --quiet", "new*",
      "find . -name '*.new' | grep . >&2 && exit 9; [ -e new/log.jsonl ] && "
      "resume=resume_from_checkpoint=auto; hone train tiny.yaml output_dir=new $resume --quiet && "
-     "hone verify new --quiet && tail -n 1 new/log.jsonl | grep -q '\"step\": 3,'"},
+     "hone verify new --quiet && tail -n 1 new/log.jsonl | grep -q '\"step\":3,'"},
     {"lora", "hone train lora.yaml output_dir=new --quiet", "new*", NULL},
     {"tokenize", "hone tokenize text.txt --tokenizer tok.json --output new.h5", "new.h5",
      "[ ! -e new.h5 ] || hone inspect new.h5 --tokens 1000"},
@@ -241,7 +241,7 @@ static const struct job jobs[] = {
      "--output new.h5 --validation-output val.h5",
      "*.h5", "hone inspect val.h5 && { [ ! -e new.h5 ] || hone inspect new.h5 --tokens 1000; }"},
     {"tokenizer", "hone tokenizer train text.txt --output new.json --vocab-size 260", "new.json",
-     "[ ! -e new.json ] || hone inspect new.json"},
+     "[ ! -e new.json ] || echo '{\"text\": \"a\"}' | hone encode new.json"},
     {"export", "hone export model --adapter adapter --output new", "", NULL},
     {"forward", "hone forward model --ids ids.safetensors --out ids.safetensors --grad", "", NULL},
     {"report", "hone report run --output new.html", "new.html",
@@ -295,6 +295,56 @@ static void faults_run(void **state) {
     if (bad) fail_msg("%d faults of kind %s", bad, kind);
 }
 
+/* ---- mutations ------------------------------------------------------------------------------- */
+
+/* A few random changes of a file's bytes: overwritten, inserted, removed, or the end cut off. */
+static void file_mutate(const char *path, const struct rng *r) {
+    static const char common[] = "0123456789-.[]{}\",:e\0\377\200\177 n";
+    struct text old = {0}, fresh = {0};
+    struct err e = {0};
+    if (file_read(&old, path, &e)) fail_msg("%s", e.primary);
+    i64 from = 0;
+    for (u64 k = 1; k < 4 && from < old.size; k++) {
+        const i64 at =
+            from + (i64)(rng_uniform_f64(r, 4 * k) * (double)i64_min(old.size - from, 4096));
+        const char byte =
+            common[(i64)(rng_uniform_f64(r, 4 * k + 1) * (double)(sizeof common - 1))];
+        const double how = rng_uniform_f64(r, 4 * k + 2);
+        text_add(&fresh, old.data + from, at - from, &e);
+        from = at;
+        if (how < 0.8) text_add(&fresh, &byte, 1, &e);
+        if (how < 0.5 || how >= 0.7) from += 1 + (how >= 0.9 ? 16 : 0);
+        if (how >= 0.97) from = old.size;
+    }
+    if (from < old.size) text_add(&fresh, old.data + from, old.size - from, &e);
+    if (e.code || file_write(path, fresh.data, fresh.size, &e)) fail_msg("%s", e.primary);
+    text_free(&old), text_free(&fresh);
+}
+
+/* A model folder with random damage works or is refused: no crash, no hang, no silence. */
+static void mutations_run(void **state) {
+    static const char *const file[] = {"model/config.json", "model/model.safetensors",
+                                       "model/tokenizer.json", "adapter/adapter_config.json",
+                                       "adapter/adapter_model.safetensors"};
+    const int count = getenv("HONE_SLOW") ? 200 : 40;
+    int bad = 0;
+    (void)state;
+    for (int i = 0; i < count && (!only || !strcmp(only, "mutations")); i++) {
+        char path[256];
+        const struct rng r = {11, RNG_TEST, 0, (u32)i};
+        assert_int_equal(shell("fixture", "rm -rf ../row && cp -r ../fixture ../row"), 0);
+        snprintf(path, sizeof path, "%s/row/%s", root, file[i % COUNT(file)]);
+        file_mutate(path, &r);
+        const int code = shell("row", "hone generate model --adapter adapter --prompt 'the cat' "
+                                      "--max-new-tokens 4");
+        struct text t = said();
+        if (code > 2 || sanitizer_spoke(t.data) || (code && !strstr(t.data, "error: ")))
+            print_error("mutation %d of %s\n%s  (exit %d)\n", i, path, t.data, code), bad++;
+        text_free(&t);
+    }
+    if (bad) fail_msg("%d of %d mutations", bad, count);
+}
+
 /* ---- the fixture ----------------------------------------------------------------------------- */
 
 static int fixture_make(void **state) {
@@ -336,10 +386,12 @@ static int fixture_remove(void **state) {
 #define FAULTS(kind)                                                                               \
     { "faults: " #kind, faults_run, NULL, NULL, #kind }
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {ROWS(program), ROWS(weights), ROWS(config),   ROWS(data),
-                                       ROWS(recipe),  ROWS(adapter), ROWS(runs),     FAULTS(write),
-                                       FAULTS(open),  FAULTS(fsync), FAULTS(rename), FAULTS(mkdir),
-                                       FAULTS(read),  FAULTS(alloc)};
+    const struct CMUnitTest tests[] = {
+        ROWS(program), ROWS(weights),  ROWS(config),
+        ROWS(data),    ROWS(recipe),   ROWS(adapter),
+        ROWS(runs),    FAULTS(write),  FAULTS(open),
+        FAULTS(fsync), FAULTS(rename), FAULTS(mkdir),
+        FAULTS(read),  FAULTS(alloc),  {"mutations", mutations_run, NULL, NULL, NULL}};
     (void)argc;
     snprintf(build, sizeof build, "%.*s", (int)(strrchr(argv[0], '/') - argv[0]), argv[0]);
     only = getenv("HONE_BAD");
