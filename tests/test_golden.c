@@ -1,0 +1,203 @@
+/* test_golden.c: what hone computes with the golden models is what transformers and PEFT compute
+ * with them, within the tolerances that each golden.json states. Logits, losses, gradients and
+ * greedy ids go through `hone forward`, as a user would compare; training steps through the graph
+ * and the optimizer. Both spellings of config.json are used. */
+#include "tests/tiny.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#define MODELS "tests/golden/models/"
+static const char *const models[] = {"llama", "llama_rope3_tied", "olmo2"};
+
+struct tolerance {
+    double logits, long_logits, loss, gradient, step_loss;
+};
+
+static struct tolerance tolerance_of(const char *model) {
+    char path[256];
+    struct err e = {0};
+    snprintf(path, sizeof path, MODELS "%s/golden.json", model);
+    json_t *j = json_open(path, &e);
+    tiny_fail_unless(!j, &e);
+    const json_t *t = json_object_get(j, "tolerances");
+    const struct tolerance r = {
+        json_f64(t, "logits_abs", 0, path, &e), json_f64(t, "long_logits_abs", 0, path, &e),
+        json_f64(t, "loss_abs", 0, path, &e), json_f64(t, "grad_rel_to_tensor_max", 0, path, &e),
+        json_f64(t, "loss_after_step_abs", 0, path, &e)};
+    json_decref(j);
+    assert_true(r.logits > 0 && r.long_logits > 0 && r.loss > 0 && r.gradient > 0 &&
+                r.step_loss > 0);
+    return r;
+}
+
+static void open_file(struct safetensors *s, const char *path) {
+    struct err e = {0};
+    tiny_fail_unless(safetensors_open(s, path, &e), &e);
+}
+static const struct stored *need(const struct safetensors *s, const char *name) {
+    struct err e = {0};
+    const struct stored *t = safetensors_need(s, name, &e);
+    tiny_fail_unless(!t, &e);
+    return t;
+}
+
+/* The last elements of `a` against all of `b`. */
+static void near(const char *what, const struct stored *a, const struct stored *b, double bound,
+                 bool relative) {
+    assert_true(a->dtype == F32 && b->dtype == F32 && a->bytes >= b->bytes);
+    const float *x = (const float *)(a->data + a->bytes - b->bytes), *y = (const float *)b->data;
+    double top = 0;
+    for (i64 i = 0; i < b->bytes / 4; i++) top = fmax(top, fabs((double)y[i]));
+    for (i64 i = 0; i < b->bytes / 4; i++)
+        if (!(fabs((double)x[i] - (double)y[i]) <= bound * (relative ? top : 1)))
+            fail_msg("%s: %s[%lld] is %.9g, golden %.9g, largest %.3g, bound %.3g", what, b->name,
+                     (long long)i, (double)x[i], (double)y[i], top, bound);
+}
+
+/* Every grad.* of the golden has its like, and there is none besides. */
+static void near_gradients(const char *what, const struct safetensors *got,
+                           const struct safetensors *want, double bound) {
+    i64 gradients = 0, given = 0;
+    for (i64 i = 0; i < got->count; i++) given += !strncmp(got->tensor[i].name, "grad.", 5);
+    for (i64 i = 0; i < want->count; i++) {
+        if (strncmp(want->tensor[i].name, "grad.", 5)) continue;
+        const struct stored *g = need(got, want->tensor[i].name);
+        assert_int_equal(g->bytes, want->tensor[i].bytes);
+        near(what, g, &want->tensor[i], bound, true);
+        gradients++;
+    }
+    assert_true(gradients > 10);
+    assert_int_equal(given, gradients);
+}
+
+/* The model under its other config.json. */
+static const char *folder_with(const char *model, const char *config) {
+    const char *to = tiny_path("%s-%s", model, config);
+    tiny_sh("mkdir -p %s && cp " MODELS "%s/%s %s/config.json && cp " MODELS
+            "%s/model.safetensors %s",
+            to, model, config, to, model, to);
+    return to;
+}
+
+static void model_check(const char *model, const char *config) {
+    const struct tolerance t = tolerance_of(model);
+    const char *folder = folder_with(model, config), *out = tiny_path("out.safetensors"),
+               *rows = tiny_path("rows.safetensors");
+    char golden[256];
+    snprintf(golden, sizeof golden, MODELS "%s/golden.safetensors", model);
+    struct safetensors want, got;
+    struct err e = {0};
+    open_file(&want, golden);
+    hone_ok("forward %s --ids %s --out %s --grad --generate 12", folder, golden, out);
+    open_file(&got, out);
+    near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
+    near(folder, need(&got, "loss"), need(&want, "loss"), t.loss, false);
+    near_gradients(folder, &got, &want, t.gradient);
+    const struct stored *ids = need(&want, "greedy_ids"), *generated = need(&got, "generated");
+    assert_int_equal(ids->bytes, generated->bytes);
+    assert_memory_equal(ids->data, generated->data, (size_t)ids->bytes);
+    safetensors_close(&got);
+    struct stored row = *need(&want, "long_input_ids");
+    row.name = "input_ids";
+    tiny_fail_unless(safetensors_write(tiny_path("%s", ""), "rows", &row, 1, INT64_MAX, &e), &e);
+    hone_ok("forward %s --ids %s --out %s", folder, rows, out);
+    open_file(&got, out);
+    near(folder, need(&got, "logits"), need(&want, "long_logits"), t.long_logits, false);
+    near(folder, need(&got, "loss"), need(&want, "long_loss"), t.loss, false);
+    safetensors_close(&got), safetensors_close(&want);
+}
+
+static void test_models(void **state) {
+    (void)state;
+    for (i64 i = 0; i < COUNT(models); i++)
+        model_check(models[i], "config.json"), model_check(models[i], "config_v5.json");
+}
+
+/* Losses before and after AdamW steps without decay or clipping. after[0] is before the first. */
+static void losses_of(struct model *m, const char *golden, double lr, i64 steps, double *after) {
+    struct safetensors s;
+    struct tiny_batch b;
+    struct tiny_graph t;
+    struct optimizer o;
+    struct err e = {0};
+    open_file(&s, golden);
+    tiny_batch_of(&b, need(&s, "input_ids"), need(&s, "labels"));
+    const struct recipe r = {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8};
+    tiny_fail_unless(optimizer_new(&o, m, &r, &e), &e);
+    tiny_graph_new(&t, m, &b, (struct tiny_options){.backward = true});
+    tiny_fail_unless(optimizer_bind(&o, t.g, &e), &e);
+    for (i64 i = 0;; i++) {
+        double norm;
+        optimizer_zero(&o);
+        after[i] = tiny_loss(&t, &b);
+        if (i == steps) break;
+        tiny_fail_unless(optimizer_update(&o, 1, lr, &norm, &e), &e);
+    }
+    assert_int_equal(o.step, steps);
+    graph_free(t.g), optimizer_free(&o), tiny_batch_free(&b), safetensors_close(&s);
+}
+
+static void test_full_steps(void **state) {
+    (void)state;
+    for (i64 i = 0; i < COUNT(models); i++) {
+        char folder[128], golden[256];
+        struct model m;
+        struct err e = {0};
+        struct safetensors want;
+        double loss[4];
+        snprintf(folder, sizeof folder, MODELS "%s", models[i]);
+        snprintf(golden, sizeof golden, "%s/golden.safetensors", folder);
+        tiny_fail_unless(model_open(&m, folder, F32, true, &e), &e);
+        losses_of(&m, golden, 1e-3, 3, loss);
+        open_file(&want, golden);
+        const struct stored *s = need(&want, "loss_after_full_steps");
+        for (int k = 0; k < 3; k++)
+            if (!(fabs(loss[k + 1] - (double)((const float *)s->data)[k]) <=
+                  tolerance_of(models[i]).step_loss))
+                fail_msg("%s: loss after %d steps is %.9g, golden %.9g", folder, k + 1, loss[k + 1],
+                         (double)((const float *)s->data)[k]);
+        safetensors_close(&want), model_free(&m);
+    }
+}
+
+static void adapter_check(const char *model, const char *adapter) {
+    const struct tolerance t = tolerance_of(model);
+    const char *out = tiny_path("out.safetensors");
+    char folder[256], golden[300], own[300];
+    struct safetensors want, got;
+    struct loaded l;
+    struct err e = {0};
+    double loss[2];
+    snprintf(folder, sizeof folder, MODELS "%s/%s", model, adapter);
+    snprintf(golden, sizeof golden, "%s/golden_lora.safetensors", folder);
+    snprintf(own, sizeof own, MODELS "%s/golden.safetensors", model);
+    hone_ok("forward " MODELS "%s --adapter %s --ids %s --out %s --grad", model, folder, own, out);
+    open_file(&got, out), open_file(&want, golden);
+    near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
+    near(folder, need(&got, "loss"), need(&want, "loss"), t.loss, false);
+    near_gradients(folder, &got, &want, t.gradient);
+    char base[128];
+    snprintf(base, sizeof base, MODELS "%s", model);
+    tiny_fail_unless(loaded_open(&l, base, folder, NULL, F32, true, &e), &e);
+    losses_of(&l.model, own, 1e-2, 1, loss);
+    const struct stored *after = need(&want, "loss_after_step");
+    if (!(fabs(loss[1] - (double)*(const float *)after->data) <= t.step_loss))
+        fail_msg("%s: loss after a step is %.9g, golden %.9g", folder, loss[1],
+                 (double)*(const float *)after->data);
+    loaded_close(&l), safetensors_close(&got), safetensors_close(&want);
+}
+
+static void test_adapters(void **state) {
+    (void)state;
+    for (i64 i = 0; i < COUNT(models); i++) adapter_check(models[i], "lora");
+    adapter_check("llama", "lora_rslora");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_models),
+                                       cmocka_unit_test(test_full_steps),
+                                       cmocka_unit_test(test_adapters)};
+    return cmocka_run_group_tests(tests, tiny_open, tiny_close);
+}
