@@ -167,10 +167,31 @@ static int session_prepare(struct session *s, char lock[65], struct err *e) {
     return rc ? -1 : 0;
 }
 
+/* Removes the samples that a killed run took behind the step it goes on from. */
+static int samples_cut(const struct session *s, struct err *e) {
+    struct text t = {0};
+    char path[4096];
+    snprintf(path, sizeof path, "%s/samples.jsonl", s->run_dir);
+    if (!path_exists(path)) return 0;
+    if (file_read(&t, path, e)) return -1;
+    i64 keep = 0;
+    for (char *p = t.data, *end; (end = memchr(p, '\n', (size_t)(t.data + t.size - p)));
+         p = end + 1) {
+        long long step;
+        if (sscanf(p, "{\"step\": %lld,", &step) != 1 || step > s->resumed) break;
+        if (step == 0 && s->resumed == 0) break; /* step 0 is evaluated again */
+        keep = end + 1 - t.data;
+    }
+    const int rc = keep < t.size ? file_replace(path, t.data, keep, e) : 0;
+    text_free(&t);
+    return rc;
+}
+
 static int session_open(struct session *s, struct err *e) {
     char lock[65], *id = NULL;
     const bool fresh = !path_exists(s->run_dir);
     int rc = session_prepare(s, lock, e);
+    if (!rc && s->resumed >= 0) rc = samples_cut(s, e);
     if (!rc && s->t.eval_loader && s->r->dataset.count == 1 && s->r->eval_dataset.count == 1)
         rc = dataset_ngram(s->t.dataset[0], s->t.eval_dataset[0], &s->ngram, e);
     if (!rc) rc = facts_write(s, e) || !(id = mem_printf(e, "%s-%.12s", s->r->task, lock));
