@@ -1,9 +1,10 @@
 /* optimizer.c: AdamW over all trainable parameters, with accumulators as NUMERICS.md 5, 6 and 12
  * want them.
  *
- * A micro-batch adds into the accumulators of the current reduction group. When a group is done, it
- * is merged with its neighbours like a carry in binary counting, which builds the binary tree over
- * group indices. With one group nothing is copied. */
+ * A micro-batch adds into the accumulators of the current reduction group; graphs are bound to them
+ * once, so they stay where they are. When a group is done, it is merged with its neighbours like a
+ * carry in binary counting, which builds the binary tree over group indices. With one group nothing
+ * is copied. */
 #include "train/train.h"
 
 #include <string.h>
@@ -99,41 +100,40 @@ static int add_into(struct optimizer *o, float *to, const float *from, i64 count
     return call(o, &c, e);
 }
 
+static int group_merge(struct optimizer *o, struct moments *s, int use, i64 group, struct err *e) {
+    float **sum = s->sum[use], *done = s->grad[use];
+    int level = 0;
+    for (; group >> level & 1; done = sum[level++])
+        if (add_into(o, sum[level], done, s->count, e)) return -1;
+    if (!sum[level] && !(sum[level] = floats(s->count, e))) return -1;
+    if (!level) return memcpy(sum[0], done, (size_t)s->count * sizeof(float)), 0;
+    sum[level - 1] = sum[level], sum[level] = done;
+    return 0;
+}
+
 int optimizer_group_done(struct optimizer *o, i64 group, struct err *e) {
     for (i64 i = 0; i < o->count; i++)
-        for (int u = 0; u < SLOT_USES; u++) {
-            struct moments *s = &o->of[i];
-            if (!s->grad[u]) continue;
-            int level = 0;
-            for (; group >> level & 1; level++) {
-                if (add_into(o, s->sum[u][level], s->grad[u], s->count, e)) return -1;
-                float *swap = s->grad[u];
-                s->grad[u] = s->sum[u][level], s->sum[u][level] = swap;
-            }
-            /* grad now holds the tree of 2^level groups: park it, and go on with a free buffer */
-            float *spare = s->sum[u][level] ? s->sum[u][level] : floats(s->count, e);
-            if (!spare) return -1;
-            s->sum[u][level] = s->grad[u], s->grad[u] = spare;
-        }
+        for (int u = 0; u < SLOT_USES; u++)
+            if (o->of[i].grad[u] && group_merge(o, &o->of[i], u, group, e)) return -1;
     return 0;
 }
 
-/* The step's gradient of one parameter, in its first accumulator. */
-static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err *e) {
+/* Where the step's gradient of one use is: in its accumulator, or at the root of the tree. */
+static float *total_of(const struct moments *s, int use, i64 groups) {
     int level = 0;
     while (groups >> (level + 1)) level++;
-    for (int u = 0; u < SLOT_USES; u++) {
-        if (!s->grad[u]) continue;
-        if (groups > 1) {
-            float *swap = s->grad[u];
-            s->grad[u] = s->sum[u][level], s->sum[u][level] = swap;
-        }
-        if (u && add_into(o, s->grad[0], s->grad[u], s->count, e)) return -1;
-    }
+    return groups > 1 ? s->sum[use][level] : s->grad[use];
+}
+
+/* Adds the other uses to the first. */
+static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err *e) {
+    for (int u = 1; u < SLOT_USES; u++)
+        if (s->grad[u] && add_into(o, total_of(s, 0, groups), total_of(s, u, groups), s->count, e))
+            return -1;
     return 0;
 }
 
-static int update_one(struct optimizer *o, struct moments *s, double lr, double scale,
+static int update_one(struct optimizer *o, struct moments *s, float *grad, double lr, double scale,
                       struct err *e) {
     const double t = (double)(o->step + 1), decay = s->p->decay ? lr * o->weight_decay : 0;
     float hyper[5] = {(float)scale, (float)(1 - decay), (float)(lr / (1 - m_pow(o->beta1, t))),
@@ -141,7 +141,7 @@ static int update_one(struct optimizer *o, struct moments *s, double lr, double 
     const struct adamw_attr attr = {o->beta1, o->beta2, o->eps};
     struct op_call c = {.op = &op_adamw,
                         .attr = &attr,
-                        .in = {flat(s->grad[0], s->count, F32), flat(hyper, 5, F32)},
+                        .in = {flat(grad, s->count, F32), flat(hyper, 5, F32)},
                         .out = {flat(s->master, s->count, F32), flat(s->m, s->count, F32),
                                 flat(s->v, s->count, F32)}};
     if (s->p->view.dtype != F32) c.out[3] = flat(s->p->view.data, s->count, s->p->view.dtype);
@@ -154,10 +154,10 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
         struct moments *s = &o->of[i];
         double part = 0;
         if (!s->grad[0]) continue;
-        struct op_call c = {.op = &op_square_sum, .in = {flat(s->grad[0], s->count, F32)}};
-        if (gather(o, s, groups, e)) return -1;
-        c.in[0].data = s->grad[0], c.out[0].data = &part;
-        if (call(o, &c, e)) return -1;
+        struct op_call c = {.op = &op_square_sum,
+                            .in = {flat(total_of(s, 0, groups), s->count, F32)},
+                            .out = {{.data = &part}}};
+        if (gather(o, s, groups, e) || call(o, &c, e)) return -1;
         sum += part;
     }
     *grad_norm = __builtin_sqrt(sum);
@@ -167,8 +167,11 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
             e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
     }
     const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1;
-    for (i64 i = 0; i < o->count; i++)
-        if (o->of[i].grad[0] && update_one(o, &o->of[i], lr, clip < 1 ? clip : 1, e)) return -1;
+    for (i64 i = 0; i < o->count; i++) {
+        struct moments *s = &o->of[i];
+        if (s->grad[0] && update_one(o, s, total_of(s, 0, groups), lr, clip < 1 ? clip : 1, e))
+            return -1;
+    }
     o->step++;
     return 0;
 }

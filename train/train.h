@@ -36,8 +36,8 @@ void args_free(struct args *a);
 int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct err *e);
 
 /* ---- optimizer (optimizer.c) */
-enum { GROUP_LEVELS = 16, SLOT_USES = 4 };
-struct moments { /* of one trainable parameter; all f32 of its size */
+enum { GROUP_LEVELS = 17, SLOT_USES = 4 }; /* 2^16 reduction groups */
+struct moments {                           /* of one trainable parameter; all f32 of its size */
     struct param *p;
     i64 count;
     float *master; /* the parameter's own memory in fp32 */
