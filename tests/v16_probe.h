@@ -1,32 +1,26 @@
-/* v16_probe.h: the functions of base/v16.h over arrays, one copy per instruction set. */
+/* v16_probe.h: each operation of v16 over arrays, for test_v16.c. */
 #ifndef HONE_V16_PROBE_H
 #define HONE_V16_PROBE_H
 
 #include "base/base.h"
 
 #define PROBE_LIST(X)                                                                              \
-    X(exp)                                                                                         \
-    X(log)                                                                                         \
-    X(sigmoid)                                                                                     \
-    X(tanh) X(rsqrt) X(add) X(sub) X(mul) X(div) X(fma) X(f32_fma) X(min) X(max) X(sqrt) X(abs)    \
-        X(copysign) X(round) X(scale2) X(split2) X(split2_n) X(select) X(dot) X(rounded) X(bf16_n) \
-            X(load_n) X(sum) X(top)
+    X(ADD)                                                                                         \
+    X(SUB) X(MUL) X(DIV) X(FMA) X(MIN) X(MAX) X(SQRT) X(SELECT) X(ABS) X(COPYSIGN) X(ROUND)        \
+        X(SPLIT2) X(SCALE2) X(SUM) X(TOP) X(NARROW) X(WIDEN) X(DOT) X(EXP) X(LOG) X(SIGMOID)       \
+            X(TANH) X(RSQRT) X(FMA1) X(PART)
 enum probe {
 #define X(name) PROBE_##name,
     PROBE_LIST(X)
 #undef X
         PROBE_COUNT
 };
-extern const char *const probe_name[PROBE_COUNT];
-
-/* out[i] = f(a[i], b[i], c[i]) for n (a multiple of 16) elements. `scale2` takes n of a whole
- * number in b; `dot` takes a and b as pairs of bf16; `_n` forms do blocks of 1, 2, ..., 16, 1, ...
- * elements and leave the rest of out alone; sums and tops stand in the first lane of each sixteen.
- */
-typedef void probe_fn(enum probe f, const float *a, const float *b, const float *c, float *out,
+/* out[n] = op(a[n], b[n], c[n]); n a multiple of 16. Where a row of 16 gives one number (SUM, TOP),
+ * it stands 16 times. NARROW, WIDEN: through bf16 in memory. DOT: a and b hold pairs of bf16.
+ * SCALE2: a * 2^round(c). SPLIT2: 8 n + m. PART: the first (bits of c) mod 17 lanes, loaded and
+ * stored as such. FMA1, RSQRT: the scalar functions. */
+typedef void probe_fn(enum probe what, const float *a, const float *b, const float *c, float *out,
                       i64 n);
-#define X(isa) probe_fn v16_probe_##isa;
-ISA_LIST(X)
-#undef X
+extern probe_fn v16_probe_plain, v16_probe_avx2, v16_probe_avx512, v16_probe_avx512bf16;
 
 #endif
