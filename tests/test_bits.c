@@ -4,7 +4,7 @@
  *
  * A row of `kinds` is a recipe; every row of `ways` is trained once and its state's SHA-256 and its
  * weight file compared with those of the first way. */
-#include "tests/tiny.h"
+#include "tests/tiny_run.h"
 
 static const char *base; /* a folder of a trained tiny model, for adapters */
 static const struct kind {

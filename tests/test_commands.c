@@ -1,7 +1,7 @@
 /* test_commands.c: every command as a user types it, on one tiny run: exit codes 0, 1 and 2, and
  * output that says what it should. What the numbers are is other tests' business, except where two
  * commands must agree. */
-#include "tests/tiny.h"
+#include "tests/tiny_run.h"
 
 #include <jansson.h>
 

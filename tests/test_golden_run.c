@@ -2,7 +2,7 @@
  * what tests/golden/run/sha256.txt records, on every instruction set. A change that alters any bit
  * of training shows here; if it is meant, NUMERICS_VERSION goes up and the failure's message holds
  * the new lines. */
-#include "tests/tiny.h"
+#include "tests/tiny_run.h"
 
 #define AT "tests/golden/run/"
 

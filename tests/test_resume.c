@@ -2,7 +2,7 @@
  * clock and inside every kind of file operation of a save, a full disk, SIGTERM, a damaged newest
  * checkpoint. What must be equal in the end: the last checkpoint's manifest (which names every
  * file's SHA-256 and, through its parents, all checkpoints before), and what the log says. */
-#include "tests/tiny.h"
+#include "tests/tiny_run.h"
 
 enum { STEPS = 12, EVERY = 2, TRIES = 40 };
 #define RESUME "resume_from_checkpoint=auto"
