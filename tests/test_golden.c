@@ -2,7 +2,7 @@
  * with them, within the tolerances that each golden.json states. Logits, losses, gradients and
  * greedy ids go through `hone forward`, as a user would compare; training steps through the graph
  * and the optimizer. Both spellings of config.json are used. */
-#include "tests/tiny.h"
+#include "tests/tiny_run.h"
 
 #include <jansson.h>
 #include <math.h>
