@@ -144,18 +144,16 @@ V16_FN void row_gradient(float *s, float *d, i64 keys, i64 low, i64 high, float 
     }
 }
 
-V16_FN void block_gradients(const struct back *b, const struct piece *w, struct block *x,
-                            bool half) {
+static __attribute__((noinline)) void block_gradients(const struct back *b, const struct piece *w,
+                                                      struct block *x, bool half) {
     const struct attention *t = &b->t;
     const i64 keys = round_up(x->keys, 16), at = x->head * t->queries + w->run + x->query;
     for (i64 i = 0; i < x->queries; i++) {
         float *s = x->s + i * BACK_KEYS, *d = x->d + i * BACK_KEYS;
         const float lse = b->lse[at + i], delta = b->delta[at + i];
-        if (x->masked)
-            row_gradient(s, d, keys, key_low(t, w->run + x->query + i) - x->key,
-                         x->query + i + 1 - x->key, lse, delta, t, true, half);
-        else
-            row_gradient(s, d, keys, 0, keys, lse, delta, t, false, half);
+        const i64 low = key_low(t, w->run + x->query + i) - x->key,
+                  high = x->query + i + 1 - x->key;
+        row_gradient(s, d, keys, low, high, lse, delta, t, x->masked, half);
     }
     if (!half || w->part == PART_QUERIES) return;
     rows_pack(x->p_pairs, x->s, 2 * BACK_KEYS, x->queries, round_up(x->queries, 2), keys, true);

@@ -73,7 +73,6 @@ V16_FN float row_top(const float *s, i64 vectors) {
 /* Scores become probabilities; returns their sum. */
 V16_FN float row_exp(float *s, i64 vectors, float scale, float top, bool half) {
     v16 sum = v16_set(0);
-#pragma GCC unroll 4
     for (i64 n = 0; n < vectors; n++) {
         const v16 p = v16_exp(v16_fma(v16_load(s + 16 * n), v16_set(scale), v16_set(-top)));
         sum = v16_add(sum, p);
@@ -84,16 +83,16 @@ V16_FN float row_exp(float *s, i64 vectors, float scale, float top, bool half) {
 
 /* The online softmax of `count` rows of r->s; r->alpha says by how much o shrinks. `from`: the
  * first row's number, `at`: the block's first key. */
-V16_FN void panel_softmax(const struct attention *t, struct rows *r, i64 from, i64 count, i64 at,
-                          i64 vectors, bool half) {
-    enum { ALL = KEY_BLOCK / 16 };
+static __attribute__((noinline)) void panel_softmax(const struct attention *t, struct rows *r,
+                                                    i64 from, i64 count, i64 at, i64 vectors,
+                                                    bool half) {
     float top[FORWARD_PANEL + 16], sum[FORWARD_PANEL + 16];
     for (i64 i = 0; i < count; i++) {
         float *s = r->s + i * KEY_BLOCK;
         const i64 low = r->low[from + i] - at, high = r->high[from + i] - at;
         if (t->cap > 0) row_softcap(s, vectors, t);
         if (low > 0 || high < vectors * 16) row_mask(s, vectors, low, high);
-        top[i] = vectors == ALL ? row_top(s, ALL) : row_top(s, vectors);
+        top[i] = row_top(s, vectors);
     }
     for (i64 i = 0; i < count; i += 16) {
         const i64 left = count - i;
@@ -102,11 +101,8 @@ V16_FN void panel_softmax(const struct attention *t, struct rows *r, i64 from, i
         v16_store_n(r->alpha + i, v16_exp(v16_sub(before, now)), left);
         v16_store_n(r->top + from + i, now, left);
     }
-    for (i64 i = 0; i < count; i++) {
-        float *s = r->s + i * KEY_BLOCK;
-        sum[i] = vectors == ALL ? row_exp(s, ALL, t->scale, r->top[from + i], half)
-                                : row_exp(s, vectors, t->scale, r->top[from + i], half);
-    }
+    for (i64 i = 0; i < count; i++)
+        sum[i] = row_exp(r->s + i * KEY_BLOCK, vectors, t->scale, r->top[from + i], half);
     for (i64 i = 0; i < count; i += 16)
         v16_store_n(r->sum + from + i,
                     v16_fma(v16_load_n(r->sum + from + i, count - i),

@@ -7,7 +7,8 @@
  * loop serves both: v16_fma of a broadcast float, or v16_dot of a broadcast pair (NUMERICS.md 2,
  * 3). A is read by broadcasting, with any strides, so A and its transpose cost the same; B must be
  * packed, n in whole vectors, zeros past the end. 6 x 4 vectors of accumulators fill the 32
- * registers of AVX-512; AVX2 has room for 6 x 1. */
+ * registers of AVX-512; AVX2 has room for 6 x 1; plain C
+ * gains nothing from more than one. */
 #ifndef HONE_ATTENTION_TILE_H
 #define HONE_ATTENTION_TILE_H
 
@@ -16,8 +17,10 @@
 
 #if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
 enum { TILE_ROWS = 6, TILE_VECTORS = 4 };
-#else
+#elif defined(ISA_IS_avx2)
 enum { TILE_ROWS = 6, TILE_VECTORS = 1 };
+#else
+enum { TILE_ROWS = 1, TILE_VECTORS = 1 };
 #endif
 
 struct product {
@@ -77,7 +80,9 @@ V16_FN void tile_run(const struct product *p, i64 row, i64 vector, int rows, int
  */
 V16_FN void tile_column(const struct product *p, i64 vector, int vectors, bool half) {
     i64 r = 0;
-    for (; r + 6 <= p->rows; r += 6) tile_run(p, r, vector, 6, vectors, half);
+    for (; r + TILE_ROWS <= p->rows; r += TILE_ROWS)
+        tile_run(p, r, vector, TILE_ROWS, vectors, half);
+    if (TILE_ROWS == 1) return;
     if (r + 4 <= p->rows) tile_run(p, r, vector, 4, vectors, half), r += 4;
     if (r + 2 <= p->rows) tile_run(p, r, vector, 2, vectors, half), r += 2;
     if (r < p->rows) tile_run(p, r, vector, 1, vectors, half);

@@ -206,11 +206,11 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
     if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
         return inspect_weights(what, e);
     if (ends(what, ".h5")) return inspect_dataset(what, f, e);
-    if (ends(what, "tokenizer.json")) return inspect_tokenizer(what, e);
     if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
     if (ends(what, ".json")) {
         json_t *j = json_open(what, e);
-        const int rc = j ? config_print(j, what, e) : -1;
+        const bool tokenizer = json_is_object(json_object_get(j, "model"));
+        const int rc = !j ? -1 : tokenizer ? inspect_tokenizer(what, e) : config_print(j, what, e);
         json_decref(j);
         return rc;
     }

@@ -110,12 +110,33 @@ static int lock_open(struct session *s, char sha256[65], struct err *e) {
     return rc;
 }
 
+/* Removes the samples that a killed run took behind the step it goes on from. */
+static int samples_cut(const struct session *s, struct err *e) {
+    struct text t = {0};
+    char path[4096];
+    snprintf(path, sizeof path, "%s/samples.jsonl", s->run_dir);
+    if (!path_exists(path)) return 0;
+    if (file_read(&t, path, e)) return -1;
+    i64 keep = 0;
+    for (char *p = t.data, *end; (end = memchr(p, '\n', (size_t)(t.data + t.size - p)));
+         p = end + 1) {
+        long long step;
+        if (sscanf(p, "{\"step\": %lld,", &step) != 1 || step > s->resumed) break;
+        if (step == 0 && s->resumed == 0) break; /* step 0 is evaluated again */
+        keep = end + 1 - t.data;
+    }
+    const int rc = keep < t.size ? file_replace(path, t.data, keep, e) : 0;
+    text_free(&t);
+    return rc;
+}
+
 static int session_open(struct session *s, struct err *e) {
     char *checkpoint = NULL, lock[65], *id = NULL;
     i64 step = -1;
     int rc = resume_from(s, &checkpoint, &step, e) || dir_make(s->run_dir, e) ||
              checkpoint_clean(s->run_dir, e) || trainer_open(&s->t, s->r, s->run_dir, e);
     s->resumed = checkpoint ? step : -1;
+    if (!rc) rc = lock_open(s, lock, e) || samples_cut(s, e);
     if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
     if (!rc) rc = (s->planned = trainer_plan_bytes(&s->t, e)) < 0;
     if (!rc && s->planned > mem_available() + mem_peak_rss()) {
@@ -123,14 +144,15 @@ static int session_open(struct session *s, struct err *e) {
                         (double)s->planned / (1 << 30), (double)mem_available() / (1 << 30));
         err_hint(e, "a smaller micro_batch_size or gradient_checkpointing=true needs less");
     }
-    if (!rc) rc = lock_open(s, lock, e);
     if (!rc && s->t.eval_loader && s->r->dataset.count == 1 && s->r->eval_dataset.count == 1)
         rc = dataset_ngram(s->t.dataset[0], s->t.eval_dataset[0], &s->ngram, e);
     if (!rc) rc = facts_write(s, e) || !(id = mem_printf(e, "%s-%.12s", s->r->task, lock));
     const struct log_start start = {.run_dir = s->run_dir,
                                     .run_id = id,
                                     .lock_sha256 = lock,
-                                    .resume_step = s->resumed,
+                                    .resume_step = checkpoint                     ? step
+                                                   : s->r->resume_from_checkpoint ? 0
+                                                                                  : -1,
                                     .csv = wanted(s->r, "csv"),
                                     .tensorboard = wanted(s->r, "tensorboard"),
                                     .time = (double)time(NULL)};

@@ -113,6 +113,7 @@ int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* w
 i64 trainer_plan_bytes(
     struct trainer *t,
     struct err *e); /* weights, optimizer, gradients, activations of a full micro-batch */
+i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction group */
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);

@@ -133,7 +133,7 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
 
 i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
     const i64 length = round_up(t->r->max_seq_length, LOADER_PAD);
-    const struct planned *p = plan_for(t, length * t->r->micro_batch_size, true, e);
+    const struct planned *p = plan_for(t, length * trainer_micro_batch(t->r), true, e);
     if (!p) return -1;
     i64 bytes = p->graph->peak + optimizer_bytes(&t->optimizer);
     for (i64 i = 0; i < t->model.params; i++) bytes += view_bytes(&t->model.param[i]->view);

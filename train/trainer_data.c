@@ -52,21 +52,31 @@ static int items_open(struct trainer *t, const struct data_list *list, const cha
     return 0;
 }
 
+/* A micro-batch must not reach over the end of a reduction group. */
+i64 trainer_micro_batch(const struct recipe *r) {
+    i64 micro = r->micro_batch_size, group = r->global_batch_size / r->reduction_groups;
+    while (group) {
+        const i64 rest = micro % group;
+        micro = group, group = rest;
+    }
+    return micro;
+}
+
 static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 count, bool eval,
                                  struct err *e) {
     const struct recipe *r = t->r;
-    const struct loader_config c = {.datasets = of,
-                                    .weights = eval || count < 2 ? NULL : t->weight,
-                                    .datasets_count = count,
-                                    .packing = r->packing,
-                                    .document_mask = r->document_mask,
-                                    .shuffle = !eval,
-                                    .one_pass = eval,
-                                    .max_seq_length = r->max_seq_length,
-                                    .global_batch_size =
-                                        eval ? r->micro_batch_size : r->global_batch_size,
-                                    .micro_batch_size = r->micro_batch_size,
-                                    .seed = (u64)r->seed};
+    const struct loader_config c = {
+        .datasets = of,
+        .weights = eval || count < 2 ? NULL : t->weight,
+        .datasets_count = count,
+        .packing = r->packing,
+        .document_mask = r->document_mask,
+        .shuffle = !eval,
+        .one_pass = eval,
+        .max_seq_length = r->max_seq_length,
+        .global_batch_size = eval ? r->micro_batch_size : r->global_batch_size,
+        .micro_batch_size = eval ? r->micro_batch_size : trainer_micro_batch(r),
+        .seed = (u64)r->seed};
     return loader_open(&c, e);
 }
 

@@ -1,0 +1,190 @@
+/* test_bits.c: NUMERICS.md's promise, through the program: the same recipe gives the same bits
+ * whatever the number of threads, the instruction set, the cut into micro-batches, eager or
+ * planned, recomputed or kept. And generation from a cache gives the bits of a forward pass.
+ *
+ * A row of `kinds` is a recipe; every row of `ways` is trained once and its state's SHA-256 and its
+ * weight file compared with those of the first way. */
+#include "tests/tiny_run.h"
+
+static const char *base; /* a folder of a trained tiny model, for adapters */
+static const struct kind {
+    const char *name, *words;
+} kinds[] = {
+    {"fp32", "precision=fp32 dataset.0.path=DATA/packed.h5"},
+    {"bf16", "precision=bf16 dataset.0.path=DATA/packed.h5 document_mask=false"},
+    {"documents-fp32", "precision=fp32 task=sft packing=false dataset.0.path=DATA/sft.h5"},
+    {"documents-bf16", "precision=bf16 task=sft packing=false dataset.0.path=DATA/sft.h5"},
+    {"groups-fp32", "precision=fp32 reduction_groups=4 dataset.0.path=DATA/packed.h5"},
+    {"groups-bf16",
+     "precision=bf16 reduction_groups=4 task=sft packing=false dataset.0.path=DATA/sft.h5"},
+    {"lora-fp32", "precision=fp32 use_peft=true lora_r=3 dataset.0.path=DATA/packed.h5"},
+    {"lora-bf16",
+     "precision=bf16 use_peft=true lora_r=4 task=sft packing=false dataset.0.path=DATA/sft.h5"},
+};
+static const char *const ways[] = {
+    "--threads 1",
+    "--threads 2",
+    "--threads 3",
+    "--threads 8",
+    "micro_batch_size=1",
+    "micro_batch_size=2",
+    "micro_batch_size=4 --threads 3",
+    "--eager",
+    "gradient_checkpointing=true",
+    "gradient_checkpointing=true micro_batch_size=2 --eager --threads 3",
+    "--isa plain",
+    "--isa avx2",
+    "--isa avx512",
+    "--isa avx512bf16",
+    "--isa plain --threads 2 micro_batch_size=2 gradient_checkpointing=true",
+};
+
+static bool runs_here(const char *way) {
+    for (int i = 0; i < ISA_COUNT; i++) {
+        char flag[32];
+        snprintf(flag, sizeof flag, "--isa %s", isa_name[i]);
+        if (!strncmp(way, flag, strlen(flag)) && !way[strlen(flag)]) return i <= (int)isa_best();
+    }
+    return true;
+}
+
+/* `words` with DATA put in, as arguments of `hone train`. */
+static void train(const struct kind *k, const char *way, const char *run) {
+    char words[1024] = "";
+    const char *p = k->words, *mark;
+    for (; (mark = strstr(p, "DATA")); p = mark + 4)
+        snprintf(words + strlen(words), sizeof words - strlen(words), "%.*s%s", (int)(mark - p), p,
+                 tiny);
+    snprintf(words + strlen(words), sizeof words - strlen(words), "%s", p);
+    const bool adapter = strstr(k->words, "use_peft");
+    hone(0, "train %s %s %s%s output_dir=%s --quiet %s",
+         adapter ? at("adapter.yaml") : at("full.yaml"), words,
+         adapter ? "model_name_or_path=" : "", adapter ? base : "", run, way);
+}
+
+static void same_bits(void **state) {
+    const struct kind *k = *state;
+    char first[65], weights[65], wrong[2048] = "";
+    for (int i = 0; i < COUNT(ways); i++) {
+        if (!runs_here(ways[i])) continue;
+        const char *run = at("run");
+        dir_remove(run, &(struct err){0});
+        train(k, ways[i], run);
+        const char *checkpoint = at("run/checkpoints/step-000004");
+        const struct manifest m = manifest_of(checkpoint);
+        const char *file = at("run/checkpoints/step-000004/%s.safetensors",
+                              strstr(k->words, "use_peft") ? "adapter_model" : "model");
+        if (!i) strcpy(first, m.state_sha256), strcpy(weights, sha_of(file));
+        if (strcmp(first, m.state_sha256) || strcmp(weights, sha_of(file)))
+            snprintf(wrong + strlen(wrong), sizeof wrong - strlen(wrong), "\n  %s", ways[i]);
+    }
+    if (*wrong) fail_msg("%s: other bits than with %s:%s", k->name, ways[0], wrong);
+}
+
+/* One group and no groups are the same chain; four groups are another, of the same sum. */
+static void groups_are_part_of_the_recipe(void **state) {
+    (void)state;
+    const struct kind none = {"", "model.tie_word_embeddings=true dataset.0.path=DATA/packed.h5"},
+                      one = {"", "model.tie_word_embeddings=true reduction_groups=1 "
+                                 "dataset.0.path=DATA/packed.h5"},
+                      four = {"", "model.tie_word_embeddings=true reduction_groups=4 "
+                                  "dataset.0.path=DATA/packed.h5"};
+    train(&none, "", at("none")), train(&one, "", at("one")), train(&four, "", at("four"));
+    const struct manifest a = manifest_of(at("none/checkpoints/step-000004")),
+                          b = manifest_of(at("one/checkpoints/step-000004")),
+                          c = manifest_of(at("four/checkpoints/step-000004"));
+    assert_string_equal(a.state_sha256, b.state_sha256);
+    assert_string_not_equal(a.state_sha256, c.state_sha256);
+    struct log_rows x = log_of(at("none")), y = log_of(at("four"));
+    assert_int_equal(4, x.count);
+    for (i64 i = 0; i < x.count; i++) {
+        const double norm = x.row[i].grad_norm, loss = x.row[i].loss;
+        assert_true(norm > 0 && loss > 1);
+        assert_true(norm - y.row[i].grad_norm < 1e-4 * norm &&
+                    y.row[i].grad_norm - norm < 1e-4 * norm);
+        assert_true(loss - y.row[i].loss < 1e-5 * loss && y.row[i].loss - loss < 1e-5 * loss);
+    }
+    log_rows_free(&x), log_rows_free(&y);
+}
+
+/* ---- the cache */
+
+enum { PREFIX = 40, MOST = 150 };
+
+/* Logits [tokens, V] of positions from.. of a sequence. */
+static void logits_of(struct model *m, struct cache *cache, const i32 *ids, i64 from, i64 tokens,
+                      u8 *out) {
+    struct err e = {0};
+    struct graph *g = graph_new(&e);
+    struct build b = {.g = g, .m = m, .cache = cache};
+    i32 position[MOST], begin[MOST] = {0};
+    for (i64 i = 0; i < tokens; i++) position[i] = (i32)(from + i);
+    struct tensor *logits = model_logits(&b, model_hidden(&b, tokens));
+    graph_keep(logits);
+    if (graph_plan(g, false, &e)) fail_msg("%s", e.primary);
+    b.ids->view.data = (void *)(ids + from), b.position->view.data = position;
+    b.begin->view.data = begin, b.last->view.data = position;
+    if (graph_run(g, &e)) fail_msg("%s", e.primary);
+    memcpy(out, g->memory + logits->offset, (size_t)view_bytes(&logits->view));
+    graph_free(g);
+}
+
+static void cache_equals_forward(void **state) {
+    const char *folder = *state;
+    for (int d = 0; d < 2; d++) {
+        struct err e = {0};
+        struct model m = {0};
+        struct cache cache;
+        i32 ids[MOST];
+        if (model_open(&m, folder, d ? BF16 : F32, false, &e) || model_rope(&m, MOST, &e) ||
+            cache_new(&cache, &m, MOST, &e))
+            fail_msg("%s", e.primary);
+        const struct rng r = {7, RNG_TEST, 0, 0};
+        for (i64 i = 0; i < MOST; i++)
+            ids[i] = (i32)(rng_uniform_f64(&r, (u64)i) * (double)m.config.vocab_size);
+        const i64 row = m.config.vocab_size * dtype_size(m.dtype);
+        u8 *whole = mem_new(MOST * row, &e), *steps = mem_new(MOST * row, &e);
+        logits_of(&m, NULL, ids, 0, MOST, whole);
+        logits_of(&m, &cache, ids, 0, PREFIX, steps);
+        for (i64 i = PREFIX; i < MOST; i++) logits_of(&m, &cache, ids, i, 1, steps + i * row);
+        for (i64 i = 0; i < MOST; i++)
+            if (memcmp(whole + i * row, steps + i * row, (size_t)row))
+                fail_msg("%s, %s: the logits of position %lld differ", folder,
+                         dtype_info[m.dtype].name, (long long)i);
+        mem_free(whole), mem_free(steps);
+        cache_free(&cache, &m), model_free(&m);
+    }
+}
+
+static int set_up(void **state) {
+    if (tiny_folder(state)) return -1;
+    tiny_data();
+    tiny_recipe(at("full.yaml"));
+    static const char adapter[] = "max_seq_length: 64\nglobal_batch_size: 8\nmax_steps: 4\n"
+                                  "micro_batch_size: 8\nlearning_rate: 3.0e-3\nlora_alpha: 7\n";
+    put(at("adapter.yaml"), adapter, (i64)strlen(adapter));
+    train(&kinds[1], "", at("base"));
+    static char path[512];
+    base = strcpy(path, at("base/checkpoints/step-000004"));
+    return pool_start(2, &(struct err){0});
+}
+static int tear_down(void **state) {
+    pool_stop();
+    return tiny_remove(state);
+}
+
+int main(void) {
+    isa_float_mode();
+    struct CMUnitTest tests[COUNT(kinds) + 4];
+    int count = 0;
+    for (int i = 0; i < COUNT(kinds); i++)
+        tests[count++] =
+            (struct CMUnitTest){kinds[i].name, same_bits, NULL, NULL, (void *)&kinds[i]};
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(groups_are_part_of_the_recipe);
+    static char models[][40] = {"tests/golden/models/llama", "tests/golden/models/llama_rope3_tied",
+                                "tests/golden/models/olmo2"};
+    for (int i = 0; i < COUNT(models); i++)
+        tests[count++] = (struct CMUnitTest){"cache_equals_forward", cache_equals_forward, NULL,
+                                             NULL, models[i]};
+    return _cmocka_run_group_tests("bits", tests, (size_t)count, set_up, tear_down);
+}

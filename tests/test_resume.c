@@ -1,0 +1,224 @@
+/* test_resume.c: a run stopped anywhere goes on as if it had not been: SIGKILL at moments of the
+ * clock and inside every kind of file operation of a save, a full disk, SIGTERM, a damaged newest
+ * checkpoint. What must be equal in the end: the last checkpoint's manifest (which names every
+ * file's SHA-256 and, through its parents, all checkpoints before), and what the log says. */
+#include "tests/tiny_run.h"
+
+enum { STEPS = 12, EVERY = 2, TRIES = 40 };
+#define RESUME "resume_from_checkpoint=auto"
+static char final[65]; /* SHA-256 of the uninterrupted run's last manifest */
+
+static const char *last_of(const char *run) {
+    static char path[600];
+    snprintf(path, sizeof path, "%s/checkpoints/step-%06d", run, STEPS);
+    return path;
+}
+static const char *last_manifest(const char *run) {
+    static char hex[65];
+    struct err e = {0};
+    if (manifest_sha256(last_of(run), hex, &e)) fail_msg("%s: %s", run, e.primary);
+    return hex;
+}
+
+static const char *words(const char *run) {
+    static char line[4][1024];
+    static int turn;
+    char *to = line[turn++ % 4];
+    snprintf(to, sizeof line[0],
+             "train %s/full.yaml precision=bf16 dataset.0.path=%s/packed.h5 max_steps=%d "
+             "save_steps=%d eval_dataset.0.path=%s/sft.jsonl eval_batches=2 eval_steps=5 "
+             "tokenizer=" TINY_TOKENIZER " sample_prompts=First,All sample_tokens=3 output_dir=%s "
+             "--quiet",
+             tiny, tiny, STEPS, EVERY, tiny, run);
+    return to;
+}
+
+static void same_as_whole(const char *run) {
+    if (strcmp(final, last_manifest(run)))
+        fail_msg("%s: the last manifest differs from the uninterrupted run's:\n%s\n%s", run,
+                 text_of(at("whole/checkpoints/step-%06d/manifest.json", STEPS)),
+                 text_of(at("%s/manifest.json", last_of(run) + strlen(tiny) + 1)));
+    logs_equal(at("whole"), run);
+    assert_string_equal(text_of(at("whole/samples.jsonl")),
+                        text_of(at("%s/samples.jsonl", run + strlen(tiny) + 1)));
+}
+
+static void a_run_and_its_second_half(void **state) {
+    (void)state;
+    const char *run = at("halves");
+    hone(0, "%s max_steps=6 lr_scheduler_type=constant", words(run));
+    hone(0, "%s max_steps=12 lr_scheduler_type=constant " RESUME, words(run));
+    hone(0, "%s lr_scheduler_type=constant", words(at("one")));
+    assert_string_equal(last_manifest(at("one")), last_manifest(run));
+    logs_equal(at("one"), run);
+    hone(0, "verify %s --replay --count 2 --from 4", run); /* over the seam */
+    expect(said(), "steps 5 to 6 computed again");
+    expect(said(), "steps 7 to 8 computed again");
+}
+
+/* The run is killed again and again, a little later each time, until it is through. */
+static void killed_by_the_clock(void **state) {
+    (void)state;
+    const struct rng r = {11, RNG_TEST, 0, 0};
+    char run[512];
+    i64 kills = 0;
+    strcpy(run, at("clock"));
+    double begin = clock_seconds();
+    hone(0, "%s", words(at("timed")));
+    const double whole = clock_seconds() - begin;
+    for (i64 i = 0; i < TRIES; i++) {
+        char line[1200];
+        snprintf(line, sizeof line, "exec ./hone %s " RESUME, words(run));
+        const double wait = whole * rng_uniform_f64(&r, (u64)i) * (i < 4 ? 0.5 : 1.5);
+        const pid_t pid = shell_start(line);
+        nanosleep(&(struct timespec){(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)},
+                  NULL);
+        kill(pid, SIGKILL);
+        const int code = shell_end(pid);
+        if (code == 0) break;
+        if (code != -SIGKILL) fail_msg("exit %d: %s", code, complained());
+        kills++;
+    }
+    assert_true(kills > 0);
+    hone(0, "%s " RESUME, words(run));
+    same_as_whole(run);
+    hone(0, "verify %s --replay", run);
+}
+
+/* HONE_FAULT=KIND:N for growing N: killed (or failed) in the middle of whatever is being written;
+ * every such run is resumed to its end, the first ones twice disturbed. */
+static void stopped_while_writing(const char *kind, int wanted) {
+    i64 n = 1, stopped = 0;
+    for (i64 step = 1;; n += step, step = n / 4 + 1) {
+        char run[512];
+        strcpy(run, at("%s-%lld", kind, (long long)n));
+        int code = shell("HONE_FAULT=%s:%lld exec ./hone %s", kind, (long long)n, words(run));
+        if (code == 0) break;
+        if (code != wanted && code != 2)
+            fail_msg("%s:%lld: exit %d: %s", kind, (long long)n, code, complained());
+        stopped++;
+        if (n < 8)
+            shell("HONE_FAULT=%s:%lld exec ./hone %s " RESUME, kind, (long long)(n + 40),
+                  words(run));
+        hone(0, "%s " RESUME, words(run));
+        same_as_whole(run);
+        hone(0, "verify %s", run);
+        assert_int_equal(0, dir_remove(run, &(struct err){0}));
+    }
+    if (stopped < 4) fail_msg("%s: only %lld runs were stopped", kind, (long long)stopped);
+}
+static void killed_while_writing(void **state) {
+    (void)state;
+    stopped_while_writing("kill-write", -SIGKILL);
+}
+static void killed_while_syncing(void **state) {
+    (void)state;
+    stopped_while_writing("kill-fsync", -SIGKILL);
+}
+static void killed_while_renaming(void **state) {
+    (void)state;
+    stopped_while_writing("kill-rename", -SIGKILL);
+}
+static void disk_full(void **state) {
+    (void)state;
+    stopped_while_writing("write", 1);
+}
+
+static void told_to_stop(void **state) {
+    (void)state;
+    char line[1200], run[512];
+    strcpy(run, at("term"));
+    snprintf(line, sizeof line, "exec ./hone %s save_steps=0 max_steps=200", words(run));
+    const pid_t pid = shell_start(line);
+    struct log_rows rows = {0};
+    for (int i = 0; i < 2000 && rows.count < 3; i++) { /* until it trains */
+        struct err e = {0};
+        log_rows_free(&rows);
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+        if (log_read(&rows, at("term/log.jsonl"), &e)) rows = (struct log_rows){0};
+    }
+    log_rows_free(&rows);
+    kill(pid, SIGTERM);
+    assert_int_equal(0, shell_end(pid));
+    expect(complained(), "resume_from_checkpoint=auto goes on from there");
+    hone(0, "%s save_steps=0 max_steps=200 " RESUME, words(run));
+    hone(0, "%s save_steps=0 max_steps=200", words(at("no-term")));
+    const struct manifest a = manifest_of(at("term/checkpoints/step-000200")),
+                          b = manifest_of(at("no-term/checkpoints/step-000200"));
+    assert_string_equal(a.state_sha256, b.state_sha256);
+    logs_equal(at("no-term"), run);
+    hone(0, "verify %s --replay", run);
+}
+
+static void another_recipe_is_refused(void **state) {
+    (void)state;
+    static const char *const change[][2] = {
+        {"learning_rate=1e-4", "learning_rate"},
+        {"global_batch_size=4 micro_batch_size=4", "global_batch_size"},
+        {"seed=3", "seed"},
+        {"reduction_groups=2", "reduction_groups"},
+        {"precision=fp32", "precision"},
+        {"model.hidden_size=64", "model"}};
+    for (int i = 0; i < COUNT(change); i++) {
+        hone(2, "%s %s " RESUME, words(at("whole")), change[i][0]);
+        expect(complained(), change[i][1]);
+    }
+    hone(2, "%s", words(at("whole")));
+    expect(complained(), "already holds a run");
+    assert_string_equal(final, last_manifest(at("whole")));
+}
+
+/* A byte changed in any file of the last checkpoint: verify says so; resuming goes back one
+ * checkpoint and gives the same end. */
+static void a_damaged_checkpoint(void **state) {
+    (void)state;
+    struct err e = {0};
+    char **names;
+    i64 count;
+    hone(0, "%s", words(at("damaged")));
+    assert_int_equal(0, shell("cp -r %s %s", at("damaged"), at("intact")));
+    assert_int_equal(0, dir_list(last_of(at("whole")), &names, &count, &e));
+    assert_true(count >= 4);
+    for (i64 i = 0; i < count; i++) {
+        struct text data = {0};
+        char run[512], file[1200];
+        strcpy(run, at("damaged"));
+        assert_int_equal(0, shell("rm -rf %s && cp -r %s %s", run, at("intact"), run));
+        snprintf(file, sizeof file, "%s/%s", last_of(run), names[i]);
+        assert_int_equal(0, file_read(&data, file, &e));
+        data.data[data.size / 2] ^= 1;
+        put(file, data.data, data.size);
+        text_free(&data);
+        const int code = shell("exec ./hone verify %s", run);
+        if (code != 1 && code != 2) fail_msg("%s: verify says %d", names[i], code);
+        expect(complained(), names[i]);
+        hone(0, "%s " RESUME, words(run));
+        same_as_whole(run);
+        hone(0, "verify %s --replay --from %d", run, STEPS - EVERY);
+    }
+    names_free(names, count);
+}
+
+static int set_up(void **state) {
+    if (tiny_folder(state)) return -1;
+    tiny_data();
+    tiny_recipe(at("full.yaml"));
+    hone(0, "%s", words(at("whole")));
+    strcpy(final, last_manifest(at("whole")));
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_and_its_second_half),
+        cmocka_unit_test(killed_by_the_clock),
+        cmocka_unit_test(killed_while_writing),
+        cmocka_unit_test(killed_while_syncing),
+        cmocka_unit_test(killed_while_renaming),
+        cmocka_unit_test(disk_full),
+        cmocka_unit_test(told_to_stop),
+        cmocka_unit_test(another_recipe_is_refused),
+        cmocka_unit_test(a_damaged_checkpoint),
+    };
+    return cmocka_run_group_tests_name("resume", tests, set_up, tiny_remove);
+}
