@@ -212,7 +212,7 @@ double m_tanh(double x) { /* (e^2x - 1) / (e^2x + 1) */
  * The derivative is g(x) = 2/sqrt(pi) e^-x^2, and g' = -2xg gives its coefficients: g[k+1] = -2 (c
  * g[k] + g[k-1]) / (k+1). */
 static const double erf_eighths[] =
-    {/* erf(j/8), j = 4 to 47 */
+    {/* erf of j/8 for j = 4 to 47 */
      0x1.0a7ef5c18edd2p-1, 0x1.3f196dcd0f135p-1, 0x1.6c1c9759d0e5fp-1, 0x1.91724951b8fc6p-1,
      0x1.af767a741088bp-1, 0x1.c6dad2829ec62p-1, 0x1.d8865d98abe01p-1, 0x1.e5768c3b4a3fcp-1,
      0x1.eea5557137ae0p-1, 0x1.f4f693b67bd77p-1, 0x1.f92d077f8d56dp-1, 0x1.fbe61eef4cf6ap-1,
