@@ -159,7 +159,8 @@ int dir_sync(const char *path, struct err *e) {
 
 int dir_remove(const char *path, struct err *e) {
     struct stat st;
-    if (lstat(path, &st)) return errno == ENOENT ? 0 : err_system(e, "remove", path);
+    if (lstat(path, &st))
+        return errno == ENOENT || errno == ENOTDIR ? 0 : err_system(e, "remove", path);
     if (!S_ISDIR(st.st_mode)) return unlink(path) ? err_system(e, "remove", path) : 0;
     char **names;
     i64 count;

@@ -112,7 +112,7 @@ static int config_read(struct lora_config *c, json_t *j, const char *path, struc
     if (!c->target_regex && !c->target_modules.count)
         return err_input(e, "%s: target_modules is missing or empty", path);
     if (c->r < 1 || c->r > 1 << 20)
-        return err_input(e, "%s: r is %lld; expected 1 or more", path, (long long)c->r);
+        return err_input(e, "%s: r is %lld; expected 1 to %d", path, (long long)c->r, 1 << 20);
     if (!(c->lora_dropout >= 0 && c->lora_dropout < 1))
         return err_input(e, "%s: lora_dropout is %g; expected 0 or more and less than 1", path,
                          c->lora_dropout);

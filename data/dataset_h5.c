@@ -145,7 +145,7 @@ static int h5_finish(struct h5 *h, struct err *e) {
                           : H5Fopen(h->path, H5F_ACC_RDONLY, access);
     H5Pclose(access), H5Pclose(create), H5FDunregister(id);
     if (h->file >= 0) return 0;
-    h5_failed(h, "is a damaged or truncated HDF5 file", e);
+    h5_failed(h, "a damaged or truncated HDF5 file", e);
     h5_close(h, e);
     return -1;
 }

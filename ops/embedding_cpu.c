@@ -8,7 +8,7 @@ static int ids_check(const struct view *ids, i64 size, struct err *e) {
     const i32 *id = ids->data;
     for (i64 n = 0; n < ids->dim[0]; n++)
         if (id[n] < 0 || id[n] >= size) {
-            err_failed(e, "token id %d at position %lld is outside the table of %lld rows", id[n],
+            err_input(e, "token id %d at position %lld is outside the table of %lld rows", id[n],
                        (long long)n, (long long)size);
             return err_hint(e, "the data was made with another tokenizer than the model's");
         }

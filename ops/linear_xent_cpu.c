@@ -18,7 +18,7 @@ static int targets_check(const struct op_call *c, struct err *e) {
     const i64 vocab = c->in[1].dim[0];
     for (i64 n = 0; n < c->in[2].dim[0]; n++)
         if (target[n] >= vocab) {
-            err_failed(e, "target id %d at position %lld is outside the vocabulary of %lld",
+            err_input(e, "target id %d at position %lld is outside the vocabulary of %lld",
                        target[n], (long long)n, (long long)vocab);
             return err_hint(e, "the data was made with another tokenizer than the model's");
         }

@@ -2,7 +2,7 @@
  * with them, within the tolerances that each golden.json states. Logits, losses, gradients and
  * greedy ids go through `hone forward`, as a user would compare; training steps through the graph
  * and the optimizer. Both spellings of config.json are used. */
-#include "tests/tiny.h"
+#include "tests/tiny_run.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -10,6 +10,10 @@
 
 #define MODELS "tests/golden/models/"
 static const char *const models[] = {"llama", "llama_rope3_tied", "olmo2"};
+
+static void ok(int rc, const struct err *e) {
+    if (rc) fail_msg("%s", e->primary);
+}
 
 struct tolerance {
     double logits, long_logits, loss, gradient, step_loss;
@@ -20,7 +24,7 @@ static struct tolerance tolerance_of(const char *model) {
     struct err e = {0};
     snprintf(path, sizeof path, MODELS "%s/golden.json", model);
     json_t *j = json_open(path, &e);
-    tiny_fail_unless(!j, &e);
+    ok(!j, &e);
     const json_t *t = json_object_get(j, "tolerances");
     const struct tolerance r = {
         json_f64(t, "logits_abs", 0, path, &e), json_f64(t, "long_logits_abs", 0, path, &e),
@@ -34,12 +38,12 @@ static struct tolerance tolerance_of(const char *model) {
 
 static void open_file(struct safetensors *s, const char *path) {
     struct err e = {0};
-    tiny_fail_unless(safetensors_open(s, path, &e), &e);
+    ok(safetensors_open(s, path, &e), &e);
 }
 static const struct stored *need(const struct safetensors *s, const char *name) {
     struct err e = {0};
     const struct stored *t = safetensors_need(s, name, &e);
-    tiny_fail_unless(!t, &e);
+    ok(!t, &e);
     return t;
 }
 
@@ -74,23 +78,23 @@ static void near_gradients(const char *what, const struct safetensors *got,
 
 /* The model under its other config.json. */
 static const char *folder_with(const char *model, const char *config) {
-    const char *to = tiny_path("%s-%s", model, config);
-    tiny_sh("mkdir -p %s && cp " MODELS "%s/%s %s/config.json && cp " MODELS
-            "%s/model.safetensors %s",
-            to, model, config, to, model, to);
+    const char *to = at("%s-%s", model, config);
+    assert_int_equal(0, shell("mkdir -p %s && cp " MODELS "%s/%s %s/config.json && cp " MODELS
+                              "%s/model.safetensors %s",
+                              to, model, config, to, model, to));
     return to;
 }
 
 static void model_check(const char *model, const char *config) {
     const struct tolerance t = tolerance_of(model);
-    const char *folder = folder_with(model, config), *out = tiny_path("out.safetensors"),
-               *rows = tiny_path("rows.safetensors");
+    const char *folder = folder_with(model, config), *out = at("out.safetensors"),
+               *rows = at("rows.safetensors");
     char golden[256];
     snprintf(golden, sizeof golden, MODELS "%s/golden.safetensors", model);
     struct safetensors want, got;
     struct err e = {0};
     open_file(&want, golden);
-    hone_ok("forward %s --ids %s --out %s --grad --generate 12", folder, golden, out);
+    hone(0, "forward %s --ids %s --out %s --grad --generate 12", folder, golden, out);
     open_file(&got, out);
     near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
     near(folder, need(&got, "loss"), need(&want, "loss"), t.loss, false);
@@ -101,8 +105,8 @@ static void model_check(const char *model, const char *config) {
     safetensors_close(&got);
     struct stored row = *need(&want, "long_input_ids");
     row.name = "input_ids";
-    tiny_fail_unless(safetensors_write(tiny_path("%s", ""), "rows", &row, 1, INT64_MAX, &e), &e);
-    hone_ok("forward %s --ids %s --out %s", folder, rows, out);
+    ok(safetensors_write(tiny, "rows", &row, 1, INT64_MAX, &e), &e);
+    hone(0, "forward %s --ids %s --out %s", folder, rows, out);
     open_file(&got, out);
     near(folder, need(&got, "logits"), need(&want, "long_logits"), t.long_logits, false);
     near(folder, need(&got, "loss"), need(&want, "long_loss"), t.loss, false);
@@ -115,28 +119,81 @@ static void test_models(void **state) {
         model_check(models[i], "config.json"), model_check(models[i], "config_v5.json");
 }
 
+/* ---- training steps, through the graph */
+
+struct rows { /* [B, T] as the graph takes it: rows one after another */
+    i64 tokens, trained, length;
+    i32 *ids, *targets, *position, *begin, *last;
+    float scale;
+    struct arena arena;
+};
+
+static void rows_of(struct rows *r, const struct stored *ids, const struct stored *labels) {
+    struct err e = {0};
+    *r = (struct rows){.tokens = ids->dim[0] * ids->dim[1], .length = ids->dim[1]};
+    i32 **list[] = {&r->ids, &r->targets, &r->position, &r->begin, &r->last};
+    for (int i = 0; i < COUNT(list); i++)
+        assert_non_null(*list[i] = arena_new(&r->arena, r->tokens * 4, &e));
+    for (i64 i = 0; i < r->tokens; i++) {
+        const i64 t = i % r->length, *label = (const i64 *)labels->data;
+        r->ids[i] = (i32)((const i64 *)ids->data)[i];
+        r->targets[i] = t + 1 < r->length && label[i + 1] >= 0 ? (i32)label[i + 1] : -100;
+        r->trained += r->targets[i] >= 0;
+        r->position[i] = (i32)t, r->begin[i] = (i32)(i - t), r->last[i] = (i32)i;
+    }
+    r->scale = (float)(1 / (double)r->trained);
+}
+
+/* The loss of every row and its gradients; run it with graph_run. */
+static struct tensor *loss_traced(struct graph *g, struct model *m, const struct rows *r) {
+    struct err e = {0};
+    struct build b = {.g = g, .m = m};
+    ok(model_rope(m, r->length, &e), &e);
+    struct tensor *hidden = model_hidden(&b, r->tokens);
+    struct tensor *targets = graph_input(g, "labels", I32, DIMS(r->tokens));
+    struct tensor *scale = graph_input(g, "scale", F32, DIMS(1));
+    struct tensor *loss = model_loss(&b, hidden, targets, scale);
+    graph_keep(loss);
+    graph_backward(g, loss);
+    ok(graph_plan(g, false, &e), &e);
+    b.ids->view.data = r->ids, b.position->view.data = r->position;
+    b.begin->view.data = r->begin, b.last->view.data = r->last;
+    targets->view.data = r->targets, scale->view.data = (void *)&r->scale;
+    return loss;
+}
+
+static double mean_loss(struct graph *g, const struct tensor *loss, const struct rows *r) {
+    struct err e = {0};
+    double sum = 0;
+    ok(graph_run(g, &e), &e);
+    for (i64 i = 0; i < r->tokens; i++)
+        if (r->targets[i] >= 0) sum += (double)((float *)(g->memory + loss->offset))[i];
+    return sum / (double)r->trained;
+}
+
 /* Losses before and after AdamW steps without decay or clipping. after[0] is before the first. */
 static void losses_of(struct model *m, const char *golden, double lr, i64 steps, double *after) {
     struct safetensors s;
-    struct tiny_batch b;
-    struct tiny_graph t;
+    struct rows rows;
     struct optimizer o;
     struct err e = {0};
     open_file(&s, golden);
-    tiny_batch_of(&b, need(&s, "input_ids"), need(&s, "labels"));
+    rows_of(&rows, need(&s, "input_ids"), need(&s, "labels"));
+    struct graph *g = graph_new(&e);
+    ok(!g, &e);
+    const struct tensor *loss = loss_traced(g, m, &rows);
     const struct recipe r = {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8};
-    tiny_fail_unless(optimizer_new(&o, m, &r, &e), &e);
-    tiny_graph_new(&t, m, &b, (struct tiny_options){.backward = true});
-    tiny_fail_unless(optimizer_bind(&o, t.g, &e), &e);
+    ok(optimizer_new(&o, m, &r, &e), &e);
+    ok(optimizer_bind(&o, g, &e), &e);
     for (i64 i = 0;; i++) {
         double norm;
         optimizer_zero(&o);
-        after[i] = tiny_loss(&t, &b);
+        after[i] = mean_loss(g, loss, &rows);
         if (i == steps) break;
-        tiny_fail_unless(optimizer_update(&o, 1, lr, &norm, &e), &e);
+        ok(optimizer_update(&o, 1, lr, &norm, &e), &e);
     }
     assert_int_equal(o.step, steps);
-    graph_free(t.g), optimizer_free(&o), tiny_batch_free(&b), safetensors_close(&s);
+    graph_free(g), optimizer_free(&o), arena_free(&rows.arena), safetensors_close(&s);
 }
 
 static void test_full_steps(void **state) {
@@ -149,7 +206,7 @@ static void test_full_steps(void **state) {
         double loss[4];
         snprintf(folder, sizeof folder, MODELS "%s", models[i]);
         snprintf(golden, sizeof golden, "%s/golden.safetensors", folder);
-        tiny_fail_unless(model_open(&m, folder, F32, true, &e), &e);
+        ok(model_open(&m, folder, F32, true, &e), &e);
         losses_of(&m, golden, 1e-3, 3, loss);
         open_file(&want, golden);
         const struct stored *s = need(&want, "loss_after_full_steps");
@@ -164,7 +221,7 @@ static void test_full_steps(void **state) {
 
 static void adapter_check(const char *model, const char *adapter) {
     const struct tolerance t = tolerance_of(model);
-    const char *out = tiny_path("out.safetensors");
+    const char *out = at("out.safetensors");
     char folder[256], golden[300], own[300];
     struct safetensors want, got;
     struct loaded l;
@@ -173,14 +230,14 @@ static void adapter_check(const char *model, const char *adapter) {
     snprintf(folder, sizeof folder, MODELS "%s/%s", model, adapter);
     snprintf(golden, sizeof golden, "%s/golden_lora.safetensors", folder);
     snprintf(own, sizeof own, MODELS "%s/golden.safetensors", model);
-    hone_ok("forward " MODELS "%s --adapter %s --ids %s --out %s --grad", model, folder, own, out);
+    hone(0, "forward " MODELS "%s --adapter %s --ids %s --out %s --grad", model, folder, own, out);
     open_file(&got, out), open_file(&want, golden);
     near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
     near(folder, need(&got, "loss"), need(&want, "loss"), t.loss, false);
     near_gradients(folder, &got, &want, t.gradient);
     char base[128];
     snprintf(base, sizeof base, MODELS "%s", model);
-    tiny_fail_unless(loaded_open(&l, base, folder, NULL, F32, true, &e), &e);
+    ok(loaded_open(&l, base, folder, NULL, F32, true, &e), &e);
     losses_of(&l.model, own, 1e-2, 1, loss);
     const struct stored *after = need(&want, "loss_after_step");
     if (!(fabs(loss[1] - (double)*(const float *)after->data) <= t.step_loss))
@@ -199,5 +256,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_models),
                                        cmocka_unit_test(test_full_steps),
                                        cmocka_unit_test(test_adapters)};
-    return cmocka_run_group_tests(tests, tiny_open, tiny_close);
+    struct err e = {0};
+    isa_float_mode();
+    if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */
+    const int failed = cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
+    pool_stop();
+    return failed;
 }

@@ -174,8 +174,9 @@ static int step_open(struct step_bench *s, enum dtype d, const struct bench_flag
                              .max_grad_norm = 1};
     json_t *j = json_parse(model_124m, sizeof model_124m - 1, "bench", e);
     const i64 n = f->batch * f->length;
-    int rc = !j || config_read(&c, j, "bench", e) || model_new(&s->m, &c, d, true, e) ||
-             model_rope(&s->m, f->length, e);
+    int rc = !j || config_read(&c, j, "bench", e) ;
+    c.max_position_embeddings = f->length;
+    rc = rc || model_new(&s->m, &c, d, true, e) || model_rope(&s->m, f->length, e);
     json_decref(j);
     if (rc || !(s->g = graph_new(e))) return -1;
     model_init(&s->m, 1);

@@ -21,7 +21,7 @@ static int encode_line(const struct tokenizer *t, const json_t *j, const struct 
                        struct text *out, struct err *e) {
     const json_t *text = json_object_get(j, "text");
     struct ids ids = {0};
-    if (!json_is_string(text)) return err_input(e, "expected a string member 'text'");
+    if (!json_is_string(text)) return err_input(e, "found no text; expected {\"text\": \"...\"}");
     int rc = tokenizer_encode(t, json_string_value(text), (i64)json_string_length(text),
                               f->add_special_tokens, &ids, e) ||
              text_printf(out, e, "{\"ids\": [");
@@ -36,13 +36,13 @@ static int decode_line(const struct tokenizer *t, const json_t *j, const struct 
     const json_t *list = json_object_get(j, "ids");
     struct ids ids = {0};
     struct text text = {0};
-    if (!json_is_array(list)) return err_input(e, "expected an array member 'ids'");
+    if (!json_is_array(list)) return err_input(e, "found no ids; expected {\"ids\": [...]}");
     int rc = 0;
     for (size_t i = 0; !rc && i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
         if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) > UINT32_MAX)
-            rc = err_input(e, "ids[%zu] is not a token id", i);
+            rc = err_input(e, "ids[%zu] is no token id; expected an integer from 0", i);
         else
             rc = ids_add(&ids, (u32)json_integer_value(id), e);
     }
@@ -64,11 +64,13 @@ static int codec(int argc, char **argv, const char *usage, bool encode, struct e
              !(t = tokenizer_open(a.rest[0], e));
     for (i64 n = 1; !rc && (size = getline(&line, &capacity, stdin)) >= 0; n++) {
         struct text out = {0};
-        json_t *j = json_parse(line, size, "standard input", e);
+        char where[64];
+        snprintf(where, sizeof where, "line %lld of standard input", (long long)n);
+        json_t *j = json_parse(line, size, where, e);
         rc = !j || (encode ? encode_line(t, j, &f, &out, e) : decode_line(t, j, &f, &out, e));
         if (!rc && fwrite(out.data, 1, (size_t)out.size, stdout) != (size_t)out.size)
             rc = err_system(e, "write", "standard output");
-        if (rc) err_frame(e, "in line %lld of standard input", (long long)n);
+        if (rc && j) err_frame(e, "in %s", where);
         json_decref(j), text_free(&out);
     }
     free(line), tokenizer_free(t), args_free(&a);

@@ -81,19 +81,32 @@ static int probe_ids(const struct export_flags *f, const struct model *m, i32 *i
     struct dataset *d = dataset_open(f->data, e);
     if (!d) return -1;
     const i64 have = i64_min(tokens, dataset_info(d)->tokens);
-    const int rc = dataset_read(d, 0, have, (u32 *)ids, e);
+    const int rc = dataset_fits(d, m, e) || dataset_read(d, 0, have, (u32 *)ids, e) ? -1 : 0;
     dataset_close(d);
     return rc;
 }
 
-static int folder_write(const struct export_flags *f, struct loaded *l, struct model *m,
-                        struct err *e) {
+static int folder_write(const char *to, struct loaded *l, struct model *m, struct err *e) {
     i64 count;
     struct stored *list = model_stored(m, false, &count, e);
-    const int rc = !list || dir_make(f->output, e) || folder_copy(l->base, f->output, e) ||
-                   folder_dtype(f->output, m->dtype, e) ||
-                   safetensors_write(f->output, "model", list, count, SHARD_BYTES, e);
+    const int rc = !list || dir_make(to, e) || folder_copy(l->base, to, e) ||
+                   folder_dtype(to, m->dtype, e) ||
+                   safetensors_write(to, "model", list, count, SHARD_BYTES, e);
     mem_free(list);
+    return rc ? -1 : 0;
+}
+
+/* Written beside its place and renamed: the folder appears whole or not at all. */
+static int folder_publish(const struct export_flags *f, struct loaded *l, struct model *m,
+                          struct err *e) {
+    struct err unused = {0};
+    int size = (int)strlen(f->output);
+    while (size > 1 && f->output[size - 1] == '/') size--;
+    char *fresh = mem_printf(e, "%.*s.new", size, f->output);
+    int rc = !fresh || dir_remove(fresh, e) || folder_write(fresh, l, m, e) || dir_sync(fresh, e) ||
+             path_rename(fresh, f->output, e);
+    if (rc && fresh) dir_remove(fresh, &unused);
+    mem_free(fresh);
     return rc ? -1 : 0;
 }
 
@@ -121,7 +134,7 @@ static int export_run(const struct export_flags *f, struct loaded *l, enum dtype
                         *kl, f->max_kl);
         err_hint(e, "--precision fp32 keeps all digits");
     }
-    if (!rc) rc = folder_write(f, l, &out, e);
+    if (!rc) rc = folder_publish(f, l, &out, e);
     model_free(&out), mem_free(ids), mem_free(before), mem_free(after);
     return rc ? -1 : 0;
 }
@@ -134,7 +147,9 @@ int cmd_export(int argc, char **argv, struct err *e) {
     double kl = 0, agree = 0;
     int rc = args_parse(&a, argc, argv, export_options, &f, e) ||
              args_need(&a, 1, 1, "export MODEL --output DIR", e);
-    if (!rc && !f.output) rc = err_input(e, "export needs --output DIR");
+    if (!rc && !f.output)
+        rc = err_input(e, "export needs --output DIR"),
+        err_hint(e, "usage: hone export MODEL --output DIR [--adapter DIR]");
     if (!rc && path_exists(f.output))
         rc = err_input(e, "%s exists already", f.output), err_hint(e, "name a new folder");
     if (!rc)

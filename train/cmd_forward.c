@@ -3,6 +3,7 @@
 #include "train/train.h"
 
 #include <string.h>
+#include <unistd.h>
 
 struct forward_flags {
     const char *ids, *out, *adapter, *precision;
@@ -28,15 +29,30 @@ struct rows { /* the batch as the graph takes it */
     i32 *ids, *targets, *position, *begin, *last;
 };
 
-static int rows_read(struct rows *r, const struct safetensors *s, struct arena *a, struct err *e) {
-    const struct stored *ids = safetensors_need(s, "input_ids", e),
+static int shape_wrong(const struct stored *s, const char *file, const char *wanted,
+                       struct err *e) {
+    char shape[160] = "";
+    int at = 0;
+    for (int i = 0; i < s->rank && at < 130; i++)
+        at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%lld", i ? ", " : "",
+                       (long long)s->dim[i]);
+    err_input(e, "%s: %s is %s [%s]; expected %s", file, s->name, s->type, shape, wanted);
+    return -1;
+}
+
+static int rows_read(struct rows *r, const struct safetensors *s, const char *file, struct arena *a,
+                     struct err *e) {
+    const struct stored *ids = safetensors_find(s, "input_ids"),
                         *labels = safetensors_find(s, "labels");
-    if (!ids) return -1;
+    if (!ids) {
+        err_input(e, "%s: there is no tensor input_ids", file);
+        return err_detail(e, "expected input_ids and optional labels, I64 [B, T]");
+    }
     if (ids->dtype != I64 || ids->rank != 2 || ids->dim[0] < 1 || ids->dim[1] < 1)
-        return err_input(e, "input_ids must be int64 [B, T] with at least one token");
+        return shape_wrong(ids, file, "I64 [B, T] with at least one token", e);
     if (labels && (labels->dtype != I64 || labels->rank != 2 || labels->dim[0] != ids->dim[0] ||
                    labels->dim[1] != ids->dim[1]))
-        return err_input(e, "labels must be int64 of the same shape as input_ids");
+        return shape_wrong(labels, file, "I64 and the shape of input_ids", e);
     r->batch = ids->dim[0], r->length = ids->dim[1], r->tokens = r->batch * r->length;
     i32 **list[] = {&r->ids, &r->targets, &r->position, &r->begin, &r->last};
     for (int i = 0; i < COUNT(list); i++)
@@ -47,7 +63,11 @@ static int rows_read(struct rows *r, const struct safetensors *s, struct arena *
         memcpy(&id, ids->data + i * 8, 8);
         if (t + 1 < r->length) memcpy(&label, (labels ? labels : ids)->data + (i + 1) * 8, 8);
         if (id < 0 || id > INT32_MAX)
-            return err_input(e, "input_ids[%lld] is %lld", (long long)i, (long long)id);
+            return err_input(e, "%s: input_ids[%lld, %lld] is %lld; expected a token id", file,
+                             (long long)(i / r->length), (long long)t, (long long)id);
+        if (label > INT32_MAX)
+            return err_input(e, "%s: labels[%lld, %lld] is %lld; expected a token id or -100", file,
+                             (long long)(i / r->length), (long long)t + 1, (long long)label);
         r->ids[i] = (i32)id, r->targets[i] = label < 0 ? -100 : (i32)label,
         r->trained += label >= 0;
         r->position[i] = (i32)t, r->begin[i] = (i32)(i - t), r->last[i] = (i32)i;
@@ -170,13 +190,18 @@ static int generated_of(struct model *m, const struct rows *r, i64 count, struct
 
 static int forward_all(struct loaded *l, const struct forward_flags *f, struct rows *r,
                        struct results *o, struct err *e) {
+    if (f->grad && !r->trained) {
+        err_input(e, "--grad: no token has a label, so there is no loss and no gradient");
+        return err_hint(e, "labels are shifted by one: a row of T tokens has T - 1 targets");
+    }
     if (model_rope(&l->model, r->length + f->generate, e) || logits_of(&l->model, r, o, e))
         return -1;
     if (r->trained && loss_of(&l->model, r, f->grad, o, e)) return -1;
     return f->generate ? generated_of(&l->model, r, f->generate, o, e) : 0;
 }
 
-/* safetensors_write takes a folder and a stem. */
+/* Under another name first, so that an older file stays until this one is whole. safetensors_write
+ * takes a folder and a stem. */
 static int results_write(struct results *o, const char *path, struct err *e) {
     char folder[4096], stem[256];
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
@@ -184,8 +209,15 @@ static int results_write(struct results *o, const char *path, struct err *e) {
     if (size < 13 || strcmp(name + size - 12, ".safetensors"))
         return err_input(e, "--out must end in .safetensors, not '%s'", path);
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    snprintf(stem, sizeof stem, "%.*s", (int)(size - 12), name);
-    return safetensors_write(folder, stem, o->list, o->count, INT64_MAX, e);
+    snprintf(stem, sizeof stem, "%.*s.new", (int)(size - 12), name);
+    char *fresh = mem_printf(e, "%s/%s.safetensors", *folder ? folder : "/", stem);
+    const int rc =
+        !fresh ||
+        safetensors_write(*folder ? folder : "/", stem, o->list, o->count, INT64_MAX, e) ||
+        path_rename(fresh, path, e);
+    if (rc && fresh) unlink(fresh);
+    mem_free(fresh);
+    return rc ? -1 : 0;
 }
 
 int cmd_forward(int argc, char **argv, struct err *e) {
@@ -198,11 +230,13 @@ int cmd_forward(int argc, char **argv, struct err *e) {
     enum dtype d;
     int rc = args_parse(&a, argc, argv, forward_options, &f, e) ||
              args_need(&a, 1, 1, "forward MODEL --ids F.safetensors --out O.safetensors", e);
-    if (!rc && (!f.ids || !f.out)) rc = err_input(e, "forward needs --ids and --out");
+    if (!rc && (!f.ids || !f.out))
+        rc = err_input(e, "forward needs --ids and --out"),
+        err_hint(e, "usage: hone forward MODEL --ids F.safetensors --out O.safetensors");
     if (!rc)
         rc = precision_parse(f.precision, &d, e) ||
              loaded_open(&l, a.rest[0], f.adapter, NULL, d, f.grad, e) ||
-             safetensors_open(&s, f.ids, e) || rows_read(&r, &s, &o.arena, e) ||
+             safetensors_open(&s, f.ids, e) || rows_read(&r, &s, f.ids, &o.arena, e) ||
              forward_all(&l, &f, &r, &o, e) || results_write(&o, f.out, e);
     safetensors_close(&s), loaded_close(&l), args_free(&a);
     mem_free(o.list), arena_free(&o.arena);

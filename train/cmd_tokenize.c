@@ -2,6 +2,7 @@
 #include "train/train.h"
 
 #include <string.h>
+#include <unistd.h>
 
 struct tokenize_flags {
     const char *tokenizer, *output, *validation_output, *type, *document_separator;
@@ -41,7 +42,10 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                                 .split = split,
                                                 .validation_fraction = f->validation,
                                                 .seed = (u64)f->seed}};
-    if (dataset_build(&job, e)) return -1;
+    return dataset_build(&job, e);
+}
+
+static int dataset_print(const char *path, struct err *e) {
     struct dataset *d = dataset_open(path, e);
     if (!d) return -1;
     const struct dataset_info *i = dataset_info(d);
@@ -54,6 +58,20 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                (double)path_size(path) / 1e6);
     dataset_close(d);
     return 0;
+}
+
+/* With a validation part: both files or neither. */
+static int datasets_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
+                         struct err *e) {
+    if (!(f->validation > 0))
+        return dataset_make(f, a, t, SPLIT_ALL, f->output, e) || dataset_print(f->output, e);
+    char *train = arena_printf(&a->arena, e, "%s.part", f->output);
+    if (!train) return -1;
+    int rc = dataset_make(f, a, t, SPLIT_TRAIN, train, e) ||
+             dataset_make(f, a, t, SPLIT_VALIDATION, f->validation_output, e) ||
+             path_rename(train, f->output, e);
+    if (rc) unlink(train);
+    return rc || dataset_print(f->output, e) || dataset_print(f->validation_output, e) ? -1 : 0;
 }
 
 int cmd_tokenize(int argc, char **argv, struct err *e) {
@@ -70,11 +88,7 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
-    if (!rc)
-        rc =
-            !(t = tokenizer_open(f.tokenizer, e)) ||
-            dataset_make(&f, &a, t, f.validation > 0 ? SPLIT_TRAIN : SPLIT_ALL, f.output, e) ||
-            (f.validation > 0 && dataset_make(&f, &a, t, SPLIT_VALIDATION, f.validation_output, e));
+    if (!rc) rc = !(t = tokenizer_open(f.tokenizer, e)) || datasets_make(&f, &a, t, e);
     tokenizer_free(t), args_free(&a);
     return rc ? -1 : 0;
 }
@@ -113,6 +127,9 @@ int cmd_tokenizer(int argc, char **argv, struct err *e) {
                                      .special_tokens_count = f.special_tokens.count,
                                      .files = (const char *const *)a.rest + 1,
                                      .files_count = a.count - 1};
+    if (!rc && f.vocab_size < 256 + f.special_tokens.count)
+        rc = err_input(e, "--vocab-size %lld holds less than the 256 bytes and %lld special tokens",
+                       (long long)f.vocab_size, (long long)f.special_tokens.count);
     const double start = clock_seconds();
     if (!rc) rc = bpe_train(&job, f.output, e);
     if (!rc && !quiet)

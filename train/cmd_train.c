@@ -6,10 +6,14 @@
  * chain. */
 #include "train/train.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stop_asked;
 static void on_signal(int signal) {
@@ -25,6 +29,8 @@ struct session {
     struct ngram ngram;
     double start, seconds_before;
     i64 planned, resumed; /* bytes; step that the run goes on from, -1: new */
+    bool loaded;          /* from a checkpoint of that step */
+    int held;             /* the run folder, locked; -1: not */
     double peak_gflops;
 };
 
@@ -47,7 +53,28 @@ static bool eval_now(const struct session *s, i64 step) {
 
 /* ---- opening */
 
-/* The checkpoint to go on from, or NULL for a new run. */
+/* The newest intact checkpoint; step 0 without one if the run ended before its first. A run whose
+ * checkpoints are all damaged is not begun again over them. */
+static int resume_auto(const struct session *s, char **path, i64 *step, struct text *notes,
+                       struct err *e) {
+    struct checkpoint_list list = {0};
+    char file[4096];
+    const int found = checkpoint_latest(s->run_dir, path, step, notes, e);
+    if (found) return found;
+    if (checkpoint_list(s->run_dir, &list, e)) return -1;
+    mem_free(list.step);
+    if (list.count) {
+        err_failed(e, "%s: none of the %lld checkpoints is intact", s->run_dir,
+                   (long long)list.count);
+        return err_hint(e, "another output_dir starts a new run; `hone verify %s` says more",
+                        s->run_dir);
+    }
+    snprintf(file, sizeof file, "%s/log.jsonl", s->run_dir);
+    *step = path_exists(file) ? 0 : -1;
+    return 0;
+}
+
+/* The checkpoint to go on from, or NULL to start at the beginning. */
 static int resume_from(struct session *s, char **path, i64 *step, struct err *e) {
     const char *from = s->r->resume_from_checkpoint;
     struct text notes = {0};
@@ -67,7 +94,7 @@ static int resume_from(struct session *s, char **path, i64 *step, struct err *e)
     }
     int rc = 0;
     if (!strcmp(from, "auto"))
-        rc = checkpoint_latest(s->run_dir, path, step, &notes, e);
+        rc = resume_auto(s, path, step, &notes, e);
     else {
         struct manifest m;
         rc = manifest_read(from, &m, e);
@@ -97,17 +124,47 @@ static int facts_write(struct session *s, struct err *e) {
     return rc;
 }
 
-static int lock_open(struct session *s, char sha256[65], struct err *e) {
-    struct lock_files files = {0};
+static int lock_check(struct session *s, const struct lock_files *files, struct err *e) {
     struct text notes = {0};
-    int rc = lock_files_of(&s->t, &files, e);
-    if (!rc && s->resumed >= 0) {
-        rc = lock_compare(s->run_dir, s->r, &files, &notes, e);
-        if (notes.size && !quiet) fprintf(stderr, "%s", notes.data);
-    }
-    if (!rc) rc = lock_write(s->run_dir, s->r, &files, sha256, e);
-    lock_files_free(&files), text_free(&notes);
-    return rc;
+    const int rc = lock_compare(s->run_dir, s->r, files, &notes, e);
+    if (notes.size && !quiet) fprintf(stderr, "%s", notes.data);
+    text_free(&notes);
+    return rc || (s->loaded && log_check(s->run_dir, s->resumed, e)) ? -1 : 0;
+}
+
+/* Two trainings in one folder would mix their logs. Held until the program ends. */
+static int folder_hold(struct session *s, struct err *e) {
+    if ((s->held = open(s->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return err_system(e, "open folder", s->run_dir);
+    if (!flock(s->held, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) return 0;
+    close(s->held), s->held = -1;
+    err_input(e, "another hone is training in %s", s->run_dir);
+    return err_hint(e, "wait for it to end, or choose another output_dir");
+}
+
+static int memory_check(struct session *s, struct err *e) {
+    if ((s->planned = trainer_plan_bytes(&s->t, e)) < 0) return -1;
+    if (s->planned <= mem_available() + mem_peak_rss()) return 0;
+    err_failed(e, "this run needs %.1f GiB of memory; the machine has %.1f GiB left",
+               (double)s->planned / (1 << 30), (double)mem_available() / (1 << 30));
+    return err_hint(e, "a smaller micro_batch_size or gradient_checkpointing=true needs less");
+}
+
+/* Everything that can fail before the log begins. What the run folder holds already is not touched
+ * until recipe, files and log are known to belong together. */
+static int session_prepare(struct session *s, char lock[65], struct err *e) {
+    struct lock_files files = {0};
+    char *checkpoint = NULL;
+    int rc = resume_from(s, &checkpoint, &s->resumed, e) || dir_make(s->run_dir, e) ||
+             folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, e) ||
+             lock_files_of(&s->t, &files, e);
+    s->loaded = checkpoint != NULL;
+    if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
+    if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
+    rc = rc || memory_check(s, e) || checkpoint_clean(s->run_dir, e) ||
+         lock_write(s->run_dir, s->r, &files, lock, e);
+    lock_files_free(&files), mem_free(checkpoint);
+    return rc ? -1 : 0;
 }
 
 /* Removes the samples that a killed run took behind the step it goes on from. */
@@ -131,33 +188,26 @@ static int samples_cut(const struct session *s, struct err *e) {
 }
 
 static int session_open(struct session *s, struct err *e) {
-    char *checkpoint = NULL, lock[65], *id = NULL;
-    i64 step = -1;
-    int rc = resume_from(s, &checkpoint, &step, e) || dir_make(s->run_dir, e) ||
-             checkpoint_clean(s->run_dir, e) || trainer_open(&s->t, s->r, s->run_dir, e);
-    s->resumed = checkpoint ? step : -1;
-    if (!rc) rc = lock_open(s, lock, e) || samples_cut(s, e);
-    if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
-    if (!rc) rc = (s->planned = trainer_plan_bytes(&s->t, e)) < 0;
-    if (!rc && s->planned > mem_available() + mem_peak_rss()) {
-        rc = err_failed(e, "this run needs %.1f GiB of memory; the machine has %.1f GiB left",
-                        (double)s->planned / (1 << 30), (double)mem_available() / (1 << 30));
-        err_hint(e, "a smaller micro_batch_size or gradient_checkpointing=true needs less");
-    }
+    char lock[65], *id = NULL;
+    const bool fresh = !path_exists(s->run_dir);
+    int rc = session_prepare(s, lock, e);
+    if (!rc && s->resumed >= 0) rc = samples_cut(s, e);
     if (!rc && s->t.eval_loader && s->r->dataset.count == 1 && s->r->eval_dataset.count == 1)
         rc = dataset_ngram(s->t.dataset[0], s->t.eval_dataset[0], &s->ngram, e);
     if (!rc) rc = facts_write(s, e) || !(id = mem_printf(e, "%s-%.12s", s->r->task, lock));
     const struct log_start start = {.run_dir = s->run_dir,
                                     .run_id = id,
                                     .lock_sha256 = lock,
-                                    .resume_step = checkpoint                     ? step
-                                                   : s->r->resume_from_checkpoint ? 0
-                                                                                  : -1,
+                                    .resume_step = s->resumed,
                                     .csv = wanted(s->r, "csv"),
                                     .tensorboard = wanted(s->r, "tensorboard"),
                                     .time = (double)time(NULL)};
     if (!rc && !(s->log = log_open(&start, e))) rc = -1;
-    mem_free(checkpoint), mem_free(id);
+    if (rc && fresh && s->held >= 0) {
+        struct err unused = {0};
+        dir_remove(s->run_dir, &unused);
+    }
+    mem_free(id);
     return rc ? -1 : 0;
 }
 
@@ -254,7 +304,8 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
     step_print(s, row);
     if ((row->trained || row->evaluated || row->state) && log_step(s->log, row, e)) return -1;
     if (!save) return 0;
-    if (log_sync(s->log, e) || (row->step != s->resumed && trainer_save(&s->t, digest, e)))
+    if (log_sync(s->log, e) ||
+        (!(s->loaded && row->step == s->resumed) && trainer_save(&s->t, digest, e)))
         return -1;
     return s->r->save_total_limit > 0 ? checkpoint_prune(s->run_dir, s->r->save_total_limit, e) : 0;
 }
@@ -300,7 +351,7 @@ int cmd_train(int argc, char **argv, struct err *e) {
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
     if (r.notes.size && !quiet) fprintf(stderr, "%s", r.notes.data);
-    struct session s = {.r = &r, .run_dir = r.output_dir};
+    struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL), sigaction(SIGTERM, &action, NULL);
     int rc = session_open(&s, e);
@@ -309,5 +360,6 @@ int cmd_train(int argc, char **argv, struct err *e) {
     if (s.log && log_close(s.log, e)) rc = -1;
     trainer_close(&s.t);
     recipe_free(&r);
+    if (s.held >= 0) close(s.held);
     return rc ? -1 : 0;
 }

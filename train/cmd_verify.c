@@ -160,8 +160,8 @@ static int replay(struct verification *v, i64 at, struct err *e) {
 
 static int replay_all(struct verification *v, const struct verify_flags *f, struct err *e) {
     if (v->list.count < 2)
-        return err_input(e, "%s has %lld checkpoints; a replay needs two", v->run,
-                         (long long)v->list.count);
+        return err_input(e, "%s has %lld checkpoint%s; a replay needs two", v->run,
+                         (long long)v->list.count, v->list.count == 1 ? "" : "s");
     const struct rng r = {(u64)time(NULL) ^ (u64)getpid() << 32, RNG_REPLAY, 0, 0};
     for (i64 k = 0; k < f->count; k++) {
         i64 at = (i64)(rng_uniform_f64(&r, (u64)k) * (double)(v->list.count - 1));
@@ -186,7 +186,12 @@ int cmd_verify(int argc, char **argv, struct err *e) {
              args_need(&a, 1, 1, "verify RUN [--replay]", e);
     if (!rc) {
         v.run = a.rest[0];
-        if (!path_is_dir(v.run)) rc = err_input(e, "%s is not a run folder", v.run);
+        char path[4096];
+        snprintf(path, sizeof path, "%s/log.jsonl", v.run);
+        if (!path_exists(path)) {
+            rc = err_input(e, "%s is not a run folder: it holds no log.jsonl", v.run);
+            err_hint(e, "a run folder is what `hone train` leaves, such as runs/NAME");
+        }
     }
     rc = rc || checkpoint_list(v.run, &v.list, e) || check_files(&v, f.deep, e);
     if (!rc && lock_read(&v.r, v.run, lock, e)) rc = -1;

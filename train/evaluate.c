@@ -81,10 +81,7 @@ static int eval_run(const struct loaded *l, const struct eval_flags *f, struct d
     if (l->tokenizer &&
         dataset_check_tokenizer(d, tokenizer_sha256(l->tokenizer), tokenizer_size(l->tokenizer), e))
         return -1;
-    if (dataset_info(d)->vocab_size > l->model.config.vocab_size)
-        return err_input(e, "%s was made with a vocabulary of %lld, but the model's is %lld",
-                         f->data, (long long)dataset_info(d)->vocab_size,
-                         (long long)l->model.config.vocab_size);
+    if (dataset_fits(d, &l->model, e)) return -1;
     struct loader *loader = loader_open(&c, e);
     const int rc = !loader || model_rope((struct model *)&l->model, length, e) ||
                    evaluate_loss((struct model *)&l->model, loader, 0, sum, tokens, e);
@@ -102,7 +99,9 @@ int cmd_eval(int argc, char **argv, struct err *e) {
     i64 tokens = 0;
     int rc = args_parse(&a, argc, argv, eval_options, &f, e) ||
              args_need(&a, 1, 1, "eval MODEL --data FILE.h5", e);
-    if (!rc && !f.data) rc = err_input(e, "eval needs --data FILE.h5");
+    if (!rc && !f.data)
+        rc = err_input(e, "eval needs --data FILE.h5"),
+        err_hint(e, "usage: hone eval MODEL --data FILE.h5 [--adapter DIR]");
     if (!rc)
         rc = precision_parse(f.precision, &dtype, e) ||
              loaded_open(&l, a.rest[0], f.adapter, f.tokenizer, dtype, false, e) ||

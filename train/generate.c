@@ -59,7 +59,13 @@ int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sam
         err_input(e, "the prompt is empty");
         return err_hint(e, "give at least one token to go on from");
     }
-    const i64 room = count + s->max_new_tokens;
+    const i64 positions = m->config.max_position_embeddings;
+    if (count >= positions) {
+        err_input(e, "the prompt has %lld tokens, but the model was made for %lld with the answer",
+                  (long long)count, (long long)positions);
+        return err_hint(e, "shorten the prompt");
+    }
+    const i64 room = i64_min(count + s->max_new_tokens, positions);
     u32 id = 0;
     int rc = model_rope(m, room, e) || cache_new(&cache, m, room, e) ||
              decoder_new(&first, m, &cache, count, s, e) || decoder_run(&first, prompt, 0, &id, e);

@@ -12,6 +12,22 @@ int precision_parse(const char *text, enum dtype *d, struct err *e) {
     return err_detail(e, "expected fp32 or bf16");
 }
 
+int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
+                   struct err *e) {
+    if (tokenizer_size(t) <= m->config.vocab_size) return 0;
+    err_input(e, "%s has %lld entries, but the model's vocabulary is %lld", tokenizer_path(t),
+              (long long)tokenizer_size(t), (long long)m->config.vocab_size);
+    return err_hint(e, "use the tokenizer that came with %s", model);
+}
+
+int dataset_fits(const struct dataset *d, const struct model *m, struct err *e) {
+    const struct dataset_info *i = dataset_info(d);
+    if (i->vocab_size <= m->config.vocab_size) return 0;
+    err_input(e, "%s was made with a vocabulary of %lld, but the model's is %lld", i->path,
+              (long long)i->vocab_size, (long long)m->config.vocab_size);
+    return err_hint(e, "make it again with the model's tokenizer: hone tokenize");
+}
+
 static bool has(const char *folder, const char *name) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -49,7 +65,7 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
                 enum dtype d, bool trainable, struct err *e) {
     *l = (struct loaded){0};
     if (!path_is_dir(path)) {
-        err_input(e, "%s is not a folder", path);
+        err_input(e, path_exists(path) ? "%s is not a folder" : "%s does not exist", path);
         return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
                            "runs/NAME/checkpoints/step-000100");
     }
@@ -63,7 +79,7 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
     const char *from = tokenizer ? tokenizer : l->base;
     if ((tokenizer || has(from, "tokenizer.json")) && !(l->tokenizer = tokenizer_open(from, e)))
         return -1;
-    return 0;
+    return l->tokenizer ? tokenizer_fits(l->tokenizer, &l->model, l->base, e) : 0;
 }
 
 void loaded_close(struct loaded *l) {

@@ -135,8 +135,8 @@ static int read_line(struct log_rows *rows, struct scan *s, const char *line, i6
     if (header && json_i64(j, "hone_log", 0, where, e) != 1)
         rc = err_input(e, "%s: not the header of a hone log, \"hone_log\": 1", where);
     else if (!header && s->chain && strcmp(prev, rows->head))
-        rc = err_input(e, "%s: the hash chain breaks: line %lld was changed, removed or inserted",
-                       where, (long long)number_1 - 1),
+        rc = err_failed(e, "%s: the hash chain breaks: line %lld was changed, removed or inserted",
+                        where, (long long)number_1 - 1),
         err_detail(e, "\"prev\" is %.64s, the line before has %s", prev, rows->head);
     else if (header || resume)
         rows->lock_sha256 = digest(rows, j, "lock", where, e);
@@ -191,9 +191,18 @@ int log_verify(const char *path, struct err *e) {
     struct scan s = {.chain = true, .to_step = -1};
     if (scan_file(&rows, path, &s, e)) return -1;
     i64 torn = path_size(path) - rows.bytes;
-    if (torn) err_input(e, "%s: the last line is not whole (%lld bytes)", path, (long long)torn);
+    if (torn) err_failed(e, "%s: the last line is not whole (%lld bytes)", path, (long long)torn);
     log_rows_free(&rows);
     return torn ? -1 : 0;
+}
+
+int log_check(const char *run_dir, i64 step, struct err *e) {
+    struct log_rows rows = {0};
+    struct scan s = {.chain = true, .to_step = step};
+    char *path = mem_printf(e, "%s/log.jsonl", run_dir);
+    const int rc = path ? scan_file(&rows, path, &s, e) : -1;
+    log_rows_free(&rows), text_free(&s.kept), mem_free(path);
+    return rc;
 }
 
 void log_rows_free(struct log_rows *rows) {

@@ -2,8 +2,12 @@
  * Only this file exits. */
 #include "train/train.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct globals globals;
 
@@ -69,16 +73,25 @@ static void options_print(const struct option *o) {
     }
 }
 
+static const struct command *command_find(const char *name, const char *before, struct err *e) {
+    const struct command *near = commands;
+    for (const struct command *c = commands; c->name; c++) {
+        if (!strcmp(c->name, name)) return c;
+        if (edit_distance(name, c->name) < edit_distance(name, near->name)) near = c;
+    }
+    err_input(e, "there is no command '%s'", name);
+    err_hint(e, "did you mean `hone %s%s`? `hone help` lists all", before, near->name);
+    return NULL;
+}
+
 int cmd_help(int argc, char **argv, struct err *e) {
     if (argc > 0) {
-        for (const struct command *c = commands; c->name; c++) {
-            if (strcmp(c->name, argv[0])) continue;
-            printf("hone %s\n\n%s.\n\n", c->usage, c->help);
-            if (!strcmp(c->name, "train")) return recipe_help(stdout);
-            options_print(c->options);
-            return 0;
-        }
-        return err_input(e, "there is no command '%s'", argv[0]);
+        const struct command *c = command_find(argv[0], "help ", e);
+        if (!c) return -1;
+        printf("hone %s\n\n%s.\n\n", c->usage, c->help);
+        if (!strcmp(c->name, "train")) return recipe_help(stdout);
+        options_print(c->options);
+        return 0;
     }
     puts("hone: trains, fine-tunes and runs language models, reproducibly.\n\n  hone COMMAND "
          "[ARGUMENTS] [key=value ...]\n");
@@ -88,17 +101,6 @@ int cmd_help(int argc, char **argv, struct err *e) {
     puts("\n`hone help COMMAND` says more. Exit codes: 0 done, 1 a failed check or training error, "
          "2 usage or bad input.");
     return 0;
-}
-
-static const struct command *command_find(const char *name, struct err *e) {
-    const struct command *near = commands;
-    for (const struct command *c = commands; c->name; c++) {
-        if (!strcmp(c->name, name)) return c;
-        if (edit_distance(name, c->name) < edit_distance(name, near->name)) near = c;
-    }
-    err_input(e, "there is no command '%s'", name);
-    err_hint(e, "did you mean `hone %s`? `hone help` lists all", near->name);
-    return NULL;
 }
 
 /* Takes the global flags out of argv; the rest stays in order. */
@@ -135,7 +137,7 @@ static int run(int argc, char **argv, struct arena *a, struct err *e) {
     op_profile = globals.profile;
     if (argc < 1 || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
         return cmd_help(0, NULL, e);
-    const struct command *c = command_find(argv[0], e);
+    const struct command *c = command_find(argv[0], "", e);
     if (!c) return -1;
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return cmd_help(1, argv, e);
@@ -151,15 +153,28 @@ static int run(int argc, char **argv, struct arena *a, struct err *e) {
     return rc;
 }
 
+/* A file that the program opens must not become its standard output because the caller closed that;
+ * opened the wrong way round, using it still fails. A file size limit is an error like a full disk,
+ * not a signal. */
+static void surroundings_prepare(void) {
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) return;
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 int main(int argc, char **argv) {
     struct err e = {0};
     struct arena a = {0};
+    surroundings_prepare();
     isa_float_mode();
     const int rc = run(argc - 1, argv + 1, &a, &e);
     progress_end();
     arena_free(&a);
-    if (!rc && !fflush(stdout)) return 0;
-    if (!e.code) err_failed(&e, "cannot write to standard output");
+    errno = 0;
+    if (!rc && !fflush(stdout) && !ferror(stdout)) return 0;
+    if (!e.code)
+        err_failed(&e, "cannot write to standard output%s%s", errno ? ": " : "",
+                   errno ? strerror(errno) : "");
     err_print(&e, stderr);
     return e.code;
 }

@@ -146,6 +146,8 @@ int log_close(struct log *log, struct err *e); /* frees in any case */
 int log_read(struct log_rows *rows, const char *path, struct err *e);
 /* Follows the hash chain; the error names the first bad line. A torn last line is an error here. */
 int log_verify(const char *path, struct err *e);
+/* Whether a run can go on from `step` with the log it has. */
+int log_check(const char *run_dir, i64 step, struct err *e);
 void log_rows_free(struct log_rows *rows);
 
 /* ---- TensorBoard event files (tensorboard.c) ------------------------------------------------- */

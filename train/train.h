@@ -132,6 +132,10 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
                 enum dtype d, bool trainable, struct err *e);
 void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
+/* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
+int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
+                   struct err *e);
+int dataset_fits(const struct dataset *d, const struct model *m, struct err *e);
 
 struct sampling {
     double temperature, top_p, min_p;

@@ -94,8 +94,13 @@ int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
     if (loader_step(t->loader, step, &s, e)) return -1;
     *out = (struct step_result){.lr = schedule_lr(&t->schedule, step), .tokens = s->trained};
     memcpy(out->batch, s->digest, sizeof out->batch);
-    if (!s->trained)
-        return err_failed(e, "step %lld holds no token that is trained", (long long)step + 1);
+    if (!s->trained) {
+        err_input(e, "step %lld holds no token that is trained", (long long)step + 1);
+        return err_hint(e,
+                        "its samples of at most %lld tokens are all prompt: raise "
+                        "max_seq_length, or set completion_only_loss: false",
+                        (long long)t->r->max_seq_length);
+    }
     const float scale = (float)(1.0 / (double)s->trained);
     double sum = 0;
     i64 group = 0, samples = 0;

@@ -10,13 +10,20 @@ static bool ends_with(const char *text, const char *end) {
     return n >= k && !strcmp(text + n - k, end);
 }
 
+/* What lies in the folder of a run that has no log yet is of an attempt that failed: made again. */
+static bool run_begun(const char *run_dir) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/log.jsonl", run_dir);
+    return path_exists(path);
+}
+
 /* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
 static char *tokenised(struct trainer *t, const struct data_item *item, const char *role, i64 index,
                        struct err *e) {
     char *folder = arena_printf(&t->arena, e, "%s/data", t->run_dir);
     char *path =
         folder ? arena_printf(&t->arena, e, "%s/%s-%lld.h5", folder, role, (long long)index) : NULL;
-    if (!path || path_exists(path)) return path;
+    if (!path || (run_begun(t->run_dir) && path_exists(path))) return path;
     if (!t->tokenizer) {
         err_input(e, "%s is text, and the recipe names no tokenizer", item->path);
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder"), NULL;
@@ -89,8 +96,14 @@ static bool has_tokenizer(const char *folder) {
 int trainer_data(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
+    if (r->model_name_or_path && !path_is_dir(r->model_name_or_path))
+        return err_input(e, "model_name_or_path: %s is not a folder", r->model_name_or_path);
     if (from && (r->tokenizer || has_tokenizer(from)) && !(t->tokenizer = tokenizer_open(from, e)))
         return -1;
+    if (r->sample_prompts.count && !t->tokenizer) {
+        err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
+        return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");
+    }
     if (!r->dataset.count) return err_input(e, "the recipe names no dataset");
     if (items_open(t, &r->dataset, "train", t->dataset, e) ||
         items_open(t, &r->eval_dataset, "eval", t->eval_dataset, e))
@@ -153,12 +166,14 @@ static int model_create(struct trainer *t, enum dtype d, struct err *e) {
     config_complete(t, config);
     int rc = config_read(&c, config, "model", e);
     if (!rc && t->tokenizer && c.vocab_size < tokenizer_size(t->tokenizer))
-        rc = err_input(e, "model.vocab_size is %lld, but the tokenizer has %lld entries",
-                       (long long)c.vocab_size, (long long)tokenizer_size(t->tokenizer));
+        rc = err_input(e, "model.vocab_size is %lld, but %s has %lld entries",
+                       (long long)c.vocab_size, tokenizer_path(t->tokenizer),
+                       (long long)tokenizer_size(t->tokenizer)),
+        err_hint(e, "leave model.vocab_size out: the tokenizer's is taken");
     if (!rc && !(rc = model_new(&t->model, &c, d, true, e))) {
         model_init(&t->model, (u64)t->r->seed);
         t->model_folder = arena_printf(&t->arena, e, "%s/model", t->run_dir);
-        rc = t->model_folder ? config_write(t, config, e) : -1;
+        rc = !t->model_folder ? -1 : run_begun(t->run_dir) ? 0 : config_write(t, config, e);
     }
     json_decref(config);
     return rc;
@@ -184,20 +199,14 @@ int trainer_model(struct trainer *t, struct err *e) {
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
             return -1;
-        if (t->tokenizer && tokenizer_size(t->tokenizer) > t->model.config.vocab_size) {
-            err_input(e, "the tokenizer has %lld entries, but the model's vocabulary is %lld",
-                      (long long)tokenizer_size(t->tokenizer),
-                      (long long)t->model.config.vocab_size);
-            return err_hint(e, "use the tokenizer that came with %s", r->model_name_or_path);
-        }
+        if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
+            return -1;
     } else if (model_create(t, d, e))
         return -1;
     for (i64 i = 0; i < r->dataset.count; i++)
-        if (dataset_info(t->dataset[i])->vocab_size > t->model.config.vocab_size)
-            return err_input(e, "%s was made with a vocabulary of %lld, but the model's is %lld",
-                             dataset_info(t->dataset[i])->path,
-                             (long long)dataset_info(t->dataset[i])->vocab_size,
-                             (long long)t->model.config.vocab_size);
+        if (dataset_fits(t->dataset[i], &t->model, e)) return -1;
+    for (i64 i = 0; i < r->eval_dataset.count; i++)
+        if (dataset_fits(t->eval_dataset[i], &t->model, e)) return -1;
     if (r->use_peft) {
         lora_of_recipe(t);
         if (lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;

@@ -30,7 +30,8 @@ static i64 size_of(const json_t *j, const char *key, i64 otherwise, i64 top, con
     const i64 n = json_i64(j, key, otherwise, where, e);
     if (e->code) return 0;
     if (n >= 1 && n <= top) return n;
-    if (n < 0 && !json_object_get(j, key))
+    const json_t *given = json_object_get(j, key);
+    if (!given || json_is_null(given))
         err_input(e, "%s: '%s' is missing", where, key);
     else
         err_input(e, "%s: '%s' is %lld; expected 1 to %lld", where, key, (long long)n,
@@ -51,7 +52,7 @@ static int rope_read(struct config *c, const json_t *j, const char *where, struc
                          c->rope_theta);
     if (!r || json_is_null(r)) return 0;
     if (!json_is_object(r))
-        return err_input(e, "%s: 'rope_scaling' must be an object or null", where);
+        return err_input(e, "%s: 'rope_scaling' is no object; expected one, or null", where);
     const char *type =
         json_text(r, "rope_type", json_text(r, "type", "default", where, e), where, e);
     if (e->code) return -1;
@@ -110,7 +111,7 @@ static int consistent(const struct config *c, const char *act, const char *where
         return err_input(e, "%s: the head size is %lld; expected an even number up to 256", where,
                          (long long)c->head_dim);
     if (!(c->rms_norm_eps >= 0))
-        return err_input(e, "%s: 'rms_norm_eps' is %g", where, c->rms_norm_eps);
+        return err_input(e, "%s: 'rms_norm_eps' is %g; expected 0 or more", where, c->rms_norm_eps);
     return 0;
 }
 
@@ -124,7 +125,8 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
     c->layers = size_of(j, "num_hidden_layers", -1, 4096, where, e);
     c->heads = size_of(j, "num_attention_heads", -1, 4096, where, e);
     c->kv_heads = size_of(j, "num_key_value_heads", c->heads, 4096, where, e);
-    if (!e->code && !json_is_integer(json_object_get(j, "head_dim")) && c->hidden_size % c->heads)
+    const json_t *head_dim = json_object_get(j, "head_dim");
+    if (!e->code && (!head_dim || json_is_null(head_dim)) && c->hidden_size % c->heads)
         return err_input(e,
                          "%s: hidden_size %lld is not a multiple of the %lld attention heads, and "
                          "'head_dim' is not given",

@@ -61,6 +61,16 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable,
               struct err *e) {
     *m = (struct model){.config = *c, .dtype = d};
+    const i64 bytes = config_parameters(c) * dtype_size(d), left = mem_available();
+    if (bytes >
+        left) { /* untouched pages cost nothing, so the allocations themselves would succeed */
+        err_failed(e,
+                   "a model of %lld parameters needs %.1f GiB in %s; the machine has %.1f GiB left",
+                   (long long)config_parameters(c), (double)bytes / (1 << 30), dtype_info[d].name,
+                   (double)left / (1 << 30));
+        return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
+                                                      : "a smaller model may fit");
+    }
     if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e))) return -1;
     /* The order of parameters: what precedes the layers in the table, layer by layer, what follows.
      */
@@ -163,20 +173,24 @@ static void load_range(void *arg, i64 begin, i64 end, int worker) {
         }
 }
 
+static void shape_print(char out[160], int rank, const i64 *dim) {
+    int at = snprintf(out, 160, "[");
+    for (int i = 0; i < rank && at < 130; i++)
+        at += snprintf(out + at, 160 - (size_t)at, "%s%lld", i ? ", " : "", (long long)dim[i]);
+    snprintf(out + at, 160 - (size_t)at, "]");
+}
+
 /* Copies one stored tensor into a parameter; shape and dtype are checked, numbers must be finite.
  */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e) {
     bool same = s->rank == p->view.rank;
     for (int i = 0; same && i < s->rank; i++) same = s->dim[i] == p->view.dim[i];
     if (!same) {
-        err_input(e, "%s: tensor '%s' has another shape than config.json implies", where, s->name);
-        struct text t = {0};
-        for (int i = 0; i < p->view.rank; i++)
-            text_printf(&t, e, "%s%lld", i ? ", " : "", (long long)p->view.dim[i]);
-        err_detail(e, "expected [%s], found %d dimensions starting with %lld", t.data ? t.data : "",
-                   s->rank, (long long)(s->rank ? s->dim[0] : 0));
-        text_free(&t);
-        return -1;
+        char found[160], wanted[160];
+        shape_print(found, s->rank, s->dim), shape_print(wanted, p->view.rank, p->view.dim);
+        err_input(e, "%s: tensor '%s' has shape %s; the model's configuration says %s", where,
+                  s->name, found, wanted);
+        return err_hint(e, "the weights belong to another model");
     }
     if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16 && s->dtype != F64)
         return err_input(e, "%s: tensor '%s' has dtype %s; expected F32, BF16, F16 or F64", where,

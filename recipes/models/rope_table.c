@@ -36,6 +36,12 @@ static void fill_rows(void *arg, i64 begin, i64 end, int worker) {
 
 int model_rope(struct model *m, i64 positions, struct err *e) {
     if (positions <= m->rope_positions) return 0;
+    if (positions > m->config.max_position_embeddings) {
+        err_input(e, "%lld positions are asked for, but the model was made for %lld",
+                  (long long)positions, (long long)m->config.max_position_embeddings);
+        return err_hint(e, "use shorter sequences, or raise max_position_embeddings in the model's "
+                           "config and train it on");
+    }
     const i64 half = m->config.head_dim / 2;
     float *table = mem_new_array(positions, 2 * half * (i64)sizeof *table, e);
     double *f = table ? mem_new_array(half, sizeof *f, e) : NULL;

@@ -1,0 +1,41 @@
+#!/bin/sh
+# fuzz.sh NAME SECONDS: runs tests/fuzz_NAME.c with clang's libFuzzer for a while, from the corpus in build/fuzz/NAME (which
+# it fills with seeds and goes on filling). What crashes is left there as crash-*; give it to build/fuzz/NAME/run again.
+set -eu
+cd "$(dirname "$0")/.."
+name=${1:?usage: tests/fuzz.sh NAME SECONDS; names: $(ls tests/fuzz_*.c | sed 's/.*fuzz_//;s/\.c//' | tr '\n' ' ')}
+seconds=${2:-60}
+[ -f "tests/fuzz_$name.c" ] || { echo "there is no tests/fuzz_$name.c"; exit 2; }
+options="CC=clang SAN=fuzzer-no-link,address,undefined"
+build=$(make -pn $options 2> /dev/null | sed -n 's/^BUILD := //p' | head -n 1)
+make -s -j"$(nproc)" $options "$build/libhone.a" > build/fuzz.log 2>&1 || { tail -n 5 build/fuzz.log; exit 1; }
+at=build/fuzz/$name
+mkdir -p "$at/corpus"
+libraries="hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
+clang -std=c17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. \
+    $(pkg-config --cflags $libraries) "tests/fuzz_$name.c" "$build/libhone.a" $(pkg-config --libs $libraries) -lpthread -lm \
+    -o "$at/run"
+
+# Seeds: small, whole examples in the form that the target reads.
+golden=tests/golden
+case $name in
+safetensors) cp $golden/models/*/lora/adapter_model.safetensors "$at/corpus" 2> /dev/null ||
+    cp $golden/layouts/*/*.safetensors "$at/corpus" ;;
+model) { tr -d '\0' < $golden/models/llama/config.json; printf '\0'; cat $golden/models/llama/model.safetensors; } > "$at/corpus/llama"
+    { tr -d '\0' < $golden/models/olmo2/config.json; printf '\0'; cat $golden/models/olmo2/model.safetensors; } > "$at/corpus/olmo2" ;;
+recipe) i=0
+    for kind in 0 1 2; do
+        printf "\\$kind" > "$at/corpus/seed-$kind"
+    done
+    printf 'seed: 1\nmodel_name_or_path: m\ndataset: [{path: d.h5, weight: 2}]\nsave_at: [1, 2]\nlr: 1e-3\n' >> "$at/corpus/seed-0"
+    printf '{"format": "hone recipe lock 1", "recipe": {"seed": 1}, "environment": {}, "files": []}' >> "$at/corpus/seed-1"
+    printf '{"hone_log":1,"run":"a","lock":"00"}\n{"step":1,"tokens":2,"loss":1.5,"prev":""}\n' >> "$at/corpus/seed-2" ;;
+tokenizer) printf '%s\0the cat' "$(cat $golden/tokenizers/stories260K.json)" > "$at/corpus/file" 2> /dev/null || true
+    printf 'the \303\251\377cat  123' > "$at/corpus/text" ;;
+dataset) for kind in 0 1 2; do printf "\\${kind}abcdefgh" > "$at/corpus/seed-$kind"; done ;;
+esac
+# -malloc_limit_mb: hone asks for what a file says it needs and takes no for an answer.
+exec env ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=2048 \
+    LSAN_OPTIONS="suppressions=$PWD/tests/bad/lsan.supp:print_suppressions=0" \
+    "$at/run" -max_total_time="$seconds" -malloc_limit_mb=4096 -rss_limit_mb=6000 -timeout=25 -print_final_stats=0 -verbosity=0 \
+    -max_len=300000 -artifact_prefix="$at/" "$at/corpus"
