@@ -126,7 +126,7 @@ def compare(what, mine, theirs):
 
 def model_of(family, size):
     shape = {"hidden_size": size, "intermediate_size": size * 5 // 2, "num_hidden_layers": 2,
-             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
              "initializer_range": 0.1}
     extra = {"olmo2": {"rope_theta": 500000.0},
              "llama": {"rope_theta": 10000.0, "tie_word_embeddings": True}}
