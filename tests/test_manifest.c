@@ -152,7 +152,7 @@ static void chain(void **state) {
     assert_non_null(strstr(e.primary, "manifest.json was changed after it was written"));
     e = (struct err){0};
     char hex[65], *last = text.data + text.size - 69; /* who forges it makes its own hash anew */
-    while (strncmp(last, ",\n  \"sha256\"", 13)) last--;
+    while (strncmp(last, ",\n  \"sha256\"", 12)) last--;
     ok(sha256_bytes(text.data, last - text.data, hex, &e), &e);
     memcpy(last + 15, hex, 64);
     ok(file_write(path, text.data, text.size, &e), &e);
