@@ -6,7 +6,7 @@ CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
 LIBS    := hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
-OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,-O3)
+OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
 FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all) -I. $(shell pkg-config --cflags $(LIBS))
@@ -73,6 +73,8 @@ deps: ## install what is missing (Debian packages; asks for root through sudo wh
 	$(Q)tests/deps.sh
 format: ## clang-format every file
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
+fuzz: ## NAME=model SECONDS=60: one fuzzer for a while
+	$(Q)tests/fuzz.sh $(NAME) $(SECONDS)
 clean: ## remove the build folder
 	rm -rf build hone
 help: ## this list

@@ -58,6 +58,10 @@ void folder_close(struct model_folder *f);
 /* Copies byte for byte what belongs to a model besides its weights: config.json,
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
 int folder_copy(const char *from, const char *to, struct err *e);
+/* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
+ * file does not use the new spelling): transformers converts what it loads to that type. A file
+ * that says so already keeps its bytes. */
+int folder_dtype(const char *folder, enum dtype d, struct err *e);
 
 /* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */
 /* Files of PEFT 0.21: adapter_config.json, adapter_model.safetensors. Every setting that hone

@@ -16,6 +16,7 @@ int shape_count(int rank, const i64 *dim, i64 *count);     /* elements; -1 if th
 bool name_is_plain(const char *name);                      /* a file name without folder parts */
 char *path_join(struct arena *a, const char *folder, const char *name, struct err *e);
 json_t *manifest_json(const char *folder, struct err *e); /* parsed, format and lists checked */
+int seal_verify(const char *folder, struct err *e);       /* manifest.json: text and its SHA-256 */
 int file_sync_path(const char *path, struct err *e);
 
 /* h5.c: what the state files use of HDF5. The library is not thread safe: one thread at a time. */

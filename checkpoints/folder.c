@@ -74,3 +74,20 @@ int folder_copy(const char *from, const char *to, struct err *e) {
     arena_free(&a);
     return status ? err_frame(e, "copying the files of %s", from) : 0;
 }
+
+int folder_dtype(const char *folder, enum dtype d, struct err *e) {
+    struct arena a = {0};
+    char *path = path_join(&a, folder, "config.json", e);
+    json_t *config = path ? json_open(path, e) : NULL;
+    const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype";
+    const char *name = d == BF16 ? "bfloat16" : "float32";
+    const char *found = json_string_value(json_object_get(config, key));
+    int status = config ? 0 : -1;
+    if (config && (!found || strcmp(found, name)))
+        status = json_object_set_new(config, key, json_string(name))
+                     ? err_failed(e, "out of memory")
+                     : json_save(config, path, 2, e);
+    json_decref(config);
+    arena_free(&a);
+    return status;
+}

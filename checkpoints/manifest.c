@@ -54,6 +54,33 @@ static int tensors_add(struct text *out, const struct stored *tensor, i64 count,
     return status || text_printf(out, e, "\n  ]\n}\n");
 }
 
+/* The last member is the SHA-256 of all text before it, so that a damaged manifest is not believed.
+ */
+static const char seal[] = ",\n  \"sha256\": \"", seal_end[] = "\"\n}\n";
+
+static int seal_add(struct text *out, struct err *e) {
+    char hex[65];
+    while (out->size && strchr("}\n", out->data[out->size - 1])) out->size--;
+    return sha256_bytes(out->data, out->size, hex, e) ||
+                   text_printf(out, e, "%s%s%s", seal, hex, seal_end)
+               ? -1
+               : 0;
+}
+
+int seal_verify(const char *folder, struct err *e) {
+    struct arena a = {0};
+    struct text t = {0};
+    char *path = path_join(&a, folder, "manifest.json", e), hex[65] = "";
+    int status = !path || file_read(&t, path, e);
+    const i64 tail = (i64)strlen(seal) + 64 + (i64)strlen(seal_end), body = t.size - tail;
+    if (!status && body > 0) status = sha256_bytes(t.data, body, hex, e);
+    if (!status && (body <= 0 || memcmp(t.data + body, seal, strlen(seal)) ||
+                    memcmp(t.data + body + strlen(seal), hex, 64)))
+        status = err_failed(e, "%s was changed after it was written", path);
+    arena_free(&a), text_free(&t);
+    return status ? -1 : 0;
+}
+
 int manifest_write(const char *folder, const struct manifest *m, const struct stored *tensor,
                    i64 count, struct err *e) {
     struct text out = {0};
@@ -68,7 +95,8 @@ int manifest_write(const char *folder, const struct manifest *m, const struct st
         line_text(&out, "numerics_level", m->numerics_level, e) ||
         text_printf(&out, e, "  \"numerics_version\": %lld,\n", (long long)m->numerics_version) ||
         line_text(&out, "hone_version", m->hone_version, e) || files_add(&out, folder, e) ||
-        tensors_add(&out, tensor, count, e) || file_write(path, out.data, out.size, e);
+        tensors_add(&out, tensor, count, e) || seal_add(&out, e) ||
+        file_write(path, out.data, out.size, e);
     arena_free(&a);
     text_free(&out);
     return status ? -1 : 0;

@@ -110,7 +110,8 @@ int manifest_verify(const char *folder, bool deep, struct err *e) {
     json_array_foreach(json_object_get(j, "files"), i, entry) {
         if (!status) status = file_verify(folder, entry, seen, &a, e);
     }
-    status = status || extras_verify(folder, seen, e) || (deep && tensors_verify(folder, j, &a, e));
+    status = status || extras_verify(folder, seen, e) ||
+             (deep && tensors_verify(folder, j, &a, e)) || seal_verify(folder, e);
     arena_free(&a);
     json_decref(seen);
     json_decref(j);

@@ -233,7 +233,7 @@ static void test_open_refusals(void **state) {
     open_refused(file_put("x.h5", "\x89HDF\r\n\x1a\n\0", 9),
                  "superblock version 0 has no checksum");
     for (i64 n = 12; n < file.size; n += 1 + file.size / 50)
-        open_refused(file_put("x.h5", file.data, n), "is a damaged or truncated HDF5 file");
+        open_refused(file_put("x.h5", file.data, n), "a damaged or truncated HDF5 file");
     /* Version 2 or later of other contents. */
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);

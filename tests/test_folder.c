@@ -51,6 +51,41 @@ static void copies(void **state) {
     arena_free(&a);
 }
 
+/* config.json names the type of the weights; one that does keeps its bytes. */
+static void names_dtype(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        enum dtype dtype;
+        const char *key, *value;
+    } row[] = {{"{\"a\":1e-05,\t\"torch_dtype\":\"bfloat16\"}", BF16, NULL, NULL},
+               {"{\"a\":1e-05,\t\"dtype\":\"float32\"}", F32, NULL, NULL},
+               {"{\"torch_dtype\":\"bfloat16\"}", F32, "torch_dtype", "float32"},
+               {"{\"dtype\":\"float16\"}", BF16, "dtype", "bfloat16"},
+               {"{}", F32, "torch_dtype", "float32"}};
+    struct arena a = {0};
+    struct err e = {0};
+    const char *path = in(&a, "typed/config.json");
+    ok(dir_make(in(&a, "typed"), &e), &e);
+    for (int i = 0; i < COUNT(row); i++) {
+        struct text text;
+        ok(file_replace(path, row[i].text, (i64)strlen(row[i].text), &e), &e);
+        ok(folder_dtype(in(&a, "typed"), row[i].dtype, &e), &e);
+        ok(file_read(&text, path, &e), &e);
+        if (!row[i].key)
+            assert_string_equal(text.data, row[i].text);
+        else {
+            json_t *j = json_parse(text.data, text.size, path, &e);
+            assert_string_equal(json_string_value(json_object_get(j, row[i].key)), row[i].value);
+            assert_int_equal(json_object_size(j), 1);
+            json_decref(j);
+        }
+        text_free(&text);
+    }
+    assert_int_equal(folder_dtype(in(&a, "nowhere"), F32, &e), -1);
+    arena_free(&a);
+}
+
 static void missing(void **state) {
     (void)state;
     struct arena a = {0};
@@ -95,6 +130,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens),
         cmocka_unit_test(copies),
+        cmocka_unit_test(names_dtype),
         cmocka_unit_test(missing),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -103,7 +103,7 @@ static void refusals(void **state) {
         {"{" OK ", \"invented\": 1}", ": invented is set, which hone does not support"},
         {"{" OK ", \"init_lora_weights\": \"olora\"}",
          ": init_lora_weights is olora; supported: true, false, gaussian, pissa"},
-        {"{" OK ", \"r\": 0}", ": r is 0; expected 1 or more"},
+        {"{" OK ", \"r\": 0}", ": r is 0; expected 1 to 1048576"},
         {"{" OK ", \"r\": \"x\"}", ": \"r\" is \"x\"; expected an integer"},
         {"{" OK ", \"lora_dropout\": 1}",
          ": lora_dropout is 1; expected 0 or more and less than 1"},

@@ -3,7 +3,6 @@
  * distributions and the share of equal top tokens, over a text. */
 #include "train/train.h"
 
-#include <jansson.h>
 #include <string.h>
 
 struct export_flags {
@@ -89,20 +88,11 @@ static int probe_ids(const struct export_flags *f, const struct model *m, i32 *i
 
 static int folder_write(const char *to, struct loaded *l, struct model *m, struct err *e) {
     i64 count;
-    char path[4096];
     struct stored *list = model_stored(m, false, &count, e);
-    int rc = !list || dir_make(to, e) || folder_copy(l->base, to, e) ||
-             safetensors_write(to, "model", list, count, SHARD_BYTES, e);
+    const int rc = !list || dir_make(to, e) || folder_copy(l->base, to, e) ||
+                   folder_dtype(to, m->dtype, e) ||
+                   safetensors_write(to, "model", list, count, SHARD_BYTES, e);
     mem_free(list);
-    snprintf(path, sizeof path, "%s/config.json", to);
-    json_t *config = rc ? NULL : json_open(path, e);
-    if (!config) rc = -1;
-    if (config) { /* the dtype key in the spelling that the file has */
-        const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype";
-        json_object_set_new(config, key, json_string(m->dtype == BF16 ? "bfloat16" : "float32"));
-        rc = json_save(config, path, 2, e);
-    }
-    json_decref(config);
     return rc ? -1 : 0;
 }
 

@@ -116,6 +116,8 @@ int trainer_data(struct trainer *t, struct err *e) {
                : 0;
 }
 
+static const char *const special_ids[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
+
 /* RUN/model: config.json and the tokenizer of a model that the recipe describes inline. */
 static int config_write(struct trainer *t, json_t *config, struct err *e) {
     const struct family *f = t->model.config.family;
@@ -126,10 +128,9 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
                         json_string(t->model.dtype == BF16 ? "bfloat16" : "float32"));
     if (json_save(config, path, 2, e)) return -1;
     json_t *generation = json_pack("{s:b}", "_from_model_config", 1);
-    for (int i = 0; i < 3; i++) {
-        static const char *const keys[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
-        if (json_object_get(config, keys[i]))
-            json_object_set(generation, keys[i], json_object_get(config, keys[i]));
+    for (int i = 0; i < COUNT(special_ids); i++) {
+        json_t *id = json_object_get(config, special_ids[i]);
+        if (!json_is_null(id)) json_object_set(generation, special_ids[i], id);
     }
     path = arena_printf(&t->arena, e, "%s/generation_config.json", t->model_folder);
     const int rc = path ? json_save(generation, path, 2, e) : -1;
@@ -144,16 +145,18 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     return copied;
 }
 
-/* What the recipe leaves open comes from the tokenizer. */
+/* What the recipe leaves open comes from the tokenizer. An id that there is not is null, not left
+ * out: transformers would put the family's own in its place (OLMo 2: pad 1, whose row of the
+ * embedding then gets no gradient; Llama: bos 1, eos 2), which here are tokens like any other. */
 static void config_complete(const struct trainer *t, json_t *config) {
-    if (!t->tokenizer) return;
-    if (!json_object_get(config, "vocab_size"))
+    if (t->tokenizer && !json_object_get(config, "vocab_size"))
         json_object_set_new(config, "vocab_size", json_integer(tokenizer_size(t->tokenizer)));
-    const i64 bos = tokenizer_bos(t->tokenizer), eos = tokenizer_eos(t->tokenizer);
-    if (!json_object_get(config, "bos_token_id") && bos >= 0)
-        json_object_set_new(config, "bos_token_id", json_integer(bos));
-    if (!json_object_get(config, "eos_token_id") && eos >= 0)
-        json_object_set_new(config, "eos_token_id", json_integer(eos));
+    const i64 id[] = {t->tokenizer ? tokenizer_bos(t->tokenizer) : -1,
+                      t->tokenizer ? tokenizer_eos(t->tokenizer) : -1, -1};
+    for (int i = 0; i < COUNT(special_ids); i++)
+        if (!json_object_get(config, special_ids[i]))
+            json_object_set_new(config, special_ids[i],
+                                id[i] >= 0 ? json_integer(id[i]) : json_null());
 }
 
 static int model_create(struct trainer *t, enum dtype d, struct err *e) {

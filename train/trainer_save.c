@@ -22,7 +22,7 @@ static int weights_write(struct trainer *t, const char *folder, struct stored *l
                          struct err *e) {
     char path[4096];
     if (!t->r->use_peft)
-        return folder_copy(t->model_folder, folder, e) ||
+        return folder_copy(t->model_folder, folder, e) || folder_dtype(folder, t->model.dtype, e) ||
                        safetensors_write(folder, "model", list, count, SHARD_BYTES, e)
                    ? -1
                    : 0;

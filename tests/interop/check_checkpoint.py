@@ -38,7 +38,8 @@ RECORDED = ROOT / "tests/golden/interop"
 STORIES = ROOT / "recipes/data/stories260K"
 FAMILIES = ("olmo2", "llama")
 LOGITS = 2e-5  # of the largest logit, f32: the rule of tests/golden/models
-TEXTS = ["First Citizen:\nBefore we proceed any further, hear me speak.", " it's 1234567 o'clock\t\n\n",
+TEXTS = ["First Citizen:\nBefore we proceed any further, hear me speak.",
+         " it's 1234567 o'clock\t\n\n",
          "naïve café, 漢字かな交じり文, Ελληνικά, हिन्दी", "🙂👩‍👩‍👧 e\u0301 \u200b", "<|endoftext|>", "",
          "    indented\r\n  code = {1: 'x'}  ", "a" * 70, "\x00\x7f\ufeff"]
 
@@ -151,6 +152,8 @@ def check_model(work, family, tokenizer):
     model, batch = loaded(folder), batch_of(512)
     compare(f"{family} fp32", forward(folder, batch, "--generate", 24, work=work), reference(model, batch, 24))
     same(f"{family} fp32: dtype of config.json", str(loaded(folder, "auto").dtype), "torch.float32")
+    ids = [getattr(model.config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")]
+    same(f"{family} fp32: special ids", ids, [None, 0, None])  # not those of the family's vocabulary
     model.save_pretrained(work / f"{family}-resaved")
     compare(f"{family} saved by transformers", forward(work / f"{family}-resaved", batch, work=work),
             reference(model, batch))
@@ -252,7 +255,7 @@ def compare_steps(what, run, theirs):
 def one_batch(work, tokenizer, eos):
     """Four documents of unequal length, as hone's data and as a padded batch. The second has a prompt."""
     lines = CORPUS.read_text().split("\n\n")
-    texts = [lines[1], lines[2] + lines[3], lines[4], lines[5] + lines[6]]
+    texts = [lines[1], lines[2] + lines[3], lines[4], lines[5] + "!" + lines[6]]  # "!" is token 1
     source = work / "batch.jsonl"
     split = len(texts[1]) // 2
     records = [{"text": t} for t in texts]
@@ -290,15 +293,17 @@ def check_training(work, family, tokenizer, base):
 def check_stories(work):
     """A model others trained: 256 greedy tokens are the text that llama2.c prints."""
     text = (RECORDED / "stories260K" / "greedy_256.txt").read_text().rstrip("\n")
-    ids = torch.tensor([encode(STORIES / "tokenizer.json", [""], "--add-special-tokens")[0] or [1]])
-    batch = {"input_ids": ids, "labels": ids}
+    start = encode(STORIES / "tokenizer.json", [""], "--add-special-tokens")[0]
+    same("stories260K: a text begins with <s>", start, [1])
+    ids = torch.tensor([start])
+    batch = {"input_ids": ids}
     model, auto = loaded(STORIES), transformers.AutoTokenizer.from_pretrained(STORIES)
     model.generation_config.eos_token_id = None
     made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=256, pad_token_id=0)
     mine = forward(STORIES, batch, "--generate", 256, work=work)["generated"].tolist()
     same("stories260K: greedy ids, transformers and hone", made[0, 1:].tolist(), mine)
     said = auto.decode(mine, skip_special_tokens=True).strip()
-    same("stories260K: greedy text, llama2.c and hone", said[:len(text)], text)
+    same("stories260K: greedy text, llama2.c and hone", said, text)
     check_tokenizer("stories260K", STORIES)
     longer = batch_of(512, length=120)
     compare("stories260K", forward(STORIES, longer, work=work), reference(model, longer))
@@ -315,6 +320,8 @@ def record(work):
             shutil.copyfile(made / name, to / name)
         save_file(batch, to / "ids.safetensors")
         save_file(reference(loaded(to), batch, 16), to / "logits.safetensors")
+        for name in ("ids.safetensors", "logits.safetensors"):
+            (to / name).chmod(0o644)  # safetensors writes for the owner alone
         theirs = transformers.AutoTokenizer.from_pretrained(to)
         (to / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
         (to / "texts_ids.jsonl").write_text("".join(json.dumps({"ids": theirs.encode(t)}) + "\n" for t in TEXTS))

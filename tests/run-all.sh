@@ -1,0 +1,56 @@
+#!/bin/sh
+# run-all.sh [PART ...]: the slow matrix behind `make test-all`, each part a line, then 'N passed, N failed'. What a part
+# printed is in build/all/PART.log. Under an hour on 2 cores; FUZZ_SECONDS (60) is the time of each fuzzer.
+#
+#   test      the suite as everybody runs it            slow     every fault of every command, 200 damaged models
+#   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
+#   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
+#   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
+set -u
+cd "$(dirname "$0")/.." || exit 2
+jobs=$(nproc) seconds=${FUZZ_SECONDS:-60}
+mkdir -p build/all
+
+folder() { make -pn "$@" 2> /dev/null | sed -n 's/^BUILD := //p' | head -n 1; }
+programs() { for name in "$@"; do echo "$build/tests/test_$name"; done; } # of $build
+suite() { make -s -j"$jobs" "$@" test; }
+
+part_test() { suite; }
+part_address() { suite CC=clang SAN=address,undefined; } # gcc takes ten times as long over the plain kernels
+part_clang() { suite CC=clang WERROR=1; }
+part_debug() { suite DEBUG=1; }
+part_slow() {
+    build=$(folder) && make -s -j"$jobs" hone $(programs bad_input) && HONE_SLOW=1 $(programs bad_input)
+}
+part_thread() { # $list is left to split
+    build=$(folder SAN=thread) list="base loader ops gemm attention optimizer golden"
+    make -s -j"$jobs" SAN=thread $(programs $list) || return 1
+    for program in $(programs $list); do echo "$program" && "$program" || return 1; done
+}
+part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
+    build=$(folder) list="file safetensors peft manifest recipe log tokenizer_bad source"
+    make -s -j"$jobs" $(programs $list) || return 1
+    for program in $(programs $list); do
+        echo "$program" && valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$program" || return 1
+    done
+}
+
+if [ $# = 0 ]; then
+    set -- test slow address thread clang debug valgrind
+    for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
+fi
+passed=0 failed=0
+for part in "$@"; do
+    begin=$(date +%s)
+    case $part in
+    fuzz-*) tests/fuzz.sh "${part#fuzz-}" "$seconds" ;;
+    *) "part_$part" ;;
+    esac > "build/all/$part.log" 2>&1 < /dev/null
+    status=$?
+    if [ $status = 0 ]; then word=ok passed=$((passed + 1)); else word=FAIL failed=$((failed + 1)); fi
+    printf '%-5s %-18s %5d s  %s\n' "$word" "$part" $(($(date +%s) - begin)) "$(tail -n 1 "build/all/$part.log" | cut -c1-70)"
+    [ $status = 0 ] || tail -n 25 "build/all/$part.log" | sed 's/^/      | /'
+done
+make -s -j"$jobs" hone # a part may have left ./hone as its own build
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
