@@ -25,7 +25,9 @@ typedef __mmask16 m16; /* 16 truth values */
 V16_FN v16 v16_set(float x) { return _mm512_set1_ps(x); }
 V16_FN v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
 V16_FN void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
-V16_FN m16 m16_first(i64 n) { return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1); }
+V16_FN m16 m16_first(i64 n) { /* none if n is negative: a shift would wrap round */
+    return (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1u << n) - 1 : 0);
+}
 V16_FN v16 v16_load_n(const float *p, i64 n) { return _mm512_maskz_loadu_ps(m16_first(n), p); }
 V16_FN void v16_store_n(float *p, v16 a, i64 n) { _mm512_mask_storeu_ps(p, m16_first(n), a); }
 V16_FN v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
