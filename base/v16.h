@@ -279,6 +279,10 @@ V16_FN float v16_of1(u32 x) {
     } v = {.u = x};
     return v.f;
 }
+V16_FN float v16_flush1(float x) { /* what DAZ makes of an operand, where nothing is computed */
+    const u32 u = v16_bits1(x);
+    return v16_of1(u & 0x7f800000u ? u : u & 0x80000000u);
+}
 V16_FN v16 v16_set(float x) {
     v16 r;
     V16_EACH r.f[l] = x;
@@ -322,11 +326,11 @@ V16_FN v16 v16_fma(v16 a, v16 b, v16 c) {
     return c;
 }
 V16_FN v16 v16_min(v16 a, v16 b) {
-    V16_EACH a.f[l] = a.f[l] < b.f[l] ? a.f[l] : b.f[l];
+    V16_EACH a.f[l] = v16_flush1(a.f[l] < b.f[l] ? a.f[l] : b.f[l]);
     return a;
 }
 V16_FN v16 v16_max(v16 a, v16 b) {
-    V16_EACH a.f[l] = a.f[l] > b.f[l] ? a.f[l] : b.f[l];
+    V16_EACH a.f[l] = v16_flush1(a.f[l] > b.f[l] ? a.f[l] : b.f[l]);
     return a;
 }
 V16_FN v16 v16_sqrt(v16 a) {
@@ -378,7 +382,7 @@ V16_FN float v16_sum(v16 a) {
 V16_FN float v16_top(v16 a) {
     for (int half = 8; half; half /= 2)
         for (int l = 0; l < half; l++) a.f[l] = a.f[l] > a.f[l + half] ? a.f[l] : a.f[l + half];
-    return a.f[0];
+    return v16_flush1(a.f[0]);
 }
 V16_FN v16 v16_load_bf16(const u16 *p) {
     v16 r;

@@ -70,7 +70,7 @@ int checkpoint_latest(const char *run, char **path, i64 *step, struct text *note
         struct manifest m;
         if (!(*path = checkpoint_path(run, list.step[i], e)))
             found = -1;
-        else if (!step_verify(*path, list.step[i], false, &m, &why))
+        else if (!step_verify(*path, list.step[i], true, &m, &why))
             found = 1, *step = list.step[i];
         else {
             if (text_printf(notes, e, "step %lld is not usable: %s\n", (long long)list.step[i],

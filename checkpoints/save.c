@@ -36,7 +36,7 @@ int checkpoint_begin(struct checkpoint *c, const char *run, i64 step, i64 bytes,
     *c = (struct checkpoint){.step = step, .bytes = bytes};
     struct err unused = {0};
     int status = names_make(c, run, e) || dir_make(c->root, e);
-    if (!status && path_exists(c->path) && !manifest_verify(c->path, false, &unused)) {
+    if (!status && path_exists(c->path) && !manifest_verify(c->path, true, &unused)) {
         status = err_failed(e, "%s exists already and is intact", c->path);
         err_hint(e, "resume from it, or choose another output_dir");
     }

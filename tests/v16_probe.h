@@ -6,9 +6,10 @@
 
 #define PROBE_LIST(X)                                                                              \
     X(ADD)                                                                                         \
-    X(SUB) X(MUL) X(DIV) X(FMA) X(MIN) X(MAX) X(SQRT) X(SELECT) X(ABS) X(COPYSIGN) X(ROUND)        \
-        X(SPLIT2) X(SCALE2) X(SUM) X(TOP) X(NARROW) X(WIDEN) X(DOT) X(EXP) X(LOG) X(SIGMOID)       \
-            X(TANH) X(RSQRT) X(FMA1) X(PART)
+    X(SUB)                                                                                         \
+    X(MUL) X(DIV) X(FMA) X(MIN) X(MAX) X(SQRT) X(SELECT) X(ABS) X(COPYSIGN) X(ROUND) X(SPLIT2)     \
+        X(SCALE2) X(SUM) X(TOP) X(NARROW) X(WIDEN) X(DOT) X(EXP) X(LOG) X(SIGMOID) X(TANH)         \
+            X(RSQRT) X(FMA1) X(PART)
 enum probe {
 #define X(name) PROBE_##name,
     PROBE_LIST(X)
@@ -17,8 +18,8 @@ enum probe {
 };
 /* out[n] = op(a[n], b[n], c[n]); n a multiple of 16. Where a row of 16 gives one number (SUM, TOP),
  * it stands 16 times. NARROW, WIDEN: through bf16 in memory. DOT: a and b hold pairs of bf16.
- * SCALE2: a * 2^round(c). SPLIT2: 8 n + m. PART: the first (bits of c) mod 17 lanes, loaded and
- * stored as such. FMA1, RSQRT: the scalar functions. */
+ * SCALE2: a * 2^round(c). SPLIT2: 8 n + m. PART: the first (bits of c) mod 81 - 64 lanes (none if
+ * negative), loaded and stored as such. FMA1, RSQRT: the scalar functions. */
 typedef void probe_fn(enum probe what, const float *a, const float *b, const float *c, float *out,
                       i64 n);
 extern probe_fn v16_probe_plain, v16_probe_avx2, v16_probe_avx512, v16_probe_avx512bf16;
