@@ -22,6 +22,18 @@ FLAGS_avx2  := -mavx2 -mfma
 FLAGS_avx512 := $(AVX512)
 FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
 
+# The *_cuda.cu files: by nvcc where it is on PATH (CUDA= turns it off), and by g++ for the tests (tests/shim).
+CUDA   := $(shell command -v nvcc 2>/dev/null)
+ARCHES := $(foreach a,80 90 90a,-gencode arch=compute_$(a),code=sm_$(a))
+NVFLAGS := -std=c++20 -O3 $(ARCHES) -ftz=true -fmad=false -prec-div=true -prec-sqrt=true -I. -Werror all-warnings \
+           -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers --resource-usage
+SHIM    := -std=c++20 -g -O1 -mavx2 -mfma -ffp-contract=off -DHONE_SHIM -I. -Wall -Wextra -Wno-unknown-pragmas \
+           -Wno-missing-field-initializers $(if $(WERROR),-Werror)
+CU      := $(wildcard ops/*.cu)
+CUDA_OBJECTS := $(if $(CUDA),$(CU:%.cu=$(BUILD)/%.cu.o))
+CUDA_LINK    := $(if $(CUDA),-L$(dir $(CUDA))../lib64 -lcudart_static -ldl -lrt -lstdc++)
+SHIM_OBJECTS := $(CU:%.cu=$(BUILD)/shim/%.o) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard tests/shim/*.cc))
+
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o))
@@ -32,8 +44,16 @@ HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.
 
 hone: $(BUILD)/hone
 	$(Q)cp -f $< $@.new && mv -f $@.new $@
-$(BUILD)/hone: $(OBJECTS)
-	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) && echo '$@' > build/newest
+$(BUILD)/hone: $(OBJECTS) $(CUDA_OBJECTS)
+	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) $(CUDA_LINK) && echo '$@' > build/newest
+$(BUILD)/hone-shim: $(OBJECTS) $(SHIM_OBJECTS)
+	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) -lstdc++
+$(BUILD)/%.cu.o: %.cu
+	$(Q)mkdir -p $(@D) && echo "  nvcc  $<" && $(CUDA) $(NVFLAGS) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $< > $(@:.o=.txt) 2>&1 || { cat $(@:.o=.txt); exit 1; }
+$(BUILD)/shim/%.o: %.cu
+	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ -x c++ $(SHIM) -fsanitize=thread -MMD -MP -c -o $@ $<
+$(BUILD)/tests/shim/%.o: tests/shim/%.cc
+	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ $(SHIM) -O2 -MMD -MP -c -o $@ $<
 $(BUILD)/%.o: %.c
 	$(Q)mkdir -p $(@D) && echo "  cc    $<" && $(CC) $(FLAGS) -MMD -MP -c -o $@ $<
 define kernel_rule
@@ -55,11 +75,12 @@ FORCE:
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
-	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(HELPERS) $(BUILD)/libhone.a $(LINK) -lcmocka -lm
+	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) -lcmocka -lstdc++ -lm
+$(filter $(BUILD)/tests/test_cuda%,$(TESTS)): $(SHIM_OBJECTS)
 .SECONDARY: $(HELPERS)
 
 .PHONY: test test-all check bench demo clean help deps format fuzz
-test: hone $(TESTS) check ## everything that must hold, under 10 minutes on 2 cores
+test: hone $(BUILD)/hone-shim $(TESTS) check ## everything that must hold, under 10 minutes on 2 cores
 	$(Q)tests/run.sh $(BUILD)
 test-all: ## the slow matrix: sanitizers, valgrind, fuzzers, every bit test
 	$(Q)tests/run-all.sh

@@ -1,5 +1,5 @@
 /* v16_math.h: functions of sixteen lanes: exp, log, sigmoid, tanh, and what single floats need.
- * Included by v16.h. Polynomials with written fused multiply-adds; every instruction set gives the
+ * Included by v16.h, and by ops/cuda.h with one lane. Polynomials with written fused multiply-adds; every instruction set gives the
  * same bits. Bounds are measured by tests/test_v16.c over all of them. */
 #ifndef HONE_V16_MATH_H
 #define HONE_V16_MATH_H
@@ -56,14 +56,18 @@ V16_FN v16 v16_tanh(v16 x) { /* within 1.5 ulp: a polynomial below 5/8, 1 - 2/(e
     const v16 big = v16_sub(v16_set(1.0f), v16_div(v16_set(2.0f), v16_add(e, v16_set(1.0f))));
     return v16_select(v16_lt(a, v16_set(0.625f)), small, v16_copysign(big, x));
 }
+#ifndef V16_SQRT /* CUDA has its own spelling (ops/cuda.h) */
+#define V16_SQRT __builtin_sqrtf
+#define V16_FMA  __builtin_fmaf
+#endif
 V16_FN float f32_rsqrt(float x) {
-    return 1.0f / __builtin_sqrtf(x);
+    return 1.0f / V16_SQRT(x);
 } /* two IEEE operations: within 1.5 ulp */
 V16_FN float f32_fma(float a, float b, float c) {
 #ifdef ISA_IS_plain
     return v16_fma1(a, b, c);
 #else
-    return __builtin_fmaf(a, b, c);
+    return V16_FMA(a, b, c);
 #endif
 }
 

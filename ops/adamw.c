@@ -67,6 +67,7 @@ const struct op op_adamw = {
     .shape = adamw_shape,
     .ref = adamw_ref,
     .cpu = CPU(adamw),
+    .cuda = CUDA(adamw),
     .sample = adamw_sample,
     .bound = {16, 16},
 };
@@ -101,6 +102,7 @@ const struct op op_square_sum = {
     .ref = square_sum_ref,
     .scratch = square_sum_scratch,
     .cpu = CPU(square_sum),
+    .cuda = CUDA(square_sum),
     .sample = square_sum_sample,
     .bound = {64, 64},
 };

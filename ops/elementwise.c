@@ -34,6 +34,7 @@ const struct op op_swiglu = {
     .grad = {{"swiglu_back", "dy gate up", "dgate dup"}},
     .ref = swiglu_ref,
     .cpu = CPU(swiglu),
+    .cuda = CUDA(swiglu),
     .sample = swiglu_sample,
     .bound = {8, 2},
 };
@@ -61,6 +62,7 @@ const struct op op_swiglu_back = {
     .shape = swiglu_back_shape,
     .ref = swiglu_back_ref,
     .cpu = CPU(swiglu_back),
+    .cuda = CUDA(swiglu_back),
     .sample = swiglu_back_sample,
     .bound = {8, 2},
 };
@@ -78,6 +80,7 @@ const struct op op_add = {
     .grad = {{NULL, "dy", "da"}, {NULL, "dy", "db"}},
     .ref = add_ref,
     .cpu = CPU(add),
+    .cuda = CUDA(add),
     .sample = swiglu_sample,
     .bound = {1, 1},
 };

@@ -44,6 +44,7 @@ const struct op op_embedding = {
     .grad = {{"embedding_back", "dy ids", "+dw"}},
     .ref = embedding_ref,
     .cpu = CPU(embedding),
+    .cuda = CUDA(embedding),
     .sample = embedding_sample,
     .bound = {0, 0},
 };
@@ -85,6 +86,7 @@ const struct op op_embedding_back = {
     .shape = embedding_back_shape,
     .ref = embedding_back_ref,
     .cpu = CPU(embedding_back),
+    .cuda = CUDA(embedding_back),
     .sample = embedding_back_sample,
     .bound = {4, 4},
 };

@@ -41,6 +41,7 @@ const struct op op_kv_store = {
     .shape = kv_store_shape,
     .ref = kv_store_ref,
     .cpu = CPU(kv_store),
+    .cuda = CUDA(kv_store),
     .sample = kv_store_sample,
     .bound = {0, 0},
 };

@@ -46,7 +46,16 @@ int op_shape(struct op_call *c, struct err *e) {
     return c->op->shape(c, e);
 }
 
-int op_run(const struct op_call *c, struct err *e) { return c->op->cpu[isa_now()](c, e); }
+int op_run(const struct op_call *c, struct err *e) {
+    if (device_now() == DEVICE_CUDA) return c->op->cuda(c, e);
+    return c->op->cpu[isa_now()](c, e);
+}
+
+i64 op_scratch(const struct op_call *c) {
+    i64 (*bytes)(const struct op_call *) =
+        device_now() == DEVICE_CUDA ? c->op->scratch_cuda : c->op->scratch;
+    return bytes ? bytes(c) : 0;
+}
 
 /* ---- shape rules
  * -------------------------------------------------------------------------------------------*/

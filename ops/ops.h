@@ -69,7 +69,8 @@ struct op {
     void (*ref)(
         const struct op_call *c); /* all float views are F64, the plainest code that is right */
     i64 (*scratch)(const struct op_call *c); /* bytes; NULL: none */
-    op_kernel *cpu[ISA_COUNT];
+    op_kernel *cpu[ISA_COUNT], *cuda; /* cuda: NULL in a program built without nvcc */
+    i64 (*scratch_cuda)(const struct op_call *c); /* the same for the CUDA kernel */
     bool (*sample)(int index, struct sample *s); /* false: no more */
     struct {
         double f32, bf16;
@@ -84,15 +85,55 @@ extern const struct op *const op_table[];
 extern const int op_count;
 const struct op *op_find(const char *name); /* NULL if there is none */
 
-/* In the declaration of an op: the kernels of all instruction sets, made from OP_LIST's name. */
+/* In the declaration of an op: the kernels of all instruction sets, and the CUDA one, made from
+ * OP_LIST's name. */
 #define CPU(name)                                                                                  \
     { name##_plain, name##_avx2, name##_avx512, name##_avx512bf16 }
+#define CUDA(name) name##_cuda
 
-/* Runs one call with shapes already set (by op_shape). Kernels take the instruction set of
- * isa_now(). */
+/* Runs one call with shapes already set (by op_shape), on the device in use: on the CPU by the
+ * instruction set of isa_now(); on a GPU it is queued, and what goes wrong there is reported by the
+ * next device_sync. */
 int op_shape(struct op_call *c,
              struct err *e); /* checks presence, dtypes and shapes; error names op and argument */
 int op_run(const struct op_call *c, struct err *e);
+i64 op_scratch(const struct op_call *c); /* bytes of scratch on the device in use */
+
+/* ---- devices (device.c, device_cuda.cu)
+ * One device per process, chosen before anything is allocated. Views of calls point into its
+ * memory. On the CPU these functions are mem_new, memcpy and memset; on a GPU copies from the host
+ * and kernels are queued in order on one stream, and device_read and device_sync wait for them. */
+enum device { DEVICE_CPU, DEVICE_CUDA };
+int device_open(const char *name, struct err *e); /* "cpu", "cuda", "cuda:1" */
+void device_close(void);
+enum device device_now(void);
+/* One line: the device in use ("NVIDIA H200, sm_90, 139.8 GiB"), or why CUDA is off. */
+const char *device_text(void);
+void cuda_report(FILE *to);                  /* for `hone doctor`: driver, libraries, devices */
+i64 device_available(void);                  /* bytes that can still be had */
+void *device_new(i64 bytes, struct err *e);  /* zeroed, 256-byte aligned on a GPU; device_free */
+void device_free(void *p);                   /* NULL is fine */
+int device_write(void *to, const void *host, i64 bytes, struct err *e);
+int device_read(void *host, const void *from, i64 bytes, struct err *e); /* waits */
+int device_copy(void *to, const void *from, i64 bytes, struct err *e);   /* device to device */
+int device_zero(void *to, i64 bytes, struct err *e);
+/* Waits for all that was queued; the error says what a kernel found wrong, or that one died. */
+int device_sync(struct err *e);
+/* Memory that a GPU copies from without a detour; on the CPU ordinary memory. */
+void *device_host_new(i64 bytes, struct err *e);
+void device_host_free(void *p);
+/* What is queued between begin and end is recorded instead of run, and replayed as a whole: a CUDA
+ * graph. GPU only. */
+struct recording;
+int device_record_begin(struct err *e);
+int device_record_end(struct recording **r, struct err *e);
+int device_replay(struct recording *r, struct err *e);
+void device_record_free(struct recording *r);
+
+/* What products and reductions promise (NUMERICS.md). The CPU is always portable; on a GPU `fast`
+ * takes tensor cores and libraries, and its bits are those of one GPU type and library version. */
+enum numerics { NUMERICS_PORTABLE, NUMERICS_FAST };
+extern enum numerics numerics_now;
 
 /* ---- arguments by name
  * ------------------------------------------------------------------------------------*/

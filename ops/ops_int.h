@@ -7,6 +7,10 @@
 #define X(name) op_kernel name##_plain, name##_avx2, name##_avx512, name##_avx512bf16;
 OP_LIST(X)
 #undef X
+/* Weak: NULL in a program that is linked without the CUDA kernels. */
+#define X(name) extern op_kernel name##_cuda __attribute__((weak));
+OP_LIST(X)
+#undef X
 
 /* A kernel's definition in a *_cpu.c file: CPU_KERNEL(rmsnorm) { ... c ... e ... return 0; } */
 #define CPU_KERNEL(name) int CPU_NAME(name)(const struct op_call *c, struct err *e)

@@ -80,6 +80,7 @@ const struct op op_rmsnorm = {
     .grad = {{"rmsnorm_back", "dy x w rstd", "dx +dw"}},
     .ref = rmsnorm_ref,
     .cpu = CPU(rmsnorm),
+    .cuda = CUDA(rmsnorm),
     .sample = rmsnorm_sample,
     .bound = {8, 2},
 };
@@ -92,6 +93,7 @@ const struct op op_add_rmsnorm = {
     .grad = {{"add_rmsnorm_back", "dh dy h w rstd", "dx=dr +dw"}},
     .ref = add_rmsnorm_ref,
     .cpu = CPU(add_rmsnorm),
+    .cuda = CUDA(add_rmsnorm),
     .sample = residual_sample,
     .bound = {8, 4},
 };
@@ -104,6 +106,7 @@ const struct op op_rmsnorm_add = {
     .grad = {{"rmsnorm_back", "dy x w rstd", "dx +dw"}, {NULL, "dy", "dr"}},
     .ref = rmsnorm_add_ref,
     .cpu = CPU(rmsnorm_add),
+    .cuda = CUDA(rmsnorm_add),
     .sample = residual_sample,
     .bound = {8, 2},
 };
@@ -167,6 +170,7 @@ const struct op op_rmsnorm_back = {
     .shape = rmsnorm_back_shape,
     .ref = rmsnorm_back_ref,
     .cpu = CPU(rmsnorm_back),
+    .cuda = CUDA(rmsnorm_back),
     .sample = rmsnorm_back_sample,
     .bound = {8, 2},
 };
@@ -178,6 +182,7 @@ const struct op op_add_rmsnorm_back = {
     .shape = add_rmsnorm_back_shape,
     .ref = add_rmsnorm_back_ref,
     .cpu = CPU(add_rmsnorm_back),
+    .cuda = CUDA(add_rmsnorm_back),
     .sample = add_rmsnorm_back_sample,
     .bound = {8, 2},
 };

@@ -67,6 +67,7 @@ const struct op op_rope = {
     .grad = {{"rope_back", "dy position table", "dx"}},
     .ref = rope_ref,
     .cpu = CPU(rope),
+    .cuda = CUDA(rope),
     .sample = rope_sample,
     .bound = {4, 2},
 };
@@ -78,6 +79,7 @@ const struct op op_rope_back = {
     .shape = rope_shape,
     .ref = rope_back_ref,
     .cpu = CPU(rope_back),
+    .cuda = CUDA(rope_back),
     .sample = rope_sample,
     .bound = {4, 2},
 };

@@ -105,6 +105,7 @@ const struct op op_sample = {
     .ref = sample_rows,
     .scratch = sample_scratch,
     .cpu = CPU(sample),
+    .cuda = CUDA(sample),
     .sample = sample_sample,
     .bound = {0, 0},
 };

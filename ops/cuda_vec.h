@@ -1,0 +1,48 @@
+/* cuda_vec.h: 16-byte accesses and grid sizes, for the kernels that memory bounds. */
+#ifndef HONE_CUDA_VEC_H
+#define HONE_CUDA_VEC_H
+
+#include "ops/cuda.h"
+
+template <int Ins, int Outs> struct pointers {
+    const void *in[Ins];
+    void *out[Outs]; /* NULL: not wanted */
+};
+
+/* 4 floats or 8 bf16 at element i of p, 16-byte aligned. */
+template <bool half> DEVICE void vec_load(float *to, const void *p, i64 i) {
+    if (half) {
+        const uint4 v = *(const uint4 *)((const u16 *)p + i);
+        const u32 w[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            to[2 * k] = of_bits(w[k] << 16), to[2 * k + 1] = of_bits(w[k] & 0xffff0000u);
+    } else {
+        const float4 v = *(const float4 *)((const float *)p + i);
+        to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+    }
+}
+template <bool half> DEVICE void vec_store(void *p, i64 i, const float *from) {
+    if (half) {
+        u32 w[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            w[k] = put_bf16(from[2 * k]) | (u32)put_bf16(from[2 * k + 1]) << 16;
+        *(uint4 *)((u16 *)p + i) = make_uint4(w[0], w[1], w[2], w[3]);
+    } else {
+        *(float4 *)((float *)p + i) = make_float4(from[0], from[1], from[2], from[3]);
+    }
+}
+
+template <class Pointer> static inline bool aligned16(Pointer const *p, int count) {
+    for (int i = 0; i < count; i++)
+        if ((uintptr_t)p[i] % 16) return false;
+    return true;
+}
+
+/* Blocks for a loop with stride over `work` items: enough to fill the machine some times over. */
+static inline int grid_for(i64 work, int block) {
+    return (int)i64_max(1, i64_min((work + block - 1) / block, (i64)cuda_machine.sms * 16));
+}
+
+#endif

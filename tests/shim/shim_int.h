@@ -1,0 +1,35 @@
+/* shim_int.h: between the files of the shim. */
+#ifndef HONE_SHIM_INT_H
+#define HONE_SHIM_INT_H
+
+#include "tests/shim/shim.h"
+#include "tests/shim/shim_test.h"
+
+struct shim_copy { /* an asynchronous copy under way */
+    void *to;
+    const void *from; /* NULL: zeros */
+    int group;
+};
+/* Who is running, for the checks. */
+extern struct shim_place {
+    const char *kernel;
+    u32 launch, block, thread;
+    u32 epoch, warp_epoch; /* barriers and warp functions that the thread has passed */
+    unsigned char *stack, *shared;
+    bool entered; /* its arguments are its own */
+    size_t stack_size, shared_size;
+} shim_place;
+
+/* runtime.cc */
+int shim_queue(std::function<void()> work); /* runs it, or records it; a cudaError_t */
+void *shim_region(size_t bytes);            /* checked memory that is no device allocation */
+/* check.cc */
+void shim_kernel_begin(), shim_kernel_end();
+void shim_access(const void *p, size_t bytes, bool write);
+void shim_poison(void *p, size_t bytes); /* now nobody wrote it */
+void shim_written(void *p, size_t bytes);
+void shim_track(void *p, size_t bytes), shim_untrack(void *p);
+void shim_finding(const char *fmt, ...) PRINTF(1, 2);
+void shim_complain(const char *what); /* with the running kernel, block and thread */
+
+#endif
