@@ -117,6 +117,13 @@ int device_write(void *to, const void *host, i64 bytes, struct err *e);
 int device_read(void *host, const void *from, i64 bytes, struct err *e); /* waits */
 int device_copy(void *to, const void *from, i64 bytes, struct err *e);   /* device to device */
 int device_zero(void *to, i64 bytes, struct err *e);
+/* What the host may read: on the CPU the memory itself, on a GPU a copy in *buffer, which grows
+ * (zero-initialise it; mem_free(data) at the end). NULL after an error. */
+struct device_buffer {
+    void *data;
+    i64 bytes;
+};
+const void *device_peek(const void *from, i64 bytes, struct device_buffer *buffer, struct err *e);
 /* Waits for all that was queued; the error says what a kernel found wrong, or that one died. */
 int device_sync(struct err *e);
 /* Memory that a GPU copies from without a detour; on the CPU ordinary memory. */

@@ -212,8 +212,7 @@ static int bench_step(enum dtype d, const struct bench_flags *f, struct err *e) 
     for (i64 i = 0; !rc && i <= f->steps; i++) { /* the first one brings in the memory */
         peak = i ? bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak : 0;
         const double start = clock_seconds();
-        optimizer_zero(&s.o);
-        rc = graph_run(s.g, e) || optimizer_update(&s.o, 1, 1e-4, &norm, e);
+        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) || optimizer_update(&s.o, 1, 1e-4, &norm, e);
         if (i && clock_seconds() - start < best) best = clock_seconds() - start;
     }
     char shape[64];
