@@ -184,6 +184,7 @@ struct sample_attr {
 /* ---- samples: what tests and benchmark call an op with
  * ----------------------------------------------------*/
 enum fill { FILL_UNIFORM, FILL_INT, FILL_CUSTOM };
+enum bench { BENCH_NO, BENCH, BENCH_GPU }; /* on every device, or only where a GPU is in use */
 struct sample {
     char name[48];
     u8 attr[64]; /* the attribute struct */
@@ -199,7 +200,7 @@ struct sample {
         bool always_f32;           /* F32 whatever the precision */
         enum dtype dtype;          /* F32 follows the precision under test; others are themselves */
     } in[OP_IN], out[OP_OUT];      /* out: only those that are written in place or added to */
-    bool bench;                    /* large: the benchmark times it, tests skip it */
+    enum bench bench;              /* large: the benchmark times it, tests skip it */
     bool no_gradient_check;        /* finite differences make no sense here (ids, random choices) */
 };
 /* Helpers for sample functions: floats uniform in [low, high] that follow the precision; f32
@@ -213,8 +214,9 @@ void sample_out(struct sample_in *out, int rank,
     COUNT(((i64[]){__VA_ARGS__})), (i64[]) { __VA_ARGS__ }
 
 /* ---- peak: what to relate speeds to (peak.c)
- * ---------------------------------------------------------------- Both measure on all threads of
- * the pool with the instruction set in use, for about 50 ms. */
+ * ---------------------------------------------------------------- On the CPU: multiply-adds in
+ * registers and memcpy on all threads of the pool with the instruction set in use, for about 50 ms.
+ * On a GPU: a product of 8,192 x 8,192 matrices in `fast` numerics, and a copy of 1 GiB. */
 double bench_peak_gflops(enum dtype d);   /* fused multiply-adds, counted as 2; F32 or BF16 */
 double bench_copy_gbs(struct err *e);     /* memcpy, bytes read plus written; -1: no memory */
 
