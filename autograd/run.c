@@ -39,7 +39,8 @@ static int memory_open(struct graph *g, struct err *e) {
     }
     if (m) *m = (struct graph_memory){g->memory, g->peak};
 #ifdef HONE_DEBUG
-    if (device_now() == DEVICE_CPU) memset(g->memory, 0xff, (size_t)g->peak); /* NaN: reading what nobody wrote shows */
+    if (device_now() == DEVICE_CPU)
+        memset(g->memory, 0xff, (size_t)g->peak); /* NaN: reading what nobody wrote shows */
 #endif
     return 0;
 }
@@ -104,9 +105,9 @@ static int node_run(struct graph *g, struct node *n, struct err *e) {
     n->call.scratch = n->scratch ? g->memory + n->scratch_offset : NULL;
     red_zones_set(g, n);
     const double start = op_profile ? clock_seconds() : 0;
-    if (op_run(&n->call, e) || red_zones(g, n, e) ||
-        ((graph_sync || op_profile) && device_sync(e)))
-        return err_frame(e, "while running %s at %s", n->op->name, n->where ? n->where : "the model");
+    if (op_run(&n->call, e) || red_zones(g, n, e) || ((graph_sync || op_profile) && device_sync(e)))
+        return err_frame(e, "while running %s at %s", n->op->name,
+                         n->where ? n->where : "the model");
     if (op_profile) profile_add(n->op, clock_seconds() - start);
     return 0;
 }
@@ -133,7 +134,8 @@ int graph_run(struct graph *g, struct err *e) {
     const u8 *before = g->memory;
     if (memory_open(g, e) || inputs_write(g, e)) return -1;
     if (g->memory != before) device_record_free(g->recording), g->recording = NULL;
-    const bool plain = device_now() == DEVICE_CPU || g->eager || graph_sync || op_profile || !g->runs;
+    const bool plain =
+        device_now() == DEVICE_CPU || g->eager || graph_sync || op_profile || !g->runs;
     g->runs += g->runs < 1;
     if (plain ? nodes_run(g, e) : run_recorded(g, e)) return -1;
     return device_sync(e) ? err_frame(e, "while running a graph of %d operations", g->nodes) : 0;

@@ -12,10 +12,11 @@
 
 #define OP_LIST(X)                                                                                 \
     X(embedding)                                                                                   \
-    X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) \
-        X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back)   \
-            X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)            \
-                X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample)
+    X(embedding_back)                                                                              \
+    X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope)           \
+        X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back) X(add)    \
+            X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)    \
+                X(linear_xent_train) X(adamw) X(square_sum) X(sample)
 
 enum { OP_IN = 8, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 6 };
 
@@ -68,10 +69,10 @@ struct op {
         root; /* when out 0 is the loss: the op that computes it together with all gradients */
     void (*ref)(
         const struct op_call *c); /* all float views are F64, the plainest code that is right */
-    i64 (*scratch)(const struct op_call *c); /* bytes; NULL: none */
-    op_kernel *cpu[ISA_COUNT], *cuda; /* cuda: NULL in a program built without nvcc */
+    i64 (*scratch)(const struct op_call *c);      /* bytes; NULL: none */
+    op_kernel *cpu[ISA_COUNT], *cuda;             /* cuda: NULL in a program built without nvcc */
     i64 (*scratch_cuda)(const struct op_call *c); /* the same for the CUDA kernel */
-    bool (*sample)(int index, struct sample *s); /* false: no more */
+    bool (*sample)(int index, struct sample *s);  /* false: no more */
     struct {
         double f32, bf16;
     } bound; /* max |kernel - ref| / (eps of the output dtype * max |ref|), per output */
@@ -109,10 +110,10 @@ void device_close(void);
 enum device device_now(void);
 /* One line: the device in use ("NVIDIA H200, sm_90, 139.8 GiB"), or why CUDA is off. */
 const char *device_text(void);
-void cuda_report(FILE *to);                  /* for `hone doctor`: driver, libraries, devices */
-i64 device_available(void);                  /* bytes that can still be had */
-void *device_new(i64 bytes, struct err *e);  /* zeroed, 256-byte aligned on a GPU; device_free */
-void device_free(void *p);                   /* NULL is fine */
+void cuda_report(FILE *to);                 /* for `hone doctor`: driver, libraries, devices */
+i64 device_available(void);                 /* bytes that can still be had */
+void *device_new(i64 bytes, struct err *e); /* zeroed, 256-byte aligned on a GPU; device_free */
+void device_free(void *p);                  /* NULL is fine */
 int device_write(void *to, const void *host, i64 bytes, struct err *e);
 int device_read(void *host, const void *from, i64 bytes, struct err *e); /* waits */
 int device_copy(void *to, const void *from, i64 bytes, struct err *e);   /* device to device */
@@ -217,7 +218,7 @@ void sample_out(struct sample_in *out, int rank,
  * ---------------------------------------------------------------- On the CPU: multiply-adds in
  * registers and memcpy on all threads of the pool with the instruction set in use, for about 50 ms.
  * On a GPU: a product of 8,192 x 8,192 matrices in `fast` numerics, and a copy of 1 GiB. */
-double bench_peak_gflops(enum dtype d);   /* fused multiply-adds, counted as 2; F32 or BF16 */
-double bench_copy_gbs(struct err *e);     /* memcpy, bytes read plus written; -1: no memory */
+double bench_peak_gflops(enum dtype d); /* fused multiply-adds, counted as 2; F32 or BF16 */
+double bench_copy_gbs(struct err *e);   /* memcpy, bytes read plus written; -1: no memory */
 
 #endif

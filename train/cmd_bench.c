@@ -98,8 +98,8 @@ static int call_open(struct op_call *c, const struct op *op, const struct sample
     const i64 scratch = op_scratch(c);
     if (call_place(c, e)) return -1;
     if (scratch)
-        c->scratch = device_now() == DEVICE_CPU ? arena_new(a, scratch + 64, e)
-                                                : device_new(scratch, e);
+        c->scratch =
+            device_now() == DEVICE_CPU ? arena_new(a, scratch + 64, e) : device_new(scratch, e);
     return scratch && !c->scratch ? -1 : 0;
 }
 
@@ -138,7 +138,8 @@ static int bench_op(const struct op *op, const struct sample *s, enum dtype d, d
     const double flops = !rc && op->flops ? op->flops(&c) : 0;
     const double peak = flops > 0 ? bench_peak_gflops(d) : bench_copy_gbs(e);
     rc = rc || op_run(&c, e) || device_sync(e);
-    i64 calls = 1; /* at a time: on a GPU as many as take 5 ms, or waiting for it would be counted */
+    i64 calls =
+        1; /* at a time: on a GPU as many as take 5 ms, or waiting for it would be counted */
     const double end = clock_seconds() + seconds;
     for (int i = 0; !rc && (i < 3 || clock_seconds() < end); i++) {
         const double start = clock_seconds();
@@ -166,8 +167,8 @@ static int bench_ops(const struct args *a, const struct bench_flags *f, struct e
             if (*f->precision && strcmp(f->precision, d ? "bf16" : "fp32")) continue;
             struct sample *s;
             for (int k = 0; (s = mem_new(sizeof *s, e)) && op_table[i]->sample(k, s); k++) {
-                const bool run = s->bench == BENCH ||
-                                 (s->bench == BENCH_GPU && device_now() == DEVICE_CUDA);
+                const bool run =
+                    s->bench == BENCH || (s->bench == BENCH_GPU && device_now() == DEVICE_CUDA);
                 const int rc = run ? bench_op(op_table[i], s, d ? BF16 : F32, f->seconds, e) : 0;
                 mem_free(s);
                 if (rc) return -1;
@@ -213,8 +214,8 @@ struct step_bench {
     struct tensor *targets, *scale;
 };
 
-static int step_open(struct step_bench *s, const struct shape *shape, enum dtype d, const struct bench_flags *f,
-                     struct arena *a, struct err *e) {
+static int step_open(struct step_bench *s, const struct shape *shape, enum dtype d,
+                     const struct bench_flags *f, struct arena *a, struct err *e) {
     struct config c;
     const struct recipe r = {.adam_beta1 = 0.9,
                              .adam_beta2 = 0.95,
@@ -257,7 +258,8 @@ static int step_open(struct step_bench *s, const struct shape *shape, enum dtype
     return 0;
 }
 
-static int bench_step(const struct shape *form, enum dtype d, const struct bench_flags *f, struct err *e) {
+static int bench_step(const struct shape *form, enum dtype d, const struct bench_flags *f,
+                      struct err *e) {
     struct step_bench s = {0};
     struct arena a = {0};
     double best = 1e30, peak = 0, norm;
@@ -267,7 +269,8 @@ static int bench_step(const struct shape *form, enum dtype d, const struct bench
         if (i && device_now() == DEVICE_CPU)
             peak = bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak;
         const double start = clock_seconds();
-        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) || optimizer_update(&s.o, 1, 1e-4, &norm, e);
+        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) ||
+             optimizer_update(&s.o, 1, 1e-4, &norm, e);
         if (i && clock_seconds() - start < best) best = clock_seconds() - start;
     }
     char shape[64];
@@ -275,8 +278,8 @@ static int bench_step(const struct shape *form, enum dtype d, const struct bench
     snprintf(shape, sizeof shape, "%lld x %lld, %.0f tokens/s", (long long)f->batch,
              (long long)f->length, (double)n / best);
     if (!rc)
-        line(form->title, shape, d, best * 1e3,
-             model_flops(&s.m, n, f->length) / best * 1e-9, "GFLOP/s", peak);
+        line(form->title, shape, d, best * 1e3, model_flops(&s.m, n, f->length) / best * 1e-9,
+             "GFLOP/s", peak);
     graph_free(s.g), optimizer_free(&s.o), model_free(&s.m), arena_free(&a);
     return rc ? -1 : 0;
 }

@@ -31,9 +31,11 @@ static int inspect_ops(void) {
         if (globals.json)
             printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
                    "\"%s\", \"out\": \"%s\"}",
-                   i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false", o->in, o->out);
+                   i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
+                   o->in, o->out);
         else
-            printf("%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-", grad ? "yes" : "-", o->in, o->out);
+            printf("%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
+                   grad ? "yes" : "-", o->in, o->out);
     }
     if (globals.json) puts("]");
     return 0;

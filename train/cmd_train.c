@@ -154,8 +154,7 @@ static int session_prepare(struct session *s, char lock[65], struct err *e) {
     if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
     if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
     if (!rc) rc = (s->planned = trainer_plan_bytes(&s->t, e)) < 0;
-    rc = rc || checkpoint_clean(s->run_dir, e) ||
-         lock_write(s->run_dir, s->r, &files, lock, e);
+    rc = rc || checkpoint_clean(s->run_dir, e) || lock_write(s->run_dir, s->r, &files, lock, e);
     lock_files_free(&files), mem_free(checkpoint);
     return rc ? -1 : 0;
 }

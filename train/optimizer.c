@@ -9,9 +9,7 @@
 
 #include <string.h>
 
-static float *floats(i64 count, struct err *e) {
-    return device_new(count * (i64)sizeof(float), e);
-}
+static float *floats(i64 count, struct err *e) { return device_new(count * (i64)sizeof(float), e); }
 
 /* f32 masters of a bf16 parameter, through host memory. */
 static int master_start(struct moments *s, struct err *e) {
@@ -230,7 +228,6 @@ i64 optimizer_bytes(const struct optimizer *o) {
     }
     return bytes;
 }
-
 
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e) {
     struct device_buffer copy = {0};

@@ -61,7 +61,7 @@ struct optimizer {
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e);
 void optimizer_free(struct optimizer *o);
 int optimizer_bind(struct optimizer *o, struct graph *g,
-                   struct err *e);        /* points the graph's slots at accumulators */
+                   struct err *e); /* points the graph's slots at accumulators */
 int optimizer_zero(struct optimizer *o, struct err *e); /* before each reduction group */
 int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
 /* Adds up uses and groups, clips, updates. grad_norm: before clipping. */

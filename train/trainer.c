@@ -6,7 +6,8 @@
 
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e) {
     *t = (struct trainer){.r = r, .run_dir = run_dir};
-    if (numerics_choose(r->numerics, e) || trainer_data(t, e) || trainer_model(t, e) || optimizer_new(&t->optimizer, &t->model, r, e))
+    if (numerics_choose(r->numerics, e) || trainer_data(t, e) || trainer_model(t, e) ||
+        optimizer_new(&t->optimizer, &t->model, r, e))
         return -1;
     t->total_steps = r->max_steps;
     if (!t->total_steps) {
@@ -155,17 +156,19 @@ i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
     const i64 length = round_up(t->r->max_seq_length, LOADER_PAD);
     const struct planned *p = plan_for(t, length * trainer_micro_batch(t->r), true, e);
     if (!p) return -1;
-    const i64 state = optimizer_bytes(&t->optimizer), step = p->graph->peak, left = device_available();
+    const i64 state = optimizer_bytes(&t->optimizer), step = p->graph->peak,
+              left = device_available();
     i64 weights = 0;
     for (i64 i = 0; i < t->model.params; i++) weights += view_bytes(&t->model.param[i]->view);
     if (step <= left) return weights + state + step;
     const double mib = 1 << 20;
     err_failed(e, "a step needs %.1f MiB for activations, but only %.1f MiB are left",
                (double)step / mib, (double)left / mib);
-    err_detail(e,
-               "plan: weights %.1f MiB, gradients and optimizer state %.1f MiB, activations of %lld "
-               "x %lld tokens %.1f MiB",
-               (double)weights / mib, (double)state / mib, (long long)trainer_micro_batch(t->r),
-               (long long)length, (double)step / mib);
+    err_detail(
+        e,
+        "plan: weights %.1f MiB, gradients and optimizer state %.1f MiB, activations of %lld "
+        "x %lld tokens %.1f MiB",
+        (double)weights / mib, (double)state / mib, (long long)trainer_micro_batch(t->r),
+        (long long)length, (double)step / mib);
     return memory_hint(t, length, left, e);
 }

@@ -37,8 +37,7 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     struct checkpoint c = {0};
     i64 count = 0, bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
     struct stored *list = model_stored(&t->model, t->r->use_peft, &count, e);
-    struct manifest m = {
-        .step = t->optimizer.step, .numerics_version = NUMERICS_VERSION};
+    struct manifest m = {.step = t->optimizer.step, .numerics_version = NUMERICS_VERSION};
     strcpy(m.numerics_level, numerics_now == NUMERICS_FAST ? "R2" : "R4"); /* ops/NUMERICS.md */
     for (i64 i = 0; i < count; i++) bytes += list[i].bytes;
     for (int i = 0; build_info && build_info[i]; i += 2)

@@ -71,8 +71,7 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
     b->position = graph_input(g, "position_ids", I32, DIMS(tokens));
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
     b->last = graph_input(g, "last", I32, DIMS(tokens));
-    const struct view rope = {
-        b->m->rope_table, F32, 2, {b->m->rope_positions, c->head_dim}};
+    const struct view rope = {b->m->rope_table, F32, 2, {b->m->rope_positions, c->head_dim}};
     b->rope = graph_param(g, b->m->rope_table, "rope", &rope, false);
     if (!b->rope) return NULL;
     graph_at(g, "embed_tokens");

@@ -69,7 +69,7 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
                    (long long)config_parameters(c), (double)bytes / (1 << 30), dtype_info[d].name,
                    (double)left / (1 << 30));
         return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
-                                                      : "a smaller model may fit");
+                                                         : "a smaller model may fit");
     }
     if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e))) return -1;
     /* The order of parameters: what precedes the layers in the table, layer by layer, what follows.

@@ -50,8 +50,8 @@ int model_rope(struct model *m, i64 positions, struct err *e) {
     for (i64 i = 0; i < half; i++) f[i] = (double)(float)frequency(&m->config, i);
     struct rows job = {table, f, half};
     pool_run(positions, fill_rows, &job);
-    const int rc = device_write(there, table, positions * 2 * half * (i64)sizeof *table, e) ||
-                   device_sync(e);
+    const int rc =
+        device_write(there, table, positions * 2 * half * (i64)sizeof *table, e) || device_sync(e);
     mem_free(f), mem_free(table), device_free(m->rope_table);
     m->rope_table = there, m->rope_positions = positions;
     return rc ? -1 : 0;
