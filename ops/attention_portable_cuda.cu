@@ -117,7 +117,7 @@ template <bool half> DEVICE void probability_put(float *p, int column, const flo
     vec_store<false>(p, column * PAD + row_of(0), y);
 }
 
-/* The thread's part of a result of 64 x 128; z: what divides each row */
+/* The thread's part of a result of 64 x 128; z: what divides each row, or NULL */
 template <bool half>
 DEVICE void result_put(void *to, i64 row, i64 at, int rows, const float o[4][8], const float z[4],
                        const device_attention &t) {
@@ -127,7 +127,8 @@ DEVICE void result_put(void *to, i64 row, i64 at, int rows, const float o[4][8],
         for (int j = 0; j < 8; j++) {
             const i64 d = (i64)blockIdx.z * WIDE + j / 4 * TILE + threadIdx.x % 16 * 4 + j % 4;
             if (row_of(i) < rows && d < t.head_dim)
-                put1(to, at + row_of(i) * row + d, v16_div(v16_add(o[i][j], 0), z[i]), half);
+                put1(to, at + row_of(i) * row + d,
+                     z ? v16_div(v16_add(o[i][j], 0), z[i]) : v16_add(o[i][j], 0), half);
         }
 }
 
@@ -286,4 +287,206 @@ CUDA_KERNEL(attention) {
     device_attention t = device_attention_of(c, 0, 3);
     t.o = c->out[0].data, t.lse = (float *)c->out[1].data;
     return attention_portable(&t, e);
+}
+
+/* ---- backward ---- */
+
+/* A row for each query and head: 16 lanes, 16 queries a block. */
+template <bool half>
+__global__ void delta_kernel(const __grid_constant__ device_attention t) {
+    const i64 i = (i64)blockIdx.x * 16 + threadIdx.x / 16, head = blockIdx.y;
+    const bool own = i < t.queries;
+    float sum = 0;
+    for (int d = threadIdx.x % 16; d < t.lanes; d += 16) {
+        const i64 at = i * t.q_row + head * t.head_dim + d;
+        const bool in = own && d < t.head_dim;
+        sum = v16_fma(in ? get1(t.dout, at, half) : 0, in ? get1(t.o, at, half) : 0, sum);
+    }
+    sum = lanes_sum(sum);
+    if (!own || threadIdx.x % 16) return;
+    t.delta[head * t.queries + i] = sum;
+    if (!head) keys_trained(t, i, true);
+}
+int attention_delta(const device_attention *t, struct err *e) {
+    const dim3 grid((unsigned)((t->queries + 15) / 16), (unsigned)t->heads);
+    return is_half(&t->call->in[0]) ? LAUNCH(e, delta_kernel<true>, grid, THREADS, 0, *t)
+                                    : LAUNCH(e, delta_kernel<false>, grid, THREADS, 0, *t);
+}
+
+/* A score and dp become p and ds. */
+DEVICE void gradient(float s, float d, float lse, float delta, bool visible, float *p, float *ds,
+                     const device_attention &t) {
+    float slope = 1;
+    if (t.cap > 0) s = softcap(s, t, &slope);
+    const float x = v16_exp(v16_fma(s, t.scale, -lse));
+    float y = v16_mul(x, v16_sub(d, delta));
+    if (t.cap > 0) y = v16_mul(y, slope);
+    *p = visible ? x : 0, *ds = visible ? v16_mul(y, t.raw_scale) : 0;
+}
+
+/* Scores and dp of 64 rows and 64 columns: s += A^T·B, d += C^T·D, over the whole head. */
+struct operand {
+    const void *data;
+    i64 row, at; /* elements */
+    int rows;
+};
+template <bool half>
+DEVICE void back_scores(float s[4][4], float d[4][4], float *memory, const struct operand &a,
+                        const struct operand &b, const void *c, const void *e, bool busy,
+                        const device_attention &t) {
+    const int depth = half ? (t.head_dim + 1) / 2 * 2 : t.head_dim, part = DEPTH * TILE;
+    for (int at = 0; at < depth; at += DEPTH) {
+        const int n = depth - at < DEPTH ? depth - at : DEPTH;
+        __syncthreads();
+        columns_load<half>(memory, a.data, a.row, a.at, a.rows, at, t, false);
+        columns_load<half>(memory + part, b.data, b.row, b.at, b.rows, at, t, true);
+        columns_load<half>(memory + 2 * part, c, a.row, a.at, a.rows, at, t, false);
+        columns_load<half>(memory + 3 * part, e, b.row, b.at, b.rows, at, t, true);
+        __syncthreads();
+        if (!busy) continue;
+        scores_add(s, memory, memory + part, n);
+        scores_add(d, memory + 2 * part, memory + 3 * part, n);
+    }
+    __syncthreads();
+}
+
+enum { BACK_SHARED = (2 * TILE * PAD + TILE * WIDE) * 4 };
+
+struct query_facts { /* of the 64 queries at hand */
+    float *lse, *delta;
+    int *low; /* the first key, counted from begin */
+};
+/* Queries from `query` on that belong to the document `begin`; how many. */
+DEVICE int queries_load(const struct query_facts &f, const device_attention &t, i64 query,
+                        i64 begin, i64 head) {
+    const i64 i = query + threadIdx.x;
+    const bool own = threadIdx.x < TILE && i < t.queries && t.begin[i] == begin;
+    if (own) {
+        f.low[threadIdx.x] = keys_trained(t, i, false).low;
+        f.lse[threadIdx.x] = t.lse[head * t.queries + i];
+        f.delta[threadIdx.x] = t.delta[head * t.queries + i];
+    }
+    return __syncthreads_count(own);
+}
+
+/* dk and dv of one tile of keys and one kv head: rows are keys, columns queries. Grid: key tiles,
+ * kv heads, columns of dk. Pairs of queries are counted from begin. */
+template <bool half>
+__global__ void __launch_bounds__(THREADS)
+    keys_kernel(const __grid_constant__ device_attention t) {
+    DYNAMIC_SHARED(float, memory);
+    SHARED(i64, begin, TILE);
+    SHARED(int, limits, 3 * TILE);
+    SHARED(float, facts, 2 * TILE);
+    float *const p = memory, *const ds = p + TILE * PAD, *const wide = ds + TILE * PAD;
+    const i64 first = (i64)blockIdx.x * TILE, kv = (i64)blockIdx.y * t.head_dim;
+    const int left = t.keys - first < TILE ? (int)(t.keys - first) : TILE;
+    const struct tile_rows rows = {begin, limits, limits + TILE, left};
+    const struct query_facts facts_now = {facts, facts + TILE, limits + 2 * TILE};
+    tile_rows_load(rows, t, first, true, false);
+    float dk[4][8] = {}, dv[4][8] = {};
+    for (int a = 0, end; a < left; a = end) {
+        const struct run run = run_at(rows, a);
+        end = run.end;
+        const i64 start = begin[a], key = first + a,
+                  reach = first + end - 1 + t.window, /* of the window of the last key */
+                  past = t.window && reach < t.queries ? reach : t.queries;
+        if (start < 0) continue;
+        for (int g = 0; g < t.group; g++)
+            for (i64 q = key - (key - start) % 2; q < past && t.begin[q] == start; q += TILE) {
+                const i64 head = blockIdx.y * t.group + g,
+                          query = q * t.q_row + head * t.head_dim;
+                __syncthreads();
+                const int count = queries_load(facts_now, t, q, start, head);
+                const struct operand k = {t.k, t.k_row, first * t.k_row + kv, left},
+                                     x = {t.q, t.q_row, query, count};
+                float s[4][4] = {}, d[4][4] = {};
+                back_scores<half>(s, d, memory, k, x, t.v, t.dout, run.busy, t);
+                rows_load<half>(wide, t.dout, t.q_row, query, count, blockIdx.z * WIDE, t);
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    float px[4], dx[4];
+                    const int c = column_of(j);
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const i64 at = first + row_of(i);
+                        const bool seen = c < count && row_of(i) >= a && row_of(i) < end &&
+                                          at <= q + c && at - start >= facts_now.low[c];
+                        gradient(s[i][j], d[i][j], c < count ? facts_now.lse[c] : 0,
+                                 c < count ? facts_now.delta[c] : 0, seen, &px[i], &dx[i], t);
+                    }
+                    probability_put<half>(p, c, px), probability_put<half>(ds, c, dx);
+                }
+                __syncthreads();
+                if (run.busy) rows_add<half>(dv, p, wide, count);
+                __syncthreads();
+                rows_load<half>(wide, t.q, t.q_row, query, count, blockIdx.z * WIDE, t);
+                __syncthreads();
+                if (run.busy) rows_add<half>(dk, ds, wide, count);
+            }
+    }
+    result_put<half>(t.dk, t.k_row, first * t.k_row + kv, left, dk, NULL, t);
+    result_put<half>(t.dv, t.k_row, first * t.k_row + kv, left, dv, NULL, t);
+}
+
+/* dq of one tile of queries and one head: rows are queries, columns keys. */
+template <bool half>
+__global__ void __launch_bounds__(THREADS, 1)
+    queries_kernel(const __grid_constant__ device_attention t) {
+    DYNAMIC_SHARED(float, memory);
+    SHARED(i64, begin, TILE);
+    SHARED(int, limits, 2 * TILE);
+    float *const ds = memory, *const wide = memory + 2 * TILE * PAD;
+    const i64 first = (i64)blockIdx.x * TILE, head = blockIdx.y, kv = head / t.group * t.head_dim;
+    const int left = t.queries - first < TILE ? (int)(t.queries - first) : TILE;
+    const struct tile_rows rows = {begin, limits, limits + TILE, left};
+    tile_rows_load(rows, t, first, true, false);
+    float dq[4][8] = {}, lse[4], delta[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const i64 at = head * t.queries + first + row_of(i);
+        lse[i] = row_of(i) < left ? t.lse[at] : 0, delta[i] = row_of(i) < left ? t.delta[at] : 0;
+    }
+    for (int a = 0, end; a < left; a = end) {
+        const struct run run = run_at(rows, a);
+        end = run.end;
+        int low[4], high[4];
+        own_rows(rows, run, low, high);
+        for (int at = run.low / TILE * TILE; at < run.high; at += TILE) {
+            const int keys = run.high - at < TILE ? run.high - at : TILE;
+            const struct operand x = {t.q, t.q_row, first * t.q_row + head * t.head_dim, left},
+                                 k = {t.k, t.k_row, (begin[a] + at) * t.k_row + kv, keys};
+            float s[4][4] = {}, d[4][4] = {};
+            back_scores<half>(s, d, memory, x, k, t.dout, t.v, run.busy, t);
+            rows_load<half>(wide, t.k, t.k_row, k.at, keys, blockIdx.z * WIDE, t);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                float unused, dx[4];
+                const int key = at + column_of(j);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    gradient(s[i][j], d[i][j], lse[i], delta[i], key >= low[i] && key < high[i],
+                             &unused, &dx[i], t);
+                probability_put<half>(ds, column_of(j), dx);
+            }
+            __syncthreads();
+            if (run.busy) rows_add<half>(dq, ds, wide, keys);
+        }
+    }
+    result_put<half>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, dq, NULL, t);
+}
+
+template <bool half> static int back_run(const device_attention *t, struct err *e) {
+    const i64 tiles = (t->queries + TILE - 1) / TILE;
+    if (LAUNCH(e, keys_kernel<half>, grid_of(tiles, t->kv_heads, t), THREADS, BACK_SHARED, *t) != 0)
+        return -1;
+    return LAUNCH(e, queries_kernel<half>, grid_of(tiles, t->heads, t), THREADS, BACK_SHARED, *t);
+}
+int attention_back_portable(const device_attention *t, struct err *e) {
+    return is_half(&t->call->in[0]) ? back_run<true>(t, e) : back_run<false>(t, e);
+}
+
+CUDA_KERNEL(attention_back) {
+    const device_attention t = device_back_of(c);
+    return attention_delta(&t, e) || attention_back_portable(&t, e) ? -1 : 0;
 }

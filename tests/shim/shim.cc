@@ -116,7 +116,7 @@ bool block_run(dim3 at, dim3 block, dim3 grid) {
             shim_switch(&scheduler_sp, f.sp);
         }
         if (now.alive && now.waiting == now.alive) { /* everybody is at the barrier */
-            now.waiting = 0, now.barrier++, now.count[now.barrier & 1] = 0;
+            now.waiting = 0, now.barrier++, now.count[(now.barrier + 1) & 1] = 0;
             moved = true;
         }
         if (!moved) {
