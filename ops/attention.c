@@ -278,7 +278,6 @@ struct attention_sample {
     struct attention_attr attr;
     void (*begin)(void *, const struct view *);
     bool bench;
-    void (*last)(void *, const struct view *); /* of caches; NULL: cached_last */
 };
 static const struct attention_sample attention_samples[] = {
     {1, 0, {1, 1, 8, 0.35, 0, 0}, one_document, false},
@@ -295,8 +294,8 @@ static const struct attention_sample attention_samples[] = {
     {100, 0, {2, 1, 144, 0.08, 0, 0}, several_documents, false},
     {210, 0, {4, 2, 64, 0.125, 60, 3}, several_documents, false},
     {150, 0, {2, 1, 112, 0.09, 0, 0}, one_document, false},
-    {150, 450, {2, 1, 32, 0.2, 0, 0}, prompt_begin, false, prompt_last},
-    {3, 1800, {4, 2, 48, 0.15, 0, 0}, long_begin, false, long_last},
+    {150, 450, {2, 1, 32, 0.2, 0, 0}, prompt_begin, false},
+    {3, 1800, {4, 2, 48, 0.15, 0, 0}, long_begin, false},
     {1024, 0, {16, 16, 64, 0.125, 0, 0}, one_document, true},
     {2048, 0, {12, 12, 64, 0.125, 0, 0}, documents_of_512, true},
     {2048, 0, {32, 8, 128, 0.088, 0, 0}, one_document, true},
@@ -307,7 +306,11 @@ static void sample_indexes(struct sample_in *in, const struct attention_sample *
         sample_int(&in[i], 0, 1, DIMS(a->queries));
         in[i].fill = FILL_CUSTOM;
     }
-    in[0].custom = a->begin, in[1].custom = a->last ? a->last : a->keys ? cached_last : last_self;
+    in[0].custom = a->begin;
+    in[1].custom = a->begin == prompt_begin ? prompt_last
+                   : a->begin == long_begin ? long_last
+                   : a->keys                ? cached_last
+                                            : last_self;
 }
 
 static bool attention_sample(int index, struct sample *s) {

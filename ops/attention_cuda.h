@@ -13,8 +13,8 @@ struct device_attention : attention {
     float raw_scale; /* of q·k, with or without softcap */
     bool wide;       /* heads may be read 16 bytes at a time */
     struct fault_word *fault;
-    void *o;     /* forward: the results */
-    float *lse;  /* forward: written; backward: read */
+    void *o;    /* forward: the results */
+    float *lse; /* forward: written; backward: read */
     /* backward */
     const void *dout;
     void *dq, *dk, *dv;
@@ -32,7 +32,8 @@ static inline device_attention device_attention_of(const struct op_call *c, int 
 }
 static inline device_attention device_back_of(const struct op_call *c) {
     device_attention t = device_attention_of(c, 1, 6);
-    t.dout = c->in[0].data, t.o = c->in[4].data, t.lse = (float *)c->in[5].data, t.delta = (float *)c->scratch;
+    t.dout = c->in[0].data, t.o = c->in[4].data, t.lse = (float *)c->in[5].data,
+    t.delta = (float *)c->scratch;
     t.dq = c->out[0].data, t.dk = c->out[1].data, t.dv = c->out[2].data;
     const void *wide[] = {t.dq, t.dk, t.dv};
     t.wide = t.wide && aligned16(wide, 3);

@@ -23,10 +23,10 @@
 #include <math.h>
 
 enum {
-    TILE = 64,   /* rows and columns of scores; KEY_BLOCK */
-    DEPTH = 32,  /* elements of the head in shared memory at a time */
-    WIDE = 128,  /* columns of the second product */
-    PAD = 68,    /* floats from one column of probabilities to the next */
+    TILE = 64,  /* rows and columns of scores; KEY_BLOCK */
+    DEPTH = 32, /* elements of the head in shared memory at a time */
+    WIDE = 128, /* columns of the second product */
+    PAD = 68,   /* floats from one column of probabilities to the next */
     THREADS = 256
 };
 static_assert((int)TILE == (int)KEY_BLOCK, "the row sum of a key block is one step");
@@ -224,7 +224,8 @@ enum { FORWARD_SHARED = (TILE * PAD + TILE * WIDE) * 4 };
 /* Grid: tiles of `step` queries, heads, columns of o. Shared memory: Q and K, later P in their
  * place; then V. */
 template <bool half>
-__global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_constant__ device_attention t, int step) {
+__global__ void __launch_bounds__(THREADS, 2)
+    forward_kernel(const __grid_constant__ device_attention t, int step) {
     DYNAMIC_SHARED(float, memory);
     SHARED(i64, begin, TILE);
     SHARED(int, limits, 2 * TILE);
@@ -250,8 +251,7 @@ __global__ void __launch_bounds__(THREADS, 2) forward_kernel(const __grid_consta
                                    rows.count, d, t, false);
                 columns_load<half>(columns, t.k, t.k_row, key, keys, d, t, true);
                 __syncthreads();
-                if (run.busy)
-                    scores_add(s, memory, columns, depth - d < DEPTH ? depth - d : DEPTH);
+                if (run.busy) scores_add(s, memory, columns, depth - d < DEPTH ? depth - d : DEPTH);
             }
             __syncthreads();
             rows_load<half>(v, t.v, t.k_row, key, keys, blockIdx.z * WIDE, t);
@@ -292,8 +292,7 @@ CUDA_KERNEL(attention) {
 /* ---- backward ---- */
 
 /* A row for each query and head: 16 lanes, 16 queries a block. */
-template <bool half>
-__global__ void delta_kernel(const __grid_constant__ device_attention t) {
+template <bool half> __global__ void delta_kernel(const __grid_constant__ device_attention t) {
     const i64 i = (i64)blockIdx.x * 16 + threadIdx.x / 16, head = blockIdx.y;
     const bool own = i < t.queries;
     float sum = 0;
@@ -372,8 +371,7 @@ DEVICE int queries_load(const struct query_facts &f, const device_attention &t, 
 /* dk and dv of one tile of keys and one kv head: rows are keys, columns queries. Grid: key tiles,
  * kv heads, columns of dk. Pairs of queries are counted from begin. */
 template <bool half>
-__global__ void __launch_bounds__(THREADS)
-    keys_kernel(const __grid_constant__ device_attention t) {
+__global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ device_attention t) {
     DYNAMIC_SHARED(float, memory);
     SHARED(i64, begin, TILE);
     SHARED(int, limits, 3 * TILE);
@@ -390,12 +388,11 @@ __global__ void __launch_bounds__(THREADS)
         end = run.end;
         const i64 start = begin[a], key = first + a,
                   reach = first + end - 1 + t.window, /* of the window of the last key */
-                  past = t.window && reach < t.queries ? reach : t.queries;
+            past = t.window && reach < t.queries ? reach : t.queries;
         if (start < 0) continue;
         for (int g = 0; g < t.group; g++)
             for (i64 q = key - (key - start) % 2; q < past && t.begin[q] == start; q += TILE) {
-                const i64 head = blockIdx.y * t.group + g,
-                          query = q * t.q_row + head * t.head_dim;
+                const i64 head = blockIdx.y * t.group + g, query = q * t.q_row + head * t.head_dim;
                 __syncthreads();
                 const int count = queries_load(facts_now, t, q, start, head);
                 const struct operand k = {t.k, t.k_row, first * t.k_row + kv, left},
