@@ -102,7 +102,8 @@ void access(const unsigned char *p, size_t bytes, bool write) {
     const bool shared = s->begin == shim_place.shared;
     for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
         cell &c = (*s->cells)[i];
-        if (!ordered(c.write, shared)) return race(c.write, "wrote", write ? "writes" : "reads", s, p);
+        if (!ordered(c.write, shared))
+            return race(c.write, "wrote", write ? "writes" : "reads", s, p);
         if (write) {
             for (const who &r : c.read)
                 if (!ordered(r, shared)) return race(r, "read", "writes", s, p);

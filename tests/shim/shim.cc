@@ -8,8 +8,7 @@
 
 struct shim_thread shim_now;
 struct shim_place shim_place;
-unsigned shim_seed =
-    getenv("HONE_SHIM_SEED") ? (unsigned)atoi(getenv("HONE_SHIM_SEED")) : 1;
+unsigned shim_seed = getenv("HONE_SHIM_SEED") ? (unsigned)atoi(getenv("HONE_SHIM_SEED")) : 1;
 
 namespace {
 enum { STACK = 256 << 10, SHARED_MOST = 232448, LANES = 32, SLOT = 64 };

@@ -96,7 +96,8 @@ static inline int __syncthreads_and(int p) { return __syncthreads_count(p == 0) 
  * next call. */
 const unsigned char *shim_warp(unsigned mask, const void *mine, size_t bytes);
 int shim_lane();
-void shim_unseen(void *to, const void *from, size_t bytes); /* a copy that is not checked: of the shim's own */
+void shim_unseen(void *to, const void *from,
+                 size_t bytes); /* a copy that is not checked: of the shim's own */
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { shim_warp(mask, "", 0); }
 template <class T> T shim_from(unsigned mask, T mine, int lane) {
     T got;
