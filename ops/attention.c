@@ -150,6 +150,12 @@ static i64 attention_back_scratch(const struct op_call *c) {
            4;
 }
 
+/* On the GPU: delta. */
+static i64 attention_back_scratch_cuda(const struct op_call *c) {
+    const struct attention t = attention_of(c, 1, 6);
+    return t.heads * t.queries * 4;
+}
+
 /* ---- references ---- */
 
 /* One score, and the derivative of it by q·k. */
@@ -253,6 +259,20 @@ static void cached_last(void *data, const struct view *v) {
     for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = last[i % COUNT(last)];
 }
 
+/* A prompt's second part, behind 37 rows of others and 250 of its first; and long sequences. */
+static void prompt_begin(void *data, const struct view *v) {
+    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = 37;
+}
+static void prompt_last(void *data, const struct view *v) {
+    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i + 37 + 250;
+}
+static void long_begin(void *data, const struct view *v) {
+    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i * 600;
+}
+static void long_last(void *data, const struct view *v) {
+    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i * 600 + (i == 1 ? 3 : 590);
+}
+
 struct attention_sample {
     i64 queries, keys; /* keys 0: as many, the training form */
     struct attention_attr attr;
@@ -271,6 +291,11 @@ static const struct attention_sample attention_samples[] = {
     {40, 0, {2, 1, 24, 0.5, 0, 2}, several_documents, false},
     {5, 200, {4, 2, 33, 0.3, 0, 0}, cached_begin, false},
     {5, 200, {2, 2, 16, 0.3, 20, 1.5}, cached_begin, false},
+    {100, 0, {2, 1, 144, 0.08, 0, 0}, several_documents, false},
+    {210, 0, {4, 2, 64, 0.125, 60, 3}, several_documents, false},
+    {150, 0, {2, 1, 112, 0.09, 0, 0}, one_document, false},
+    {150, 450, {2, 1, 32, 0.2, 0, 0}, prompt_begin, false},
+    {3, 1800, {4, 2, 48, 0.15, 0, 0}, long_begin, false},
     {1024, 0, {16, 16, 64, 0.125, 0, 0}, one_document, true},
     {2048, 0, {12, 12, 64, 0.125, 0, 0}, documents_of_512, true},
     {2048, 0, {32, 8, 128, 0.088, 0, 0}, one_document, true},
@@ -281,7 +306,11 @@ static void sample_indexes(struct sample_in *in, const struct attention_sample *
         sample_int(&in[i], 0, 1, DIMS(a->queries));
         in[i].fill = FILL_CUSTOM;
     }
-    in[0].custom = a->begin, in[1].custom = a->keys ? cached_last : last_self;
+    in[0].custom = a->begin;
+    in[1].custom = a->begin == prompt_begin ? prompt_last
+                   : a->begin == long_begin ? long_last
+                   : a->keys                ? cached_last
+                                            : last_self;
 }
 
 static bool attention_sample(int index, struct sample *s) {
@@ -340,6 +369,7 @@ const struct op op_attention_back = {
     .shape = attention_back_shape,
     .ref = attention_back_ref,
     .scratch = attention_back_scratch,
+    .scratch_cuda = attention_back_scratch_cuda,
     .cpu = CPU(attention_back),
     .cuda = CUDA(attention_back),
     .sample = attention_back_sample,
