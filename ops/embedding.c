@@ -37,6 +37,11 @@ static bool embedding_sample(int index, struct sample *s) {
     return true;
 }
 
+/* Rows read and rows written, not the table. */
+static double embedding_bytes(const struct op_call *c) {
+    return 2 * (double)view_bytes(&c->out[0]);
+}
+
 const struct op op_embedding = {
     .name = "embedding",
     .in = "ids w",
@@ -48,6 +53,7 @@ const struct op op_embedding = {
     .cuda = CUDA(embedding),
     .sample = embedding_sample,
     .bound = {0, 0},
+    .bytes = embedding_bytes,
 };
 
 /* dy [N, D], ids [N] -> dw [V, D] f32, added to */
@@ -81,6 +87,10 @@ static bool embedding_back_sample(int index, struct sample *s) {
     return true;
 }
 
+static double embedding_back_bytes(const struct op_call *c) { /* rows of dw: read and written */
+    return (double)view_bytes(&c->in[0]) + 8 * (double)view_count(&c->in[0]);
+}
+
 const struct op op_embedding_back = {
     .name = "embedding_back",
     .in = "dy ids",
@@ -91,4 +101,5 @@ const struct op op_embedding_back = {
     .cuda = CUDA(embedding_back),
     .sample = embedding_back_sample,
     .bound = {4, 4},
+    .bytes = embedding_back_bytes,
 };

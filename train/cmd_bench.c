@@ -158,6 +158,7 @@ static int bench_op(const struct op *op, const struct sample *s, enum dtype d, d
     for (int i = 0; i < OP_IN; i++) bytes += (double)(c.in[i].rank ? view_bytes(&c.in[i]) : 0);
     for (int i = 0; i < OP_OUT; i++)
         bytes += (double)(c.out[i].rank ? view_bytes(&c.out[i]) * (s->out[i].present ? 2 : 1) : 0);
+    if (op->bytes) bytes = op->bytes(&c);
     shape_text(&c, shape);
     if (!rc)
         line(op->name, shape, d, best * 1e3, (flops > 0 ? flops : bytes) / best * 1e-9,
