@@ -33,6 +33,9 @@ int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 
 void set_out(struct op_call *c, int at, enum dtype d, int rank, const i64 *dim);
 void set_out_like(struct op_call *c, int at, const struct view *v);
 
+/* sample on a GPU: rows at a time; bytes of scratch for each of their candidates. */
+enum { SAMPLE_ROWS = 128, SAMPLE_BYTES = 24 };
+
 static inline bool is_half(const struct view *v) { return v->dtype == BF16; }
 static inline bool is_present(const struct view *v) { return v->rank > 0; }
 
