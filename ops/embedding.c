@@ -33,11 +33,7 @@ static bool embedding_sample(int index, struct sample *s) {
     const i64 *d = shape[index];
     sample_int(&s->in[0], 0, d[1], DIMS(d[0]));
     sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
-<<<<<<< HEAD
     s->bench = bench_of(d[0]);
-=======
-    s->bench = d[0] > 2000;
->>>>>>> ew
     return true;
 }
 
@@ -80,22 +76,14 @@ static void embedding_back_ref(const struct op_call *c) {
 }
 
 static bool embedding_back_sample(int index, struct sample *s) {
-<<<<<<< HEAD
     static const i64 shape[][3] = {
-        {5, 7, 3}, {40, 11, 33}, {2048, 50304, 768}, {32768, 50304, 4096}};
-=======
-    static const i64 shape[][3] = {{5, 7, 3}, {40, 11, 33}, {1100, 3, 8}, {2048, 50304, 768}};
->>>>>>> ew
+        {5, 7, 3}, {40, 11, 33}, {1100, 3, 8}, {2048, 50304, 768}, {32768, 50304, 4096}};
     if (index >= COUNT(shape)) return false;
     const i64 *d = shape[index];
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[2]));
     sample_int(&s->in[1], 0, d[1], DIMS(d[0]));
     sample_out(&s->out[0], DIMS(d[1], d[2]));
-<<<<<<< HEAD
     s->bench = bench_of(d[0]);
-=======
-    s->bench = d[0] > 2000;
->>>>>>> ew
     return true;
 }
 

@@ -18,7 +18,7 @@ OP_LIST(X)
 /* Which benchmark a sample of so many rows belongs to: those beyond 10,000 are for GPUs, where less
  * would measure launches and the cache. */
 static inline enum bench bench_of(i64 rows) {
-    return rows > 10000 ? BENCH_GPU : rows > 1000 ? BENCH : BENCH_NO;
+    return rows > 10000 ? BENCH_GPU : rows > 1500 ? BENCH : BENCH_NO;
 }
 
 /* Shape rules in a line each. `at` is an index into in[] (or out[] for the _out forms). */
