@@ -13,9 +13,10 @@
 #define OP_LIST(X)                                                                                 \
     X(embedding)                                                                                   \
     X(embedding_back)                                                                              \
-    X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope)           \
-        X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back) X(add)    \
-            X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)    \
+    X(rmsnorm)                                                                                     \
+    X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope) X(rope_back)         \
+        X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear)       \
+            X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)              \
                 X(linear_xent_train) X(adamw) X(square_sum) X(sample)
 
 enum { OP_IN = 8, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 6 };
@@ -77,6 +78,7 @@ struct op {
         double f32, bf16;
     } bound; /* max |kernel - ref| / (eps of the output dtype * max |ref|), per output */
     double (*flops)(const struct op_call *c); /* multiply-add counts 2; NULL: bound by memory */
+    double (*bytes)(const struct op_call *c); /* read and written; NULL: all arguments whole */
 };
 
 #define X(name) extern const struct op op_##name;

@@ -15,6 +15,12 @@ OP_LIST(X)
 /* A kernel's definition in a *_cpu.c file: CPU_KERNEL(rmsnorm) { ... c ... e ... return 0; } */
 #define CPU_KERNEL(name) int CPU_NAME(name)(const struct op_call *c, struct err *e)
 
+/* Which benchmark a sample of so many rows belongs to: those beyond 10,000 are for GPUs, where less
+ * would measure launches and the cache. */
+static inline enum bench bench_of(i64 rows) {
+    return rows > 10000 ? BENCH_GPU : rows > 1500 ? BENCH : BENCH_NO;
+}
+
 /* Shape rules in a line each. `at` is an index into in[] (or out[] for the _out forms). */
 int need_rank(const struct op_call *c, int at, int rank, struct err *e);
 int need_dtype(const struct op_call *c, int at, enum dtype d, struct err *e);
