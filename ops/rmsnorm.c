@@ -56,8 +56,8 @@ static void add_rmsnorm_ref(const struct op_call *c) {
     norm_ref(h, NULL, c->in[2].data, c->out[1].data, c->out[2].data, c);
 }
 
-static const i64 norm_sizes[][2] = {{1, 1},   {3, 5},      {2, 16},     {7, 33},
-                                    {5, 100}, {2048, 768}, {2048, 4096}};
+static const i64 norm_sizes[][2] = {{1, 1},    {3, 5},    {2, 16},     {7, 33},     {5, 100},
+                                    {67, 128}, {600, 24}, {2048, 768}, {2048, 4096}};
 
 static bool norm_sample(int index, struct sample *s, int inputs) {
     if (index >= COUNT(norm_sizes)) return false;

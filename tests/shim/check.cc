@@ -40,10 +40,10 @@ area *area_of(const void *p) {
     return last = &i->second;
 }
 
-bool ordered(const who &a) { /* before what runs now */
+bool ordered(const who &a, bool shared) { /* before what runs now */
     const struct shim_place &p = shim_place;
     if (a.launch != p.launch || (a.block == p.block && a.thread == p.thread)) return true;
-    if (a.block != p.block) return false;
+    if (a.block != p.block) return shared; /* each block has its own */
     return a.epoch < p.epoch || (a.thread / 32 == p.thread / 32 && a.warp_epoch < p.warp_epoch);
 }
 bool same(const who &a) {
@@ -94,12 +94,13 @@ void access(const unsigned char *p, size_t bytes, bool write) {
                          s->begin == shim_place.shared ? "shared memory" : "a device buffer");
         }
     }
+    const bool shared = s->begin == shim_place.shared;
     for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
         cell &c = (*s->cells)[i];
-        if (!ordered(c.write)) return race(c.write, "wrote", write ? "writes" : "reads", s, p);
+        if (!ordered(c.write, shared)) return race(c.write, "wrote", write ? "writes" : "reads", s, p);
         if (write) {
             for (const who &r : c.read)
-                if (!ordered(r)) return race(r, "read", "writes", s, p);
+                if (!ordered(r, shared)) return race(r, "read", "writes", s, p);
             c.write = me;
         } else {
             if (!same(c.read[0])) c.read[1] = c.read[0];

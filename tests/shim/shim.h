@@ -29,6 +29,7 @@ extern "C" {
 #define __forceinline__ inline
 #define __restrict__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define DEVICE static inline
 struct dim3 {
     unsigned x, y, z;
@@ -81,10 +82,11 @@ static inline int __syncthreads_and(int p) { return __syncthreads_count(p == 0) 
  * call. */
 const unsigned char *shim_warp(unsigned mask, const void *mine, size_t bytes);
 int shim_lane();
+void shim_unseen(void *to, const void *from, size_t bytes); /* a copy that is not checked: of the shim's own */
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { shim_warp(mask, "", 0); }
 template <class T> T shim_from(unsigned mask, T mine, int lane) {
     T got;
-    memcpy(&got, shim_warp(mask, &mine, sizeof mine) + 64 * lane, sizeof got);
+    shim_unseen(&got, shim_warp(mask, &mine, sizeof mine) + 64 * lane, sizeof got);
     return got;
 }
 template <class T> T __shfl_sync(unsigned mask, T v, int lane, int width = 32) {
@@ -102,13 +104,16 @@ template <class T> T __shfl_up_sync(unsigned mask, T v, int by, int width = 32) 
 }
 static inline unsigned __ballot_sync(unsigned mask, int p) {
     const char mine = p != 0;
-    const unsigned char *all = shim_warp(mask, &mine, 1);
+    unsigned char all[32 * 64];
+    shim_unseen(all, shim_warp(mask, &mine, 1), sizeof all);
     unsigned bits = 0;
     for (int l = 0; l < 32; l++) bits |= (unsigned)all[64 * l] << l;
     return bits;
 }
 static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
 static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, p) == 0xffffffffu; }
+static inline int min(int a, int b) { return a < b ? a : b; }
+static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
