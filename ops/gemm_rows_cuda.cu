@@ -1,12 +1,12 @@
 /* gemm_rows_cuda.cu: products of up to 16 rows with weights stored along k: y = x·W^T when a model
- * generates. Memory bounds them, and the latency of a chain: 4 cycles per k, which no other thread can
- * take over.
+ * generates. Memory bounds them, and the latency of a chain: 4 cycles per k, which no other thread
+ * can take over.
  *
  * A block owns 32 columns, a lane one of them, a warp every fourth row. All 128 threads stream 256
- * bytes of each of the 32 rows of W (and of x) into shared memory by asynchronous copies, several stages
- * ahead: about 32 KiB under way per block, what it takes to keep memory busy with one block on each
- * multiprocessor. W is read once. Lines are 272 bytes apart, so that 16-byte reads of 8 lanes meet all
- * banks. */
+ * bytes of each of the 32 rows of W (and of x) into shared memory by asynchronous copies, several
+ * stages ahead: about 32 KiB under way per block, what it takes to keep memory busy with one block
+ * on each multiprocessor. W is read once. Lines are 272 bytes apart, so that 16-byte reads of 8
+ * lanes meet all banks. */
 #include "ops/cuda_vec.h"
 #include "ops/gemm_cuda.h"
 

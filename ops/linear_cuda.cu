@@ -1,4 +1,5 @@
-/* linear_cuda.cu: linear and its gradients as matrix products (gemm_cuda.cu); roundings in linear.c. */
+/* linear_cuda.cu: linear and its gradients as matrix products (gemm_cuda.cu); roundings in
+ * linear.c. */
 #include "ops/cuda_vec.h"
 #include "ops/gemm_cuda.h"
 
@@ -41,8 +42,8 @@ __global__ void scale_kernel(const void *from, bool from_half, void *to, bool to
 }
 static int scale_run(const struct view *from, const struct view *to, float scale, struct err *e) {
     const i64 count = view_count(to);
-    return LAUNCH(e, scale_kernel, grid_for(count, 256), 256, 0, from->data, is_half(from), to->data,
-                  is_half(to), count, scale);
+    return LAUNCH(e, scale_kernel, grid_for(count, 256), 256, 0, from->data, is_half(from),
+                  to->data, is_half(to), count, scale);
 }
 
 CUDA_KERNEL(lora_dt) {
@@ -63,5 +64,5 @@ CUDA_KERNEL(lora_db) {
     struct view ts = c->in[1];
     ts.data = c->scratch;
     return scale_run(&c->in[1], &ts, scale_of(c), e) || dw_run(&c->in[0], &ts, &c->out[0], e) ? -1
-                                                                                               : 0;
+                                                                                              : 0;
 }
