@@ -1,12 +1,13 @@
-/* cublaslt_cuda.cu: matrix products by cuBLASLt, for fast numerics. The library is loaded when first
- * needed: a machine without it computes with our own kernels, and the program links without it.
+/* cublaslt_cuda.cu: matrix products by cuBLASLt, for fast numerics. The library is loaded when
+ * first needed: a machine without it computes with our own kernels, and the program links without
+ * it.
  *
  * cuBLASLt counts columns first, so C = A·B is asked for as C^T = B^T·A^T: its first operand is our
- * B. f32 sums; f32 operands are multiplied as f32, not TF32. For each shape the library's first choice
- * among the algorithms that do not add partial results of k in memory is kept: the same bits every
- * time, on one type of GPU with one version of the library.
- * In tests (HONE_SHIM) and with a toolkit that lacks the header, lt_run has no way to compute anything,
- * and our own kernels stand in. */
+ * B. f32 sums; f32 operands are multiplied as f32, not TF32. For each shape the library's first
+ * choice among the algorithms that do not add partial results of k in memory is kept: the same bits
+ * every time, on one type of GPU with one version of the library. In tests (HONE_SHIM) and with a
+ * toolkit that lacks the header, lt_run has no way to compute anything, and our own kernels stand
+ * in. */
 #include "ops/cuda.h"
 #include "ops/gemm_cuda.h"
 
@@ -63,7 +64,8 @@ static bool lt_load(void) {
     if (!lt.workspace) lt.Destroy(lt.handle);
     return lt.workspace != NULL;
 }
-/* The first product of a process is never one that is being recorded: a graph's first run is not. */
+/* The first product of a process is never one that is being recorded: a graph's first run is not.
+ */
 bool lt_ready(void) {
     if (!lt.tried) lt.tried = true, lt.ready = lt_load();
     return lt.ready;
@@ -83,7 +85,8 @@ void lt_close(void) {
 }
 
 /* The attribute functions' common form; 0 if it went well. */
-#define SET(function, object, attribute, value) lt.function(object, attribute, &(value), sizeof(value))
+#define SET(function, object, attribute, value)                                                    \
+    lt.function(object, attribute, &(value), sizeof(value))
 
 static cudaDataType_t type_of(i32 dtype) { return dtype == BF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
@@ -110,22 +113,21 @@ static int algorithm_choose(struct plan *p, const struct key *k) {
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     if (lt.MatmulPreferenceCreate(&prefer)) return -1;
-    const int rc =
-        SET(MatmulPreferenceSetAttribute, prefer, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-            reduction) ||
-        SET(MatmulPreferenceSetAttribute, prefer, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-            workspace) ||
-        SET(MatmulPreferenceSetAttribute, prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-            k->align[1]) ||
-        SET(MatmulPreferenceSetAttribute, prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-            k->align[0]) ||
-        SET(MatmulPreferenceSetAttribute, prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-            k->align[2]) ||
-        SET(MatmulPreferenceSetAttribute, prefer, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
-            k->align[2]) ||
-        lt.MatmulAlgoGetHeuristic(lt.handle, p->what, p->a, p->b, p->c, p->c, prefer, 1, &found,
-                                  &count) ||
-        !count || found.state;
+    const int rc = SET(MatmulPreferenceSetAttribute, prefer,
+                       CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reduction) ||
+                   SET(MatmulPreferenceSetAttribute, prefer,
+                       CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace) ||
+                   SET(MatmulPreferenceSetAttribute, prefer,
+                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, k->align[1]) ||
+                   SET(MatmulPreferenceSetAttribute, prefer,
+                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, k->align[0]) ||
+                   SET(MatmulPreferenceSetAttribute, prefer,
+                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, k->align[2]) ||
+                   SET(MatmulPreferenceSetAttribute, prefer,
+                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, k->align[2]) ||
+                   lt.MatmulAlgoGetHeuristic(lt.handle, p->what, p->a, p->b, p->c, p->c, prefer, 1,
+                                             &found, &count) ||
+                   !count || found.state;
     lt.MatmulPreferenceDestroy(prefer);
     if (!rc) p->algo = found.algo;
     return rc;

@@ -1,6 +1,7 @@
 /* test_cuda_gemm.c: the GPU's matrix products, on the CPU (tests/shim), have the bits of the CPU's:
  * every orientation, dtype, tile, part (low rank, bias, accumulation), aligned and not; what lies
- * between the rows of C stays as it is, and nothing is read that nobody wrote. */
+ * between the rows of C stays as it is, and nothing is read that nobody wrote. And the LM head says
+ * which target is outside of the vocabulary. */
 #include "ops/gemm_cuda.h"
 #include "tests/shim/shim_test.h"
 
@@ -122,9 +123,39 @@ static void test_rows(void **state) {
     check_all((struct shape){16, 65, 136, 8, 0, 0});
 }
 
+static void test_bad_target(void **state) {
+    (void)state;
+    const struct op *op = op_find("linear_xent");
+    struct matrix x, w, scale;
+    struct err e = {0};
+    const i32 target[3] = {1, 5, -1};
+    matrix_open(&x, 3, 8, 8, F32, 0), matrix_open(&w, 5, 8, 8, F32, 0);
+    matrix_open(&scale, 1, 1, 1, F32, 0);
+    void *targets = device_new(sizeof target, &e), *loss = device_new(3 * sizeof(float), &e);
+    assert_int_equal(device_write(targets, target, sizeof target, &e), 0);
+    struct op_call c = {.op = op,
+                        .in = {{x.device, F32, 2, {3, 8}},
+                               {w.device, F32, 2, {5, 8}},
+                               {targets, I32, 1, {3}},
+                               {scale.device, F32, 1, {1}}}};
+    assert_int_equal(op_shape(&c, &e), 0);
+    c.out[0].data = loss, c.scratch = device_new(op_scratch(&c), &e);
+    assert_int_equal(op_run(&c, &e), 0);
+    assert_int_equal(device_sync(&e), -1);
+    assert_non_null(strstr(e.primary, "target id 5 at position 1 is outside the vocabulary of 5"));
+    assert_int_equal(shim_findings(), 0);
+    float got[3];
+    assert_int_equal(device_read(got, loss, sizeof got, &e), 0);
+    assert_true(got[0] > 0 && got[1] == 0 && got[2] == 0);
+    struct matrix *all[] = {&x, &w, &scale};
+    for (int i = 0; i < COUNT(all); i++) free(all[i]->host), device_free(all[i]->block);
+    device_free(targets), device_free(loss), device_free(c.scratch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_small),
-                                       cmocka_unit_test(test_large)};
+                                       cmocka_unit_test(test_large),
+                                       cmocka_unit_test(test_bad_target)};
     struct err e = {0};
     isa_float_mode();
     shim_check = 1;
