@@ -25,7 +25,10 @@ struct forward : device_attention {
 
 template <int M> struct softmax_state { /* [m][h]: row 64m + 16 * warp + 8h + lane / 4 */
     float top[M][2], sum[M][2];
-    int *limits;               /* shared: [2][64 * M], the keys low <= j < high of each row */
+    int *limits;      /* shared: [2][64 * M], the keys low <= j < high of each row */
+    struct warp_keys *warp; /* shared too: registers are dear */
+};
+struct warp_keys {
     int see_low, see_high;     /* keys that any row of the warp sees */
     int whole_low, whole_high; /* that all do */
 };
@@ -67,50 +70,70 @@ DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64
             x->top[m][h] = -FLT_MAX, x->sum[m][h] = 0;
             if (lane_now() % 4 == 0) x->limits[row] = from, x->limits[64 * M + row] = past;
         }
-    x->see_low = warp_min(low), x->see_high = -warp_min(-high);
-    x->whole_low = -warp_min(-whole_low), x->whole_high = warp_min(whole_high);
+    const struct warp_keys w = {warp_min(low), -warp_min(-high), -warp_min(-whole_low),
+                                warp_min(whole_high)};
+    if (lane_now() == 0) *x->warp = w;
 }
 
-/* Scores of the keys `key`.. become probabilities; o shrinks to the new maximum. */
-template <int D, int M>
-DEVICE void softmax_step(float s[M][8][4], float o[M][D / 8][4], struct softmax_state<M> *x,
-                         int key, const struct forward &t) {
-    const bool masked = key < x->whole_low || key + 64 > x->whole_high;
+template <int M> DEVICE void scores_cap(float s[M][8][4], const struct forward &t) {
+    const float scale = v16_mul(t.raw_scale, t.cap_inverse);
+#pragma unroll
+    for (int n = 0; n < 32 * M; n++) {
+        float &y = s[n / 32][n / 4 % 8][n % 4];
+        y = v16_mul(tanh_fast(v16_mul(y, scale)), t.cap);
+    }
+}
+
+/* Scores of keys that a row does not see become -inf. */
+template <int M>
+DEVICE void scores_mask(float s[M][8][4], const struct softmax_state<M> &x, int key) {
+    if (key >= x.warp->whole_low && key + 64 <= x.warp->whole_high) return;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            float top = -INFINITY, sum = 0;
-            int low = 0, high = 0;
-            if (masked) {
-                const int row = 64 * m + threadIdx.x / 32 * 16 + 8 * h + lane_now() / 4;
-                low = x->limits[row], high = x->limits[64 * M + row];
-            }
+            const int row = 64 * m + threadIdx.x / 32 * 16 + 8 * h + lane_now() / 4;
+            const int low = x.limits[row], high = x.limits[64 * M + row];
 #pragma unroll
             for (int n = 0; n < 16; n++) {
-                float &y = s[m][n / 2][2 * h + n % 2];
                 const int at = key + n / 2 * 8 + lane_now() % 4 * 2 + n % 2;
-                if (t.cap > 0)
-                    y = v16_mul(tanh_fast(v16_mul(y, v16_mul(t.raw_scale, t.cap_inverse))), t.cap);
-                if (masked && (at < low || at >= high)) y = -INFINITY;
-                top = v16_max(top, y);
+                if (at < low || at >= high) s[m][n / 2][2 * h + n % 2] = -INFINITY;
             }
+        }
+}
+
+/* Scores become probabilities, as operands; o shrinks where a maximum grew. */
+template <int D, int M>
+DEVICE void softmax_step(u32 p[M][4][4], float s[M][8][4], float o[M][D / 8][4],
+                         struct softmax_state<M> *x, float scale) {
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+        float alpha[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float top = -INFINITY, sum = 0;
+#pragma unroll
+            for (int n = 0; n < 16; n++) top = v16_max(top, s[m][n / 2][2 * h + n % 2]);
             top = v16_max(top, __shfl_xor_sync(0xffffffffu, top, 1));
             top = v16_max(top, __shfl_xor_sync(0xffffffffu, top, 2));
-            top = v16_max(x->top[m][h], v16_mul(top, t.scale2));
-            const float alpha = exp2f_approx(v16_sub(x->top[m][h], top));
+            top = v16_max(x->top[m][h], v16_mul(top, scale));
+            alpha[h] = exp2f_approx(v16_sub(x->top[m][h], top));
             x->top[m][h] = top;
 #pragma unroll
             for (int n = 0; n < 16; n++) {
                 float &y = s[m][n / 2][2 * h + n % 2];
-                y = exp2f_approx(v16_fma(y, t.scale2, -top));
+                y = exp2f_approx(v16_fma(y, scale, -top));
                 sum = v16_add(sum, y);
             }
-            x->sum[m][h] = v16_fma(x->sum[m][h], alpha, sum);
-#pragma unroll
-            for (int n = 0; n < D / 4; n++)
-                o[m][n / 2][2 * h + n % 2] = v16_mul(o[m][n / 2][2 * h + n % 2], alpha);
+            x->sum[m][h] = v16_fma(x->sum[m][h], alpha[h], sum);
         }
+#pragma unroll
+        for (int k = 0; k < 4; k++) operand_of(p[m][k], s[m][2 * k], s[m][2 * k + 1]);
+        if (!__any_sync(0xffffffffu, alpha[0] < 1 || alpha[1] < 1)) continue;
+#pragma unroll
+        for (int n = 0; n < D / 2; n++)
+            o[m][n / 4][n % 4] = v16_mul(o[m][n / 4][n % 4], alpha[n % 4 / 2]);
+    }
 }
 
 /* Rows of the tile as results, or as one part of them. */
@@ -158,7 +181,7 @@ template <int D, int M>
 __global__ void __launch_bounds__(MMA_THREADS)
     flash_kernel(const __grid_constant__ struct forward t) {
     DYNAMIC_SHARED(u16, q);
-    SHARED(int, limits, 2 * WARPS);
+    SHARED(struct warp_keys, limits, WARPS);
     SHARED(int, row_limits, 2 * 64 * M);
     u16 *const kv = q + 64 * M * D;
     const int warp = threadIdx.x / 32, split = blockIdx.x % t.splits;
@@ -169,14 +192,13 @@ __global__ void __launch_bounds__(MMA_THREADS)
                          rows, t.head_dim);
     copy_async_commit();
     struct softmax_state<M> x;
-    x.limits = row_limits;
+    x.limits = row_limits, x.warp = limits + warp;
     ranges_load<M>(&x, t, first, rows, split);
-    if (lane_now() == 0) limits[warp] = x.see_low, limits[WARPS + warp] = x.see_high;
     __syncthreads();
-    int key = limits[0], past = limits[WARPS];
+    int key = limits[0].see_low, past = limits[0].see_high;
     for (int i = 1; i < WARPS; i++) {
-        key = limits[i] < key ? limits[i] : key;
-        past = limits[WARPS + i] > past ? limits[WARPS + i] : past;
+        key = limits[i].see_low < key ? limits[i].see_low : key;
+        past = limits[i].see_high > past ? limits[i].see_high : past;
     }
     const auto load = [&](int at, int stage) { /* of K and V; both buffers hold the two */
         const int count = past - at < 64 ? past - at : 64;
@@ -193,12 +215,15 @@ __global__ void __launch_bounds__(MMA_THREADS)
         copy_async_wait<0>();
         __syncthreads();
         if (key + 64 < past) load(key + 64, stage ^ 1);
-        if (key + 64 <= x.see_low || key >= x.see_high) continue;
+        if (key + 64 <= x.warp->see_low || key >= x.warp->see_high) continue;
         u16 *const k = kv + stage * (128 * D);
         float s[M][8][4] = {};
         scores_mma<D, M, 64, 64 * M, 64>(s, q, warp * 16, k, 0);
-        softmax_step<D, M>(s, o, &x, key, t);
-        rows_mma<D, M, 64, 64>(o, s, k + 64 * D, 0, 0);
+        if (t.cap > 0) scores_cap<M>(s, t);
+        u32 p[M][4][4];
+        scores_mask<M>(s, x, key);
+        softmax_step<D, M>(p, s, o, &x, t.scale2);
+        rows_mma<D, M, 64, 64>(o, p, k + 64 * D, 0, 0);
     }
     copy_async_wait<0>(); /* Q, if there were no keys */
     __syncthreads();

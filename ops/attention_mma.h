@@ -27,7 +27,7 @@ DEVICE void tile_load(u16 *tile, const u16 *from, i64 row, int pack, int rows, i
     constexpr int step = MMA_THREADS / (D / 8);
     const int piece = threadIdx.x % (D / 8);
     if (piece * 8 >= head_dim) rows = 0;
-#pragma unroll
+#pragma unroll 2
     for (int r = threadIdx.x / (D / 8), i = 0; i < Rows / step; i++, r += step) {
         const i64 at = pack == 1 ? r * row : r / pack * row + (i64)(r % pack) * head_dim;
         copy_async16(tile_at<Rows>(tile, r, piece), r < rows ? from + at + piece * 8 : from,
@@ -55,7 +55,7 @@ DEVICE void operand_of(u32 a[4], const float x[4], const float y[4]) {
 /* d[M][N / 8] += A·B^T: A rows `row` + 64m of `a`, B rows `column`.. of `b`, over D elements. */
 template <int D, int M, int N, int RowsA, int RowsB>
 DEVICE void scores_mma(float d[M][N / 8][4], u16 *a, int row, u16 *b, int column) {
-#pragma unroll
+#pragma unroll 2
     for (int k = 0; k < D / 16; k++) {
         u32 x[M][4];
 #pragma unroll
@@ -70,21 +70,18 @@ DEVICE void scores_mma(float d[M][N / 8][4], u16 *a, int row, u16 *b, int column
         }
     }
 }
-/* o[M][D / 8] += P·R: P accumulators [M][K / 8], R the rows `row`.. of `r`, elements 16 * from.. */
+/* o[M][D / 8] += P·R: P operands, R the rows `row`.. of `r`, elements 16 * from.. */
 template <int D, int M, int K, int Rows>
-DEVICE void rows_mma(float o[M][D / 8][4], const float p[M][K / 8][4], u16 *r, int row, int from) {
+DEVICE void rows_mma(float o[M][D / 8][4], const u32 p[M][K / 16][4], u16 *r, int row, int from) {
 #pragma unroll
     for (int k = 0; k < K / 16; k++) {
-        u32 x[M][4];
-#pragma unroll
-        for (int m = 0; m < M; m++) operand_of(x[m], p[m][2 * k], p[m][2 * k + 1]);
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {
             u32 y[4];
             ldmatrix_x4_trans(y, fragment_at<Rows>(r, row + 16 * k, from + n));
 #pragma unroll
             for (int m = 0; m < M; m++)
-                mma_bf16(o[m][2 * n], x[m], y), mma_bf16(o[m][2 * n + 1], x[m], y + 2);
+                mma_bf16(o[m][2 * n], p[m][k], y), mma_bf16(o[m][2 * n + 1], p[m][k], y + 2);
         }
     }
 }
