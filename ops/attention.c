@@ -166,9 +166,10 @@ static i64 attention_scratch_cuda(const struct op_call *c) { /* parts of results
     const i64 splits = attention_on_tensor_cores(&t) ? attention_splits(&t) : 1;
     return splits == 1 ? 0 : t.queries * t.heads * splits * (t.head_dim + 2) * 4;
 }
-static i64 attention_back_scratch_cuda(const struct op_call *c) { /* delta */
+static i64 attention_back_scratch_cuda(const struct op_call *c) { /* delta, or facts and low */
     const struct attention t = attention_of(c, 1, 6);
-    return t.heads * t.queries * 4;
+    if (!attention_on_tensor_cores(&t)) return t.heads * t.queries * 4;
+    return round_up(t.queries, 64) * (t.heads * 8 + 4);
 }
 
 /* ---- references ---- */

@@ -476,8 +476,3 @@ template <bool half> static int back_run(const device_attention *t, struct err *
 int attention_back_portable(const device_attention *t, struct err *e) {
     return is_half(&t->call->in[0]) ? back_run<true>(t, e) : back_run<false>(t, e);
 }
-
-CUDA_KERNEL(attention_back) {
-    const device_attention t = device_back_of(c);
-    return attention_delta(&t, e) || attention_back_portable(&t, e) ? -1 : 0;
-}
