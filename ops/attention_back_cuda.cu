@@ -4,8 +4,8 @@
  *
  * Two kernels, 7 products. keys_kernel: a block has 64 keys and walks over the heads of the group
  * and their queries; it forms S^T and dP^T, whose accumulators are, in place, the left operands of
- * dV += P^T·dO and dK += dS^T·Q, so that P and dS never leave registers. queries_kernel: a block has
- * 64 * M queries and walks over blocks of 32 keys for dQ += dS·K. With one pass (5 products) dQ
+ * dV += P^T·dO and dK += dS^T·Q, so that P and dS never leave registers. queries_kernel: a block
+ * has 64 * M queries and walks over blocks of 32 keys for dQ += dS·K. With one pass (5 products) dQ
  * would be added to by all blocks of keys: by atomics in no fixed order, or through one partial dQ
  * for each block of keys in memory, whose traffic costs more than two products. Heads wider than
  * 128 are cut by blockIdx.z in keys_kernel, for its accumulators to fit. A first kernel leaves, for
@@ -100,23 +100,26 @@ DEVICE i64 queries_past(const struct backward &t, i64 query, i64 last) {
 /* S^T and dP^T of 16 keys from `key` on and the queries from `query` on become p and ds. */
 template <int Queries, bool Capped>
 DEVICE void keys_gradient(float s[Queries / 8][4], float d[Queries / 8][4], const float2 *facts,
-                          const i32 *low, i64 key, i64 query, const struct backward &t) {
-    const bool masked = low[Queries - 1] > key || query < key + 15;
-    const int own = (int)(key - query) + lane_now() / 4; /* the key, from the first query */
-    const i64 own_key = key + lane_now() / 4;
+                          const struct backward &t) {
 #pragma unroll
     for (int n = 0; n < Queries / 8; n++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const int c = n * 8 + lane_now() % 4 * 2 + e;
-            const float2 f = facts[c];
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                gradient<Capped>(s[n][2 * h + e], d[n][2 * h + e], f, t);
-                if (masked && (own + 8 * h > c || own_key + 8 * h < low[c]))
-                    s[n][2 * h + e] = d[n][2 * h + e] = 0;
-            }
+            const float2 f = facts[n * 8 + lane_now() % 4 * 2 + e];
+            gradient<Capped>(s[n][e], d[n][e], f, t);
+            gradient<Capped>(s[n][2 + e], d[n][2 + e], f, t);
         }
+}
+template <int Queries>
+DEVICE void keys_mask(float s[Queries / 8][4], float d[Queries / 8][4], const i32 *low, i64 key,
+                      i64 query) {
+    if (low[Queries - 1] <= key && query >= key + 15) return;
+    const int own = (int)key + lane_now() / 4, ahead = (int)(key - query) + lane_now() / 4;
+#pragma unroll
+    for (int n = 0; n < Queries / 2; n++) {
+        const int c = n / 4 * 8 + lane_now() % 4 * 2 + n % 2, h = n % 4 / 2;
+        if ((ahead + 8 * h > c) | (own + 8 * h < low[c])) s[n / 4][n % 4] = d[n / 4][n % 4] = 0;
+    }
 }
 
 /* Grid: key tiles, kv heads, columns of dk by Part. */
@@ -131,7 +134,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     const int rows = t.keys - first < 64 ? (int)(t.keys - first) : 64;
     tile_load<D, 64>(x->k, (const u16 *)t.k + kv, t.k_row, 1, rows, t.head_dim);
     tile_load<D, 64>(x->v, (const u16 *)t.v + kv, t.k_row, 1, rows, t.head_dim);
-    const i64 past = queries_past(t, first, first + rows - 1), head_past = (blockIdx.y + 1) * t.group;
+    const i64 past = queries_past(t, first, first + rows - 1),
+              head_past = (blockIdx.y + 1) * t.group;
     float dk[1][Part / 8][4] = {}, dv[1][Part / 8][4] = {};
     i64 query = first, head = blockIdx.y * t.group;
     queries_load<D, Queries>(x, 0, t, query, head);
@@ -148,9 +152,10 @@ __global__ void __launch_bounds__(MMA_THREADS)
         scores_mma<D, 1, Queries, 64, Queries>(s, x->k, warp * 16, y.q, 0);
         scores_mma<D, 1, Queries, 64, Queries>(d, x->v, warp * 16, y.dout, 0);
         if (t.cap > 0)
-            keys_gradient<Queries, true>(s[0], d[0], y.facts, y.low, key, now, t);
+            keys_gradient<Queries, true>(s[0], d[0], y.facts, t);
         else
-            keys_gradient<Queries, false>(s[0], d[0], y.facts, y.low, key, now, t);
+            keys_gradient<Queries, false>(s[0], d[0], y.facts, t);
+        keys_mask<Queries>(s[0], d[0], y.low, key, now);
         u32 p[1][Queries / 16][4], ds[1][Queries / 16][4];
 #pragma unroll
         for (int k = 0; k < Queries / 16; k++)
@@ -173,19 +178,25 @@ template <int D, int M> struct queries_tiles {
     u16 k[2][32 * D], v[2][32 * D];
 };
 
-/* S and dP of the thread's rows and 32 keys become ds; `query`: of its first row. */
+/* S and dP of the thread's rows and 32 keys become ds. */
 template <int M, bool Capped>
 DEVICE void queries_gradient(float s[M][4][4], float d[M][4][4], const float2 facts[M][2],
-                             const int low[M][2], int key, i64 query, bool masked,
                              const struct backward &t) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < 16; n++)
+            gradient<Capped>(s[m][n / 4][n % 4], d[m][n / 4][n % 4], facts[m][n % 4 / 2], t);
+}
+/* `query`: of the thread's first row */
+template <int M>
+DEVICE void queries_mask(float d[M][4][4], const int low[M][2], int key, int query) {
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int n = 0; n < 16; n++) {
             const int h = n % 4 / 2, at = key + n / 4 * 8 + lane_now() % 4 * 2 + n % 2;
-            float &ds = d[m][n / 4][n % 4];
-            gradient<Capped>(s[m][n / 4][n % 4], ds, facts[m][h], t);
-            if (masked && (at < low[m][h] || at > query + 64 * m + 8 * h)) ds = 0;
+            if ((at < low[m][h]) | (at > query + 64 * m + 8 * h)) d[m][n / 4][n % 4] = 0;
         }
 }
 
@@ -234,11 +245,11 @@ __global__ void __launch_bounds__(MMA_THREADS)
         float s[M][4][4] = {}, d[M][4][4] = {};
         scores_mma<D, M, 32, 64 * M, 32>(s, x->q, warp * 16, x->k[stage], 0);
         scores_mma<D, M, 32, 64 * M, 32>(d, x->dout, warp * 16, x->v[stage], 0);
-        const bool masked = key < whole_low || key + 31 > top;
         if (t.cap > 0)
-            queries_gradient<M, true>(s, d, facts, low, key, own, masked, t);
+            queries_gradient<M, true>(s, d, facts, t);
         else
-            queries_gradient<M, false>(s, d, facts, low, key, own, masked, t);
+            queries_gradient<M, false>(s, d, facts, t);
+        if (key < whole_low || key + 31 > top) queries_mask<M>(d, low, key, (int)own);
         u32 ds[M][2][4];
 #pragma unroll
         for (int m = 0; m < M; m++)

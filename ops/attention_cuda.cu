@@ -25,7 +25,7 @@ struct forward : device_attention {
 
 template <int M> struct softmax_state { /* [m][h]: row 64m + 16 * warp + 8h + lane / 4 */
     float top[M][2], sum[M][2];
-    int *limits;      /* shared: [2][64 * M], the keys low <= j < high of each row */
+    int *limits;            /* shared: [2][64 * M], the keys low <= j < high of each row */
     struct warp_keys *warp; /* shared too: registers are dear */
 };
 struct warp_keys {
@@ -97,7 +97,7 @@ DEVICE void scores_mask(float s[M][8][4], const struct softmax_state<M> &x, int 
 #pragma unroll
             for (int n = 0; n < 16; n++) {
                 const int at = key + n / 2 * 8 + lane_now() % 4 * 2 + n % 2;
-                if (at < low || at >= high) s[m][n / 2][2 * h + n % 2] = -INFINITY;
+                if ((at < low) | (at >= high)) s[m][n / 2][2 * h + n % 2] = -INFINITY;
             }
         }
 }
@@ -160,8 +160,7 @@ DEVICE void forward_put(const struct forward &t, u16 *tile, float o[M][D / 8][4]
                 continue;
             }
             float *to = t.part + ((query * t.heads + own) * t.splits + split) * (t.head_dim + 2);
-            if (lane_now() % 4 == 0)
-                *(float2 *)(to + t.head_dim) = make_float2(x.top[m][h], sum);
+            if (lane_now() % 4 == 0) *(float2 *)(to + t.head_dim) = make_float2(x.top[m][h], sum);
 #pragma unroll
             for (int n = 0; n < D / 8; n++)
                 if (n * 8 < t.head_dim)
@@ -169,8 +168,8 @@ DEVICE void forward_put(const struct forward &t, u16 *tile, float o[M][D / 8][4]
                         make_float2(o[m][n][2 * h], o[m][n][2 * h + 1]);
         }
         if (t.splits == 1)
-            tile_store<D, 64 * M>((u16 *)t.o + first * t.q_row + head * t.head_dim, t.q_row,
-                                  t.pack, tile, row, o[m], z, rows, t.head_dim);
+            tile_store<D, 64 * M>((u16 *)t.o + first * t.q_row + head * t.head_dim, t.q_row, t.pack,
+                                  tile, row, o[m], z, rows, t.head_dim);
     }
 }
 
@@ -200,14 +199,16 @@ __global__ void __launch_bounds__(MMA_THREADS)
         key = limits[i].see_low < key ? limits[i].see_low : key;
         past = limits[i].see_high > past ? limits[i].see_high : past;
     }
-    const auto load = [&](int at, int stage) { /* of K and V; both buffers hold the two */
-        const int count = past - at < 64 ? past - at : 64;
-        u16 *const to = kv + stage * (128 * D);
-        tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + kv_at, t.k_row, 1, count,
-                         t.head_dim);
-        tile_load<D, 64>(to + 64 * D, (const u16 *)t.v + at * t.k_row + kv_at, t.k_row, 1, count,
-                         t.head_dim);
-        copy_async_commit();
+    const auto load = [&](int at,
+                          int stage) { /* of K and V; both buffers hold the two */
+                                       const int count = past - at < 64 ? past - at : 64;
+                                       u16 *const to = kv + stage * (128 * D);
+                                       tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + kv_at,
+                                                        t.k_row, 1, count, t.head_dim);
+                                       tile_load<D, 64>(to + 64 * D,
+                                                        (const u16 *)t.v + at * t.k_row + kv_at,
+                                                        t.k_row, 1, count, t.head_dim);
+                                       copy_async_commit();
     };
     float o[M][D / 8][4] = {};
     if (key < past) load(key, 0);
