@@ -26,12 +26,13 @@ FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
 CUDA   := $(shell command -v nvcc 2>/dev/null)
 ARCHES := $(foreach a,80 90 90a,-gencode arch=compute_$(a),code=sm_$(a))
 NVFLAGS := -std=c++20 -O3 $(ARCHES) -ftz=true -fmad=false -prec-div=true -prec-sqrt=true -I. -Werror all-warnings \
-           -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers --resource-usage
+           -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics \
+           --resource-usage --no-compress
 SHIM    := -std=c++20 -g -O1 -mavx2 -mfma -ffp-contract=off -DHONE_SHIM -I. -Wall -Wextra -Wno-unknown-pragmas \
            -Wno-missing-field-initializers $(if $(WERROR),-Werror)
 CU      := $(wildcard ops/*.cu)
 CUDA_OBJECTS := $(if $(CUDA),$(CU:%.cu=$(BUILD)/%.cu.o))
-CUDA_LINK    := $(if $(CUDA),-L$(dir $(CUDA))../lib64 -lcudart_static -ldl -lrt -lstdc++)
+CUDA_LINK    := $(if $(CUDA),-L$(dir $(CUDA))../lib64 -lcudart_static -ldl -lrt -l:libstdc++.a)
 SHIM_OBJECTS := $(CU:%.cu=$(BUILD)/shim/%.o) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard tests/shim/*.cc))
 
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
@@ -77,10 +78,12 @@ $(BUILD)/libhone.a: $(LIBRARY)
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
 	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) -lcmocka -lstdc++ -lm
 $(filter $(BUILD)/tests/test_cuda%,$(TESTS)): $(SHIM_OBJECTS)
-.SECONDARY: $(HELPERS)
+$(BUILD)/gpu/%: tests/%.c $(BUILD)/libhone.a $(HELPERS) $(BUILD)/tests/gpu/real.o $(CUDA_OBJECTS)
+	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(CUDA_LINK) -lcmocka -lm
+.SECONDARY: $(HELPERS) $(BUILD)/tests/gpu/real.o
 
-.PHONY: test test-all check bench demo clean help deps format fuzz
-test: hone $(BUILD)/hone-shim $(TESTS) check ## everything that must hold, under 10 minutes on 2 cores
+.PHONY: test test-all check bench demo clean help deps format fuzz cuda-report gpu-bundle gpu-test gpu-bench
+test: hone $(BUILD)/hone-shim $(BUILD)/tests/gpu/sass $(TESTS) check ## everything that must hold, under 10 minutes on 2 cores
 	$(Q)tests/run.sh $(BUILD)
 test-all: ## the slow matrix: sanitizers, valgrind, fuzzers, every bit test
 	$(Q)tests/run-all.sh
@@ -96,6 +99,12 @@ format: ## clang-format every file
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 fuzz: ## NAME=model SECONDS=60: one fuzzer for a while
 	$(Q)tests/fuzz.sh $(NAME) $(SECONDS)
+cuda-report: hone $(BUILD)/tests/gpu/sass ## registers, spills, shared memory, occupancy and tensor instructions of each CUDA kernel
+	$(Q)tests/cuda_report.sh $(BUILD)
+gpu-bundle: hone $(BUILD)/gpu/test_cuda $(BUILD)/gpu/test_cuda_run $(BUILD)/gpu/test_golden ## for a bare machine with a GPU
+	$(Q)tests/gpu/bundle.sh $(BUILD)
+gpu-test gpu-bench: gpu-bundle ## on a machine with a GPU: every kernel and whole runs; speeds
+	$(Q)build/gpu-bundle/$(@:gpu-%=%).sh
 clean: ## remove the build folder
 	rm -rf build hone
 help: ## this list

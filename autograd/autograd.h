@@ -13,10 +13,10 @@
 #include "ops/ops.h"
 
 enum tensor_kind {
-    TENSOR_INPUT, /* memory of the caller: set view.data before graph_run */
-    TENSOR_PARAM, /* likewise; trainable ones get gradient slots */
-    TENSOR_SLOT,  /* f32 accumulator of one use of one parameter; memory of the caller, added to by
-                     each run */
+    TENSOR_INPUT, /* host memory of the caller: set view.data before graph_run, which copies it */
+    TENSOR_PARAM, /* device memory of the caller; trainable ones get gradient slots */
+    TENSOR_SLOT,  /* f32 accumulator of one use of one parameter; device memory of the caller, added
+                     to by each run */
     TENSOR_STEP   /* activation or gradient: memory of the plan */
 };
 
@@ -30,7 +30,7 @@ struct tensor {
     const void *key;     /* PARAM: whose; SLOT: of which parameter */
     int use;             /* SLOT: 0 for the parameter's first accumulator, then 1, ... */
     int first, last;     /* plan: nodes between which it lives */
-    i64 offset;          /* plan: place in the block */
+    i64 offset;          /* plan: place in the block; of inputs, on a GPU, in graph.inputs */
 };
 
 struct node {
@@ -45,7 +45,7 @@ struct node {
 };
 
 /* A block that several graphs use in turn: as large as the largest of them. Zero-initialise;
- * mem_free(data) last. */
+ * device_free(data) last. */
 struct graph_memory {
     u8 *data;
     i64 bytes;
@@ -65,6 +65,10 @@ struct graph {
     u8 *memory; /* valid after graph_run; the next run of a graph that shares it overwrites it */
     struct graph_memory *shared; /* NULL: a block of its own. Set before the first run */
     i64 peak;                    /* bytes of the block, scratch included */
+    u8 *inputs, *staging; /* on a GPU: copies of the inputs there, and where they are gathered */
+    i64 input_bytes;
+    struct recording *recording; /* on a GPU: the run as a CUDA graph, from the second run on */
+    int runs;
 };
 
 struct graph *graph_new(struct err *e);
@@ -98,7 +102,11 @@ void graph_block_end(struct graph *g);
 int graph_backward(struct graph *g, struct tensor *loss);
 
 int graph_plan(struct graph *g, bool eager, struct err *e); /* eager: a buffer for every tensor */
-int graph_run(struct graph *g, struct err *e);              /* allocates at the first run */
+/* Allocates at the first run. When it returns, the results are there. */
+int graph_run(struct graph *g, struct err *e);
+/* Copies a kept tensor, after a run, to host memory of its size. */
+int graph_read(const struct graph *g, const struct tensor *t, void *host, struct err *e);
+extern bool graph_sync; /* --sync: wait after every operation, so that its error names it */
 
 /* Seconds and calls per operation since the program started; filled when op_profile is true. */
 extern bool op_profile;

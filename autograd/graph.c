@@ -12,7 +12,8 @@ struct graph *graph_new(struct err *e) {
 
 void graph_free(struct graph *g) {
     if (!g) return;
-    if (!g->shared) mem_free(g->memory);
+    if (!g->shared) device_free(g->memory);
+    device_free(g->inputs), device_host_free(g->staging), device_record_free(g->recording);
     mem_free(g->node), mem_free(g->tensor);
     arena_free(&g->arena);
     mem_free(g);

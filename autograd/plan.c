@@ -16,7 +16,7 @@ struct buffer {
     int first, last;
 };
 
-enum { ALIGN = 64 };
+enum { ALIGN = 64, ALIGN_CUDA = 256 };
 #ifdef HONE_DEBUG
 enum { RED_ZONE = 64 };
 #else
@@ -74,19 +74,20 @@ static i64 place(const struct buffer *b, struct buffer *placed, int count, struc
 static int place_all(struct graph *g, struct err *e) {
     struct buffer *list = mem_new_array(g->tensors + g->nodes + 1, sizeof *list, e);
     struct buffer **busy = list ? mem_new_array(g->tensors + g->nodes + 1, sizeof *busy, e) : NULL;
+    const i64 align = device_now() == DEVICE_CUDA ? ALIGN_CUDA : ALIGN;
     int count = 0;
     if (busy) {
         for (int i = 0; i < g->tensors; i++) {
             struct tensor *t = g->tensor[i];
             if (t->kind == TENSOR_STEP && t->first >= 0)
-                list[count++] = (struct buffer){round_up(view_bytes(&t->view) + RED_ZONE, ALIGN),
+                list[count++] = (struct buffer){round_up(view_bytes(&t->view) + RED_ZONE, align),
                                                 &t->offset, t->first, t->last};
         }
         for (int i = 0; i < g->nodes; i++) {
             struct node *n = g->node[i];
-            if (n->live && n->op->scratch) n->scratch = n->op->scratch(&n->call);
+            if (n->live) n->scratch = op_scratch(&n->call);
             if (n->scratch)
-                list[count++] = (struct buffer){round_up(n->scratch + RED_ZONE, ALIGN),
+                list[count++] = (struct buffer){round_up(n->scratch + RED_ZONE, align),
                                                 &n->scratch_offset, i, i};
         }
         qsort(list, (size_t)count, sizeof *list, by_size);

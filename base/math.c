@@ -1,136 +1,11 @@
 /* math.c: exp, log, sin, cos, pow, tanh, erf in f64 with the same bits on every machine, within 2
- * ulp (tested).
- *
- * For tables, initialisation, schedules and references; kernels have their own f32 versions. Only
- * IEEE add, subtract, multiply and divide are used, so no instruction set and no libm can change a
- * bit. Where one double is not enough, values are unevaluated sums of two (Dekker 1971, "A
- * floating-point technique for extending the available precision"). Results and arguments below
- * 2^-1022 count as zero, so the thread's denormal mode does not matter either. Rejected: fma(),
- * which without the instruction is a slow library call; libm, whose bits change between versions.
- */
+ * ulp (tested). exp and log, which the GPU needs too, are in math_f64.h, with how it is done. */
 #include "base/base.h"
+#include "base/math_f64.h"
 #include <float.h>
 
-struct dd { /* hi + lo, |lo| <= ulp(hi)/2 */
-    double hi, lo;
-};
-
-static struct dd dd_quick(double a, double b) { /* a + b exactly, |a| >= |b| or a = 0 */
-    double sum = a + b;
-    return (struct dd){sum, b - (sum - a)};
-}
-
-static struct dd dd_sum(double a, double b) { /* a + b exactly (Knuth) */
-    double sum = a + b, part = sum - a;
-    return (struct dd){sum, (a - (sum - part)) + (b - part)};
-}
-
-static struct dd dd_product(double a, double b) { /* a * b exactly (Veltkamp's split, Dekker) */
-    double ca = 134217729.0 * a, cb = 134217729.0 * b;
-    double a1 = ca - (ca - a), b1 = cb - (cb - b), a2 = a - a1, b2 = b - b1;
-    double p = a * b;
-    return (struct dd){p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2};
-}
-
-static struct dd dd_add(struct dd a, struct dd b) {
-    struct dd s = dd_sum(a.hi, b.hi);
-    return dd_quick(s.hi, s.lo + (a.lo + b.lo));
-}
-
-static struct dd dd_mul(struct dd a, struct dd b) {
-    struct dd p = dd_product(a.hi, b.hi);
-    return dd_quick(p.hi, p.lo + (a.hi * b.lo + a.lo * b.hi));
-}
-
-static struct dd dd_div(struct dd a, struct dd b) {
-    double q = a.hi / b.hi;
-    struct dd p = dd_product(q, b.hi);
-    return dd_quick(q, ((a.hi - p.hi) - p.lo + a.lo - q * b.lo) / b.hi);
-}
-
-static double power_of_two(int k) { /* -1022 <= k <= 1023 */
-    union {
-        u64 u;
-        double d;
-    } v = {.u = (u64)(k + 1023) << 52};
-    return v.d;
-}
-
-static double whole(double x) { /* nearest integer, |x| < 2^51 */
-    return (x + 0x1.8p+52) - 0x1.8p+52;
-}
-
-static double polynomial(double x, const double *c, i64 count) { /* c[0] + c[1] x + ... */
-    double sum = c[count - 1];
-    for (i64 i = count - 2; i >= 0; i--) sum = sum * x + c[i];
-    return sum;
-}
-
-static const double LN2_HI = 0x1.62e42fefa2p-1, LN2_LO = 0x1.9ef35793c7673p-41; /* HI: 40 bits */
-
-/* e^x = 2^k * result, relative error below 2^-56; |x| < 1100. Taylor terms, |r| <= ln(2)/2. */
-static struct dd exp_dd(struct dd x, int *k) {
-    static const double c[] = {0x1p-1,
-                               0x1.5555555555555p-3,
-                               0x1.5555555555555p-5,
-                               0x1.1111111111111p-7,
-                               0x1.6c16c16c16c17p-10,
-                               0x1.a01a01a01a01ap-13,
-                               0x1.a01a01a01a01ap-16,
-                               0x1.71de3a556c734p-19,
-                               0x1.27e4fb7789f5cp-22,
-                               0x1.ae64567f544e4p-26,
-                               0x1.1eed8eff8d898p-29,
-                               0x1.6124613a86d09p-33,
-                               0x1.93974a8c07c9dp-37};
-    double n = whole(x.hi * 0x1.71547652b82fep+0);
-    struct dd r = dd_sum(x.hi - n * LN2_HI, x.lo - n * LN2_LO);
-    struct dd s = dd_quick(1, r.hi);
-    *k = (int)n;
-    return dd_quick(s.hi, s.lo + (r.lo + r.hi * r.hi * polynomial(r.hi, c, COUNT(c))));
-}
-
-static double scaled_exp(struct dd x) {
-    if (!(x.hi < 709.79)) return x.hi != x.hi ? x.hi : (double)__builtin_inff();
-    if (x.hi < -708.4) return 0;
-    int k;
-    struct dd r = exp_dd(x, &k);
-    double half = r.hi + r.lo;
-    if (k > 1023) return half * 0x1p+1023 * power_of_two(k - 1023);
-    if (k > -1022) return half * power_of_two(k);
-    half *= power_of_two(k + 64); /* near the smallest normal: what falls below it is zero */
-    return half < 0x1p-958 ? 0 : half * 0x1p-64;
-}
-
-double m_exp(double x) { return scaled_exp((struct dd){x, 0}); }
-
-/* ln x = e ln2 + 2 atanh(s), s = (m-1)/(m+1), m in [sqrt(1/2), sqrt(2)); relative error below
- * 2^-63; x normal. */
-static struct dd log_dd(double x) {
-    static const double c[] = {2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11, 2.0 / 13,
-                               2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
-    union {
-        double d;
-        u64 u;
-    } v = {.d = x};
-    i64 e = (i64)(v.u >> 52) - 1023;
-    v.u = (v.u & 0xfffffffffffff) | 0x3ff0000000000000;
-    if (v.d > 0x1.6a09e667f3bcdp+0) v.d *= 0.5, e++;
-    struct dd s = dd_div((struct dd){v.d - 1, 0}, dd_sum(v.d, 1));
-    struct dd s2 = dd_mul(s, s);
-    struct dd cubic =
-        dd_mul(dd_mul(s, s2), (struct dd){0x1.5555555555555p-1, 0x1.5555555555555p-55});
-    cubic.lo += s2.hi * s2.hi * s.hi * polynomial(s2.hi, c, COUNT(c));
-    struct dd m = dd_add((struct dd){2 * s.hi, 2 * s.lo}, dd_sum(cubic.hi, cubic.lo));
-    return dd_add(dd_sum((double)e * LN2_HI, (double)e * LN2_LO), m);
-}
-
-double m_log(double x) {
-    if (x != x || x > DBL_MAX) return x;
-    if (x < DBL_MIN) return x > -DBL_MIN ? -(double)__builtin_inff() : (double)__builtin_nanf("");
-    struct dd r = log_dd(x);
-    return r.hi + r.lo;
-}
+double m_exp(double x) { return f64_exp(x); }
+double m_log(double x) { return f64_log(x); }
 
 static bool is_whole(double y) { return y >= 0x1p+52 || y <= -0x1p+52 || whole(y) == y; }
 
@@ -201,10 +76,10 @@ double m_tanh(double x) { /* (e^2x - 1) / (e^2x + 1) */
     if (x != x || size < 0x1p-30) return x;
     if (size > 20) return x < 0 ? -1 : 1;
     int k;
-    struct dd e = exp_dd((struct dd){2 * size, 0}, &k);
+    struct dd e = exp_dd(dd_of(2 * size, 0), &k);
     e.hi *= power_of_two(k);
     e.lo *= power_of_two(k);
-    struct dd r = dd_div(dd_add(e, (struct dd){-1, 0}), dd_add(e, (struct dd){1, 0}));
+    struct dd r = dd_div(dd_add(e, dd_of(-1, 0)), dd_add(e, dd_of(1, 0)));
     return x < 0 ? -(r.hi + r.lo) : r.hi + r.lo;
 }
 

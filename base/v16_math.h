@@ -1,6 +1,7 @@
 /* v16_math.h: functions of sixteen lanes: exp, log, sigmoid, tanh, and what single floats need.
- * Included by v16.h, and by ops/cuda.h with one lane. Polynomials with written fused multiply-adds; every instruction set gives the
- * same bits. Bounds are measured by tests/test_v16.c over all of them. */
+ * Included by v16.h, and by ops/cuda.h with one lane. Polynomials with written fused multiply-adds;
+ * every instruction set gives the same bits. Bounds are measured by tests/test_v16.c over all of
+ * them. */
 #ifndef HONE_V16_MATH_H
 #define HONE_V16_MATH_H
 

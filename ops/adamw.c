@@ -101,6 +101,7 @@ const struct op op_square_sum = {
     .shape = square_sum_shape,
     .ref = square_sum_ref,
     .scratch = square_sum_scratch,
+    .scratch_cuda = square_sum_scratch,
     .cpu = CPU(square_sum),
     .cuda = CUDA(square_sum),
     .sample = square_sum_sample,

@@ -38,11 +38,13 @@ int cuda_error(cudaError_t code, const char *what, struct err *e); /* 0 or -1 */
 int cuda_shared_limit(const void *kernel, i64 bytes, struct err *e);
 
 #ifndef HONE_SHIM
+/* clang-format off */
 #define LAUNCH(e, kernel, grid, block, shared, ...)                                                \
     (((shared) > 48 << 10 && cuda_shared_limit((const void *)(kernel), (shared), (e)))             \
          ? -1                                                                                      \
          : ((kernel)<<<(grid), (block), (shared), cuda_stream>>>(__VA_ARGS__),                     \
             cuda_error(cudaGetLastError(), #kernel, (e))))
+/* clang-format on */
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define DYNAMIC_SHARED(type, name)                                                                 \
     extern __shared__ __align__(128) unsigned char shared_block[];                                 \
@@ -53,10 +55,10 @@ DEVICE void fault_set(struct fault_word *f, enum bad kind, i64 value, i64 at, i6
     f->value = (i32)value, f->at = at, f->limit = limit, f->kind = kind;
 }
 
-/* d += a·b on tensor cores: a 16x16 (row-major fragments), b 16x8, d 16x8 f32. PTX ISA, mma.m16n8k16:
- * lane = 4 * group + t holds a[0]: row group, k 2t..2t+1; a[1]: row group + 8; a[2], a[3]: the same
- * rows, k + 8; b[0]: k 2t..2t+1 of column group, b[1]: k + 8; d[0], d[1]: row group, columns
- * 2t, 2t+1; d[2], d[3]: row group + 8. */
+/* d += a·b on tensor cores: a 16x16 (row-major fragments), b 16x8, d 16x8 f32. PTX ISA,
+ * mma.m16n8k16: lane = 4 * group + t holds a[0]: row group, k 2t..2t+1; a[1]: row group + 8; a[2],
+ * a[3]: the same rows, k + 8; b[0]: k 2t..2t+1 of column group, b[1]: k + 8; d[0], d[1]: row group,
+ * columns 2t, 2t+1; d[2], d[3]: row group + 8. */
 DEVICE void mma_bf16(float d[4], const u32 a[4], const u32 b[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
                  "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -104,8 +106,8 @@ template <int N> DEVICE void copy_async_wait() {
 }
 #endif
 
-/* ---- numbers: one lane of base/v16.h, with the same bits (nvcc -ftz=true -fmad=false, IEEE division
- * and square root), and base/v16_math.h on it ---- */
+/* ---- numbers: one lane of base/v16.h, with the same bits (nvcc -ftz=true -fmad=false, IEEE
+ * division and square root), and base/v16_math.h on it ---- */
 typedef float v16;
 typedef bool m16;
 #define V16_FN DEVICE

@@ -34,6 +34,27 @@ template <bool half> DEVICE void vec_store(void *p, i64 i, const float *from) {
     }
 }
 
+/* `wide`: 16 bytes as above; otherwise one element. */
+template <bool half, bool wide> DEVICE void span_load(float *to, const void *p, i64 i) {
+    if (wide)
+        vec_load<half>(to, p, i);
+    else
+        to[0] = get1(p, i, half);
+}
+template <bool half, bool wide> DEVICE void span_store(void *p, i64 i, const float *from) {
+    if (wide)
+        vec_store<half>(p, i, from);
+    else
+        put1(p, i, from[0], half);
+}
+template <bool half, bool wide> constexpr int span_width = wide ? half ? 8 : 4 : 1;
+
+/* A warp's copy of `bytes`, a multiple of 16, to shared memory: under way until copy_async_wait. */
+DEVICE void stage(u8 *shared, const void *global, int bytes) {
+    for (int i = (int)threadIdx.x % 32 * 16; i < bytes; i += 512)
+        copy_async16(shared + i, (const u8 *)global + i, true);
+}
+
 template <class Pointer> static inline bool aligned16(Pointer const *p, int count) {
     for (int i = 0; i < count; i++)
         if ((uintptr_t)p[i] % 16) return false;
@@ -44,5 +65,10 @@ template <class Pointer> static inline bool aligned16(Pointer const *p, int coun
 static inline int grid_for(i64 work, int block) {
     return (int)i64_max(1, i64_min((work + block - 1) / block, (i64)cuda_machine.sms * 16));
 }
+
+/* columns_cuda.cu: sum[c] = fma(dy[n][c], x[n][c] * scale[n], sum[c]), n ascending; x, scale NULL:
+ * sum[c] += dy[n][c]. */
+int column_sums(const void *dy, const void *x, const float *scale, float *sum, i64 rows, i64 cols,
+                bool half, struct err *e);
 
 #endif

@@ -83,6 +83,16 @@ int device_copy(void *to, const void *from, i64 bytes, struct err *e) {
     return memcpy(to, from, (size_t)bytes), 0;
 }
 
+const void *device_peek(const void *from, i64 bytes, struct device_buffer *b, struct err *e) {
+    if (now != DEVICE_CUDA) return from;
+    if (bytes > b->bytes) {
+        mem_free(b->data), *b = (struct device_buffer){0};
+        if (!(b->data = mem_new(bytes, e))) return NULL;
+        b->bytes = bytes;
+    }
+    return device_read(b->data, from, bytes, e) ? NULL : b->data;
+}
+
 static void zero_range(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     memset((u8 *)arg + begin, 0, (size_t)(end - begin));

@@ -58,8 +58,8 @@ static void device_line(int index, char *text, i64 size) {
     if (cudaGetDeviceProperties(&p, index) != cudaSuccess)
         snprintf(text, (size_t)size, "device %d: its properties cannot be read", index);
     else
-        snprintf(text, (size_t)size, "%.100s, sm_%d%d, %d multiprocessors, %.1f GiB", p.name, p.major,
-                 p.minor, p.multiProcessorCount, (double)p.totalGlobalMem / (1 << 30));
+        snprintf(text, (size_t)size, "%.100s, sm_%d%d, %d multiprocessors, %.1f GiB", p.name,
+                 p.major, p.minor, p.multiProcessorCount, (double)p.totalGlobalMem / (1 << 30));
 }
 
 void cuda_describe(char *text, i64 size) {
@@ -111,9 +111,9 @@ int cuda_open(int index, struct err *e) {
     cuda_machine = (struct cuda_machine){p.multiProcessorCount, p.major, p.minor,
                                          (i64)p.sharedMemPerBlockOptin};
     if (cuda_error(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking), "a stream", e) ||
-        cuda_error(cudaHostAlloc((void **)&cuda_fault_word, sizeof *cuda_fault_word,
-                                 cudaHostAllocMapped),
-                   "pinned memory", e))
+        cuda_error(
+            cudaHostAlloc((void **)&cuda_fault_word, sizeof *cuda_fault_word, cudaHostAllocMapped),
+            "pinned memory", e))
         return -1;
     memset(cuda_fault_word, 0, sizeof *cuda_fault_word);
     return 0;
@@ -156,9 +156,8 @@ void cuda_host_free(void *p) {
 }
 
 int cuda_write(void *to, const void *host, i64 bytes, struct err *e) {
-    return cuda_error(
-        cudaMemcpyAsync(to, host, (size_t)bytes, cudaMemcpyHostToDevice, cuda_stream),
-        "copying to the GPU", e);
+    return cuda_error(cudaMemcpyAsync(to, host, (size_t)bytes, cudaMemcpyHostToDevice, cuda_stream),
+                      "copying to the GPU", e);
 }
 int cuda_read(void *host, const void *from, i64 bytes, struct err *e) {
     if (cuda_error(cudaMemcpyAsync(host, from, (size_t)bytes, cudaMemcpyDeviceToHost, cuda_stream),
@@ -191,8 +190,9 @@ int cuda_record_end(struct recording **r, struct err *e) {
     *r = NULL;
     if (cuda_error(cudaStreamEndCapture(cuda_stream, &graph), "recording a step", e)) return -1;
     struct recording *made = (struct recording *)mem_new(sizeof *made, e);
-    int rc = made ? cuda_error(cudaGraphInstantiate(&made->exec, graph, 0), "making a CUDA graph", e)
-                  : -1;
+    int rc = made
+                 ? cuda_error(cudaGraphInstantiate(&made->exec, graph, 0), "making a CUDA graph", e)
+                 : -1;
     cudaGraphDestroy(graph);
     if (rc) return mem_free(made), -1;
     return *r = made, 0;

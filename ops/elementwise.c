@@ -18,11 +18,12 @@ static void swiglu_ref(const struct op_call *c) {
         ((double *)c->out[0].data)[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
 }
 static bool elementwise_sample(int index, struct sample *s, int inputs) {
-    static const i64 shape[][2] = {{1, 1}, {3, 5}, {7, 33}, {2, 1024}, {2048, 3072}};
+    static const i64 shape[][2] = {{1, 1},    {3, 5},       {7, 33},
+                                   {2, 1024}, {2048, 3072}, {16384, 14336}};
     if (index >= COUNT(shape)) return false;
     for (int i = 0; i < inputs; i++)
         sample_float(&s->in[i], -3, 3, DIMS(shape[index][0], shape[index][1]));
-    s->bench = shape[index][0] > 1000;
+    s->bench = bench_of(shape[index][0]);
     return true;
 }
 static bool swiglu_sample(int index, struct sample *s) { return elementwise_sample(index, s, 2); }

@@ -1,6 +1,6 @@
-/* elementwise_cuda.cu: one pass over memory; formulas in elementwise.c. Each thread takes 16 bytes at
- * a time (4 floats, 8 bf16); what is left at the end, or everything where a pointer is not aligned to
- * 16 bytes, goes one by one. */
+/* elementwise_cuda.cu: one pass over memory; formulas in elementwise.c. Each thread takes 16 bytes
+ * at a time (4 floats, 8 bf16); what is left at the end, or everything where a pointer is not
+ * aligned to 16 bytes, goes one by one. */
 #include "ops/cuda_vec.h"
 
 struct swiglu_op {

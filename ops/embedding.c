@@ -27,13 +27,19 @@ static void embedding_ref(const struct op_call *c) {
 }
 
 static bool embedding_sample(int index, struct sample *s) {
-    static const i64 shape[][3] = {{5, 7, 3}, {1, 1, 16}, {40, 11, 33}, {2048, 50304, 768}};
+    static const i64 shape[][3] = {
+        {5, 7, 3}, {1, 1, 16}, {40, 11, 33}, {2048, 50304, 768}, {32768, 50304, 4096}};
     if (index >= COUNT(shape)) return false;
     const i64 *d = shape[index];
     sample_int(&s->in[0], 0, d[1], DIMS(d[0]));
     sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
-    s->bench = d[0] > 1000;
+    s->bench = bench_of(d[0]);
     return true;
+}
+
+/* Rows read and rows written, not the table. */
+static double embedding_bytes(const struct op_call *c) {
+    return 2 * (double)view_bytes(&c->out[0]);
 }
 
 const struct op op_embedding = {
@@ -47,6 +53,7 @@ const struct op op_embedding = {
     .cuda = CUDA(embedding),
     .sample = embedding_sample,
     .bound = {0, 0},
+    .bytes = embedding_bytes,
 };
 
 /* dy [N, D], ids [N] -> dw [V, D] f32, added to */
@@ -69,14 +76,19 @@ static void embedding_back_ref(const struct op_call *c) {
 }
 
 static bool embedding_back_sample(int index, struct sample *s) {
-    static const i64 shape[][3] = {{5, 7, 3}, {40, 11, 33}, {2048, 50304, 768}};
+    static const i64 shape[][3] = {
+        {5, 7, 3}, {40, 11, 33}, {1100, 3, 8}, {2048, 50304, 768}, {32768, 50304, 4096}};
     if (index >= COUNT(shape)) return false;
     const i64 *d = shape[index];
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[2]));
     sample_int(&s->in[1], 0, d[1], DIMS(d[0]));
     sample_out(&s->out[0], DIMS(d[1], d[2]));
-    s->bench = d[0] > 1000;
+    s->bench = bench_of(d[0]);
     return true;
+}
+
+static double embedding_back_bytes(const struct op_call *c) { /* rows of dw: read and written */
+    return (double)view_bytes(&c->in[0]) + 8 * (double)view_count(&c->in[0]);
 }
 
 const struct op op_embedding_back = {
@@ -89,4 +101,5 @@ const struct op op_embedding_back = {
     .cuda = CUDA(embedding_back),
     .sample = embedding_back_sample,
     .bound = {4, 4},
+    .bytes = embedding_back_bytes,
 };

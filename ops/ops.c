@@ -47,7 +47,9 @@ int op_shape(struct op_call *c, struct err *e) {
 }
 
 int op_run(const struct op_call *c, struct err *e) {
-    if (device_now() == DEVICE_CUDA) return c->op->cuda(c, e);
+    if (device_now() == DEVICE_CUDA)
+        return c->op->cuda ? c->op->cuda(c, e)
+                           : err_failed(e, "operation %s has no CUDA kernel", c->op->name);
     return c->op->cpu[isa_now()](c, e);
 }
 

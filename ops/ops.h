@@ -12,10 +12,12 @@
 
 #define OP_LIST(X)                                                                                 \
     X(embedding)                                                                                   \
-    X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) \
-        X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back)   \
-            X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)            \
-                X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample)
+    X(embedding_back)                                                                              \
+    X(rmsnorm)                                                                                     \
+    X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope) X(rope_back)         \
+        X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear)       \
+            X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)              \
+                X(linear_xent_train) X(adamw) X(square_sum) X(sample)
 
 enum { OP_IN = 8, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 6 };
 
@@ -68,14 +70,15 @@ struct op {
         root; /* when out 0 is the loss: the op that computes it together with all gradients */
     void (*ref)(
         const struct op_call *c); /* all float views are F64, the plainest code that is right */
-    i64 (*scratch)(const struct op_call *c); /* bytes; NULL: none */
-    op_kernel *cpu[ISA_COUNT], *cuda; /* cuda: NULL in a program built without nvcc */
+    i64 (*scratch)(const struct op_call *c);      /* bytes; NULL: none */
+    op_kernel *cpu[ISA_COUNT], *cuda;             /* cuda: NULL in a program built without nvcc */
     i64 (*scratch_cuda)(const struct op_call *c); /* the same for the CUDA kernel */
-    bool (*sample)(int index, struct sample *s); /* false: no more */
+    bool (*sample)(int index, struct sample *s);  /* false: no more */
     struct {
         double f32, bf16;
     } bound; /* max |kernel - ref| / (eps of the output dtype * max |ref|), per output */
     double (*flops)(const struct op_call *c); /* multiply-add counts 2; NULL: bound by memory */
+    double (*bytes)(const struct op_call *c); /* read and written; NULL: all arguments whole */
 };
 
 #define X(name) extern const struct op op_##name;
@@ -109,14 +112,21 @@ void device_close(void);
 enum device device_now(void);
 /* One line: the device in use ("NVIDIA H200, sm_90, 139.8 GiB"), or why CUDA is off. */
 const char *device_text(void);
-void cuda_report(FILE *to);                  /* for `hone doctor`: driver, libraries, devices */
-i64 device_available(void);                  /* bytes that can still be had */
-void *device_new(i64 bytes, struct err *e);  /* zeroed, 256-byte aligned on a GPU; device_free */
-void device_free(void *p);                   /* NULL is fine */
+void cuda_report(FILE *to);                 /* for `hone doctor`: driver, libraries, devices */
+i64 device_available(void);                 /* bytes that can still be had */
+void *device_new(i64 bytes, struct err *e); /* zeroed, 256-byte aligned on a GPU; device_free */
+void device_free(void *p);                  /* NULL is fine */
 int device_write(void *to, const void *host, i64 bytes, struct err *e);
 int device_read(void *host, const void *from, i64 bytes, struct err *e); /* waits */
 int device_copy(void *to, const void *from, i64 bytes, struct err *e);   /* device to device */
 int device_zero(void *to, i64 bytes, struct err *e);
+/* What the host may read: on the CPU the memory itself, on a GPU a copy in *buffer, which grows
+ * (zero-initialise it; mem_free(data) at the end). NULL after an error. */
+struct device_buffer {
+    void *data;
+    i64 bytes;
+};
+const void *device_peek(const void *from, i64 bytes, struct device_buffer *buffer, struct err *e);
 /* Waits for all that was queued; the error says what a kernel found wrong, or that one died. */
 int device_sync(struct err *e);
 /* Memory that a GPU copies from without a detour; on the CPU ordinary memory. */
@@ -177,6 +187,7 @@ struct sample_attr {
 /* ---- samples: what tests and benchmark call an op with
  * ----------------------------------------------------*/
 enum fill { FILL_UNIFORM, FILL_INT, FILL_CUSTOM };
+enum bench { BENCH_NO, BENCH, BENCH_GPU }; /* on every device, or only where a GPU is in use */
 struct sample {
     char name[48];
     u8 attr[64]; /* the attribute struct */
@@ -192,7 +203,7 @@ struct sample {
         bool always_f32;           /* F32 whatever the precision */
         enum dtype dtype;          /* F32 follows the precision under test; others are themselves */
     } in[OP_IN], out[OP_OUT];      /* out: only those that are written in place or added to */
-    bool bench;                    /* large: the benchmark times it, tests skip it */
+    enum bench bench;              /* large: the benchmark times it, tests skip it */
     bool no_gradient_check;        /* finite differences make no sense here (ids, random choices) */
 };
 /* Helpers for sample functions: floats uniform in [low, high] that follow the precision; f32
@@ -206,9 +217,10 @@ void sample_out(struct sample_in *out, int rank,
     COUNT(((i64[]){__VA_ARGS__})), (i64[]) { __VA_ARGS__ }
 
 /* ---- peak: what to relate speeds to (peak.c)
- * ---------------------------------------------------------------- Both measure on all threads of
- * the pool with the instruction set in use, for about 50 ms. */
-double bench_peak_gflops(enum dtype d);   /* fused multiply-adds, counted as 2; F32 or BF16 */
-double bench_copy_gbs(struct err *e);     /* memcpy, bytes read plus written; -1: no memory */
+ * ---------------------------------------------------------------- On the CPU: multiply-adds in
+ * registers and memcpy on all threads of the pool with the instruction set in use, for about 50 ms.
+ * On a GPU: a product of 8,192 x 8,192 matrices in `fast` numerics, and a copy of 1 GiB. */
+double bench_peak_gflops(enum dtype d); /* fused multiply-adds, counted as 2; F32 or BF16 */
+double bench_copy_gbs(struct err *e);   /* memcpy, bytes read plus written; -1: no memory */
 
 #endif

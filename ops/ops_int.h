@@ -15,6 +15,12 @@ OP_LIST(X)
 /* A kernel's definition in a *_cpu.c file: CPU_KERNEL(rmsnorm) { ... c ... e ... return 0; } */
 #define CPU_KERNEL(name) int CPU_NAME(name)(const struct op_call *c, struct err *e)
 
+/* Which benchmark a sample of so many rows belongs to: those beyond 10,000 are for GPUs, where less
+ * would measure launches and the cache. */
+static inline enum bench bench_of(i64 rows) {
+    return rows > 10000 ? BENCH_GPU : rows > 1500 ? BENCH : BENCH_NO;
+}
+
 /* Shape rules in a line each. `at` is an index into in[] (or out[] for the _out forms). */
 int need_rank(const struct op_call *c, int at, int rank, struct err *e);
 int need_dtype(const struct op_call *c, int at, enum dtype d, struct err *e);
@@ -26,6 +32,9 @@ int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 
              struct err *e); /* given outputs */
 void set_out(struct op_call *c, int at, enum dtype d, int rank, const i64 *dim);
 void set_out_like(struct op_call *c, int at, const struct view *v);
+
+/* sample on a GPU: rows at a time; bytes of scratch for each of their candidates. */
+enum { SAMPLE_ROWS = 128, SAMPLE_BYTES = 24 };
 
 static inline bool is_half(const struct view *v) { return v->dtype == BF16; }
 static inline bool is_present(const struct view *v) { return v->rank > 0; }

@@ -24,7 +24,56 @@ static void spin_task(void *arg, i64 begin, i64 end, int worker) {
     }
 }
 
+/* The best of a few runs of work that was queued on a GPU, in seconds. */
+static double gpu_seconds(int (*work)(void *arg, struct err *e), void *arg, struct err *e) {
+    double best = 1e30;
+    for (int i = 0; i < 5; i++) {
+        const double start = clock_seconds();
+        if (work(arg, e) || device_sync(e)) return 1e30;
+        const double seconds = clock_seconds() - start;
+        if (seconds < best) best = seconds;
+    }
+    return best;
+}
+static int gpu_product(void *arg, struct err *e) { return op_run(arg, e); }
+
+static double gpu_peak_gflops(enum dtype d) {
+    enum { N = 8192 };
+    static double known[DTYPE_COUNT];
+    const enum numerics numerics = numerics_now;
+    const struct lora_attr attr = {0};
+    struct err e = {0};
+    struct op_call c = {.op = &op_linear, .attr = &attr};
+    if (known[d] > 0) return known[d];
+    numerics_now = NUMERICS_FAST;
+    for (int i = 0; i < 2; i++) c.in[i] = (struct view){NULL, d, 2, {N, N}};
+    int rc = 0;
+    for (int i = 0; i < 2; i++) rc |= !(c.in[i].data = device_new(view_bytes(&c.in[i]), &e));
+    rc = rc || op_shape(&c, &e) || !(c.out[0].data = device_new(view_bytes(&c.out[0]), &e));
+    const i64 scratch = rc ? 0 : op_scratch(&c);
+    if (scratch) rc = !(c.scratch = device_new(scratch, &e));
+    const double seconds = rc ? 1e30 : gpu_seconds(gpu_product, &c, &e);
+    for (int i = 0; i < 2; i++) device_free(c.in[i].data);
+    device_free(c.out[0].data), device_free(c.scratch);
+    numerics_now = numerics;
+    return known[d] = 2.0 * N * N * N / seconds * 1e-9;
+}
+
+static int gpu_copy(void *arg, struct err *e) {
+    u8 *const *block = arg;
+    return device_copy(block[0], block[1], 1 << 30, e);
+}
+static double gpu_copy_gbs(struct err *e) {
+    static double known;
+    if (known > 0) return known;
+    u8 *block[2] = {device_new(1 << 30, e), device_new(1 << 30, e)};
+    const double seconds = block[0] && block[1] ? gpu_seconds(gpu_copy, block, e) : 1e30;
+    device_free(block[0]), device_free(block[1]);
+    return known = 2.0 * (1 << 30) / seconds * 1e-9;
+}
+
 double bench_peak_gflops(enum dtype d) {
+    if (device_now() == DEVICE_CUDA) return gpu_peak_gflops(d);
     struct spin s = {.isa = isa_now(), .rounds = 1000, .pair = d == BF16};
     const int workers = pool_threads();
     double best = 0;
@@ -49,6 +98,7 @@ static void copy_task(void *arg, i64 begin, i64 end, int worker) {
 }
 
 double bench_copy_gbs(struct err *e) {
+    if (device_now() == DEVICE_CUDA) return gpu_copy_gbs(e);
     const i64 size = 128 << 20;
     u8 *block = mem_new(2 * size, e);
     if (!block) return -1;

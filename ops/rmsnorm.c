@@ -56,8 +56,9 @@ static void add_rmsnorm_ref(const struct op_call *c) {
     norm_ref(h, NULL, c->in[2].data, c->out[1].data, c->out[2].data, c);
 }
 
-static const i64 norm_sizes[][2] = {{1, 1},   {3, 5},      {2, 16},     {7, 33},
-                                    {5, 100}, {2048, 768}, {2048, 4096}};
+static const i64 norm_sizes[][2] = {{1, 1},      {3, 5},       {2, 16},      {7, 33},
+                                    {5, 100},    {67, 128},    {600, 24},    {3, 1040},
+                                    {2048, 768}, {2048, 4096}, {32768, 4096}};
 
 static bool norm_sample(int index, struct sample *s, int inputs) {
     if (index >= COUNT(norm_sizes)) return false;
@@ -65,7 +66,7 @@ static bool norm_sample(int index, struct sample *s, int inputs) {
     *(struct norm_attr *)s->attr = (struct norm_attr){1e-5};
     for (int i = 0; i < inputs; i++) sample_float(&s->in[i], -2, 2, DIMS(d[0], d[1]));
     sample_float(&s->in[inputs], 0.5, 1.5, DIMS(d[1]));
-    s->bench = d[0] > 1000;
+    s->bench = bench_of(d[0]);
     return true;
 }
 static bool rmsnorm_sample(int index, struct sample *s) { return norm_sample(index, s, 1); }
@@ -154,7 +155,7 @@ static bool back_sample(int index, struct sample *s, int first) {
     sample_float(&s->in[first + 2], 0.5, 1.5, DIMS(d[1]));
     sample_f32(&s->in[first + 3], 0.5, 1, DIMS(d[0]));
     sample_out(&s->out[1], DIMS(d[1]));
-    s->bench = d[0] > 1000;
+    s->bench = bench_of(d[0]);
     return true;
 }
 static bool rmsnorm_back_sample(int index, struct sample *s) { return back_sample(index, s, 0); }

@@ -45,8 +45,8 @@ static void rope_back_ref(const struct op_call *c) { rope_turn(c, -1); }
 static bool rope_sample(int index, struct sample *s) {
     static const struct {
         i64 n, heads, head_dim, rotary, interleaved;
-    } shape[] = {{3, 2, 8, 8, 0}, {5, 1, 20, 10, 0}, {4, 3, 64, 64, 0},
-                 {3, 2, 8, 4, 1}, {6, 2, 64, 64, 1}, {2048, 12, 64, 64, 0}};
+    } shape[] = {{3, 2, 8, 8, 0},   {5, 1, 20, 10, 0},     {4, 3, 64, 64, 0},       {3, 2, 8, 4, 1},
+                 {6, 2, 64, 64, 1}, {2048, 12, 64, 64, 0}, {32768, 32, 128, 128, 0}};
     if (index >= COUNT(shape)) return false;
     *(struct rope_attr *)s->attr =
         (struct rope_attr){shape[index].head_dim, shape[index].rotary, shape[index].interleaved};
@@ -54,7 +54,7 @@ static bool rope_sample(int index, struct sample *s) {
                  DIMS(shape[index].n, shape[index].heads * shape[index].head_dim));
     sample_int(&s->in[1], 0, 9, DIMS(shape[index].n));
     sample_f32(&s->in[2], -1, 1, DIMS(9, shape[index].rotary));
-    s->bench = shape[index].n > 1000;
+    s->bench = bench_of(shape[index].n);
     return true;
 }
 

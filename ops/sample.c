@@ -77,20 +77,24 @@ static i64 sample_scratch(const struct op_call *c) {
     return c->in[0].dim[1] * (i64)sizeof(struct candidate);
 }
 
+static i64 sample_scratch_cuda(const struct op_call *c) {
+    const struct sample_attr *a = c->attr;
+    if (!(a->temperature > 0)) return 0;
+    return i64_min(c->in[0].dim[0], SAMPLE_ROWS) * c->in[0].dim[1] * SAMPLE_BYTES;
+}
+
 int sample_plain(const struct op_call *c, struct err *e) { return (void)e, sample_rows(c), 0; }
 int sample_avx2(const struct op_call *c, struct err *e) { return sample_plain(c, e); }
 int sample_avx512(const struct op_call *c, struct err *e) { return sample_plain(c, e); }
 int sample_avx512bf16(const struct op_call *c, struct err *e) { return sample_plain(c, e); }
 
 static bool sample_sample(int index, struct sample *s) {
-    static const struct sample_attr attr[] = {{0, 0, 1, 0, 1},
-                                              {0.8, 0, 1, 0, 2},
-                                              {1, 5, 1, 0, 3},
-                                              {1, 0, 0.7, 0, 4},
-                                              {1.2, 0, 1, 0.1, 5}};
+    static const struct sample_attr attr[] = {
+        {0, 0, 1, 0, 1},     {0.8, 0, 1, 0, 2},       {1, 5, 1, 0, 3}, {1, 0, 0.7, 0, 4},
+        {1.2, 0, 1, 0.1, 5}, {0.5, 40, 0.9, 0.01, 6}, {1, 0, 1, 0, 7}, {1, 1500, 1, 0, 8}};
     if (index >= COUNT(attr)) return false;
     *(struct sample_attr *)s->attr = attr[index];
-    sample_float(&s->in[0], -4, 4, DIMS(3, 101));
+    sample_float(&s->in[0], -4, 4, DIMS(index < 5 ? 3 : 2, index < 5 ? 101 : 3000));
     sample_int(&s->in[1], 0, 50, DIMS(1));
     s->no_gradient_check = true;
     return true;
@@ -104,6 +108,7 @@ const struct op op_sample = {
     .shape = sample_shape,
     .ref = sample_rows,
     .scratch = sample_scratch,
+    .scratch_cuda = sample_scratch_cuda,
     .cpu = CPU(sample),
     .cuda = CUDA(sample),
     .sample = sample_sample,

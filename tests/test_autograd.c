@@ -175,7 +175,7 @@ static void test_shared_memory(void **state) {
     same_slots(&small, &alone);
     assert_memory_equal(losses(&small), losses(&alone), LENGTH * 4);
     run_close(&small), run_close(&large), run_close(&alone);
-    mem_free(memory.data), model_free(&m);
+    device_free(memory.data), model_free(&m);
 }
 
 /* ---- what is frozen, what is dead ---- */

@@ -1,7 +1,9 @@
-/* test_cuda.c: the CUDA kernels, on the CPU (tests/shim). For each op and sample of OP_LIST, in f32 and
- * bf16: with `portable` numerics the kernel gives the CPU's bits; with `fast` it is within the op's bound
- * of the reference; both give the same bits whatever the order of threads; they write every byte of their
- * results and none outside, read nothing that nobody wrote, and no two threads race. */
+/* test_cuda.c: the CUDA kernels, on the CPU (tests/shim). For each op and sample of OP_LIST, in f32
+ * and bf16: with `portable` numerics the kernel gives the CPU's bits; with `fast` it is within the
+ * op's bound of the reference; both give the same bits whatever the order of threads; they write
+ * every byte of their results and none outside, read nothing that nobody wrote, and no two threads
+ * race. The same file with tests/gpu/real.c in the shim's place is the test on a real GPU (`make
+ * gpu-test`). */
 #include "ops/ops_int.h"
 #include "tests/ops_harness.h"
 #include "tests/shim/shim_test.h"
@@ -61,6 +63,14 @@ static void twin_close(struct twin *t) {
     for (int i = 0; i <= OP_IN + OP_OUT; i++) device_free(t->block[i]);
 }
 
+/* The results and the bytes around them, in host memory. */
+static u8 *result_read(const struct view *v) {
+    struct err e = {0};
+    u8 *host = malloc((size_t)view_bytes(v) + 2 * GAP);
+    assert_int_equal(0, device_read(host, (u8 *)v->data - GAP, view_bytes(v) + 2 * GAP, &e));
+    return host;
+}
+
 /* What is wrong with the results, or NULL. `bits`: they must equal `cpu` bit for bit. */
 static const char *compare(const struct twin *t, const struct trial *cpu, const struct trial *ref,
                            enum dtype p, bool bits, double *worst) {
@@ -69,16 +79,18 @@ static const char *compare(const struct twin *t, const struct trial *cpu, const 
                  bound = p == BF16 ? op->bound.bf16 : op->bound.f32;
     static char text[200];
     text[0] = 0;
-    shim_open();
     for (int o = 0; o < OP_OUT && !text[0]; o++) {
-        const struct view *a = &t->call.out[o], *b = &cpu->call.out[o], *r = &ref->call.out[o];
-        if (!a->data) continue;
-        const i64 bytes = view_bytes(a);
-        if (shim_unwritten(a->data, bytes))
+        if (!t->call.out[o].data) continue;
+        u8 *block = result_read(&t->call.out[o]), *data = block + GAP;
+        struct view copy = t->call.out[o];
+        const struct view *a = &copy, *b = &cpu->call.out[o], *r = &ref->call.out[o];
+        const i64 bytes = view_bytes(a), unwritten = shim_unwritten(a->data, bytes);
+        copy.data = data;
+        if (unwritten)
             snprintf(text, sizeof text, "output %d: %lld of %lld bytes are not written", o,
-                     (long long)shim_unwritten(a->data, bytes), (long long)bytes);
+                     (long long)unwritten, (long long)bytes);
         for (i64 i = 0; i < GAP; i++)
-            if (((u8 *)a->data)[-1 - i] || ((u8 *)a->data)[bytes + i])
+            if (data[-1 - i] || data[bytes + i])
                 snprintf(text, sizeof text, "wrote outside of output %d", o);
         double top = 0;
         for (i64 i = 0; r->rank && i < view_count(r); i++)
@@ -86,15 +98,17 @@ static const char *compare(const struct twin *t, const struct trial *cpu, const 
         const i64 size = bytes / i64_max(1, view_count(a));
         for (i64 i = 0; i < view_count(a) && !text[0]; i++) {
             const double x = view_at(a, i), y = view_at(b, i), z = r->rank ? view_at(r, i) : y;
-            const bool same = !memcmp((u8 *)a->data + i * size, (u8 *)b->data + i * size, (size_t)size);
-            const double off = same || (x < -1e30 && z < -1e30) ? 0 : fabs(x - z) / (bound * eps * top);
+            const bool same = !memcmp(data + i * size, (u8 *)b->data + i * size, (size_t)size);
+            const double off =
+                same || (x < -1e30 && z < -1e30) ? 0 : fabs(x - z) / (bound * eps * top);
             if (off > *worst) *worst = off;
             if (bits ? !same : !(off <= 1))
-                snprintf(text, sizeof text, "output %d[%lld] is %.9g (%a), the CPU %.9g (%a), the reference %.9g",
-                         o, (long long)i, x, x, y, y, z);
+                snprintf(text, sizeof text,
+                         "output %d[%lld] is %.9g (%a), the CPU %.9g (%a), the reference %.9g", o,
+                         (long long)i, x, x, y, y, z);
         }
+        free(block);
     }
-    shim_shut();
     return text[0] ? text : NULL;
 }
 
@@ -138,18 +152,21 @@ static void sample_run(const struct op *op, const struct sample *s, int index) {
 static void test_complete(void **state) {
     (void)state;
     for (int i = 0; i < op_count; i++)
-        if (!op_table[i]->cuda) fprintf(stderr, "%s has no CUDA kernel\n", op_table[i]->name), fail();
+        if (!op_table[i]->cuda)
+            fprintf(stderr, "%s has no CUDA kernel\n", op_table[i]->name), fail();
 }
+
+static bool large; /* the samples of the benchmark too: on a real GPU */
 
 static void test_op(void **state) {
     const struct op *op = *state;
     struct sample *s = calloc(1, sizeof *s);
     for (int k = 0; memset(s, 0, sizeof *s), op->sample(k, s); k++)
-        if (!s->bench) sample_run(op, s, k);
+        if (s->bench == BENCH_NO || (large && s->bench == BENCH)) sample_run(op, s, k);
     free(s);
 }
 
-/* With an argument: the tests of that operation alone. */
+/* With an argument: the tests of that operation alone, or `large`. */
 int main(int argc, char **argv) {
     static struct CMUnitTest tests[64];
     static void *ops[64];
@@ -158,8 +175,10 @@ int main(int argc, char **argv) {
     struct err e = {0};
     isa_float_mode();
     shim_check = 1;
-    if (pool_start(2, &e)) return 1;
-    if (argc < 2) tests[n++] = (struct CMUnitTest){"every op has a CUDA kernel", test_complete, 0, 0, 0};
+    if (argc > 1 && !strcmp(argv[1], "large")) large = true, argc--;
+    if (pool_start(0, &e)) return 1;
+    if (argc < 2)
+        tests[n++] = (struct CMUnitTest){"every op has a CUDA kernel", test_complete, 0, 0, 0};
     for (int i = 0; i < op_count; i++) {
         if (!op_table[i]->cuda || (argc > 1 && strcmp(argv[1], op_table[i]->name))) continue;
         ops[n] = (void *)op_table[i];

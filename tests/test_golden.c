@@ -187,7 +187,7 @@ static void losses_of(struct model *m, const char *golden, double lr, i64 steps,
     ok(optimizer_bind(&o, g, &e), &e);
     for (i64 i = 0;; i++) {
         double norm;
-        optimizer_zero(&o);
+        optimizer_zero(&o, NULL);
         after[i] = mean_loss(g, loss, &rows);
         if (i == steps) break;
         ok(optimizer_update(&o, 1, lr, &norm, &e), &e);

@@ -114,7 +114,7 @@ static void trajectory(const struct safetensors *inputs, const json_t *optimiser
     bed_open(&b, &r, inputs, d, 1);
     for (int step = 0; step < STEPS; step++) {
         double norm;
-        optimizer_zero(&b.optimizer);
+        optimizer_zero(&b.optimizer, NULL);
         for (int i = 0; i < TENSORS; i++) add_gradient(&b, i, 0, gradient_at(inputs, i, step), 1);
         assert_int_equal(optimizer_update(&b.optimizer, 1, r.learning_rate, &norm, &e), 0);
         if (norms) {
@@ -178,7 +178,7 @@ static void check_groups(int groups, int uses) {
     bed_open(&a, &plain, &inputs, F32, uses), bed_open(&b, &plain, &inputs, F32, uses);
     for (int step = 0; step < 3; step++) {
         for (int group = 0; group < groups; group++) {
-            optimizer_zero(&a.optimizer);
+            optimizer_zero(&a.optimizer, NULL);
             for (int n = 0; n < TENSORS * uses; n++) {
                 for (i64 k = 0; k < size_of(&a, n / uses); k++)
                     g[k] = noise(step, group, n % uses, n / uses, k);
@@ -186,7 +186,7 @@ static void check_groups(int groups, int uses) {
             }
             if (groups > 1) assert_int_equal(optimizer_group_done(&a.optimizer, group, &e), 0);
         }
-        optimizer_zero(&b.optimizer);
+        optimizer_zero(&b.optimizer, NULL);
         for (int n = 0; n < TENSORS * uses; n++) {
             for (i64 k = 0; k < size_of(&b, n / uses); k++)
                 g[k] = tree(step, 0, groups, n % uses, n / uses, k);
@@ -217,7 +217,7 @@ static void test_most_groups(void **state) { /* as many as a recipe may ask for 
     for (int k = 0; k < LARGEST; k++) one[k] = 1;
     bed_open(&b, &plain, &inputs, F32, 1);
     for (i64 group = 0; group < groups; group++) {
-        optimizer_zero(&b.optimizer);
+        optimizer_zero(&b.optimizer, NULL);
         add_gradient(&b, 1, 0, one, 1);
         assert_int_equal(optimizer_group_done(&b.optimizer, group, &e), 0);
     }
@@ -249,7 +249,7 @@ static void update_by_noise(struct bed *b, int step) {
     struct err e = {0};
     float g[LARGEST];
     double norm;
-    optimizer_zero(&b->optimizer);
+    optimizer_zero(&b->optimizer, NULL);
     for (int i = 0; i < TENSORS; i++) {
         for (i64 k = 0; k < size_of(b, i); k++) g[k] = noise(step, 0, 0, i, k);
         add_gradient(b, i, 0, g, 1);

@@ -48,10 +48,16 @@ static int fill(struct view *v, const struct sample_in *in, enum dtype precision
     double *f = in->fill == FILL_CUSTOM ? mem_new_array(n, sizeof *f, e) : NULL;
     if (in->fill == FILL_CUSTOM && !f) return -1;
     if (f) in->custom(f, v);
+    enum { DIFFERENT = 1 << 16 };
+    const i64 size = dtype_size(v->dtype);
     for (i64 i = 0; i < n; i++) {
-        const double x =
-            f ? (v->dtype == I32 ? ((i32 *)f)[i] : f[i])
-              : in->low + (in->high - in->low) * (double)rng_uniform(&r, (u64)i & 0xffff);
+        if (!f && i >= DIFFERENT) { /* the same again */
+            memcpy((u8 *)v->data + i * size, v->data, (size_t)(i64_min(n - i, DIFFERENT) * size));
+            i += DIFFERENT - 1;
+            continue;
+        }
+        const double x = f ? (v->dtype == I32 ? ((i32 *)f)[i] : f[i])
+                           : in->low + (in->high - in->low) * (double)rng_uniform(&r, (u64)i);
         if (v->dtype == I32)
             ((i32 *)v->data)[i] = (i32)x;
         else if (v->dtype == BF16)
@@ -60,6 +66,27 @@ static int fill(struct view *v, const struct sample_in *in, enum dtype precision
             ((float *)v->data)[i] = (float)x;
     }
     return mem_free(f), 0;
+}
+
+/* Moves what a call reads and writes to the device. */
+static int call_place(struct op_call *c, struct err *e) {
+    if (device_now() == DEVICE_CPU) return 0;
+    struct view *all[OP_IN + OP_OUT];
+    for (int i = 0; i < OP_IN + OP_OUT; i++) all[i] = i < OP_IN ? &c->in[i] : &c->out[i - OP_IN];
+    for (int i = 0; i < OP_IN + OP_OUT; i++) {
+        const void *host = all[i]->data;
+        if (!host) continue;
+        if (!(all[i]->data = device_new(view_bytes(all[i]), e)) ||
+            device_write(all[i]->data, host, view_bytes(all[i]), e))
+            return -1;
+    }
+    return device_sync(e);
+}
+static void call_close(struct op_call *c) {
+    if (device_now() == DEVICE_CPU) return;
+    for (int i = 0; i < OP_IN; i++) device_free(c->in[i].data);
+    for (int i = 0; i < OP_OUT; i++) device_free(c->out[i].data);
+    device_free(c->scratch);
 }
 
 static int call_open(struct op_call *c, const struct op *op, const struct sample *s, enum dtype d,
@@ -74,7 +101,12 @@ static int call_open(struct op_call *c, const struct op *op, const struct sample
         if (c->out[i].rank && !c->out[i].data &&
             !(c->out[i].data = arena_new(a, view_bytes(&c->out[i]) + 64, e)))
             return -1;
-    return op->scratch && !(c->scratch = arena_new(a, op->scratch(c) + 64, e)) ? -1 : 0;
+    const i64 scratch = op_scratch(c);
+    if (call_place(c, e)) return -1;
+    if (scratch)
+        c->scratch =
+            device_now() == DEVICE_CPU ? arena_new(a, scratch + 64, e) : device_new(scratch, e);
+    return scratch && !c->scratch ? -1 : 0;
 }
 
 static void shape_text(const struct op_call *c, char text[64]) {
@@ -111,21 +143,27 @@ static int bench_op(const struct op *op, const struct sample *s, enum dtype d, d
     double best = 1e30, bytes = 0;
     const double flops = !rc && op->flops ? op->flops(&c) : 0;
     const double peak = flops > 0 ? bench_peak_gflops(d) : bench_copy_gbs(e);
-    rc = rc || op_run(&c, e);
+    rc = rc || op_run(&c, e) || device_sync(e);
+    i64 calls =
+        1; /* at a time: on a GPU as many as take 5 ms, or waiting for it would be counted */
     const double end = clock_seconds() + seconds;
     for (int i = 0; !rc && (i < 3 || clock_seconds() < end); i++) {
         const double start = clock_seconds();
-        rc = op_run(&c, e);
-        best = clock_seconds() - start < best ? clock_seconds() - start : best;
+        for (i64 k = 0; !rc && k < calls; k++) rc = op_run(&c, e);
+        rc = rc || device_sync(e);
+        const double each = (clock_seconds() - start) / (double)calls;
+        best = each < best ? each : best;
+        if (device_now() == DEVICE_CUDA) calls = i64_max(1, i64_min(500, (i64)(0.005 / best)));
     }
     for (int i = 0; i < OP_IN; i++) bytes += (double)(c.in[i].rank ? view_bytes(&c.in[i]) : 0);
     for (int i = 0; i < OP_OUT; i++)
         bytes += (double)(c.out[i].rank ? view_bytes(&c.out[i]) * (s->out[i].present ? 2 : 1) : 0);
+    if (op->bytes) bytes = op->bytes(&c);
     shape_text(&c, shape);
     if (!rc)
         line(op->name, shape, d, best * 1e3, (flops > 0 ? flops : bytes) / best * 1e-9,
              flops > 0 ? "GFLOP/s" : "GB/s", peak);
-    arena_free(&a);
+    call_close(&c), arena_free(&a);
     return rc ? -1 : 0;
 }
 
@@ -136,8 +174,9 @@ static int bench_ops(const struct args *a, const struct bench_flags *f, struct e
             if (*f->precision && strcmp(f->precision, d ? "bf16" : "fp32")) continue;
             struct sample *s;
             for (int k = 0; (s = mem_new(sizeof *s, e)) && op_table[i]->sample(k, s); k++) {
-                const int rc =
-                    s->bench ? bench_op(op_table[i], s, d ? BF16 : F32, f->seconds, e) : 0;
+                const bool run =
+                    s->bench == BENCH || (s->bench == BENCH_GPU && device_now() == DEVICE_CUDA);
+                const int rc = run ? bench_op(op_table[i], s, d ? BF16 : F32, f->seconds, e) : 0;
                 mem_free(s);
                 if (rc) return -1;
             }
@@ -150,36 +189,58 @@ static int bench_ops(const struct args *a, const struct bench_flags *f, struct e
 /* ---- a training step
  * -------------------------------------------------------------------------------------------*/
 
-/* OLMo 2 in the shape of GPT-2 small: 124 M parameters. */
-static const char model_124m[] =
-    "{\"model_type\": \"olmo2\", \"vocab_size\": 50304, \"hidden_size\": 768, "
-    "\"intermediate_size\": 2048,"
-    "\"num_hidden_layers\": 12, \"num_attention_heads\": 12, \"tie_word_embeddings\": true}";
+/* OLMo 2 in the shape of GPT-2 small, and the shapes of Qwen 3 0.6B and Llama 3.1 8B (the latter
+ * frozen, with LoRA on all linear layers) as Llama models. */
+static const struct shape {
+    const char *name, *title, *config;
+    bool lora;
+} shapes[] = {
+    {"train", "train olmo2 124M",
+     "{\"model_type\": \"olmo2\", \"vocab_size\": 50304, \"hidden_size\": 768, "
+     "\"intermediate_size\": 2048, \"num_hidden_layers\": 12, \"num_attention_heads\": 12, "
+     "\"tie_word_embeddings\": true}",
+     false},
+    {"train-0.6b", "train llama 0.6B",
+     "{\"model_type\": \"llama\", \"vocab_size\": 151936, \"hidden_size\": 1024, "
+     "\"intermediate_size\": 3072, \"num_hidden_layers\": 28, \"num_attention_heads\": 16, "
+     "\"num_key_value_heads\": 8, \"head_dim\": 128, \"tie_word_embeddings\": true}",
+     false},
+    {"train-8b-lora", "train llama 8B LoRA",
+     "{\"model_type\": \"llama\", \"vocab_size\": 128256, \"hidden_size\": 4096, "
+     "\"intermediate_size\": 14336, \"num_hidden_layers\": 32, \"num_attention_heads\": 32, "
+     "\"num_key_value_heads\": 8, \"tie_word_embeddings\": false}",
+     true},
+};
 
 struct step_bench {
     struct model m;
+    struct lora_config lora;
     struct optimizer o;
     struct graph *g;
     struct build b;
     struct tensor *targets, *scale;
 };
 
-static int step_open(struct step_bench *s, enum dtype d, const struct bench_flags *f,
-                     struct arena *a, struct err *e) {
+static int step_open(struct step_bench *s, const struct shape *shape, enum dtype d,
+                     const struct bench_flags *f, struct arena *a, struct err *e) {
     struct config c;
     const struct recipe r = {.adam_beta1 = 0.9,
                              .adam_beta2 = 0.95,
                              .adam_epsilon = 1e-8,
                              .weight_decay = 0.1,
                              .max_grad_norm = 1};
-    json_t *j = json_parse(model_124m, sizeof model_124m - 1, "bench", e);
+    json_t *j = json_parse(shape->config, (i64)strlen(shape->config), "bench", e);
     const i64 n = f->batch * f->length;
-    int rc = !j || config_read(&c, j, "bench", e) ;
-    c.max_position_embeddings = f->length;
-    rc = rc || model_new(&s->m, &c, d, true, e) || model_rope(&s->m, f->length, e);
+    int rc = !j || config_read(&c, j, "bench", e);
+    if (!rc) c.max_position_embeddings = f->length;
+    rc = rc || model_new(&s->m, &c, d, !shape->lora, e);
     json_decref(j);
     if (rc || !(s->g = graph_new(e))) return -1;
-    model_init(&s->m, 1);
+    if (!shape->lora) model_init(&s->m, 1); /* zeros take the same time */
+    s->lora = (struct lora_config){.r = 16, .lora_alpha = 16, .target_regex = "all-linear"};
+    if ((shape->lora && lora_add(&s->m, &s->lora, 1, e)) || model_place(&s->m, e) ||
+        model_rope(&s->m, f->length, e))
+        return -1;
     s->b = (struct build){.g = s->g, .m = &s->m};
     struct tensor *hidden = model_hidden(&s->b, n);
     s->targets = graph_input(s->g, "labels", I32, DIMS(n)),
@@ -204,16 +265,19 @@ static int step_open(struct step_bench *s, enum dtype d, const struct bench_flag
     return 0;
 }
 
-static int bench_step(enum dtype d, const struct bench_flags *f, struct err *e) {
+static int bench_step(const struct shape *form, enum dtype d, const struct bench_flags *f,
+                      struct err *e) {
     struct step_bench s = {0};
     struct arena a = {0};
     double best = 1e30, peak = 0, norm;
-    int rc = step_open(&s, d, f, &a, e);
+    if (device_now() == DEVICE_CUDA) peak = bench_peak_gflops(d); /* while there is room */
+    int rc = step_open(&s, form, d, f, &a, e);
     for (i64 i = 0; !rc && i <= f->steps; i++) { /* the first one brings in the memory */
-        peak = i ? bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak : 0;
+        if (i && device_now() == DEVICE_CPU)
+            peak = bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak;
         const double start = clock_seconds();
-        optimizer_zero(&s.o);
-        rc = graph_run(s.g, e) || optimizer_update(&s.o, 1, 1e-4, &norm, e);
+        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) ||
+             optimizer_update(&s.o, 1, 1e-4, &norm, e);
         if (i && clock_seconds() - start < best) best = clock_seconds() - start;
     }
     char shape[64];
@@ -221,8 +285,8 @@ static int bench_step(enum dtype d, const struct bench_flags *f, struct err *e) 
     snprintf(shape, sizeof shape, "%lld x %lld, %.0f tokens/s", (long long)f->batch,
              (long long)f->length, (double)n / best);
     if (!rc)
-        line("train olmo2 124M", shape, d, best * 1e3,
-             model_flops(&s.m, n, f->length) / best * 1e-9, "GFLOP/s", peak);
+        line(form->title, shape, d, best * 1e3, model_flops(&s.m, n, f->length) / best * 1e-9,
+             "GFLOP/s", peak);
     graph_free(s.g), optimizer_free(&s.o), model_free(&s.m), arena_free(&a);
     return rc ? -1 : 0;
 }
@@ -232,18 +296,28 @@ int cmd_bench(int argc, char **argv, struct err *e) {
     struct args a;
     int rc = args_parse(&a, argc, argv, bench_options, &f, e);
     for (i64 i = 0; !rc && i < a.count; i++)
-        if (strcmp(a.rest[i], "ops") && strcmp(a.rest[i], "train") && !op_find(a.rest[i]))
+        if (strcmp(a.rest[i], "ops") && strncmp(a.rest[i], "train", 5) && !op_find(a.rest[i]))
             rc = err_input(e, "there is no benchmark '%s'", a.rest[i]),
-            err_hint(e, "ops, train, or the name of an operation (`hone inspect ops`)");
-    if (!rc && !globals.json)
+            err_hint(e, "ops, train, train-0.6b, train-8b-lora, or the name of an operation (`hone "
+                        "inspect ops`)");
+    if (!rc && !globals.json && device_now() == DEVICE_CUDA)
+        printf("%s, numerics %s: products of 8,192 %.0f GFLOP/s f32, %.0f bf16, copying %.0f "
+               "GB/s\n\n",
+               device_text(), numerics_now == NUMERICS_FAST ? "fast" : "portable",
+               bench_peak_gflops(F32), bench_peak_gflops(BF16), bench_copy_gbs(e));
+    else if (!rc && !globals.json)
         printf("%s, %d threads: %.0f GFLOP/s f32, %.0f bf16 (fused multiply-adds in registers), "
                "copying %.0f GB/s\n\n",
                isa_name[isa_now()], pool_threads(), bench_peak_gflops(F32), bench_peak_gflops(BF16),
                bench_copy_gbs(e));
     if (!rc) rc = bench_ops(&a, &f, e);
-    for (int d = 0; !rc && d < 2; d++)
-        if (chosen(&a, "train") && !(*f.precision && strcmp(f.precision, d ? "bf16" : "fp32")))
-            rc = bench_step(d ? BF16 : F32, &f, e);
+    for (int k = 0; k < 2 * COUNT(shapes); k++) {
+        const struct shape *form = &shapes[k / 2];
+        const enum dtype d = k % 2 ? BF16 : F32;
+        if (rc || !chosen(&a, form->name) || (form != shapes && !a.count)) continue;
+        if (!*f.precision || !strcmp(f.precision, d == BF16 ? "bf16" : "fp32"))
+            rc = bench_step(form, d, &f, e);
+    }
     args_free(&a);
     return rc ? -1 : 0;
 }

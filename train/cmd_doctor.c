@@ -17,6 +17,6 @@ int cmd_doctor(int argc, char **argv, struct err *e) {
            path_exists("/usr/share/javascript/chart.js/chart.min.js")
                ? "Chart.js found"
                : "not available: install libjs-chart.js");
-    printf("%-18s off: this version runs on CPUs\n", "cuda");
+    cuda_report(stdout);
     return 0;
 }

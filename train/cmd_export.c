@@ -38,8 +38,8 @@ static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, st
         b.begin->view.data = at + tokens;
         rc = graph_run(g, e);
     }
+    const u8 *from = rc ? NULL : g->memory + logits->offset; /* this command runs on the CPU */
     for (i64 i = 0; !rc && i < view_count(&logits->view); i++) {
-        const u8 *from = g->memory + logits->offset;
         out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
     }
     graph_free(g), mem_free(at);
@@ -92,7 +92,7 @@ static int folder_write(const char *to, struct loaded *l, struct model *m, struc
     const int rc = !list || dir_make(to, e) || folder_copy(l->base, to, e) ||
                    folder_dtype(to, m->dtype, e) ||
                    safetensors_write(to, "model", list, count, SHARD_BYTES, e);
-    mem_free(list);
+    model_stored_free(m, list, count);
     return rc ? -1 : 0;
 }
 
@@ -150,6 +150,8 @@ int cmd_export(int argc, char **argv, struct err *e) {
     if (!rc && !f.output)
         rc = err_input(e, "export needs --output DIR"),
         err_hint(e, "usage: hone export MODEL --output DIR [--adapter DIR]");
+    if (!rc && device_now() != DEVICE_CPU)
+        rc = err_input(e, "export runs on the CPU"), err_hint(e, "leave --device out");
     if (!rc && path_exists(f.output))
         rc = err_input(e, "%s exists already", f.output), err_hint(e, "name a new folder");
     if (!rc)

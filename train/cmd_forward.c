@@ -114,39 +114,47 @@ static int logits_of(struct model *m, const struct rows *r, struct results *o, s
     float *out =
         rc ? NULL
            : result_new(o, "logits", 3, (i64[]){r->batch, r->length, m->config.vocab_size}, F32, e);
-    const u8 *from = rc ? NULL : g->memory + logits->offset;
-    for (i64 i = 0; out && i < r->tokens * m->config.vocab_size; i++)
+    void *from = out ? mem_new(view_bytes(&logits->view), e) : NULL;
+    rc = !from || graph_read(g, logits, from, e);
+    for (i64 i = 0; !rc && i < r->tokens * m->config.vocab_size; i++)
         out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
-    graph_free(g);
-    return out ? 0 : -1;
+    graph_free(g), mem_free(from);
+    return rc ? -1 : 0;
 }
 
-/* The accumulators of a parameter, added in the order of use. */
-static int gradients_of(struct graph *g, struct results *o, struct err *e) {
+/* Accumulators for the run, on the device; and after it, those of a parameter added in the order of
+ * use. */
+static int gradients_open(struct graph *g, struct err *e) {
     for (int i = 0; i < g->tensors; i++) {
         struct tensor *t = g->tensor[i];
+        if (t->kind == TENSOR_SLOT && !(t->view.data = device_new(view_bytes(&t->view), e)))
+            return -1;
+    }
+    return 0;
+}
+static void gradients_close(struct graph *g) {
+    for (int i = 0; i < g->tensors; i++)
+        if (g->tensor[i]->kind == TENSOR_SLOT) device_free(g->tensor[i]->view.data);
+}
+static int gradients_of(const struct graph *g, struct results *o, struct err *e) {
+    struct device_buffer copy = {0};
+    int rc = 0;
+    for (int i = 0; !rc && i < g->tensors; i++) {
+        const struct tensor *t = g->tensor[i];
         if (t->kind != TENSOR_SLOT) continue;
         char name[256];
         snprintf(name, sizeof name, "grad.%s", t->name);
         float *to = NULL;
         for (i64 k = 0; k < o->count && t->use; k++)
             if (!strcmp(o->list[k].name, name)) to = (float *)o->list[k].data;
-        if (!to) {
-            if (!(t->view.data = result_new(o, name, t->view.rank, t->view.dim, F32, e))) return -1;
-        } else if (!(t->view.data = arena_new(&o->arena, view_bytes(&t->view), e)))
-            return -1;
+        if (!to) to = result_new(o, name, t->view.rank, t->view.dim, F32, e);
+        const float *from = device_peek(t->view.data, view_bytes(&t->view), &copy, e);
+        rc = !to || !from;
+        for (i64 n = 0; !rc && n < view_count(&t->view); n++)
+            to[n] = t->use ? to[n] + from[n] : from[n];
     }
-    return 0;
-}
-static void gradients_add(const struct graph *g, struct results *o) {
-    for (int i = 0; i < g->tensors; i++) {
-        const struct tensor *t = g->tensor[i];
-        if (t->kind != TENSOR_SLOT || !t->use) continue;
-        for (i64 k = 0; k < o->count; k++)
-            if (!strncmp(o->list[k].name, "grad.", 5) && !strcmp(o->list[k].name + 5, t->name))
-                for (i64 n = 0; n < view_count(&t->view); n++)
-                    ((float *)o->list[k].data)[n] += ((float *)t->view.data)[n];
-    }
+    mem_free(copy.data);
+    return rc ? -1 : 0;
 }
 
 static int loss_of(struct model *m, const struct rows *r, bool grad, struct results *o,
@@ -161,19 +169,20 @@ static int loss_of(struct model *m, const struct rows *r, bool grad, struct resu
                   *loss = model_loss(&b, hidden, targets, factor);
     graph_keep(loss);
     if (grad) graph_backward(g, loss);
-    int rc = graph_plan(g, globals.eager, e) || (grad && gradients_of(g, o, e));
+    float *each = mem_new_array(r->tokens, sizeof *each, e);
+    int rc = !each || graph_plan(g, globals.eager, e) || (grad && gradients_open(g, e));
     if (!rc) {
         rows_bind(r, &b);
         targets->view.data = r->targets, factor->view.data = &scale;
-        rc = graph_run(g, e);
+        rc = graph_run(g, e) || graph_read(g, loss, each, e) || (grad && gradients_of(g, o, e));
     }
     float *out = rc ? NULL : result_new(o, "loss", 0, (i64[]){0}, F32, e);
     double sum = 0;
     for (i64 i = 0; out && i < r->tokens; i++)
-        if (r->targets[i] >= 0) sum += (double)((float *)(g->memory + loss->offset))[i];
+        if (r->targets[i] >= 0) sum += (double)each[i];
     if (out) *out = (float)(sum / (double)r->trained);
-    if (out && grad) gradients_add(g, o);
-    graph_free(g);
+    if (grad) gradients_close(g);
+    graph_free(g), mem_free(each);
     return out ? 0 : -1;
 }
 

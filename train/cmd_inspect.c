@@ -24,16 +24,18 @@ static int inspect_ops(void) {
     if (globals.json)
         putchar('[');
     else
-        printf("%-20s %-6s %-6s %s\n", "operation", "cpu", "grad", "in -> out");
+        printf("%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
     for (int i = 0; i < op_count; i++) {
         const struct op *o = op_table[i];
         const bool grad = o->grad[0].in || o->root.in;
         if (globals.json)
-            printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": false, \"gradient\": %s, \"in\": "
+            printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
                    "\"%s\", \"out\": \"%s\"}",
-                   i ? ",\n " : "", o->name, grad ? "true" : "false", o->in, o->out);
+                   i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
+                   o->in, o->out);
         else
-            printf("%-20s %-6s %-6s %s -> %s\n", o->name, "yes", grad ? "yes" : "-", o->in, o->out);
+            printf("%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
+                   grad ? "yes" : "-", o->in, o->out);
     }
     if (globals.json) puts("]");
     return 0;

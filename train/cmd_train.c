@@ -142,14 +142,6 @@ static int folder_hold(struct session *s, struct err *e) {
     return err_hint(e, "wait for it to end, or choose another output_dir");
 }
 
-static int memory_check(struct session *s, struct err *e) {
-    if ((s->planned = trainer_plan_bytes(&s->t, e)) < 0) return -1;
-    if (s->planned <= mem_available() + mem_peak_rss()) return 0;
-    err_failed(e, "this run needs %.1f GiB of memory; the machine has %.1f GiB left",
-               (double)s->planned / (1 << 30), (double)mem_available() / (1 << 30));
-    return err_hint(e, "a smaller micro_batch_size or gradient_checkpointing=true needs less");
-}
-
 /* Everything that can fail before the log begins. What the run folder holds already is not touched
  * until recipe, files and log are known to belong together. */
 static int session_prepare(struct session *s, char lock[65], struct err *e) {
@@ -161,8 +153,8 @@ static int session_prepare(struct session *s, char lock[65], struct err *e) {
     s->loaded = checkpoint != NULL;
     if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
     if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
-    rc = rc || memory_check(s, e) || checkpoint_clean(s->run_dir, e) ||
-         lock_write(s->run_dir, s->r, &files, lock, e);
+    if (!rc) rc = (s->planned = trainer_plan_bytes(&s->t, e)) < 0;
+    rc = rc || checkpoint_clean(s->run_dir, e) || lock_write(s->run_dir, s->r, &files, lock, e);
     lock_files_free(&files), mem_free(checkpoint);
     return rc ? -1 : 0;
 }
@@ -216,7 +208,8 @@ static void session_print(const struct session *s) {
     const struct model *m = &s->t.model;
     printf("%s, %.2f M parameters (%.2f M trained), %s, %s, %d thread%s\n",
            m->config.family->model_type, (double)model_count(m, false) / 1e6,
-           (double)model_count(m, true) / 1e6, s->r->precision, isa_name[isa_now()], pool_threads(),
+           (double)model_count(m, true) / 1e6, s->r->precision,
+           device_now() == DEVICE_CUDA ? device_text() : isa_name[isa_now()], pool_threads(),
            pool_threads() == 1 ? "" : "s");
     printf("%lld samples of %lld tokens an epoch, %lld a step, %lld steps; planned peak %.0f MiB\n",
            (long long)loader_samples(s->t.loader), (long long)s->r->max_seq_length,
@@ -351,6 +344,8 @@ int cmd_train(int argc, char **argv, struct err *e) {
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
     if (r.notes.size && !quiet) fprintf(stderr, "%s", r.notes.data);
+    if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
+    if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL), sigaction(SIGTERM, &action, NULL);

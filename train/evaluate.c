@@ -5,9 +5,9 @@
 
 static int plan_eval(struct planned *p, struct model *m, i64 tokens, struct err *e) {
     if (p->graph && p->tokens == tokens) return 0;
-    graph_free(p->graph);
+    planned_free(p);
     *p = (struct planned){.tokens = tokens, .graph = graph_new(e)};
-    if (!p->graph) return -1;
+    if (!p->graph || !(p->losses = mem_new_array(tokens, sizeof *p->losses, e))) return -1;
     p->build = (struct build){.g = p->graph, .m = m};
     struct tensor *hidden = model_hidden(&p->build, tokens);
     p->targets = graph_input(p->graph, "labels", I32, DIMS(tokens));
@@ -34,16 +34,15 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
             p.build.position->view.data = (void *)b->position;
             p.build.begin->view.data = (void *)b->begin, p.build.last->view.data = (void *)b->last;
             p.targets->view.data = (void *)b->targets, p.scale->view.data = &one;
-            if ((rc = graph_run(p.graph, e))) break;
-            const float *loss = (float *)(p.graph->memory + p.loss->offset);
+            if ((rc = graph_run(p.graph, e) || graph_read(p.graph, p.loss, p.losses, e))) break;
             for (i64 n = 0; n < b->tokens; n++)
-                if (b->targets[n] >= 0) *sum += (double)loss[n];
+                if (b->targets[n] >= 0) *sum += (double)p.losses[n];
             *tokens += b->trained;
         }
         progress_line("evaluated %lld of %lld", (long long)i + 1, (long long)steps);
     }
     progress_end();
-    graph_free(p.graph);
+    planned_free(&p);
     if (!rc && !*tokens) rc = err_input(e, "the data holds no token to evaluate");
     return rc ? -1 : 0;
 }

@@ -46,9 +46,7 @@ static int decoder_run(struct decoder *d, const u32 *ids, i64 at, u32 *id, struc
         d->inputs[2 * d->tokens + i] = 0;
     }
     d->step_value = (i32)(at + d->tokens);
-    if (graph_run(d->graph, e)) return -1;
-    *id = (u32) * (i32 *)(d->graph->memory + d->id->offset);
-    return 0;
+    return graph_run(d->graph, e) || graph_read(d->graph, d->id, id, e) ? -1 : 0;
 }
 
 int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sampling *s,

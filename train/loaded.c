@@ -12,6 +12,14 @@ int precision_parse(const char *text, enum dtype *d, struct err *e) {
     return err_detail(e, "expected fp32 or bf16");
 }
 
+int numerics_choose(const char *name, struct err *e) {
+    const bool gpu = device_now() == DEVICE_CUDA;
+    numerics_now = gpu && strcmp(name, "portable") ? NUMERICS_FAST : NUMERICS_PORTABLE;
+    if (gpu || strcmp(name, "fast")) return 0;
+    err_input(e, "numerics: fast is what a GPU computes, and --device is cpu");
+    return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
+}
+
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e) {
     if (tokenizer_size(t) <= m->config.vocab_size) return 0;
@@ -79,7 +87,8 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
     const char *from = tokenizer ? tokenizer : l->base;
     if ((tokenizer || has(from, "tokenizer.json")) && !(l->tokenizer = tokenizer_open(from, e)))
         return -1;
-    return l->tokenizer ? tokenizer_fits(l->tokenizer, &l->model, l->base, e) : 0;
+    if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
+    return model_place(&l->model, e);
 }
 
 void loaded_close(struct loaded *l) {

@@ -16,7 +16,10 @@ static const struct option global_options[] = {
      "threads; 0: one per core"},
     {"isa", OPT_TEXT, offsetof(struct globals, isa), NULL, 0, 0, NULL,
      "avx512bf16, avx512, avx2 or plain; default: the best this machine has"},
-    {"device", OPT_TEXT, offsetof(struct globals, device), "cpu", 0, 0, NULL, "cpu"},
+    {"device", OPT_TEXT, offsetof(struct globals, device), "cpu", 0, 0, NULL,
+     "cpu, cuda or cuda:N"},
+    {"numerics", OPT_CHOICE, offsetof(struct globals, numerics), "auto", 0, 0, "auto portable fast",
+     "what products promise, where no recipe says it: auto is fast on a GPU, portable on a CPU"},
     {"eager", OPT_BOOL, offsetof(struct globals, eager), "false", 0, 0, NULL,
      "a buffer for every tensor: the debugging mode, same bits"},
     {"json", OPT_BOOL, offsetof(struct globals, json), "false", 0, 0, NULL,
@@ -25,6 +28,8 @@ static const struct option global_options[] = {
      "no progress, no chatter"},
     {"profile", OPT_BOOL, offsetof(struct globals, profile), "false", 0, 0, NULL,
      "seconds per operation, printed at the end"},
+    {"sync", OPT_BOOL, offsetof(struct globals, sync), "false", 0, 0, NULL,
+     "on a GPU, wait after every operation, so that an error names it"},
     {0},
 };
 
@@ -134,7 +139,7 @@ static int globals_take(int *argc, char **argv, struct arena *a, struct err *e) 
 static int run(int argc, char **argv, struct arena *a, struct err *e) {
     if (globals_take(&argc, argv, a, e)) return -1;
     quiet = globals.quiet;
-    op_profile = globals.profile;
+    op_profile = globals.profile, graph_sync = globals.sync;
     if (argc < 1 || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))
         return cmd_help(0, NULL, e);
     const struct command *c = command_find(argv[0], "", e);
@@ -142,13 +147,10 @@ static int run(int argc, char **argv, struct arena *a, struct err *e) {
     if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return cmd_help(1, argv, e);
     if (globals.isa && isa_force(globals.isa, e)) return -1;
-    if (strcmp(globals.device, "cpu")) {
-        err_input(e, "device '%s' is not available: this build has no GPU support", globals.device);
-        return err_hint(e, "`--device cpu` is the default");
-    }
     if (pool_start((int)globals.threads, e)) return -1;
-    const int rc = c->run(argc - 1, argv + 1, e);
-    pool_stop();
+    int rc = device_open(globals.device, e) || numerics_choose(globals.numerics, e);
+    if (!rc) rc = c->run(argc - 1, argv + 1, e);
+    device_close(), pool_stop();
     if (globals.profile) op_profile_print(stderr);
     return rc;
 }

@@ -9,7 +9,18 @@
 
 #include <string.h>
 
-static float *floats(i64 count, struct err *e) { return mem_new_array(count, sizeof(float), e); }
+static float *floats(i64 count, struct err *e) { return device_new(count * (i64)sizeof(float), e); }
+
+/* f32 masters of a bf16 parameter, through host memory. */
+static int master_start(struct moments *s, struct err *e) {
+    struct device_buffer copy = {0};
+    const u16 *from = device_peek(s->p->view.data, s->count * 2, &copy, e);
+    float *to = from ? mem_new_array(s->count, sizeof *to, e) : NULL;
+    for (i64 i = 0; to && i < s->count; i++) to[i] = bf16_to_f32(from[i]);
+    const int rc = to ? device_write(s->master, to, s->count * 4, e) || device_sync(e) : -1;
+    mem_free(copy.data), mem_free(to);
+    return rc ? -1 : 0;
+}
 
 static int moments_new(struct moments *s, struct param *p, struct err *e) {
     s->p = p, s->count = view_count(&p->view);
@@ -19,9 +30,7 @@ static int moments_new(struct moments *s, struct param *p, struct err *e) {
         return -1;
     if (!(s->m = floats(s->count, e)) || !(s->v = floats(s->count, e)))
         return err_detail(e, "for the optimizer state of %s", p->name);
-    for (i64 i = 0; p->view.dtype != F32 && i < s->count; i++)
-        s->master[i] = bf16_to_f32(((u16 *)p->view.data)[i]);
-    return 0;
+    return p->view.dtype != F32 ? master_start(s, e) : 0;
 }
 
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e) {
@@ -30,7 +39,10 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm};
-    if (!(o->of = mem_new_array(m->params, sizeof *o->of, e))) return -1;
+    if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
+        !(o->norms = device_new(m->params * (i64)sizeof *o->norms, e)) ||
+        !(o->hyper = device_new(sizeof o->hyper[0] * 2, e)))
+        return -1;
     for (i64 i = 0; i < m->params; i++)
         if (m->param[i]->trainable && moments_new(&o->of[o->count++], m->param[i], e)) return -1;
     return 0;
@@ -39,14 +51,14 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
 void optimizer_free(struct optimizer *o) {
     for (i64 i = 0; i < o->count; i++) {
         struct moments *s = &o->of[i];
-        if (s->p->view.dtype != F32) mem_free(s->master);
-        mem_free(s->m), mem_free(s->v);
+        if (s->p->view.dtype != F32) device_free(s->master);
+        device_free(s->m), device_free(s->v);
         for (int u = 0; u < SLOT_USES; u++) {
-            mem_free(s->grad[u]);
-            for (int l = 0; l < GROUP_LEVELS; l++) mem_free(s->sum[u][l]);
+            device_free(s->grad[u]);
+            for (int l = 0; l < GROUP_LEVELS; l++) device_free(s->sum[u][l]);
         }
     }
-    mem_free(o->of), mem_free(o->scratch);
+    mem_free(o->of), device_free(o->norms), device_free(o->hyper), device_free(o->scratch);
     *o = (struct optimizer){0};
 }
 
@@ -67,14 +79,11 @@ int optimizer_bind(struct optimizer *o, struct graph *g, struct err *e) {
     return 0;
 }
 
-static void zero_range(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    memset((float *)arg + begin, 0, (size_t)(end - begin) * sizeof(float));
-}
-void optimizer_zero(struct optimizer *o) {
+int optimizer_zero(struct optimizer *o, struct err *e) {
     for (i64 i = 0; i < o->count; i++)
         for (int u = 0; u < SLOT_USES; u++)
-            if (o->of[i].grad[u]) pool_run(o->of[i].count, zero_range, o->of[i].grad[u]);
+            if (o->of[i].grad[u] && device_zero(o->of[i].grad[u], o->of[i].count * 4, e)) return -1;
+    return 0;
 }
 
 static struct view flat(void *data, i64 count, enum dtype d) {
@@ -83,10 +92,10 @@ static struct view flat(void *data, i64 count, enum dtype d) {
 
 static int call(struct optimizer *o, struct op_call *c, struct err *e) {
     if (op_shape(c, e)) return -1;
-    const i64 need = c->op->scratch ? c->op->scratch(c) : 0;
+    const i64 need = op_scratch(c);
     if (need > o->scratch_bytes) {
-        mem_free(o->scratch);
-        if (!(o->scratch = mem_new(need, e))) return o->scratch_bytes = 0, -1;
+        device_free(o->scratch);
+        if (!(o->scratch = device_new(need, e))) return o->scratch_bytes = 0, -1;
         o->scratch_bytes = need;
     }
     c->scratch = o->scratch;
@@ -106,7 +115,7 @@ static int group_merge(struct optimizer *o, struct moments *s, int use, i64 grou
     for (; group >> level & 1; done = sum[level++])
         if (add_into(o, sum[level], done, s->count, e)) return -1;
     if (!sum[level] && !(sum[level] = floats(s->count, e))) return -1;
-    if (!level) return memcpy(sum[0], done, (size_t)s->count * sizeof(float)), 0;
+    if (!level) return device_copy(sum[0], done, s->count * (i64)sizeof(float), e);
     sum[level - 1] = sum[level], sum[level] = done;
     return 0;
 }
@@ -133,15 +142,21 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
     return 0;
 }
 
-static int update_one(struct optimizer *o, struct moments *s, float *grad, double lr, double scale,
-                      struct err *e) {
-    const double t = (double)(o->step + 1), decay = s->p->decay ? lr * o->weight_decay : 0;
-    float hyper[5] = {(float)scale, (float)(1 - decay), (float)(lr / (1 - m_pow(o->beta1, t))),
-                      (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0};
+/* What the update needs of this step, without and with weight decay: adamw.c. */
+static int hyper_write(struct optimizer *o, double lr, double scale, struct err *e) {
+    const double t = (double)(o->step + 1);
+    float hyper[2][HYPER] = {{(float)scale, 1, (float)(lr / (1 - m_pow(o->beta1, t))),
+                              (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0}};
+    memcpy(hyper[1], hyper[0], sizeof hyper[0]);
+    hyper[1][1] = (float)(1 - lr * o->weight_decay);
+    return device_write(o->hyper, hyper, sizeof hyper, e);
+}
+
+static int update_one(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
     const struct adamw_attr attr = {o->beta1, o->beta2, o->eps};
     struct op_call c = {.op = &op_adamw,
                         .attr = &attr,
-                        .in = {flat(grad, s->count, F32), flat(hyper, 5, F32)},
+                        .in = {flat(grad, s->count, F32), flat(o->hyper[s->p->decay], HYPER, F32)},
                         .out = {flat(s->master, s->count, F32), flat(s->m, s->count, F32),
                                 flat(s->v, s->count, F32)}};
     if (s->p->view.dtype != F32) c.out[3] = flat(s->p->view.data, s->count, s->p->view.dtype);
@@ -152,14 +167,17 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
     double sum = 0;
     for (i64 i = 0; i < o->count; i++) {
         struct moments *s = &o->of[i];
-        double part = 0;
         if (!s->grad[0]) continue;
         struct op_call c = {.op = &op_square_sum,
                             .in = {flat(total_of(s, 0, groups), s->count, F32)},
-                            .out = {{.data = &part}}};
+                            .out = {{.data = o->norms + i}}};
         if (gather(o, s, groups, e) || call(o, &c, e)) return -1;
-        sum += part;
     }
+    struct device_buffer copy = {0};
+    const double *norms = device_peek(o->norms, o->count * (i64)sizeof *norms, &copy, e);
+    for (i64 i = 0; norms && i < o->count; i++) sum += o->of[i].grad[0] ? norms[i] : 0;
+    mem_free(copy.data);
+    if (!norms) return -1;
     *grad_norm = __builtin_sqrt(sum);
     if (!(*grad_norm - *grad_norm == 0)) {
         err_failed(e, "the gradient norm is not finite at step %lld", (long long)o->step + 1);
@@ -167,28 +185,39 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
             e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
     }
     const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1;
+    if (hyper_write(o, lr, clip < 1 ? clip : 1, e)) return -1;
     for (i64 i = 0; i < o->count; i++) {
         struct moments *s = &o->of[i];
-        if (s->grad[0] && update_one(o, s, total_of(s, 0, groups), lr, clip < 1 ? clip : 1, e))
-            return -1;
+        if (s->grad[0] && update_one(o, s, total_of(s, 0, groups), e)) return -1;
     }
+    if (device_sync(e)) return -1;
     o->step++;
     return 0;
 }
 
 /* ---- state */
 
+static const char *const parts[] = {"master", "m", "v"};
+static float *part_of(const struct moments *s, int k) {
+    return k == 0 ? s->master : k == 1 ? s->m : s->v;
+}
+
 int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
     struct sha256 h;
     if (sha256_begin(&h, e)) return -1;
     sha256_add(&h, &o->step, sizeof o->step);
-    for (i64 i = 0; i < o->count; i++) {
+    struct device_buffer copy = {0};
+    const void *from = o;
+    for (i64 i = 0; from && i < o->count; i++) {
         const struct moments *s = &o->of[i];
         sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
-        sha256_add(&h, s->master, s->count * 4);
-        sha256_add(&h, s->m, s->count * 4), sha256_add(&h, s->v, s->count * 4);
+        for (int k = 0; from && k < 3; k++) {
+            from = device_peek(part_of(s, k), s->count * 4, &copy, e);
+            if (from) sha256_add(&h, from, s->count * 4);
+        }
     }
-    return sha256_end(&h, hex), 0;
+    mem_free(copy.data);
+    return sha256_end(&h, hex), from ? 0 : -1;
 }
 
 i64 optimizer_bytes(const struct optimizer *o) {
@@ -200,22 +229,20 @@ i64 optimizer_bytes(const struct optimizer *o) {
     return bytes;
 }
 
-static const char *const parts[] = {"master", "m", "v"};
-static float *part_of(const struct moments *s, int k) {
-    return k == 0 ? s->master : k == 1 ? s->m : s->v;
-}
-
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e) {
-    if (state_put_i64(w, "step", o->step, e)) return -1;
-    for (i64 i = 0; i < o->count; i++)
-        for (int k = o->of[i].p->view.dtype == F32; k < 3;
+    struct device_buffer copy = {0};
+    int rc = state_put_i64(w, "step", o->step, e);
+    for (i64 i = 0; !rc && i < o->count; i++)
+        for (int k = o->of[i].p->view.dtype == F32; !rc && k < 3;
              k++) { /* the master of an fp32 parameter is its weight */
             char name[256];
             snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
             const struct view *v = &o->of[i].p->view;
-            if (state_add(w, name, F32, v->rank, v->dim, part_of(&o->of[i], k), e)) return -1;
+            const void *from = device_peek(part_of(&o->of[i], k), o->of[i].count * 4, &copy, e);
+            rc = !from || state_add(w, name, F32, v->rank, v->dim, from, e);
         }
-    return 0;
+    mem_free(copy.data);
+    return rc ? -1 : 0;
 }
 
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
@@ -225,7 +252,12 @@ int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
             char name[256];
             snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
             const struct view *v = &o->of[i].p->view;
-            if (state_get(r, name, F32, v->rank, v->dim, part_of(&o->of[i], k), e)) return -1;
+            const i64 bytes = o->of[i].count * 4;
+            float *host = mem_new(bytes, e);
+            const int rc = !host || state_get(r, name, F32, v->rank, v->dim, host, e) ||
+                           device_write(part_of(&o->of[i], k), host, bytes, e) || device_sync(e);
+            mem_free(host);
+            if (rc) return -1;
         }
     return 0;
 }

@@ -29,7 +29,8 @@ const struct option recipe_options[] = {
     TEXT(model_name_or_path, NULL, "folder of the model to start from"),
     TEXT(tokenizer, NULL, "tokenizer.json or its folder (default: the model's own)"),
     CHOICE(precision, "fp32", "fp32 bf16", "compute type; sums and master weights are f32 in both"),
-    CHOICE(numerics, "portable", "portable", "portable: the same bits on every processor"),
+    CHOICE(numerics, "auto", "auto portable fast",
+           "portable: the same bits on every processor; fast: tensor cores (auto: fast on a GPU)"),
     INT(seed, "42", 0, 9007199254740991.0, "of initialisation, data order, dropout and sampling"),
 
     INT(max_seq_length, "512", 1, 1 << 24, "tokens in a sample, at most"),
@@ -208,7 +209,6 @@ const struct key_absent recipe_absent[] = {
     {"task", "ppo"},
     {"precision", "fp8"},
     {"precision", "fp16"},
-    {"numerics", "fast"},
     {"optim", "adamw_8bit"},
     {"optim", "lion"},
     {"optim", "muon"},

@@ -12,8 +12,8 @@ enum { NUMERICS_VERSION = 1 };
 /* ---- commands (main.c, args.c) */
 struct globals {
     i64 threads;
-    const char *isa, *device;
-    bool eager, json, quiet, profile;
+    const char *isa, *device, *numerics;
+    bool eager, json, quiet, profile, sync;
 };
 extern struct globals globals;
 struct command {
@@ -35,9 +35,12 @@ int args_parse(struct args *a, int argc, char **argv, const struct option *table
 void args_free(struct args *a);
 int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct err *e);
 
+/* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
+int numerics_choose(const char *name, struct err *e);
+
 /* ---- optimizer (optimizer.c) */
-enum { GROUP_LEVELS = 17, SLOT_USES = 4 }; /* 2^16 reduction groups */
-struct moments {                           /* of one trainable parameter; all f32 of its size */
+enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
+struct moments { /* of one trainable parameter; all f32 of its size, on the device */
     struct param *p;
     i64 count;
     float *master; /* the parameter's own memory in fp32 */
@@ -49,15 +52,17 @@ struct optimizer {
     struct moments *of;
     i64 count;
     double beta1, beta2, eps, weight_decay, max_grad_norm;
-    i64 step; /* updates done */
+    i64 step;              /* updates done */
+    double *norms;         /* [count], sums of squares, on the device */
+    float (*hyper)[HYPER]; /* [2], without and with weight decay, on the device */
     void *scratch;
     i64 scratch_bytes;
 };
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e);
 void optimizer_free(struct optimizer *o);
 int optimizer_bind(struct optimizer *o, struct graph *g,
-                   struct err *e);        /* points the graph's slots at accumulators */
-void optimizer_zero(struct optimizer *o); /* before each reduction group */
+                   struct err *e); /* points the graph's slots at accumulators */
+int optimizer_zero(struct optimizer *o, struct err *e); /* before each reduction group */
 int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
 /* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
 int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
@@ -74,7 +79,9 @@ struct planned { /* a graph for micro-batches of one size */
     struct graph *graph;
     struct build build;
     struct tensor *targets, *scale, *loss;
+    float *losses; /* [tokens], on the host */
 };
+void planned_free(struct planned *p);
 enum { PLANNED = 6, DATASETS = 16 };
 struct trainer {
     const struct recipe *r;
@@ -110,6 +117,7 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
 /* A checkpoint at the current step; `digest`: optimizer_digest. */
 int trainer_save(struct trainer *t, const char digest[65], struct err *e);
 int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
+/* Refuses, with the plan and what would fit, a step that does not. */
 i64 trainer_plan_bytes(
     struct trainer *t,
     struct err *e); /* weights, optimizer, gradients, activations of a full micro-batch */

@@ -6,7 +6,8 @@
 
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e) {
     *t = (struct trainer){.r = r, .run_dir = run_dir};
-    if (trainer_data(t, e) || trainer_model(t, e) || optimizer_new(&t->optimizer, &t->model, r, e))
+    if (numerics_choose(r->numerics, e) || trainer_data(t, e) || trainer_model(t, e) ||
+        optimizer_new(&t->optimizer, &t->model, r, e))
         return -1;
     t->total_steps = r->max_steps;
     if (!t->total_steps) {
@@ -17,9 +18,14 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
     return schedule_of_recipe(&t->schedule, r, t->total_steps, e);
 }
 
+void planned_free(struct planned *p) {
+    graph_free(p->graph), mem_free(p->losses);
+    *p = (struct planned){0};
+}
+
 void trainer_close(struct trainer *t) {
-    for (int i = 0; i < PLANNED; i++) graph_free(t->planned[i].graph);
-    mem_free(t->memory.data);
+    for (int i = 0; i < PLANNED; i++) planned_free(&t->planned[i]);
+    device_free(t->memory.data);
     optimizer_free(&t->optimizer);
     loader_close(t->loader), loader_close(t->eval_loader);
     for (int i = 0; i < DATASETS; i++)
@@ -34,10 +40,10 @@ void trainer_close(struct trainer *t) {
 /* ---- graphs: one per micro-batch size, kept while they are in use */
 
 static int plan_new(struct trainer *t, struct planned *p, i64 tokens, bool train, struct err *e) {
-    graph_free(p->graph);
+    planned_free(p);
     *p = (struct planned){.tokens = tokens, .train = train, .graph = graph_new(e)};
     struct graph *g = p->graph;
-    if (!g) return -1;
+    if (!g || !(p->losses = mem_new_array(tokens, sizeof *p->losses, e))) return -1;
     g->shared = &t->memory;
     g->recompute = train && t->r->gradient_checkpointing;
     p->build = (struct build){.g = g, .m = &t->model};
@@ -57,7 +63,7 @@ static struct planned *plan_for(struct trainer *t, i64 tokens, bool train, struc
             return &t->planned[i];
     struct planned *p = &t->planned[t->planned_next++ % PLANNED];
     if (!plan_new(t, p, tokens, train, e)) return p;
-    graph_free(p->graph), *p = (struct planned){0};
+    planned_free(p);
     return NULL;
 }
 
@@ -79,11 +85,9 @@ static int batch_run(struct trainer *t, const struct batch *b, bool train, float
     p->build.ids->view.data = (void *)b->ids, p->build.position->view.data = (void *)b->position;
     p->build.begin->view.data = (void *)b->begin, p->build.last->view.data = (void *)b->last;
     p->targets->view.data = (void *)b->targets, p->scale->view.data = &scale;
-    p->build.rope->view.data = t->model.rope_table;
-    if (graph_run(p->graph, e)) return -1;
-    const float *loss = (float *)(p->graph->memory + p->loss->offset);
+    if (graph_run(p->graph, e) || graph_read(p->graph, p->loss, p->losses, e)) return -1;
     for (i64 i = 0; i < b->tokens; i++)
-        if (b->targets[i] >= 0) *sum += (double)loss[i];
+        if (b->targets[i] >= 0) *sum += (double)p->losses[i];
     return 0;
 }
 
@@ -104,14 +108,14 @@ int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
     const float scale = (float)(1.0 / (double)s->trained);
     double sum = 0;
     i64 group = 0, samples = 0;
-    optimizer_zero(o);
+    if (optimizer_zero(o, e)) return -1;
     for (i64 i = 0; i < s->count; i++) {
         if (batch_run(t, &s->batch[i], true, scale, &sum, e))
             return err_frame(e, "in step %lld", (long long)step + 1);
         samples += s->batch[i].samples;
         if (groups > 1 && samples == (group + 1) * (s->samples / groups)) {
             if (optimizer_group_done(o, group++, e)) return -1;
-            if (group < groups) optimizer_zero(o);
+            if (group < groups && optimizer_zero(o, e)) return -1;
         }
     }
     out->loss = sum / (double)s->trained;
@@ -136,11 +140,35 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
     return 0;
 }
 
+/* The largest micro-batch whose plan fits. */
+static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
+    struct err unused = {0};
+    for (i64 n = trainer_micro_batch(t->r) / 2; n; n /= 2) {
+        const struct planned *p = plan_for(t, length * n, true, &unused);
+        if (p && p->graph->peak <= left)
+            return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)n);
+    }
+    return err_hint(e, "gradient_checkpointing: true, a smaller max_seq_length or precision: bf16 "
+                       "need less");
+}
+
 i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
     const i64 length = round_up(t->r->max_seq_length, LOADER_PAD);
     const struct planned *p = plan_for(t, length * trainer_micro_batch(t->r), true, e);
     if (!p) return -1;
-    i64 bytes = p->graph->peak + optimizer_bytes(&t->optimizer);
-    for (i64 i = 0; i < t->model.params; i++) bytes += view_bytes(&t->model.param[i]->view);
-    return bytes;
+    const i64 state = optimizer_bytes(&t->optimizer), step = p->graph->peak,
+              left = device_available();
+    i64 weights = 0;
+    for (i64 i = 0; i < t->model.params; i++) weights += view_bytes(&t->model.param[i]->view);
+    if (step <= left) return weights + state + step;
+    const double mib = 1 << 20;
+    err_failed(e, "a step needs %.1f MiB for activations, but only %.1f MiB are left",
+               (double)step / mib, (double)left / mib);
+    err_detail(
+        e,
+        "plan: weights %.1f MiB, gradients and optimizer state %.1f MiB, activations of %lld "
+        "x %lld tokens %.1f MiB",
+        (double)weights / mib, (double)state / mib, (long long)trainer_micro_batch(t->r),
+        (long long)length, (double)step / mib);
+    return memory_hint(t, length, left, e);
 }

@@ -211,7 +211,7 @@ int trainer_model(struct trainer *t, struct err *e) {
         lora_of_recipe(t);
         if (lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;
     }
-    return model_rope(&t->model, r->max_seq_length, e);
+    return model_place(&t->model, e) || model_rope(&t->model, r->max_seq_length, e) ? -1 : 0;
 }
 
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e) {

@@ -37,8 +37,8 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     struct checkpoint c = {0};
     i64 count = 0, bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
     struct stored *list = model_stored(&t->model, t->r->use_peft, &count, e);
-    struct manifest m = {
-        .step = t->optimizer.step, .numerics_level = "R4", .numerics_version = NUMERICS_VERSION};
+    struct manifest m = {.step = t->optimizer.step, .numerics_version = NUMERICS_VERSION};
+    strcpy(m.numerics_level, numerics_now == NUMERICS_FAST ? "R2" : "R4"); /* ops/NUMERICS.md */
     for (i64 i = 0; i < count; i++) bytes += list[i].bytes;
     for (int i = 0; build_info && build_info[i]; i += 2)
         if (!strcmp(build_info[i], "version"))
@@ -56,7 +56,7 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     }
     char *path = rc ? NULL : checkpoint_path(t->run_dir, t->optimizer.step, e);
     if (!rc) rc = !path || manifest_sha256(path, t->parent, e);
-    mem_free(path), mem_free(list);
+    mem_free(path), model_stored_free(&t->model, list, count);
     return rc ? err_frame(e, "while saving step %lld", (long long)t->optimizer.step) : 0;
 }
 

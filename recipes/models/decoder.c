@@ -71,9 +71,9 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
     b->position = graph_input(g, "position_ids", I32, DIMS(tokens));
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
     b->last = graph_input(g, "last", I32, DIMS(tokens));
-    b->rope = graph_input(g, "rope", F32, DIMS(b->m->rope_positions, c->head_dim));
+    const struct view rope = {b->m->rope_table, F32, 2, {b->m->rope_positions, c->head_dim}};
+    b->rope = graph_param(g, b->m->rope_table, "rope", &rope, false);
     if (!b->rope) return NULL;
-    b->rope->view.data = b->m->rope_table;
     graph_at(g, "embed_tokens");
     struct stream s = {.x = graph_op(g, &op_embedding, NULL, b->ids,
                                      build_param(b, b->m->top.weight[ROLE_EMBED]), NULL, NULL)};

@@ -10,8 +10,8 @@ int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e) {
         return -1;
     for (i64 l = 0; l < layers; l++) {
         c->k[l] = c->v[l] = (struct view){.dtype = m->dtype, .rank = 2, .dim = {rows, width}};
-        if (!(c->k[l].data = mem_new(view_bytes(&c->k[l]), e)) ||
-            !(c->v[l].data = mem_new(view_bytes(&c->v[l]), e)))
+        if (!(c->k[l].data = device_new(view_bytes(&c->k[l]), e)) ||
+            !(c->v[l].data = device_new(view_bytes(&c->v[l]), e)))
             return err_detail(e, "for the key-value cache of %lld positions", (long long)rows);
     }
     return 0;
@@ -19,8 +19,8 @@ int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e) {
 
 void cache_free(struct cache *c, const struct model *m) {
     for (i64 l = 0; l < m->config.layers; l++) {
-        if (c->k) mem_free(c->k[l].data);
-        if (c->v) mem_free(c->v[l].data);
+        if (c->k) device_free(c->k[l].data);
+        if (c->v) device_free(c->v[l].data);
     }
     mem_free(c->k), mem_free(c->v);
     *c = (struct cache){0};
@@ -30,8 +30,7 @@ void cache_free(struct cache *c, const struct model *m) {
  */
 static struct tensor *cached(struct build *b, struct tensor *rows, const struct view *cache) {
     if (!b->cache) return rows;
-    struct tensor *all = graph_input(b->g, "cache", cache->dtype, cache->rank, cache->dim);
-    if (all) all->view.data = cache->data;
+    struct tensor *all = graph_param(b->g, cache->data, "cache", cache, false);
     struct tensor *in[OP_IN] = {rows, b->last}, *out[OP_OUT] = {all};
     graph_call(b->g, &op_kv_store, NULL, in, out);
     return out[0];

@@ -110,7 +110,7 @@ int lora_merge(struct model *m, struct err *e) {
     i64 kept = 0;
     for (i64 i = 0; i < m->params; i++) {
         if (m->param[i]->role == ROLE_NONE)
-            mem_free(m->param[i]->view.data);
+            param_free(m->param[i]);
         else
             m->param[kept++] = m->param[i];
     }

@@ -69,7 +69,7 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
                    (long long)config_parameters(c), (double)bytes / (1 << 30), dtype_info[d].name,
                    (double)left / (1 << 30));
         return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
-                                                      : "a smaller model may fit");
+                                                         : "a smaller model may fit");
     }
     if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e))) return -1;
     /* The order of parameters: what precedes the layers in the table, layer by layer, what follows.
@@ -99,11 +99,35 @@ i64 config_parameters(const struct config *c) {
     return count;
 }
 
+void param_free(struct param *p) {
+    if (p->placed)
+        device_free(p->view.data);
+    else
+        mem_free(p->view.data);
+}
+
 void model_free(struct model *m) {
-    for (i64 i = 0; i < m->params; i++) mem_free(m->param[i]->view.data);
-    mem_free(m->param), mem_free(m->layer), mem_free(m->rope_table);
+    for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
+    mem_free(m->param), mem_free(m->layer), device_free(m->rope_table);
     arena_free(&m->arena);
     *m = (struct model){0};
+}
+
+int model_place(struct model *m, struct err *e) {
+    if (device_now() == DEVICE_CPU) return 0;
+    for (i64 i = 0; i < m->params; i++) {
+        struct param *p = m->param[i];
+        if (p->placed) continue;
+        void *there = device_new(view_bytes(&p->view), e);
+        if (!there || device_write(there, p->view.data, view_bytes(&p->view), e)) {
+            device_free(there);
+            return err_frame(e, "while moving %s to the GPU", p->name);
+        }
+        if (device_sync(e)) return device_free(there), -1;
+        mem_free(p->view.data);
+        p->view.data = there, p->placed = true;
+    }
+    return 0;
 }
 
 /* ---- values */
@@ -195,6 +219,16 @@ int param_load(struct param *p, const struct stored *s, const char *where, struc
     if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16 && s->dtype != F64)
         return err_input(e, "%s: tensor '%s' has dtype %s; expected F32, BF16, F16 or F64", where,
                          s->name, s->type);
+    if (p->placed) {
+        struct param host = *p;
+        host.placed = false;
+        if (!(host.view.data = mem_new(view_bytes(&p->view), e))) return -1;
+        const int rc = param_load(&host, s, where, e) ||
+                       device_write(p->view.data, host.view.data, view_bytes(&p->view), e) ||
+                       device_sync(e);
+        mem_free(host.view.data);
+        return rc ? -1 : 0;
+    }
     struct load job = {p, s};
     const i64 n = view_count(&p->view);
     pool_run(n, load_range, &job);
@@ -260,8 +294,19 @@ struct stored *model_stored(const struct model *m, bool adapter, i64 *count, str
                              .data = p->view.data,
                              .bytes = view_bytes(&p->view)};
         memcpy(s->dim, p->view.dim, sizeof p->view.dim);
+        if (!p->placed) continue;
+        s->data = mem_new(s->bytes, e);
+        if (s->data && !device_read((void *)s->data, p->view.data, s->bytes, e)) continue;
+        model_stored_free(m, list, *count);
+        return NULL;
     }
     return list;
+}
+
+void model_stored_free(const struct model *m, struct stored *list, i64 count) {
+    for (i64 i = 0; list && i < count && m->params && m->param[0]->placed; i++)
+        mem_free((void *)list[i].data);
+    mem_free(list);
 }
 
 /* 6 per weight that takes part in a product and token (frozen ones 4: no weight gradient), plus

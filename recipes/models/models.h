@@ -85,7 +85,8 @@ mixer_fn mix_attention, mix_swiglu;
 /* ---- models (model.c) */
 struct param {
     const char *name; /* on disk, or "MODULE.lora_A" */
-    struct view view; /* memory of the model, 64-byte aligned */
+    struct view view; /* memory of the model, 64-byte aligned; of the device after model_place */
+    bool placed;
     enum role role;
     bool trainable;
     bool decay; /* weight decay applies: matrices, not norms and biases */
@@ -106,7 +107,7 @@ struct model {
     struct layer top; /* embedding, final norm, LM head */
     struct param **param;
     i64 params;
-    float *rope_table; /* [rope_positions, Z] */
+    float *rope_table; /* [rope_positions, Z], on the device */
     i64 rope_positions;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
     struct arena arena;
@@ -125,14 +126,18 @@ int model_load(struct model *m, const struct safetensors *s, const char *where,
                struct err *e); /* converts dtypes */
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
                struct err *e); /* folder: config + weights */
+/* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
+ * on the CPU this does nothing. */
+int model_place(struct model *m, struct err *e);
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
 int model_rope(struct model *m, i64 positions,
                struct err *e); /* builds the table for at least so many positions */
 i64 model_count(const struct model *m, bool trainable_only);
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
- * file holds. Free with mem_free (names belong to the model). */
+ * file holds. Free with model_stored_free (names belong to the model). */
 struct stored *model_stored(const struct model *m, bool adapter, i64 *count, struct err *e);
+void model_stored_free(const struct model *m, struct stored *list, i64 count);
 double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);

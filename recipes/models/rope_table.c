@@ -45,11 +45,14 @@ int model_rope(struct model *m, i64 positions, struct err *e) {
     const i64 half = m->config.head_dim / 2;
     float *table = mem_new_array(positions, 2 * half * (i64)sizeof *table, e);
     double *f = table ? mem_new_array(half, sizeof *f, e) : NULL;
-    if (!f) return mem_free(table), -1;
+    float *there = f ? device_new(positions * 2 * half * (i64)sizeof *table, e) : NULL;
+    if (!there) return mem_free(table), mem_free(f), -1;
     for (i64 i = 0; i < half; i++) f[i] = (double)(float)frequency(&m->config, i);
     struct rows job = {table, f, half};
     pool_run(positions, fill_rows, &job);
-    mem_free(f), mem_free(m->rope_table);
-    m->rope_table = table, m->rope_positions = positions;
-    return 0;
+    const int rc =
+        device_write(there, table, positions * 2 * half * (i64)sizeof *table, e) || device_sync(e);
+    mem_free(f), mem_free(table), device_free(m->rope_table);
+    m->rope_table = there, m->rope_positions = positions;
+    return rc ? -1 : 0;
 }

@@ -1,9 +1,9 @@
-/* check.cc: what a kernel may touch. The .cu files are compiled with -fsanitize=thread, which puts a call
- * before every access to memory that is not a plain local; the functions it calls are here. A cell for
- * every two bytes of tracked memory remembers the last writer and two readers of the present launch, by
- * block, thread, and how many barriers and warp functions they had passed. Two accesses of different
- * threads, one of them a write, are in order only within a block, and there only if a barrier (or, within
- * a warp, a warp function) lies between them. */
+/* check.cc: what a kernel may touch. The .cu files are compiled with -fsanitize=thread, which puts
+ * a call before every access to memory that is not a plain local; the functions it calls are here.
+ * A cell for every two bytes of tracked memory remembers the last writer and two readers of the
+ * present launch, by block, thread, and how many barriers and warp functions they had passed. Two
+ * accesses of different threads, one of them a write, are in order only within a block, and there
+ * only if a barrier (or, within a warp, a warp function) lies between them. */
 #include "tests/shim/shim_int.h"
 
 #include <cstdarg>
@@ -26,7 +26,8 @@ struct area {
     std::vector<bool> *written;
     std::vector<cell> *cells;
 };
-std::map<uintptr_t, area> areas; /* by end, so that upper_bound finds the one that may hold an address */
+std::map<uintptr_t, area>
+    areas; /* by end, so that upper_bound finds the one that may hold an address */
 area *last;
 bool in_kernel;
 long long findings;
@@ -47,15 +48,17 @@ bool ordered(const who &a, bool shared) { /* before what runs now */
     return a.epoch < p.epoch || (a.thread / 32 == p.thread / 32 && a.warp_epoch < p.warp_epoch);
 }
 bool same(const who &a) {
-    return a.launch == shim_place.launch && a.block == shim_place.block && a.thread == shim_place.thread;
+    return a.launch == shim_place.launch && a.block == shim_place.block &&
+           a.thread == shim_place.thread;
 }
 
 void race(const who &a, const char *then, const char *now, const area *s, const unsigned char *p) {
-    shim_finding("%s: block %u thread %u %s byte %lld of %s that block %u thread %u %s with no barrier "
-                 "between",
-                 shim_place.kernel, shim_place.block, shim_place.thread, now,
-                 (long long)(p - s->begin),
-                 s->begin == shim_place.shared ? "shared memory" : "a device buffer", a.block, a.thread, then);
+    shim_finding(
+        "%s: block %u thread %u %s byte %lld of %s that block %u thread %u %s with no barrier "
+        "between",
+        shim_place.kernel, shim_place.block, shim_place.thread, now, (long long)(p - s->begin),
+        s->begin == shim_place.shared ? "shared memory" : "a device buffer", a.block, a.thread,
+        then);
 }
 
 bool on_stack(const unsigned char *p) {
@@ -66,15 +69,17 @@ void access(const unsigned char *p, size_t bytes, bool write) {
     if (on_stack(p)) return;
     area *s = area_of(p);
     if (!s) {
-        if (!write && p >= (unsigned char *)&__executable_start && p < (unsigned char *)&end) return;
-        shim_finding("%s: block %u thread %u %s memory that is not the device's (%p)", shim_place.kernel,
-                     shim_place.block, shim_place.thread, write ? "writes" : "reads", (const void *)p);
+        if (!write && p >= (unsigned char *)&__executable_start && p < (unsigned char *)&end)
+            return;
+        shim_finding("%s: block %u thread %u %s memory that is not the device's (%p)",
+                     shim_place.kernel, shim_place.block, shim_place.thread,
+                     write ? "writes" : "reads", (const void *)p);
         return;
     }
     if (p + bytes > s->end) {
-        shim_finding("%s: block %u thread %u %s past the end of a buffer of %lld bytes", shim_place.kernel,
-                     shim_place.block, shim_place.thread, write ? "writes" : "reads",
-                     (long long)(s->end - s->begin));
+        shim_finding("%s: block %u thread %u %s past the end of a buffer of %lld bytes",
+                     shim_place.kernel, shim_place.block, shim_place.thread,
+                     write ? "writes" : "reads", (long long)(s->end - s->begin));
         return;
     }
     const size_t at = (size_t)(p - s->begin);
@@ -89,15 +94,16 @@ void access(const unsigned char *p, size_t bytes, bool write) {
             (*s->written)[i] = true;
         else if (!(*s->written)[i] && !told) {
             told = true;
-            shim_finding("%s: block %u thread %u reads byte %lld of %s, which nobody wrote", shim_place.kernel,
-                         shim_place.block, shim_place.thread, (long long)i,
+            shim_finding("%s: block %u thread %u reads byte %lld of %s, which nobody wrote",
+                         shim_place.kernel, shim_place.block, shim_place.thread, (long long)i,
                          s->begin == shim_place.shared ? "shared memory" : "a device buffer");
         }
     }
     const bool shared = s->begin == shim_place.shared;
     for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
         cell &c = (*s->cells)[i];
-        if (!ordered(c.write, shared)) return race(c.write, "wrote", write ? "writes" : "reads", s, p);
+        if (!ordered(c.write, shared))
+            return race(c.write, "wrote", write ? "writes" : "reads", s, p);
         if (write) {
             for (const who &r : c.read)
                 if (!ordered(r, shared)) return race(r, "read", "writes", s, p);
@@ -111,7 +117,8 @@ void access(const unsigned char *p, size_t bytes, bool write) {
 } // namespace
 
 void shim_access(const void *p, size_t bytes, bool write) {
-    if (shim_check && in_kernel && shim_place.entered && bytes) access((const unsigned char *)p, bytes, write);
+    if (shim_check && in_kernel && shim_place.entered && bytes)
+        access((const unsigned char *)p, bytes, write);
 }
 void shim_kernel_begin() { in_kernel = true; }
 void shim_kernel_end() { in_kernel = false; }
@@ -167,12 +174,12 @@ long long shim_findings(void) {
 }
 
 /* ---- what the compiler calls ---- */
-#define ACCESS(size)                                                                                \
-    void __tsan_read##size(void *p) { shim_access(p, size, false); }                                \
-    void __tsan_write##size(void *p) { shim_access(p, size, true); }                                \
-    void __tsan_unaligned_read##size(void *p) { shim_access(p, size, false); }                      \
-    void __tsan_unaligned_write##size(void *p) { shim_access(p, size, true); }                      \
-    void __tsan_volatile_read##size(void *p) { shim_access(p, size, false); }                       \
+#define ACCESS(size)                                                                               \
+    void __tsan_read##size(void *p) { shim_access(p, size, false); }                               \
+    void __tsan_write##size(void *p) { shim_access(p, size, true); }                               \
+    void __tsan_unaligned_read##size(void *p) { shim_access(p, size, false); }                     \
+    void __tsan_unaligned_write##size(void *p) { shim_access(p, size, true); }                     \
+    void __tsan_volatile_read##size(void *p) { shim_access(p, size, false); }                      \
     void __tsan_volatile_write##size(void *p) { shim_access(p, size, true); }
 extern "C" {
 ACCESS(1)
@@ -187,7 +194,7 @@ void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
 void __tsan_read_range(void *p, size_t n) { shim_access(p, n, false); }
 void __tsan_write_range(void *p, size_t n) { shim_access(p, n, true); }
-#define ATOMIC(name)                                                                                \
+#define ATOMIC(name)                                                                               \
     void __tsan_atomic##name() { shim_finding("%s uses an atomic operation", shim_place.kernel); }
 ATOMIC(32_fetch_add)
 ATOMIC(32_compare_exchange_val)

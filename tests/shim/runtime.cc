@@ -1,8 +1,8 @@
-/* runtime.cc: the CUDA runtime functions that ops/device_cuda.cu calls, on the CPU. Device memory lies in
- * pages that the host cannot touch unless a kernel or copy runs, so code that takes a device pointer for
- * its own dies at once. Work goes to the stream, which runs it at once, or records it while a graph is
- * captured. Faults (HONE_SHIM_FAULT) stand for machines without driver, device or memory, and for
- * kernels that die. */
+/* runtime.cc: the CUDA runtime functions that ops/device_cuda.cu calls, on the CPU. Device memory
+ * lies in pages that the host cannot touch unless a kernel or copy runs, so code that takes a
+ * device pointer for its own dies at once. Work goes to the stream, which runs it at once, or
+ * records it while a graph is captured. Faults (HONE_SHIM_FAULT) stand for machines without driver,
+ * device or memory, and for kernels that die. */
 #include "tests/shim/shim_int.h"
 
 #include <cstdlib>
@@ -48,7 +48,8 @@ extern "C" void shim_fault_arm(const char *spec) {
 }
 
 static void pages(int protection) {
-    for (const allocation &a : live) mprotect(a.p, (a.bytes + GUARD - 1) / GUARD * GUARD, protection);
+    for (const allocation &a : live)
+        mprotect(a.p, (a.bytes + GUARD - 1) / GUARD * GUARD, protection);
 }
 void shim_open(void) {
     if (!depth++) pages(PROT_READ | PROT_WRITE);
@@ -103,7 +104,10 @@ static cudaError_t copying(std::function<void()> w) { /* not counted as kernels 
 cudaError_t cudaRuntimeGetVersion(int *v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int *v) {
     fault_get();
-    return *v = fault_kind == "no-driver" ? 0 : fault_kind == "old-driver" ? 12040 : 13000, cudaSuccess;
+    return *v = fault_kind == "no-driver"    ? 0
+                : fault_kind == "old-driver" ? 12040
+                                             : 13000,
+           cudaSuccess;
 }
 cudaError_t cudaGetDeviceCount(int *n) {
     fault_get();
@@ -130,10 +134,11 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     if (in_use + bytes > memory_total()) return pending = cudaErrorMemoryAllocation;
     const size_t room = (bytes + GUARD - 1) / GUARD * GUARD;
     if (!space)
-        space = (unsigned char *)mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                                      -1, 0);
+        space = (unsigned char *)mmap(NULL, ARENA, PROT_NONE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (space_used + room + GUARD > ARENA) return pending = cudaErrorMemoryAllocation;
-    allocation a = {space + space_used, bytes}; /* addresses are never used again: a stale one dies */
+    allocation a = {space + space_used,
+                    bytes}; /* addresses are never used again: a stale one dies */
     space_used += room + GUARD, in_use += bytes;
     live.push_back(a);
     if (depth) mprotect(a.p, room, PROT_READ | PROT_WRITE);
@@ -154,7 +159,8 @@ cudaError_t cudaFree(void *p) {
     return cudaErrorInvalidValue;
 }
 cudaError_t cudaMallocHost(void **p, size_t bytes) {
-    return *p = aligned_alloc(64, (bytes + 63) / 64 * 64), *p ? cudaSuccess : cudaErrorMemoryAllocation;
+    return *p = aligned_alloc(64, (bytes + 63) / 64 * 64),
+           *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned) { return cudaMallocHost(p, bytes); }
 cudaError_t cudaFreeHost(void *p) { return free(p), cudaSuccess; }

@@ -8,7 +8,7 @@
 
 struct shim_thread shim_now;
 struct shim_place shim_place;
-unsigned shim_seed = 1;
+unsigned shim_seed = getenv("HONE_SHIM_SEED") ? (unsigned)atoi(getenv("HONE_SHIM_SEED")) : 1;
 
 namespace {
 enum { STACK = 256 << 10, SHARED_MOST = 232448, LANES = 32, SLOT = 64 };
@@ -18,8 +18,8 @@ struct fiber {
     struct shim_thread now;
     int index;
     bool done, entered;
-    u32 barrier;         /* how many it has passed */
-    u32 warp_calls;      /* how many warp functions */
+    u32 barrier;    /* how many it has passed */
+    u32 warp_calls; /* how many warp functions */
     size_t shared_used;
     std::vector<shim_copy> copies; /* asynchronous copies not yet arrived */
     int groups;
@@ -60,7 +60,8 @@ void fiber_main() {
     fiber *f = running;
     shim_now = f->now;
     (*now.body)();
-    if (!f->copies.empty()) shim_complain("a thread ended before its asynchronous copies were waited for");
+    if (!f->copies.empty())
+        shim_complain("a thread ended before its asynchronous copies were waited for");
     f->done = true, now.alive--;
     void *nowhere;
     shim_switch(&nowhere, scheduler_sp);
@@ -85,7 +86,8 @@ bool ready(const fiber &f) {
 
 void place_set() {
     const fiber *f = running;
-    shim_place.thread = (u32)f->index, shim_place.epoch = f->barrier, shim_place.warp_epoch = f->warp_calls;
+    shim_place.thread = (u32)f->index, shim_place.epoch = f->barrier,
+    shim_place.warp_epoch = f->warp_calls;
     shim_place.entered = f->entered;
     shim_place.stack = stacks + (size_t)f->index * STACK, shim_place.stack_size = STACK;
 }
@@ -104,7 +106,8 @@ bool block_run(dim3 at, dim3 block, dim3 grid) {
         f.now.block = at, f.now.block_dim = block, f.now.grid_dim = grid;
         fiber_start(&f, i);
     }
-    for (int i = threads - 1; i > 0; i--) std::swap(order[(size_t)i], order[random_next() % (u32)(i + 1)]);
+    for (int i = threads - 1; i > 0; i--)
+        std::swap(order[(size_t)i], order[random_next() % (u32)(i + 1)]);
     shim_poison(shared_memory, SHARED_MOST);
     while (now.alive) {
         bool moved = false;
@@ -120,7 +123,8 @@ bool block_run(dim3 at, dim3 block, dim3 grid) {
             moved = true;
         }
         if (!moved) {
-            shim_complain("threads wait for each other: a barrier or warp function that not all reach");
+            shim_complain(
+                "threads wait for each other: a barrier or warp function that not all reach");
             return false;
         }
     }
@@ -128,7 +132,8 @@ bool block_run(dim3 at, dim3 block, dim3 grid) {
 }
 } // namespace
 
-int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what, std::function<void()> body) {
+int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what,
+                std::function<void()> body) {
     const size_t threads = (size_t)block.x * block.y * block.z;
     if (!threads || threads > 1024 || shared > SHARED_MOST || !grid.x || !grid.y || !grid.z ||
         grid.y > 65535 || grid.z > 65535 || threads % LANES)
@@ -159,7 +164,8 @@ int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what, std::fun
 void *shim_shared(size_t bytes) {
     const size_t at = (running->shared_used + 15) / 16 * 16;
     running->shared_used = at + bytes;
-    if (shared_dynamic + running->shared_used > SHARED_MOST) shim_complain("too much shared memory");
+    if (shared_dynamic + running->shared_used > SHARED_MOST)
+        shim_complain("too much shared memory");
     return shared_memory + (shared_dynamic + 127) / 128 * 128 + at;
 }
 void shim_enter() { running->entered = shim_place.entered = true; }

@@ -1,13 +1,14 @@
-/* shim.h: CUDA on the CPU, for tests: ops/cuda.h includes it in place of cuda_runtime.h when a .cu file
- * is compiled by g++ with HONE_SHIM.
+/* shim.h: CUDA on the CPU, for tests: ops/cuda.h includes it in place of cuda_runtime.h when a .cu
+ * file is compiled by g++ with HONE_SHIM.
  *
- * The threads of a block are fibers of one thread, in an order drawn anew for each block; blocks run one
- * after the other. Shared memory is poisoned before each block. Every access that a kernel makes is seen:
- * the .cu files are compiled with -fsanitize=thread, and shim.cc defines the functions which that makes
- * the compiler call (no sanitizer is linked). With shim_check on, it reports accesses outside of device
- * memory, reads of what nobody wrote, and two threads that touch the same bytes with no barrier between
- * them, one writing. Asynchronous copies arrive at their wait, not before. Not faithful: the order of
- * sums inside a tensor-core instruction, weak memory order, speed. */
+ * The threads of a block are fibers of one thread, in an order drawn anew for each block; blocks
+ * run one after the other. Shared memory is poisoned before each block. Every access that a kernel
+ * makes is seen: the .cu files are compiled with -fsanitize=thread, and shim.cc defines the
+ * functions which that makes the compiler call (no sanitizer is linked). With shim_check on, it
+ * reports accesses outside of device memory, reads of what nobody wrote, and two threads that touch
+ * the same bytes with no barrier between them, one writing. Asynchronous copies arrive at their
+ * wait, not before. Not faithful: the order of sums inside a tensor-core instruction, weak memory
+ * order, speed. */
 #ifndef HONE_SHIM_H
 #define HONE_SHIM_H
 
@@ -43,30 +44,43 @@ extern struct shim_thread shim_now;
 #define blockIdx  (shim_now.block)
 #define blockDim  (shim_now.block_dim)
 #define gridDim   (shim_now.grid_dim)
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static inline float2 make_float2(float x, float y) { return {x, y}; }
-static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 
 /* ---- launches and shared memory ---- */
 int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what, std::function<void()> body);
-void *shim_shared(size_t bytes);  /* the next piece of static shared memory: the same for every thread */
-void shim_enter();                /* the thread has its arguments: from here on accesses are checked */
-void *shim_dynamic();             /* the launch's dynamic shared memory */
+void *
+shim_shared(size_t bytes); /* the next piece of static shared memory: the same for every thread */
+void shim_enter();         /* the thread has its arguments: from here on accesses are checked */
+void *shim_dynamic();      /* the launch's dynamic shared memory */
 #define LAUNCH(e, kernel, grid, block, shared, ...)                                                \
     cuda_error((cudaError_t)shim_launch(                                                           \
                    (grid), (block), (size_t)(shared), #kernel,                                     \
-                   shim_bind([](auto... a) { shim_enter(), (kernel)(a...); }, __VA_ARGS__)),                     \
+                   shim_bind([](auto... a) { shim_enter(), (kernel)(a...); }, __VA_ARGS__)),       \
                #kernel, (e))
 template <class F, class... A> std::function<void()> shim_bind(F f, A... a) {
     return [=] { f(a...); };
 }
-#define SHARED(type, name, count) type *const name = (type *)shim_shared(sizeof(type) * (count))
+#define SHARED(type, name, count)  type *const name = (type *)shim_shared(sizeof(type) * (count))
 #define DYNAMIC_SHARED(type, name) type *const name = (type *)shim_dynamic()
 
 /* ---- threads of a block, lanes of a warp ---- */
@@ -78,11 +92,12 @@ static inline int __syncthreads_count(int p) {
 }
 static inline int __syncthreads_or(int p) { return __syncthreads_count(p) != 0; }
 static inline int __syncthreads_and(int p) { return __syncthreads_count(p == 0) == 0; }
-/* All 32 lanes give `bytes` (at most 64) each and get all of them: [32][64] bytes, valid until the next
- * call. */
+/* All 32 lanes give `bytes` (at most 64) each and get all of them: [32][64] bytes, valid until the
+ * next call. */
 const unsigned char *shim_warp(unsigned mask, const void *mine, size_t bytes);
 int shim_lane();
-void shim_unseen(void *to, const void *from, size_t bytes); /* a copy that is not checked: of the shim's own */
+void shim_unseen(void *to, const void *from,
+                 size_t bytes); /* a copy that is not checked: of the shim's own */
 static inline void __syncwarp(unsigned mask = 0xffffffffu) { shim_warp(mask, "", 0); }
 template <class T> T shim_from(unsigned mask, T mine, int lane) {
     T got;
@@ -112,6 +127,8 @@ static inline unsigned __ballot_sync(unsigned mask, int p) {
 }
 static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
 static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, p) == 0xffffffffu; }
+static inline int min(int a, int b) { return a < b ? a : b; }
+static inline int max(int a, int b) { return a > b ? a : b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
@@ -187,5 +204,6 @@ const char *cudaGetErrorString(cudaError_t), *cudaGetErrorName(cudaError_t);
 /* ---- for tests: environment variables, so that they reach a program too ----
  *   HONE_SHIM_CHECK=1          see above; off by default, because it costs a factor of 30
  *   HONE_SHIM_SEED=N           the order of threads
- *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver, no-device, memory:MIB, launch:N, kernel:N, timeout:N */
+ *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver, no-device, memory:MIB, launch:N, kernel:N,
+ * timeout:N */
 #endif

@@ -21,6 +21,7 @@ extern struct shim_place {
 } shim_place;
 
 /* runtime.cc */
+void shim_open(void), shim_shut(void);      /* the host may touch device memory between the two */
 int shim_queue(std::function<void()> work); /* runs it, or records it; a cudaError_t */
 void *shim_region(size_t bytes);            /* checked memory that is no device allocation */
 /* check.cc */

@@ -5,14 +5,12 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-extern int shim_check;        /* see shim.h */
-extern unsigned shim_seed;    /* order of threads */
+extern int shim_check;         /* see shim.h */
+extern unsigned shim_seed;     /* order of threads */
 long long shim_findings(void); /* since the last call; each was printed on stderr, the first ten */
 void shim_fault_arm(const char *spec); /* as HONE_SHIM_FAULT; NULL: none */
 /* Is every byte of this device memory written? For results. */
 long long shim_unwritten(const void *p, long long bytes);
-/* Device memory is unreadable to the host, except between these two: for tests that compare bits. */
-void shim_open(void), shim_shut(void);
 void shim_forget(void *p, long long bytes); /* now nobody wrote it; filled with NaN */
 #ifdef __cplusplus
 }

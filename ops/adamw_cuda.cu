@@ -1,0 +1,133 @@
+/* adamw_cuda.cu: a step of AdamW, and the sum of squares; formulas in adamw.c.
+ *
+ * AdamW is one pass over 28 to 30 bytes an element, 16 bytes a thread. `hyper` is read from device
+ * memory, so that a recorded step sees the numbers of the day.
+ *
+ * A chunk of 4,096 squares has 16 chains: a warp copies its 16 KiB to shared memory asynchronously
+ * (12 chunks of an SM are under way at once) and sums from there. The chunks' sums are added in
+ * f64, in order: that is one thread's work by definition, so the block only brings them near. */
+#include "ops/cuda_vec.h"
+
+struct adamw {
+    const float *grad, *hyper;
+    float *master, *m, *v;
+    void *param;
+    i64 count;
+    float b1, c1, b2, c2, eps;
+    bool wide;
+};
+
+struct rates { /* the first four of hyper, the third negative */
+    float scale, decay, rate, bias;
+};
+/* One element: x = {grad, master, m, v} -> the last three, new. */
+DEVICE void adamw_one(const struct adamw &a, const struct rates &h, float x[4]) {
+    const float g = v16_mul(x[0], h.scale);
+    x[2] = v16_fma(a.b1, x[2], v16_mul(a.c1, g));
+    x[3] = v16_fma(a.b2, x[3], v16_mul(v16_mul(a.c2, g), g));
+    const float step = v16_div(x[2], v16_fma(v16_sqrt(x[3]), h.bias, a.eps));
+    x[1] = v16_fma(h.rate, step, v16_mul(x[1], h.decay));
+}
+
+template <bool half> __global__ void adamw_kernel(struct adamw a) {
+    const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x,
+              stride = (i64)gridDim.x * blockDim.x, vectors = a.wide ? a.count / 4 : 0;
+    const struct rates h = {a.hyper[0], a.hyper[1], -a.hyper[2], a.hyper[3]};
+    for (i64 i = thread; i < vectors; i += stride) {
+        float x[4][4];
+        vec_load<false>(x[0], a.grad, 4 * i), vec_load<false>(x[1], a.master, 4 * i);
+        vec_load<false>(x[2], a.m, 4 * i), vec_load<false>(x[3], a.v, 4 * i);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            float one[4] = {x[0][k], x[1][k], x[2][k], x[3][k]};
+            adamw_one(a, h, one);
+            x[1][k] = one[1], x[2][k] = one[2], x[3][k] = one[3];
+        }
+        vec_store<false>(a.master, 4 * i, x[1]), vec_store<false>(a.m, 4 * i, x[2]);
+        vec_store<false>(a.v, 4 * i, x[3]);
+        const float *w = x[1];
+        if (!a.param) continue;
+        if (half)
+            *((uint2 *)a.param + i) = make_uint2(put_bf16(w[0]) | (u32)put_bf16(w[1]) << 16,
+                                                 put_bf16(w[2]) | (u32)put_bf16(w[3]) << 16);
+        else
+            vec_store<false>(a.param, 4 * i, w);
+    }
+    for (i64 i = 4 * vectors + thread; i < a.count; i += stride) {
+        float x[4] = {a.grad[i], a.master[i], a.m[i], a.v[i]};
+        adamw_one(a, h, x);
+        a.master[i] = x[1], a.m[i] = x[2], a.v[i] = x[3];
+        if (a.param) put1(a.param, i, x[1], half);
+    }
+}
+
+CUDA_KERNEL(adamw) {
+    const struct adamw_attr *at = (const struct adamw_attr *)c->attr;
+    struct adamw a = {(const float *)c->in[0].data,
+                      (const float *)c->in[1].data,
+                      (float *)c->out[0].data,
+                      (float *)c->out[1].data,
+                      (float *)c->out[2].data,
+                      c->out[3].data,
+                      view_count(&c->in[0]),
+                      (float)at->beta1,
+                      (float)(1 - at->beta1),
+                      (float)at->beta2,
+                      (float)(1 - at->beta2),
+                      (float)at->eps,
+                      false};
+    const void *all[] = {a.grad, a.master, a.m, a.v, a.param};
+    a.wide = aligned16(all, 5);
+    const int blocks = grid_for(a.count / (a.wide ? 4 : 1) + 1, 256);
+    return is_half(&c->out[3]) ? LAUNCH(e, adamw_kernel<true>, blocks, 256, 0, a)
+                               : LAUNCH(e, adamw_kernel<false>, blocks, 256, 0, a);
+}
+
+/* ---- square_sum ---- */
+enum { CHUNK = 4096, WARPS = 4, ADDS = 1024 };
+
+__global__ void square_kernel(const float *x, i64 count, bool wide, float *sums) {
+    DYNAMIC_SHARED(float, memory);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const i64 chunk = (i64)blockIdx.x * WARPS + warp, first = chunk * CHUNK;
+    if (first >= count) return;
+    const int n = count - first < CHUNK ? (int)(count - first) : (int)CHUNK;
+    const float *from = x + first;
+    float *copy = memory + warp * CHUNK, sum = 0;
+    if (wide && n == CHUNK) {
+        stage((u8 *)copy, from, CHUNK * 4);
+        copy_async_commit(), copy_async_wait<0>();
+        __syncwarp();
+#pragma unroll 16
+        for (int i = lane % 16; i < CHUNK; i += 16) sum = v16_fma(copy[i], copy[i], sum);
+    } else
+        for (int i = lane % 16; i < n; i += 16) sum = v16_fma(from[i], from[i], sum);
+    sum = lanes_sum(sum);
+    if (!lane) sums[chunk] = sum;
+}
+
+__global__ void add_kernel(const float *sums, i64 chunks, double *to) {
+    SHARED(float, near, 2 * ADDS);
+    double sum = 0;
+    for (i64 begin = 0; begin < chunks; begin += ADDS) { /* two buffers: one barrier a step */
+        float *part = near + begin / ADDS % 2 * ADDS;
+        const int n = chunks - begin < ADDS ? (int)(chunks - begin) : (int)ADDS;
+        if ((int)threadIdx.x < n) part[threadIdx.x] = sums[begin + threadIdx.x];
+        __syncthreads();
+        if (threadIdx.x) continue;
+#pragma unroll 8
+        for (int i = 0; i < n; i++) sum += (double)part[i];
+    }
+    if (!threadIdx.x) *to = sum;
+}
+
+CUDA_KERNEL(square_sum) {
+    const float *x = (const float *)c->in[0].data;
+    float *sums = (float *)c->scratch;
+    const i64 count = view_count(&c->in[0]), chunks = (count + CHUNK - 1) / CHUNK;
+    const bool wide = (uintptr_t)x % 16 == 0;
+    const int blocks = (int)i64_max(1, (chunks + WARPS - 1) / WARPS);
+    const i64 shared = WARPS * CHUNK * 4;
+    if (LAUNCH(e, square_kernel, blocks, 32 * WARPS, shared, x, count, wide, sums) < 0) return -1;
+    return LAUNCH(e, add_kernel, 1, ADDS, 0, sums, chunks, (double *)c->out[0].data);
+}

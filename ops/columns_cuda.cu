@@ -1,0 +1,132 @@
+/* columns_cuda.cu: sums over rows, a chain per column (NUMERICS.md 5): the gradients of norm
+ * weights and of biases.
+ *
+ * A chain may not be cut, so what bounds this kernel with few columns is the latency of one fused
+ * multiply-add per row (about 4 cycles), not memory: the rest is arranged to stay below that. A
+ * block owns 16 columns (one 32-byte sector of bf16), so that 768 columns still spread over 48 SMs.
+ * Four warps copy rows ahead asynchronously (28 KiB under way) and lay them down as f32 with x *
+ * scale already multiplied; the fifth only walks the chains: two reads of shared memory and one fma
+ * a row, while the others prepare the next rows. Columns that are not whole 16-byte vectors take
+ * one thread each. */
+#include "ops/cuda_vec.h"
+
+enum { COLS = 16, MAKERS = 128, STAGES = 8 };
+
+struct columns {
+    const void *dy, *x; /* x: NULL, or scaled by `scale` */
+    const float *scale;
+    float *sum;
+    i64 rows, cols;
+};
+
+template <bool half> struct tile {
+    enum { WIDTH = half ? 8 : 4, ROW = COLS / WIDTH, ROWS = MAKERS / ROW }; /* a vector a maker */
+    struct raw {
+        u8 dy[MAKERS][16], x[MAKERS][16];
+        float scale[ROWS];
+    } raw[STAGES];
+    struct ready {
+        float dy[ROWS][COLS], x[ROWS][COLS];
+    } ready[2];
+};
+
+/* Maker `m` asks for its vectors of tile t; nothing past the last row. */
+template <bool half>
+DEVICE void tile_ask(const struct columns &a, struct tile<half> *s, i64 t, int m) {
+    typedef struct tile<half> shape;
+    struct shape::raw *to = &s->raw[t % STAGES];
+    const i64 first = t * shape::ROWS, row = first + m / shape::ROW;
+    const i64 col = (i64)blockIdx.x * COLS + m % shape::ROW * shape::WIDTH;
+    const i64 at = (row * a.cols + col) * (half ? 2 : 4);
+    const bool valid = row < a.rows && col < a.cols;
+    copy_async16(to->dy[m], (const u8 *)a.dy + (valid ? at : 0), valid);
+    if (a.x) copy_async16(to->x[m], (const u8 *)a.x + (valid ? at : 0), valid);
+    if (a.x && m < shape::ROWS / 4) {
+        if (first + 4 * m + 4 <= a.rows)
+            copy_async16(to->scale + 4 * m, a.scale + first + 4 * m, true);
+        else
+            for (int k = 4 * m; k < 4 * m + 4; k++)
+                to->scale[k] = first + k < a.rows ? a.scale[first + k] : 0;
+    }
+    copy_async_commit();
+}
+template <bool half>
+DEVICE void tile_make(const struct columns &a, struct tile<half> *s, i64 t, int m) {
+    typedef struct tile<half> shape;
+    const struct shape::raw *from = &s->raw[t % STAGES];
+    struct shape::ready *to = &s->ready[t % 2];
+    const int row = m / shape::ROW, col = m % shape::ROW * shape::WIDTH;
+    float v[shape::WIDTH];
+    vec_load<half>(v, from->dy[m], 0);
+    for (int k = 0; k < shape::WIDTH; k += 4) vec_store<false>(to->dy[row], col + k, v + k);
+    if (!a.x) return;
+    vec_load<half>(v, from->x[m], 0);
+    for (int k = 0; k < shape::WIDTH; k++) v[k] = v16_mul(v[k], from->scale[row]);
+    for (int k = 0; k < shape::WIDTH; k += 4) vec_store<false>(to->x[row], col + k, v + k);
+}
+
+template <bool half> __global__ void columns_kernel(struct columns a) {
+    typedef struct tile<half> shape;
+    DYNAMIC_SHARED(shape, s);
+    const int m = (int)threadIdx.x - 32, lane = threadIdx.x; /* the first warp walks */
+    const i64 col = (i64)blockIdx.x * COLS + lane, tiles = (a.rows + shape::ROWS - 1) / shape::ROWS;
+    const bool walks = lane < COLS && col < a.cols;
+    float sum = walks ? a.sum[col] : 0;
+    if (m >= 0)
+        for (int t = 0; t < STAGES - 1; t++) tile_ask<half>(a, s, t, m);
+    for (i64 t = -2; t < tiles; t++) { /* walks tile t, makes t + 1, has waited for t + 2 */
+        if (m >= 0) {
+            if (t >= -1) {
+                tile_ask<half>(a, s, t + STAGES, m); /* where tile t was, made one step ago */
+                tile_make<half>(a, s, t + 1, m);
+            }
+            copy_async_wait<STAGES - 2>();
+        } else if (walks && t >= 0) {
+            const struct shape::ready *r = &s->ready[t % 2];
+            const int rows = (int)(a.rows - t * shape::ROWS < shape::ROWS ? a.rows - t * shape::ROWS
+                                                                          : (i64)shape::ROWS);
+            if (a.x) {
+#pragma unroll 16
+                for (int n = 0; n < rows; n++) sum = v16_fma(r->dy[n][lane], r->x[n][lane], sum);
+            } else {
+#pragma unroll 16
+                for (int n = 0; n < rows; n++) sum = v16_add(sum, r->dy[n][lane]);
+            }
+        }
+        __syncthreads();
+    }
+    if (m >= 0) copy_async_wait<0>();
+    if (walks) a.sum[col] = sum;
+}
+
+template <bool half> __global__ void columns_plain(struct columns a) {
+    const i64 col = (i64)blockIdx.x * 32 + threadIdx.x;
+    if (col >= a.cols) return;
+    float sum = a.sum[col];
+#pragma unroll 8
+    for (i64 n = 0; n < a.rows; n++) {
+        const float dy = get1(a.dy, n * a.cols + col, half);
+        sum = a.x ? v16_fma(dy, v16_mul(get1(a.x, n * a.cols + col, half), a.scale[n]), sum)
+                  : v16_add(sum, dy);
+    }
+    a.sum[col] = sum;
+}
+
+int column_sums(const void *dy, const void *x, const float *scale, float *sum, i64 rows, i64 cols,
+                bool half, struct err *e) {
+    const struct columns a = {dy, x, scale, sum, rows, cols};
+    const void *all[] = {dy, x, scale};
+    const int blocks = (int)((cols + COLS - 1) / COLS), narrow = (int)((cols + 31) / 32);
+    if (aligned16(all, 3) && cols * (half ? 2 : 4) % 16 == 0)
+        return half ? LAUNCH(e, columns_kernel<true>, blocks, MAKERS + 32,
+                             sizeof(struct tile<true>), a)
+                    : LAUNCH(e, columns_kernel<false>, blocks, MAKERS + 32,
+                             sizeof(struct tile<false>), a);
+    return half ? LAUNCH(e, columns_plain<true>, narrow, 32, 0, a)
+                : LAUNCH(e, columns_plain<false>, narrow, 32, 0, a);
+}
+
+CUDA_KERNEL(bias_dw) {
+    return column_sums(c->in[0].data, NULL, NULL, (float *)c->out[0].data, c->in[0].dim[0],
+                       c->in[0].dim[1], is_half(&c->in[0]), e);
+}

@@ -1,0 +1,219 @@
+/* test_cuda_run.c: the program with `--device cuda`, its kernels run on the CPU (tests/shim): with
+ * portable numerics a whole run gives the hashes that the CPU gives, and what one device began the
+ * other goes on with and verifies; with fast numerics a run repeats itself. And what a user is told
+ * when there is no driver, no device, too little memory, or a kernel that dies. */
+#include "tests/tiny_run.h"
+
+#define AT "tests/golden/run/"
+
+static char gpu[256]; /* the program with the shim; on a real GPU, HONE_GPU_PROGRAM */
+static bool real;
+
+/* `hone --device cuda ARGUMENTS` must end with this exit code. */
+PRINTF(2, 3) static void cuda(int wanted, const char *fmt, ...) {
+    char line[3072];
+    FORMAT(line, fmt);
+    const int code = shell("%s %s --device cuda --quiet", gpu, line);
+    if (code != wanted)
+        fail_msg("%s %s: exit %d, not %d\n%s%s", gpu, line, code, wanted, said(), complained());
+}
+PRINTF(3, 4) static void cuda_faulty(int wanted, const char *fault, const char *fmt, ...) {
+    char line[3072];
+    FORMAT(line, fmt);
+    setenv("HONE_SHIM_FAULT", fault, 1);
+    const int code = shell("%s %s --quiet", gpu, line);
+    unsetenv("HONE_SHIM_FAULT");
+    if (code != wanted)
+        fail_msg("%s: %s: exit %d, not %d\n%s", fault, line, code, wanted, complained());
+}
+
+static const char *run_line(const char *precision, const char *run, const char *more) {
+    static char line[1024];
+    snprintf(line, sizeof line,
+             "train " AT "run.yaml precision=%s dataset.0.path=%s output_dir=%s %s", precision,
+             at("data.h5"), at("%s", run), more);
+    return line;
+}
+static void check(const char *name, const char *sha256) {
+    char line[200];
+    snprintf(line, sizeof line, "%s %s\n", name, sha256);
+    if (!strstr(text_of(AT "sha256.txt"), line)) fail_msg("%s is not in " AT "sha256.txt", line);
+}
+static const char *state_of(const char *run, const char *step) {
+    static struct manifest m[4];
+    static int turn;
+    m[++turn % 4] = manifest_of(at("%s/checkpoints/step-%s", run, step));
+    return m[turn % 4].state_sha256;
+}
+
+static void portable_run(void **state) {
+    const char *precision = *state;
+    static const char *const how[] = {"", "--eager", "--sync", "micro_batch_size=8"};
+    char name[64], run[64];
+    for (int i = 0; i < COUNT(how); i++) {
+        snprintf(run, sizeof run, "%s-%d", precision, i);
+        cuda(0, "%s numerics=portable", run_line(precision, run, how[i]));
+        snprintf(name, sizeof name, "%s/state", precision);
+        check(name, state_of(run, "000012"));
+        snprintf(name, sizeof name, "%s/model.safetensors", precision);
+        check(name, sha_of(at("%s/checkpoints/step-000012/model.safetensors", run)));
+    }
+    snprintf(run, sizeof run, "%s-0", precision);
+    hone(0, "verify %s --replay --from 0 --quiet", at("%s", run));
+}
+
+static void from_device_to_device(void **state) {
+    (void)state;
+    cuda(0, "%s numerics=portable", run_line("fp32", "there", "save_at=6"));
+    hone(0, "%s --quiet", run_line("fp32", "here", "save_at=6"));
+    logs_equal(at("there"), at("here"));
+    assert_int_equal(0, dir_remove(at("there/checkpoints/step-000012"), &(struct err){0}));
+    hone(0, "%s --quiet numerics=portable resume_from_checkpoint=auto",
+         run_line("fp32", "there", "save_at=6"));
+    check("fp32/state", state_of("there", "000012"));
+    assert_int_equal(0, dir_remove(at("here/checkpoints/step-000012"), &(struct err){0}));
+    cuda(0, "%s numerics=portable resume_from_checkpoint=auto",
+         run_line("fp32", "here", "save_at=6"));
+    check("fp32/state", state_of("here", "000012"));
+    cuda(0, "verify %s --replay --from 6", at("here"));
+}
+
+static void adapters(void **state) {
+    (void)state;
+    const char *lora =
+        "use_peft=true lora_r=4 lora_alpha=8 lora_target_modules=all-linear max_steps=4 "
+        "reduction_groups=2 numerics=portable";
+    char line[512];
+    snprintf(line, sizeof line, "%s model= model_name_or_path=%s", lora,
+             at("fp32-0/checkpoints/step-000012"));
+    hone(0, "%s --quiet", run_line("fp32", "lora-cpu", line));
+    cuda(0, "%s", run_line("fp32", "lora-gpu", line));
+    assert_string_equal(state_of("lora-cpu", "000004"), state_of("lora-gpu", "000004"));
+}
+
+static void generation(void **state) {
+    (void)state;
+    static const char *const how[] = {"--greedy", "--temperature 0.9 --seed 3",
+                                      "--temperature 1.1 --top-k 7 --top-p 0.9 --seed 4"};
+    for (int i = 0; i < COUNT(how); i++) {
+        char line[512], text[4096];
+        snprintf(line, sizeof line, "generate %s --prompt 'First' --max-new-tokens 40 %s",
+                 at("fp32-0/checkpoints/step-000012"), how[i]);
+        hone(0, "%s --quiet", line);
+        snprintf(text, sizeof text, "%s", said());
+        cuda(0, "%s --numerics portable", line);
+        assert_string_equal(text, said());
+        cuda(0, "%s --numerics fast", line);
+    }
+}
+
+static void fast_run(void **state) {
+    const char *precision = *state;
+    char one[64], two[64];
+    snprintf(one, sizeof one, "fast-%s-1", precision),
+        snprintf(two, sizeof two, "fast-%s-2", precision);
+    cuda(0, "%s", run_line(precision, one, ""));
+    cuda(0, "%s --eager numerics=fast", run_line(precision, two, ""));
+    assert_string_equal(state_of(one, "000012"), state_of(two, "000012"));
+    assert_string_equal("R2", manifest_of(at("%s/checkpoints/step-000012", one)).numerics_level);
+    struct log_rows a = log_of(at("%s", one)), b = log_of(at("%s-0", precision));
+    for (i64 i = 0; i < a.count; i++)
+        assert_true(a.row[i].loss - b.row[i].loss < 0.01 && b.row[i].loss - a.row[i].loss < 0.01);
+    log_rows_free(&a), log_rows_free(&b);
+    cuda(0, "verify %s --replay --from 0", at("%s", one));
+    hone(2, "verify %s --replay", at("%s", one));
+    expect(complained(), "numerics: fast is what a GPU computes");
+}
+
+static void no_device(void **state) {
+    (void)state;
+    if (real) skip();
+    static const char *const row[][3] = {
+        {"no-driver", "cuda", "this machine has no NVIDIA driver (libcuda.so.1)"},
+        {"old-driver", "cuda", "the driver supports CUDA 12.4, this program needs 13.0 or newer"},
+        {"no-device", "cuda", "no usable GPU: no CUDA-capable device is detected"},
+        {"none", "cuda:3", "--device cuda:3: this machine has 1 GPU"},
+        {"none", "cuda:x", "--device is 'cuda:x'"},
+        {"none", "gpu", "--device is 'gpu'"},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        cuda_faulty(2, row[i][0], "%s --device %s", run_line("fp32", "none", ""), row[i][1]);
+        expect(complained(), row[i][2]);
+        assert_false(path_exists(at("none")));
+    }
+    cuda_faulty(0, "no-driver", "doctor");
+    expect(said(), "CUDA is off: this machine has no NVIDIA driver");
+    cuda(2, "export %s --output %s", at("fp32-0/checkpoints/step-000012"), at("exported"));
+    expect(complained(), "export runs on the CPU");
+}
+
+static void too_little_memory(void **state) {
+    (void)state;
+    if (real) skip();
+    cuda_faulty(1, "memory:2", "%s --device cuda", run_line("fp32", "small", ""));
+    expect(complained(), "a step needs ");
+    expect(complained(),
+           "plan: weights 0.3 MiB, gradients and optimizer state 0.9 MiB, activations of 4 x");
+    expect(complained(), "fits (the same bits)");
+    cuda_faulty(1, "memory:1", "%s --device cuda", run_line("fp32", "smaller", ""));
+    expect(complained(), "no memory on the GPU for ");
+    assert_false(path_exists(at("smaller/log.jsonl")));
+}
+
+/* A kernel that dies mid-run ends it with a message; the last checkpoint is whole and goes on. */
+static void dying_kernels(void **state) {
+    (void)state;
+    if (real) skip();
+    static const char *const row[][3] = {
+        {"kernel:900", "", "unspecified launch failure"},
+        {"kernel:900", "--sync", "while running "},
+        {"launch:500", "--sync", "invalid argument"},
+        {"timeout:900", "", "the driver stopped a kernel that ran too long"},
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        char run[32];
+        snprintf(run, sizeof run, "dying-%d", i);
+        cuda_faulty(1, row[i][0], "%s numerics=portable %s --device cuda",
+                    run_line("fp32", run, "save_steps=1"), row[i][1]);
+        expect(complained(), row[i][2]);
+        expect(complained(), "the last checkpoint is intact");
+        assert_true(path_exists(at("%s/checkpoints/step-000001", run)));
+        cuda(0, "%s numerics=portable resume_from_checkpoint=auto",
+             run_line("fp32", run, "save_steps=1"));
+        check("fp32/state", state_of(run, "000012"));
+    }
+}
+
+static int set_up(void **state) {
+    struct text newest = {0};
+    const char *build = getenv("HONE_BUILD"), *program = getenv("HONE_GPU_PROGRAM");
+    if (tiny_folder(state)) return -1;
+    if (program)
+        snprintf(gpu, sizeof gpu, "%s", program), real = true;
+    else if (build)
+        snprintf(gpu, sizeof gpu, "%s/hone-shim", build);
+    else if (!file_read(&newest, "build/newest", &(struct err){0}))
+        snprintf(gpu, sizeof gpu, "%.*s-shim", (int)strcspn(newest.data, "\n"), newest.data);
+    text_free(&newest);
+    hone(0,
+         "tokenize " AT "corpus.txt --tokenizer " AT "tokenizer.json --document-separator '\n\n' "
+         "--output %s --quiet",
+         at("data.h5"));
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        {"portable: fp32", portable_run, NULL, NULL, "fp32"},
+        {"portable: bf16", portable_run, NULL, NULL, "bf16"},
+        cmocka_unit_test(from_device_to_device),
+        cmocka_unit_test(adapters),
+        cmocka_unit_test(generation),
+        {"fast: fp32", fast_run, NULL, NULL, "fp32"},
+        {"fast: bf16", fast_run, NULL, NULL, "bf16"},
+        cmocka_unit_test(no_device),
+        cmocka_unit_test(too_little_memory),
+        cmocka_unit_test(dying_kernels),
+    };
+    return cmocka_run_group_tests_name("cuda runs", tests, set_up, tiny_remove);
+}
