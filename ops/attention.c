@@ -150,10 +150,26 @@ static i64 attention_back_scratch(const struct op_call *c) {
            4;
 }
 
-/* On the GPU: delta. */
-static i64 attention_back_scratch_cuda(const struct op_call *c) {
+bool attention_on_tensor_cores(const struct attention *t) {
+    return numerics_now == NUMERICS_FAST && is_half(&t->call->in[0]) && t->head_dim % 16 == 0 &&
+           t->head_dim <= 256;
+}
+bool attention_by_query(const struct attention *t) {
+    return t->queries <= 128 && t->queries < t->keys;
+}
+i64 attention_splits(const struct attention *t) {
+    if (!attention_by_query(t)) return 1;
+    return i64_max(1, i64_min((t->keys + 255) / 256, 264 / (t->queries * t->kv_heads)));
+}
+static i64 attention_scratch_cuda(const struct op_call *c) { /* parts of results */
+    const struct attention t = attention_of(c, 0, 3);
+    const i64 splits = attention_on_tensor_cores(&t) ? attention_splits(&t) : 1;
+    return splits == 1 ? 0 : t.queries * t.heads * splits * (t.head_dim + 2) * 4;
+}
+static i64 attention_back_scratch_cuda(const struct op_call *c) { /* delta, or facts and low */
     const struct attention t = attention_of(c, 1, 6);
-    return t.heads * t.queries * 4;
+    if (!attention_on_tensor_cores(&t)) return t.heads * t.queries * 4;
+    return round_up(t.queries, 64) * (t.heads * 8 + 4);
 }
 
 /* ---- references ---- */
@@ -355,6 +371,7 @@ const struct op op_attention = {
     .grad = {{"attention_back", "do q k v o lse begin last", "dq dk dv"}},
     .ref = attention_ref,
     .scratch = attention_scratch,
+    .scratch_cuda = attention_scratch_cuda,
     .cpu = CPU(attention),
     .cuda = CUDA(attention),
     .sample = attention_sample,

@@ -35,8 +35,8 @@ static inline device_attention device_back_of(const struct op_call *c) {
     t.dout = c->in[0].data, t.o = c->in[4].data, t.lse = (float *)c->in[5].data,
     t.delta = (float *)c->scratch;
     t.dq = c->out[0].data, t.dk = c->out[1].data, t.dv = c->out[2].data;
-    const void *wide[] = {t.dq, t.dk, t.dv};
-    t.wide = t.wide && aligned16(wide, 3);
+    const void *wide[] = {t.dq, t.dk, t.dv, t.o};
+    t.wide = t.wide && aligned16(wide, 4);
     return t;
 }
 

@@ -47,6 +47,13 @@ static inline i64 run_end(const struct attention *t, i64 i) {
     return end;
 }
 
+/* On the GPU: does `fast` take tensor cores; is each query a tile of its own (decoding); into how
+ * many parts are its keys cut: for about two blocks on each of 132 multiprocessors, but of 256 keys
+ * or more (attention_cuda.cu). */
+bool attention_on_tensor_cores(const struct attention *t);
+bool attention_by_query(const struct attention *t);
+i64 attention_splits(const struct attention *t);
+
 /* Scratch, in 4-byte units; all multiples of 16. */
 i64 forward_units(const struct attention *t); /* per worker */
 i64 back_units(const struct attention *t);    /* per worker, without dq */

@@ -276,17 +276,11 @@ static dim3 grid_of(i64 tiles, i64 heads, const device_attention *t) {
 }
 
 int attention_portable(const device_attention *t, struct err *e) {
-    const int step = t->queries <= 128 && t->queries < t->keys ? 1 : TILE;
+    const int step = attention_by_query(t) ? 1 : TILE;
     const dim3 grid = grid_of((t->queries + step - 1) / step, t->heads, t);
     return is_half(&t->call->in[0])
                ? LAUNCH(e, (forward_kernel<true>), grid, THREADS, FORWARD_SHARED, *t, step)
                : LAUNCH(e, (forward_kernel<false>), grid, THREADS, FORWARD_SHARED, *t, step);
-}
-
-CUDA_KERNEL(attention) {
-    device_attention t = device_attention_of(c, 0, 3);
-    t.o = c->out[0].data, t.lse = (float *)c->out[1].data;
-    return attention_portable(&t, e);
 }
 
 /* ---- backward ---- */
@@ -481,9 +475,4 @@ template <bool half> static int back_run(const device_attention *t, struct err *
 }
 int attention_back_portable(const device_attention *t, struct err *e) {
     return is_half(&t->call->in[0]) ? back_run<true>(t, e) : back_run<false>(t, e);
-}
-
-CUDA_KERNEL(attention_back) {
-    const device_attention t = device_back_of(c);
-    return attention_delta(&t, e) || attention_back_portable(&t, e) ? -1 : 0;
 }

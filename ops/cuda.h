@@ -63,6 +63,16 @@ DEVICE void mma_bf16(float d[4], const u32 a[4], const u32 b[2]) {
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+DEVICE float exp2f_approx(float x) { /* 2^x within 2 ulp; -inf gives 0 */
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+DEVICE u32 pack_bf16(float low, float high) { /* rounded as put_bf16 */
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
 /* Four 8x8 tiles of 2-byte elements from shared memory; lane l gives the address of row l % 8 of
  * tile l / 8 (16 bytes, aligned); r[i] holds of tile i row lane / 4, elements 2 * (lane % 4) and
  * the next; _trans: of the transposed tile. */
@@ -133,6 +143,9 @@ V16_FN u16 put_bf16(float x) { /* bf16_of_f32 */
     if ((u & 0x7fffffffu) > 0x7f800000u) return (u16)(u >> 16 | 0x40);
     return (u16)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
+#ifdef HONE_SHIM
+V16_FN u32 pack_bf16(float low, float high) { return put_bf16(low) | (u32)put_bf16(high) << 16; }
+#endif
 V16_FN float get1(const void *p, i64 i, bool half) {
     return half ? get_bf16(((const u16 *)p)[i]) : ((const float *)p)[i];
 }
