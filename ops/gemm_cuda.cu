@@ -171,15 +171,15 @@ DEVICE void chain(float (&sum)[S::ROWS][S::COLS], float *shared, const side &a, 
     x.put(now, a.inner), y.put(now + SIZE, b.inner);
     __syncthreads();
     for (; at + DEPTH < a.k; at += DEPTH) {
-        x.template take<wide>(a, at + DEPTH);
+        y.template take<wide>(b, at + DEPTH);
 #pragma unroll(wide ? DEPTH / 2 : 1)
         for (int k = 0; k < DEPTH / 2; k++) multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
-        x.put(next, a.inner);
-        y.template take<wide>(b, at + DEPTH);
+        y.put(next + SIZE, b.inner);
+        x.template take<wide>(a, at + DEPTH);
 #pragma unroll(wide ? DEPTH / 2 : 1)
         for (int k = DEPTH / 2; k < DEPTH; k++)
             multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
-        y.put(next + SIZE, b.inner);
+        x.put(next, a.inner);
         __syncthreads();
         float *const other = now;
         now = next, next = other;
