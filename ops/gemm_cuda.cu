@@ -262,8 +262,8 @@ template <class S, bool half, bool wide, bool a_inner, bool b_inner>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     tile_kernel(const __grid_constant__ struct gemm g) {
     DYNAMIC_SHARED(float, shared);
-    const i64 row = (i64)(blockIdx.y * BAND + blockIdx.x % BAND) * S::TILE,
-              col = (i64)(blockIdx.x / BAND) * S::TILE;
+    const i64 row = (i64)(blockIdx.z * gridDim.x + blockIdx.x) * S::TILE,
+              col = (i64)blockIdx.y * S::TILE;
     if (row >= g.m) return;
     float sum[S::ROWS][S::COLS] = {};
     float *const low = shared + 4 * S::TILE * DEPTH + threadIdx.x;
@@ -287,7 +287,8 @@ static int tile_run(const struct gemm *g, struct err *e) {
     const i64 tall = (g->m + S::TILE - 1) / S::TILE, across = (g->n + S::TILE - 1) / S::TILE,
               bytes = (i64)sizeof(float) *
                       (4 * S::TILE * DEPTH + (g->t ? S::ROWS * S::COLS * S::THREADS : 0));
-    const dim3 grid((unsigned)(BAND * across), (unsigned)((tall + BAND - 1) / BAND));
+    const i64 band = i64_min(BAND, tall);
+    const dim3 grid((unsigned)band, (unsigned)across, (unsigned)((tall + band - 1) / band));
     return LAUNCH(e, (tile_kernel<S, half, wide, a_inner, b_inner>), grid, S::THREADS, bytes, *g);
 }
 
