@@ -52,7 +52,7 @@ $(BUILD)/hone-shim: $(OBJECTS) $(SHIM_OBJECTS)
 $(BUILD)/%.cu.o: %.cu
 	$(Q)mkdir -p $(@D) && echo "  nvcc  $<" && $(CUDA) $(NVFLAGS) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $< > $(@:.o=.txt) 2>&1 || { cat $(@:.o=.txt); exit 1; }
 $(BUILD)/shim/%.o: %.cu
-	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ -x c++ $(SHIM) -fsanitize=thread -MMD -MP -c -o $@ $<
+	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ -x c++ $(SHIM) -fsanitize=thread,alignment -MMD -MP -c -o $@ $<
 $(BUILD)/tests/shim/%.o: tests/shim/%.cc
 	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ $(SHIM) -O2 -MMD -MP -c -o $@ $<
 $(BUILD)/%.o: %.c
@@ -78,6 +78,7 @@ $(BUILD)/libhone.a: $(LIBRARY)
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
 	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) -lcmocka -lstdc++ -lm
 $(filter $(BUILD)/tests/test_cuda%,$(TESTS)): $(SHIM_OBJECTS)
+$(BUILD)/tests/test_cuda_shim: $(BUILD)/shim/tests/shim/probes.o
 $(BUILD)/gpu/%: tests/%.c $(BUILD)/libhone.a $(HELPERS) $(BUILD)/tests/gpu/real.o $(CUDA_OBJECTS)
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(CUDA_LINK) -lcmocka -lm
 .SECONDARY: $(HELPERS) $(BUILD)/tests/gpu/real.o

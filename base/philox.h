@@ -37,7 +37,8 @@ M_FN double uniform_of_words(const u32 word[2]) {
 M_FN double philox_f64(const struct rng *r, u64 index) {
     u32 word[4];
     philox_block(r, index >> 1, word);
-    return uniform_of_words(word + 2 * (index & 1));
+    const u32 pair[2] = {index & 1 ? word[2] : word[0], index & 1 ? word[3] : word[1]};
+    return uniform_of_words(pair);
 }
 
 #endif

@@ -65,6 +65,24 @@ DEVICE void tile_make(const struct columns &a, struct tile<half> *s, i64 t, int 
     for (int k = 0; k < shape::WIDTH; k += 4) vec_store<false>(to->x[row], col + k, v + k);
 }
 
+/* A column's chain over `rows` rows of a tile; all of them: unrolled, so that what is read runs
+ * ahead of the chain. */
+template <bool half>
+DEVICE float tile_walk(const typename tile<half>::ready *r, int lane, int rows, bool x, float sum) {
+    constexpr int all = tile<half>::ROWS;
+    if (rows < all) {
+        for (int n = 0; n < rows; n++)
+            sum = x ? v16_fma(r->dy[n][lane], r->x[n][lane], sum) : v16_add(sum, r->dy[n][lane]);
+    } else if (x) {
+#pragma unroll 32
+        for (int n = 0; n < all; n++) sum = v16_fma(r->dy[n][lane], r->x[n][lane], sum);
+    } else {
+#pragma unroll 32
+        for (int n = 0; n < all; n++) sum = v16_add(sum, r->dy[n][lane]);
+    }
+    return sum;
+}
+
 template <bool half> __global__ void columns_kernel(struct columns a) {
     typedef struct tile<half> shape;
     DYNAMIC_SHARED(shape, s);
@@ -82,16 +100,9 @@ template <bool half> __global__ void columns_kernel(struct columns a) {
             }
             copy_async_wait<STAGES - 2>();
         } else if (walks && t >= 0) {
-            const struct shape::ready *r = &s->ready[t % 2];
-            const int rows = (int)(a.rows - t * shape::ROWS < shape::ROWS ? a.rows - t * shape::ROWS
-                                                                          : (i64)shape::ROWS);
-            if (a.x) {
-#pragma unroll 16
-                for (int n = 0; n < rows; n++) sum = v16_fma(r->dy[n][lane], r->x[n][lane], sum);
-            } else {
-#pragma unroll 16
-                for (int n = 0; n < rows; n++) sum = v16_add(sum, r->dy[n][lane]);
-            }
+            const i64 left = a.rows - t * shape::ROWS;
+            const int rows = left < shape::ROWS ? (int)left : (int)shape::ROWS;
+            sum = tile_walk<half>(&s->ready[t % 2], lane, rows, a.x != NULL, sum);
         }
         __syncthreads();
     }

@@ -32,8 +32,6 @@ extern struct cuda_machine {               /* what launchers size grids by */
     int sms, major, minor;
     i64 shared_per_block; /* the most a block can have, opted in */
 } cuda_machine;
-/* Memory for libraries and partial results that outlives a call (cuBLASLt's workspace): grown on
- * demand, never while recording. */
 int cuda_error(cudaError_t code, const char *what, struct err *e); /* 0 or -1 */
 int cuda_shared_limit(const void *kernel, i64 bytes, struct err *e);
 

@@ -10,17 +10,20 @@ template <int Ins, int Outs> struct pointers {
 };
 
 /* 4 floats or 8 bf16 at element i of p, 16-byte aligned. */
-template <bool half> DEVICE void vec_load(float *to, const void *p, i64 i) {
-    if (half) {
-        const uint4 v = *(const uint4 *)((const u16 *)p + i);
-        const u32 w[4] = {v.x, v.y, v.z, v.w};
+template <bool half> DEVICE void vec_unpack(float *to, uint4 v) {
+    const u32 w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-        for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 4; k++)
+        if (half)
             to[2 * k] = of_bits(w[k] << 16), to[2 * k + 1] = of_bits(w[k] & 0xffff0000u);
-    } else {
-        const float4 v = *(const float4 *)((const float *)p + i);
-        to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-    }
+        else
+            to[k] = of_bits(w[k]);
+}
+template <bool half> DEVICE const uint4 *vec_at(const void *p, i64 i) {
+    return (const uint4 *)((const u8 *)p + i * (half ? 2 : 4));
+}
+template <bool half> DEVICE void vec_load(float *to, const void *p, i64 i) {
+    vec_unpack<half>(to, *vec_at<half>(p, i));
 }
 template <bool half> DEVICE void vec_store(void *p, i64 i, const float *from) {
     if (half) {
@@ -38,6 +41,13 @@ template <bool half> DEVICE void vec_store(void *p, i64 i, const float *from) {
 template <bool half, bool wide> DEVICE void span_load(float *to, const void *p, i64 i) {
     if (wide)
         vec_load<half>(to, p, i);
+    else
+        to[0] = get1(p, i, half);
+}
+/* The same of memory that nobody writes meanwhile: may be asked for before earlier stores. */
+template <bool half, bool wide> DEVICE void span_fetch(float *to, const void *p, i64 i) {
+    if (wide)
+        vec_unpack<half>(to, __ldg(vec_at<half>(p, i)));
     else
         to[0] = get1(p, i, half);
 }

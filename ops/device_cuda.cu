@@ -2,6 +2,7 @@
  * when first used: the same binary runs where there is none. Plain allocations, one stream, so that
  * everything happens in the order it was asked for. */
 #include "ops/cuda.h"
+#include "ops/gemm_cuda.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -121,6 +122,7 @@ int cuda_open(int index, struct err *e) {
 
 void cuda_close(void) {
     cudaStreamSynchronize(cuda_stream);
+    lt_close();
     cudaFreeHost(cuda_fault_word), cudaStreamDestroy(cuda_stream);
     cuda_fault_word = NULL, cuda_stream = NULL;
 }

@@ -203,6 +203,9 @@ static i64 lora_dt_scratch(const struct op_call *c) { /* f32 sums, then packing 
     const i64 n = c->in[0].dim[0], out = c->in[0].dim[1], rank = c->in[1].dim[1];
     return round_up(n * rank * (i64)sizeof(float), 64) + gemm_scratch(n, rank, out, 0);
 }
+static i64 lora_dt_scratch_cuda(const struct op_call *c) { /* f32 sums */
+    return view_count(&c->out[0]) * (i64)sizeof(float);
+}
 static bool lora_dt_sample(int index, struct sample *s) {
     const i64 *d = sizes_at(index, s);
     if (!d) return false;
@@ -218,6 +221,7 @@ const struct op op_lora_dt = {
     .shape = lora_dt_shape,
     .ref = lora_dt_ref,
     .scratch = lora_dt_scratch,
+    .scratch_cuda = lora_dt_scratch_cuda,
     .cpu = CPU(lora_dt),
     .cuda = CUDA(lora_dt),
     .sample = lora_dt_sample,
@@ -243,6 +247,9 @@ static i64 linear_dw_scratch(const struct op_call *c) {
 }
 static i64 lora_db_scratch(const struct op_call *c) { /* ts, then packing */
     return round_up(view_bytes(&c->in[1]), 64) + linear_dw_scratch(c);
+}
+static i64 lora_db_scratch_cuda(const struct op_call *c) { /* ts */
+    return view_bytes(&c->in[1]);
 }
 static bool dw_sample(int index, struct sample *s, int cols) {
     const i64 *d = sizes_at(index, s);
@@ -276,6 +283,7 @@ const struct op op_lora_db = {
     .shape = linear_dw_shape,
     .ref = lora_db_ref,
     .scratch = lora_db_scratch,
+    .scratch_cuda = lora_db_scratch_cuda,
     .cpu = CPU(lora_db),
     .cuda = CUDA(lora_db),
     .sample = lora_db_sample,

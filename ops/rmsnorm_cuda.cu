@@ -97,7 +97,7 @@ template <enum form form, bool half, bool wide> __global__ void norm_kernel(stru
     for (int pair = 0; pair < p.rows; pair += 2) { /* a row for each half of the warp */
         const int row = min(pair + lane / 16, p.rows - 1);
         float sum = 0;
-#pragma unroll 8
+#pragma unroll 16
         for (int i = lane % 16; i < cols; i += 16) {
             const float v = get1(x, (i64)row * cols + i, half);
             sum = v16_fma(v, v, sum);
@@ -106,11 +106,11 @@ template <enum form form, bool half, bool wide> __global__ void norm_kernel(stru
         if (lane % 16 == 0 && row == pair + lane / 16) scale[row] = a.rstd[p.first + row] = s;
     }
     __syncwarp();
-#pragma unroll 2
+#pragma unroll 4
     for (int i = lane * width; i < p.count; i += 32 * width) {
         const int row = a.span.group == 1 ? 0 : i / cols;
         float v[width], w[width], b[width];
-        span_load<half, wide>(v, x, i), span_load<half, wide>(w, a.w, i - row * cols);
+        span_load<half, wide>(v, x, i), span_fetch<half, wide>(w, a.w, i - row * cols);
         if (form == SUM_AFTER) span_load<half, wide>(b, r, i);
         const float s = scale[row];
 #pragma unroll
@@ -172,7 +172,7 @@ template <bool half, bool wide> __global__ void dx_kernel(struct back a) {
     for (int pair = 0; pair < p.rows; pair += 2) {
         const int row = min(pair + lane / 16, p.rows - 1);
         float dot = 0;
-#pragma unroll 8
+#pragma unroll 16
         for (int i = lane % 16; i < cols; i += 16) {
             const i64 at = (i64)row * cols + i;
             dot = v16_fma(v16_mul(get1(dy, at, half), get1(a.w, i, half)), get1(x, at, half), dot);
@@ -182,11 +182,12 @@ template <bool half, bool wide> __global__ void dx_kernel(struct back a) {
         if (lane % 16 == 0 && row == pair + lane / 16) scale[row] = make_float2(s, slope);
     }
     __syncwarp();
+#pragma unroll 4
     for (int i = lane * width; i < p.count; i += 32 * width) {
         const int row = a.span.group == 1 ? 0 : i / cols;
         float d[width], v[width], w[width], b[width];
         span_load<half, wide>(d, dy, i), span_load<half, wide>(v, x, i);
-        span_load<half, wide>(w, a.w, i - row * cols);
+        span_fetch<half, wide>(w, a.w, i - row * cols);
         if (a.dh) span_load<half, wide>(b, dh, i);
         const float2 s = scale[row];
 #pragma unroll

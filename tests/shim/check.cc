@@ -159,14 +159,18 @@ long long shim_unwritten(const void *p, long long bytes) {
     return n;
 }
 
+int shim_quiet;
+static char first[512];
+const char *shim_first(void) { return findings ? first : ""; }
 void shim_finding(const char *fmt, ...) {
+    char text[512];
     if (findings++ >= 10) return;
     va_list list;
     va_start(list, fmt);
-    fprintf(stderr, "shim: ");
-    vfprintf(stderr, fmt, list);
-    fprintf(stderr, "\n");
+    vsnprintf(text, sizeof text, fmt, list);
     va_end(list);
+    if (findings == 1) memcpy(first, text, sizeof first);
+    if (!shim_quiet) fprintf(stderr, "shim: %s\n", text);
 }
 long long shim_findings(void) {
     const long long n = findings;
@@ -194,6 +198,11 @@ void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
 void __tsan_read_range(void *p, size_t n) { shim_access(p, n, false); }
 void __tsan_write_range(void *p, size_t n) { shim_access(p, n, true); }
+/* By -fsanitize=alignment: vectors, which the compiler may read in parts. */
+void __ubsan_handle_type_mismatch_v1(void *, void *p) {
+    shim_finding("%s: block %u thread %u: %p is not aligned to its type", shim_place.kernel,
+                 shim_place.block, shim_place.thread, p);
+}
 #define ATOMIC(name)                                                                               \
     void __tsan_atomic##name() { shim_finding("%s uses an atomic operation", shim_place.kernel); }
 ATOMIC(32_fetch_add)

@@ -122,7 +122,8 @@ cudaError_t cudaGetLastError() {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     *p = {};
     snprintf(p->name, sizeof p->name, "the CPU, as a GPU");
-    p->major = 9, p->multiProcessorCount = 2, p->totalGlobalMem = memory_total();
+    p->major = fault_kind == "old-gpu" ? 7 : 9, p->multiProcessorCount = 2,
+    p->totalGlobalMem = memory_total();
     p->sharedMemPerBlockOptin = 232448;
     return cudaSuccess;
 }

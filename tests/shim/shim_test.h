@@ -8,6 +8,8 @@ extern "C" {
 extern int shim_check;         /* see shim.h */
 extern unsigned shim_seed;     /* order of threads */
 long long shim_findings(void); /* since the last call; each was printed on stderr, the first ten */
+extern int shim_quiet;         /* prints none */
+const char *shim_first(void);  /* the text of the first since shim_findings was called */
 void shim_fault_arm(const char *spec); /* as HONE_SHIM_FAULT; NULL: none */
 /* Is every byte of this device memory written? For results. */
 long long shim_unwritten(const void *p, long long bytes);

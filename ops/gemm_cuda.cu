@@ -1,0 +1,331 @@
+/* gemm_cuda.cu: matrix products on the GPU's f32 units, with the chains of gemm.h: one thread owns
+ * a sum from its first k to its last, so that blocking changes no bit.
+ *
+ * A block of threads owns a tile of C. Strips of A and B, 16 deep, go from memory to registers to
+ * shared memory as f32, k-major: [k][row] and [k][column]. bf16 is widened on the way and k ^ 1
+ * takes the place of k, after which the chain of NUMERICS.md 3 is that of f32. While a strip is
+ * multiplied the next one is on its way to registers; two buffers of shared memory need one barrier
+ * per strip. large  128x128, 256 threads of 8x8 sums: per k 4 reads of 16 bytes for 64
+ * multiply-adds small  32x32, 128 threads of 4x2: for products that have too few large tiles to
+ * fill the machine Columns of a strip are permuted, i ^ 8 * (k / 4 % 4), so that also strips that
+ * arrive along k are written to shared memory without bank conflicts. Blocks walk C in bands of 8
+ * tiles, so that what runs at the same time shares A and B in the L2 cache. The last strip ends
+ * exactly at k: a further zero could turn -0 into 0. The low-rank part goes first, by the same
+ * code; its sums wait in shared memory. Operands that are not aligned to 16 bytes take the small
+ * tile, element by element. Rejected: cp.async (it cannot transpose or widen), splitting k (it
+ * would change bits). */
+#include "ops/cuda_vec.h"
+#include "ops/gemm_cuda.h"
+
+/* What a thread holds of a tile: sum [r][c] is at row(thread, r), col(thread, c). */
+struct large {
+    static constexpr int TILE = 128, THREADS = 256, BLOCKS = 2, ROWS = 8, COLS = 8, WIDTH = 4;
+    DEVICE int row(int t, int r) { return r / 4 * 64 + t / 64 * 16 + t % 32 / 8 * 4 + r % 4; }
+    DEVICE int col(int t, int c) { return t / 32 % 2 * 64 + c / 4 * 32 + t % 8 * 4 + c % 4; }
+};
+struct small {
+    static constexpr int TILE = 32, THREADS = 128, BLOCKS = 5, ROWS = 4, COLS = 2, WIDTH = 2;
+    DEVICE int row(int t, int r) { return t / 16 * 4 + r; }
+    DEVICE int col(int t, int c) { return t % 16 * 2 + c; }
+};
+static constexpr int DEPTH = 16, BAND = 8;
+
+/* One operand from the tile's first row or column on: element (i, k), i a row of A or a column of
+ * B, at [i * ld + k] (inner) or [k * ld + i]; `count` of them are left. */
+struct side {
+    const u8 *data;
+    i64 ld, count;
+    int k;
+    bool inner;
+};
+template <bool half>
+DEVICE side side_at(const void *data, i64 ld, i64 count, i64 k, bool inner, i64 first) {
+    const side s = {(const u8 *)data + (inner ? first * ld : first) * (half ? 2 : 4), ld,
+                    count - first, (int)k, inner};
+    return s;
+}
+
+/* Where (k, i) lies in shared memory. */
+template <class S> DEVICE int place(int k, int i, bool inner) {
+    return k * S::TILE + (inner ? i ^ (k / 4 % 4 * 8) : i);
+}
+
+/* A thread's part of a strip on its way from memory to shared memory, 16 bytes a piece. */
+template <class S, bool half> struct strip {
+    static constexpr int V = half ? 8 : 4, SIZE = half ? 2 : 4, PIECES = S::TILE * DEPTH / V,
+                         EACH = (PIECES + S::THREADS - 1) / S::THREADS;
+    uint4 hold[EACH];
+    u32 offset[EACH]; /* in bytes; of a row past the edge, that of the first: its sums are not
+                         stored */
+
+    DEVICE bool mine(int n) {
+        return PIECES % S::THREADS == 0 || (int)threadIdx.x + n * S::THREADS < PIECES;
+    }
+    DEVICE int piece_i(int n, bool inner) {
+        const int v = (int)threadIdx.x + n * S::THREADS;
+        return inner ? v / (DEPTH / V) : v % (S::TILE / V) * V;
+    }
+    DEVICE int piece_k(int n, bool inner) {
+        const int v = (int)threadIdx.x + n * S::THREADS;
+        return inner ? v % (DEPTH / V) * V : v / (S::TILE / V);
+    }
+    __device__ __forceinline__ void aim(const side &s) {
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            const u32 i = piece_i(n, s.inner) < s.count ? piece_i(n, s.inner) : 0,
+                      k = piece_k(n, s.inner), ld = (u32)s.ld;
+            offset[n] = (s.inner ? i * ld + k : k * ld + i) * SIZE;
+        }
+    }
+    /* The strip that begins at k0. */
+    __device__ __forceinline__ void fetch(const side &s, int k0) {
+        const u8 *from = s.data + (s.inner ? (i64)k0 : k0 * s.ld) * SIZE;
+        const int left = s.k - k0;
+#pragma unroll
+        for (int n = 0; n < EACH; n++)
+            hold[n] = mine(n) && piece_k(n, s.inner) < left ? *(const uint4 *)(from + offset[n])
+                                                            : make_uint4(0, 0, 0, 0);
+    }
+    /* The same for an operand that is not aligned. */
+    __device__ __forceinline__ void gather(const side &s, int k0) {
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            const int i = piece_i(n, s.inner), k = k0 + piece_k(n, s.inner);
+            const i64 at = s.inner ? i * s.ld + k : k * s.ld + i;
+            u32 w[4] = {0, 0, 0, 0};
+#pragma unroll
+            for (int x = 0; x < V; x++)
+                if (mine(n) && i + (s.inner ? 0 : x) < s.count && k + (s.inner ? x : 0) < s.k)
+                    w[half ? x / 2 : x] |= half ? (u32)((const u16 *)s.data)[at + x] << x % 2 * 16
+                                                : ((const u32 *)s.data)[at + x];
+            hold[n] = make_uint4(w[0], w[1], w[2], w[3]);
+        }
+    }
+    template <bool wide> __device__ __forceinline__ void take(const side &s, int k0) {
+        if (wide)
+            fetch(s, k0);
+        else
+            gather(s, k0);
+    }
+    __device__ __forceinline__ void put(float *to, bool inner) const {
+#pragma unroll
+        for (int n = 0; n < EACH; n++) {
+            if (!mine(n)) continue;
+            const int i = piece_i(n, inner), k = piece_k(n, inner), swap = half ? 1 : 0;
+            const u32 w[4] = {hold[n].x, hold[n].y, hold[n].z, hold[n].w};
+            float x[V];
+#pragma unroll
+            for (int v = 0; v < V; v++)
+                x[v] = !half ? of_bits(w[v])
+                             : of_bits(v % 2 ? w[v / 2] & 0xffff0000u : w[v / 2] << 16);
+            if (inner) {
+#pragma unroll
+                for (int v = 0; v < V; v++) to[place<S>((k + v) ^ swap, i, true)] = x[v];
+            } else {
+#pragma unroll
+                for (int v = 0; v < V; v += 4)
+                    *(float4 *)&to[place<S>(k ^ swap, i + v, false)] =
+                        make_float4(x[v], x[v + 1], x[v + 2], x[v + 3]);
+            }
+        }
+    }
+};
+
+template <class S>
+DEVICE void multiply(float (&sum)[S::ROWS][S::COLS], const float *a, const float *b, int k,
+                     bool a_inner, bool b_inner) {
+    float x[S::ROWS], y[S::COLS];
+#pragma unroll
+    for (int r = 0; r < S::ROWS; r += 4) {
+        const float4 v =
+            *(const float4 *)&a[place<S>(k, S::row((int)threadIdx.x, 0), a_inner) + S::row(0, r)];
+        x[r] = v.x, x[r + 1] = v.y, x[r + 2] = v.z, x[r + 3] = v.w;
+    }
+#pragma unroll
+    for (int c = 0; c < S::COLS; c += S::WIDTH) {
+        const float *from = &b[place<S>(k, S::col((int)threadIdx.x, 0), b_inner) + S::col(0, c)];
+        if constexpr (S::WIDTH == 4) {
+            const float4 v = *(const float4 *)from;
+            y[c] = v.x, y[c + 1] = v.y, y[c + 2] = v.z, y[c + 3] = v.w;
+        } else {
+            const float2 v = *(const float2 *)from;
+            y[c] = v.x, y[c + 1] = v.y;
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < S::ROWS; r++)
+#pragma unroll
+        for (int c = 0; c < S::COLS; c++) sum[r][c] = v16_fma(x[r], y[c], sum[r][c]);
+}
+
+/* Continues the chains of a tile over all of k. */
+template <class S, bool half, bool wide>
+DEVICE void chain(float (&sum)[S::ROWS][S::COLS], float *shared, const side &a, const side &b) {
+    constexpr int SIZE = S::TILE * DEPTH;
+    strip<S, half> x, y;
+    float *now = shared, *next = shared + 2 * SIZE;
+    int at = 0;
+    if (a.k <= 0) return;
+    x.aim(a), y.aim(b);
+    x.template take<wide>(a, 0), y.template take<wide>(b, 0);
+    x.put(now, a.inner), y.put(now + SIZE, b.inner);
+    __syncthreads();
+    for (; at + DEPTH < a.k; at += DEPTH) {
+        x.template take<wide>(a, at + DEPTH);
+#pragma unroll(wide ? DEPTH / 2 : 1)
+        for (int k = 0; k < DEPTH / 2; k++) multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
+        x.put(next, a.inner);
+        y.template take<wide>(b, at + DEPTH);
+#pragma unroll(wide ? DEPTH / 2 : 1)
+        for (int k = DEPTH / 2; k < DEPTH; k++)
+            multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
+        y.put(next + SIZE, b.inner);
+        __syncthreads();
+        float *const other = now;
+        now = next, next = other;
+    }
+    const int left = half ? (a.k - at + 1) / 2 * 2 : a.k - at;
+#pragma unroll 1
+    for (int k = 0; k < left; k++) multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
+    __syncthreads();
+}
+
+template <class S>
+DEVICE void tile_begin(float (&sum)[S::ROWS][S::COLS], const struct gemm &g, i64 row, i64 col) {
+#pragma unroll
+    for (int r = 0; r < S::ROWS; r++)
+#pragma unroll
+        for (int c = 0; c < S::COLS; c++) {
+            const i64 i = row + S::row((int)threadIdx.x, r), j = col + S::col((int)threadIdx.x, c);
+            sum[r][c] = g.accumulate && i < g.m && j < g.n
+                            ? get1(g.c, i * g.ldc + j, g.c_dtype == BF16)
+                            : 0;
+        }
+}
+
+/* WIDTH results in a row. */
+template <class S> DEVICE void store(const struct gemm &g, i64 i, i64 j, const float *x) {
+    const i64 at = i * g.ldc + j;
+    const bool half = g.c_dtype == BF16;
+    if ((uintptr_t)g.c % 16 || g.ldc % 4 || j + S::WIDTH > g.n) {
+#pragma unroll
+        for (int c = 0; c < S::WIDTH; c++)
+            if (j + c < g.n) put1(g.c, at + c, x[c], half);
+    } else if (half) {
+        u32 w[S::WIDTH / 2];
+#pragma unroll
+        for (int c = 0; c < S::WIDTH; c += 2)
+            w[c / 2] = put_bf16(x[c]) | (u32)put_bf16(x[c + 1]) << 16;
+        if constexpr (S::WIDTH == 4)
+            *(uint2 *)((u16 *)g.c + at) = make_uint2(w[0], w[1]);
+        else
+            *(u32 *)((u16 *)g.c + at) = w[0];
+    } else if constexpr (S::WIDTH == 4)
+        *(float4 *)((float *)g.c + at) = make_float4(x[0], x[1], x[2], x[3]);
+    else
+        *(float2 *)((float *)g.c + at) = make_float2(x[0], x[1]);
+}
+
+/* Low-rank part, bias, rounding. */
+template <class S>
+DEVICE void tile_end(const float (&sum)[S::ROWS][S::COLS], const float *low, const struct gemm &g,
+                     i64 row, i64 col) {
+    int t = (int)threadIdx.x;
+    asm volatile(
+        ""
+        : "+r"(t)); /* so that tile_begin's addresses are not kept in registers till here */
+#pragma unroll
+    for (int c = 0; c < S::COLS; c += S::WIDTH) {
+        const i64 j = col + S::col(t, c);
+        float bias[S::WIDTH];
+#pragma unroll
+        for (int n = 0; n < S::WIDTH; n++)
+            bias[n] = g.bias && j + n < g.n ? get1(g.bias, j + n, g.dtype == BF16) : 0;
+#pragma unroll
+        for (int r = 0; r < S::ROWS; r++) {
+            const i64 i = row + S::row(t, r);
+            if (i >= g.m) continue;
+            float x[S::WIDTH];
+#pragma unroll
+            for (int n = 0; n < S::WIDTH; n++) {
+                x[n] = sum[r][c + n];
+                if (g.t) x[n] = v16_fma(g.scale, low[(r * S::COLS + c + n) * S::THREADS], x[n]);
+                if (g.bias) x[n] = v16_add(x[n], bias[n]);
+            }
+            store<S>(g, i, j, x);
+        }
+    }
+}
+
+/* a_inner, b_inner: how A and B are stored, if `wide`; else the product says so when it runs. */
+template <class S, bool half, bool wide, bool a_inner, bool b_inner>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
+    tile_kernel(const __grid_constant__ struct gemm g) {
+    DYNAMIC_SHARED(float, shared);
+    const i64 row = (i64)(blockIdx.y * BAND + blockIdx.x % BAND) * S::TILE,
+              col = (i64)(blockIdx.x / BAND) * S::TILE;
+    if (row >= g.m) return;
+    float sum[S::ROWS][S::COLS] = {};
+    float *const low = shared + 4 * S::TILE * DEPTH + threadIdx.x;
+    if (g.t) {
+        const i64 u_ld = g.u_t ? g.n : g.rank;
+        chain<S, half, false>(sum, shared, side_at<half>(g.t, g.rank, g.m, g.rank, true, row),
+                              side_at<half>(g.u, u_ld, g.n, g.rank, !g.u_t, col));
+#pragma unroll
+        for (int n = 0; n < S::ROWS * S::COLS; n++)
+            low[n * S::THREADS] = sum[n / S::COLS][n % S::COLS];
+    }
+    tile_begin<S>(sum, g, row, col);
+    const bool a_in = wide ? a_inner : !g.a_t, b_in = wide ? b_inner : (bool)g.b_t;
+    chain<S, half, wide>(sum, shared, side_at<half>(g.a, g.lda, g.m, g.k, a_in, row),
+                         side_at<half>(g.b, g.ldb, g.n, g.k, b_in, col));
+    tile_end<S>(sum, low, g, row, col);
+}
+
+template <class S, bool half, bool wide, bool a_inner, bool b_inner>
+static int tile_run(const struct gemm *g, struct err *e) {
+    const i64 tall = (g->m + S::TILE - 1) / S::TILE, across = (g->n + S::TILE - 1) / S::TILE,
+              bytes = (i64)sizeof(float) *
+                      (4 * S::TILE * DEPTH + (g->t ? S::ROWS * S::COLS * S::THREADS : 0));
+    const dim3 grid((unsigned)(BAND * across), (unsigned)((tall + BAND - 1) / BAND));
+    return LAUNCH(e, (tile_kernel<S, half, wide, a_inner, b_inner>), grid, S::THREADS, bytes, *g);
+}
+
+template <class S, bool half> static int orders_run(const struct gemm *g, struct err *e) {
+    if (g->a_t) return tile_run<S, half, true, false, false>(g, e);
+    if (g->b_t) return tile_run<S, half, true, true, true>(g, e);
+    return tile_run<S, half, true, true, false>(g, e);
+}
+
+/* Cycles per k of the busiest multiprocessor, counted, not measured: a large tile is bound by its
+ * multiply-adds, a small one by shared memory. */
+static bool large_pays(const struct gemm *g) {
+    const i64 sms = cuda_machine.sms, large_tiles = ((g->m + 127) / 128) * ((g->n + 127) / 128),
+              small_tiles = ((g->m + 31) / 32) * ((g->n + 31) / 32);
+    return (large_tiles + sms - 1) / sms * 128 <= i64_max(16, (small_tiles + sms - 1) / sms * 12);
+}
+static bool aligned(const void *p, i64 ld, bool half) {
+    return (uintptr_t)p % 16 == 0 && ld % (half ? 8 : 4) == 0 && ld < 1 << 23; /* strip.offset */
+}
+
+static int gemm_own(const struct gemm *g, struct err *e) {
+    const bool half = g->dtype == BF16;
+    if (gemm_rows_fit(g)) return gemm_rows(g, e);
+    if (!aligned(g->a, g->lda, half) || !aligned(g->b, g->ldb, half) || (g->a_t && g->b_t))
+        return half ? tile_run<small, true, false, false, false>(g, e)
+                    : tile_run<small, false, false, false, false>(g, e);
+    if (large_pays(g)) return half ? orders_run<large, true>(g, e) : orders_run<large, false>(g, e);
+    return half ? orders_run<small, true>(g, e) : orders_run<small, false>(g, e);
+}
+
+int gemm_cuda(const struct gemm *g, struct err *e) {
+    if (g->m <= 0 || g->n <= 0) return 0;
+    if (numerics_now == NUMERICS_PORTABLE || !lt_ready()) return gemm_own(g, e);
+    struct gemm low = *g, base = *g; /* the smaller terms first: their rounding weighs less */
+    low.k = 0, low.bias = NULL;
+    base.t = base.u = NULL, base.rank = 0, base.accumulate = g->accumulate || g->t;
+    int rc = g->t ? lt_run(&low, e) : 0;
+    if (rc > 0) rc = gemm_own(&low, e);
+    if (!rc) rc = lt_run(&base, e);
+    return rc > 0 ? gemm_own(&base, e) : rc;
+}

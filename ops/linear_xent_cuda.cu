@@ -1,0 +1,164 @@
+/* linear_xent_cuda.cu: logits of a chunk of rows, their softmax and loss, the two gradient
+ * products. Roundings: linear_xent.c.
+ *
+ * The products are gemm_cuda's; between them one kernel turns a row of logits into its loss and d,
+ * a block for each row. The chains of 16 lanes (NUMERICS.md 7) are sequential, so one warp of the
+ * block does nothing but add, from shared memory, what the other 15 have made of the piece before:
+ * e^(l - max), which is the work. Memory sees a row three times (maximum, sum, gradient; the later
+ * two mostly in the L2 cache) and d once. e^(l - max) is computed twice, which is cheaper than to
+ * write it. d takes the place of the logits, in bf16 the front half of each row: a piece is read by
+ * all threads before any of them writes, and its d lies where earlier pieces were. Rows are padded
+ * to 8 elements, zeros in d, so that products read them 16 bytes at a time whatever the vocabulary.
+ * Rejected: the maximum along the way (online softmax: other bits); 16 threads for each row, many
+ * rows in a block (half the threads, and too few bytes under way). */
+#include "ops/cuda_math.h"
+#include "ops/cuda_vec.h"
+#include "ops/gemm_cuda.h"
+#include "ops/linear_xent.h"
+
+enum { THREADS = 512, ADDERS = 32, PIECE = 8 * (THREADS - ADDERS), STEP = 8 * THREADS };
+
+struct rows { /* a chunk: the first of `logits` is row `first` of the call */
+    float *logits;
+    i64 first, ld, vocab;
+    const i32 *target;
+    const float *scale;
+    float *loss;
+    bool train, half;
+};
+
+/* Elements v to v + 7 of a row; past its end: -infinity, whose e^ is 0. */
+DEVICE void eight(float x[8], const float *l, i64 v, i64 vocab) {
+    if (v + 8 <= vocab) {
+        vec_load<false>(x, l, v), vec_load<false>(x + 4, l, v + 4);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = v + i < vocab ? l[v + i] : of_bits(0xff800000u);
+}
+DEVICE void eight_put(float *l, i64 v, const float d[8], bool half) {
+    if (half)
+        vec_store<true>(l, v, d);
+    else
+        vec_store<false>(l, v, d), vec_store<false>(l, v + 4, d + 4);
+}
+
+/* The largest of a row, for every thread. */
+DEVICE float row_top(const float *l, i64 vocab, float *shared) {
+    float top = of_bits(0xff800000u);
+    for (i64 v = threadIdx.x * 8; v < vocab; v += STEP) {
+        float x[8];
+        eight(x, l, v, vocab);
+#pragma unroll
+        for (int i = 0; i < 8; i++) top = v16_max(top, x[i]);
+    }
+    for (int step = 16; step; step >>= 1)
+        top = v16_max(top, __shfl_xor_sync(0xffffffffu, top, step));
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = top;
+    __syncthreads();
+    for (int w = 0; w < THREADS / 32; w++) top = v16_max(top, shared[w]);
+    return top;
+}
+
+/* The sum of e^(l[v] - top) by lanes, for every thread. `e`: two pieces. */
+DEVICE float row_sum(const float *l, i64 vocab, float top, float *e, float *shared) {
+    const i64 pieces = (vocab + PIECE - 1) / PIECE;
+    const int lane = threadIdx.x % 16, at = ((int)threadIdx.x - ADDERS) * 8;
+    float sum = 0;
+    for (i64 p = 0; p <= pieces; p++) {
+        if (threadIdx.x >= ADDERS && p < pieces) {
+            float x[8];
+            eight(x, l, p * PIECE + at, vocab);
+#pragma unroll
+            for (int i = 0; i < 8; i++) x[i] = v16_exp(v16_sub(x[i], top));
+            vec_store<false>(e + p % 2 * PIECE, at, x);
+            vec_store<false>(e + p % 2 * PIECE, at + 4, x + 4);
+        } else if (threadIdx.x < ADDERS && p) { /* what lies past the row's end is 0 */
+            const float *from = e + (p - 1) % 2 * PIECE + lane;
+            const i64 left = vocab - (p - 1) * PIECE;
+            const int count = left < PIECE ? (int)(left + 15) / 16 * 16 : PIECE;
+#pragma unroll 8
+            for (int v = 0; v < count; v += 16) sum = v16_add(sum, from[v]);
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < ADDERS) sum = lanes_sum(sum);
+    if (threadIdx.x == 0) shared[0] = sum;
+    __syncthreads();
+    return shared[0];
+}
+
+/* d of a row, in place; sum 0: nothing is trained, d is 0. */
+DEVICE void row_gradient(const struct rows &r, float *l, float top, float sum, i32 target) {
+    const float scale = *r.scale, each = v16_div(1, sum);
+    for (i64 p = 0; p < r.ld; p += STEP) {
+        const i64 v = p + threadIdx.x * 8;
+        float d[8];
+        if (v < r.ld && sum) eight(d, l, v, r.vocab);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            float x = sum ? v16_mul(v16_exp(v16_sub(d[i], top)), each) : 0;
+            if (v + i == target) x = v16_sub(x, 1);
+            d[i] = v + i < r.vocab && sum ? v16_mul(x, scale) : 0;
+        }
+        if (r.half) __syncthreads();
+        if (v < r.ld) eight_put(l, v, d, r.half);
+    }
+}
+
+__global__ void __launch_bounds__(THREADS) row_kernel(struct rows r, struct fault_word *fault) {
+    SHARED(float, e, 2 * PIECE);
+    SHARED(float, shared, THREADS / 32);
+    const i64 row = r.first + blockIdx.x;
+    const i32 target = r.target[row];
+    float *const l = r.logits + (i64)blockIdx.x * r.ld;
+    if (target < 0 || target >= r.vocab) {
+        if (threadIdx.x == 0 && target >= 0) fault_set(fault, BAD_TARGET, target, row, r.vocab);
+        if (threadIdx.x == 0) r.loss[row] = 0;
+        if (r.train) row_gradient(r, l, 0, 0, -1);
+        return;
+    }
+    const float at_target = l[target], top = row_top(l, r.vocab, shared),
+                sum = row_sum(l, r.vocab, top, e, shared);
+    if (threadIdx.x == 0)
+        r.loss[row] = v16_sub(v16_add((float)f64_log((double)sum), top), at_target);
+    if (r.train) row_gradient(r, l, top, sum, target);
+}
+
+static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct err *e) {
+    const i64 width = c->in[0].dim[1], size = dtype_size(c->in[0].dtype);
+    struct gemm logits = {};
+    logits.m = rows, logits.n = r.vocab, logits.k = width, logits.dtype = c->in[0].dtype;
+    logits.a = (const u8 *)c->in[0].data + r.first * width * size, logits.lda = width;
+    logits.b = c->in[1].data, logits.ldb = width, logits.b_t = true;
+    logits.c = r.logits, logits.ldc = r.ld, logits.c_dtype = F32;
+    if (gemm_cuda(&logits, e)) return -1;
+    if (int rc = LAUNCH(e, row_kernel, (unsigned)rows, THREADS, 0, r, cuda_fault_word)) return rc;
+
+    struct gemm dx = {};
+    dx.m = rows, dx.n = width, dx.k = r.vocab, dx.dtype = c->in[0].dtype;
+    dx.a = r.logits, dx.lda = r.half ? 2 * r.ld : r.ld;
+    dx.b = c->in[1].data, dx.ldb = width;
+    dx.c = (u8 *)c->out[1].data + r.first * width * size, dx.ldc = width, dx.c_dtype = dx.dtype;
+    if (r.train && c->out[1].data && gemm_cuda(&dx, e)) return -1;
+
+    struct gemm dw = {};
+    dw.m = r.vocab, dw.n = width, dw.k = rows, dw.dtype = c->in[0].dtype;
+    dw.a = r.logits, dw.lda = dx.lda, dw.a_t = true;
+    dw.b = logits.a, dw.ldb = width;
+    dw.c = c->out[2].data, dw.ldc = width, dw.c_dtype = F32, dw.accumulate = true;
+    return r.train && c->out[2].data ? gemm_cuda(&dw, e) : 0;
+}
+
+static int xent_run(const struct op_call *c, bool train, struct err *e) {
+    const i64 rows = c->in[0].dim[0], vocab = c->in[1].dim[0], step = xent_rows_cuda(rows, vocab);
+    struct rows r = {};
+    r.logits = (float *)c->scratch, r.ld = xent_ld_cuda(vocab), r.vocab = vocab;
+    r.target = (const i32 *)c->in[2].data, r.scale = (const float *)c->in[3].data;
+    r.loss = (float *)c->out[0].data, r.train = train, r.half = is_half(&c->in[0]);
+    for (r.first = 0; r.first < rows; r.first += step)
+        if (chunk_run(c, r, i64_min(step, rows - r.first), e)) return -1;
+    return 0;
+}
+CUDA_KERNEL(linear_xent) { return xent_run(c, false, e); }
+CUDA_KERNEL(linear_xent_train) { return xent_run(c, true, e); }

@@ -1,0 +1,238 @@
+/* probes.cu: kernels that are wrong in one way each, and their right twins: what the shim is there
+ * to find. Two blocks of 64 threads; `me` is the thread's number among all, its element of in and
+ * out. */
+#include "ops/cuda.h"
+#include "tests/shim/probes.h"
+
+#define PROBE(name) static void name(bool right, const struct probe_memory *m)
+#define THREAD()                                                                                   \
+    const int t = threadIdx.x, lane = t % 32, me = (int)blockIdx.x * PROBE_THREADS + t;            \
+    (void)lane, (void)me, (void)right
+
+PROBE(barrier) {
+    THREAD();
+    SHARED(float, s, PROBE_THREADS);
+    s[t] = 0;
+    __syncthreads();
+    s[t] = m->in[me];
+    if (right) __syncthreads();
+    m->out[me] = s[63 - t];
+}
+PROBE(warp_barrier) { /* a warp function orders the lanes of a warp, and only those */
+    THREAD();
+    SHARED(float, s, PROBE_THREADS);
+    s[t] = m->in[me];
+    __syncthreads();
+    s[t] = 0;
+    __syncwarp();
+    m->out[me] = s[right ? t ^ 1 : 63 - t];
+}
+PROBE(past_the_end) {
+    THREAD();
+    m->out[me + !right] = 0;
+}
+PROBE(across_the_end) {
+    THREAD();
+    SHARED(float, s, 4 * PROBE_THREADS);
+    copy_async16(s + 4 * t, m->odd + (right ? 120 : 124), true);
+    copy_async_commit(), copy_async_wait<0>();
+}
+PROBE(alignment) {
+    THREAD();
+    if (me == 0) *(float2 *)(m->out + !right) = make_float2(0, 0);
+}
+PROBE(unwritten_shared) {
+    THREAD();
+    SHARED(float, s, PROBE_THREADS);
+    if (right || t != 5) s[t] = 0;
+    __syncthreads();
+    m->out[me] = s[t];
+}
+PROBE(unwritten_device) {
+    THREAD();
+    m->out[me] = right ? m->in[me] : m->raw[me];
+}
+PROBE(blocks_write) {
+    THREAD();
+    m->out[right ? me : t] = 0;
+}
+PROBE(blocks_read) { /* what another block of the launch writes */
+    THREAD();
+    const float x = m->out[right ? me : PROBE_FLOATS - 1 - me];
+    m->out[me] = x;
+}
+PROBE(deadlock) { /* half a warp at one place, half at another */
+    THREAD();
+    if (!right && lane < 16)
+        __syncwarp();
+    else
+        __syncthreads();
+    m->out[me] = 0;
+}
+PROBE(half_a_warp) {
+    THREAD();
+    m->out[me] = (float)__ballot_sync(right ? 0xffffffffu : 0xffffu, 1);
+}
+PROBE(host_memory) {
+    THREAD();
+    m->out[me] = right ? m->in[me] : m->host[me];
+}
+PROBE(no_wait) {
+    THREAD();
+    SHARED(float, s, 4 * PROBE_THREADS);
+    copy_async16(s + 4 * t, m->in, true);
+    copy_async_commit();
+    if (right) copy_async_wait<0>();
+    m->out[me] = s[4 * t + 1];
+}
+PROBE(wait_of_another) { /* the wait is for one's own copies */
+    THREAD();
+    SHARED(float, s, 4 * PROBE_THREADS);
+    s[4 * t] = 0;
+    __syncthreads();
+    copy_async16(s + 4 * t, m->in, true);
+    copy_async_commit(), copy_async_wait<0>();
+    if (right) __syncthreads();
+    m->out[me] = s[4 * (63 - t)];
+}
+PROBE(never_waited) {
+    THREAD();
+    SHARED(float, s, 4 * PROBE_THREADS);
+    copy_async16(s + 4 * t, m->in, true);
+    copy_async_commit();
+    if (right) copy_async_wait<0>();
+}
+PROBE(atomic) {
+    THREAD();
+    if (right)
+        m->out[me] = 0;
+    else
+        __atomic_fetch_add((int *)m->out, 1, __ATOMIC_RELAXED);
+}
+
+/* ---- right answers ---- */
+PROBE(groups_of_copies) { /* the older arrives, the younger not yet */
+    THREAD();
+    SHARED(float, s, 8 * PROBE_THREADS);
+    float *mine = s + 8 * t;
+    mine[4] = -1;
+    copy_async16(mine, m->in + 4, true), copy_async_commit();
+    copy_async16(mine + 4, m->in + 8, true), copy_async_commit();
+    copy_async_wait<1>();
+    const bool first = mine[0] == 4 && mine[3] == 7 && mine[4] == -1;
+    copy_async_wait<0>();
+    const bool second = mine[4] == 8;
+    copy_async16(mine, m->in, false), copy_async_commit(), copy_async_wait<0>();
+    m->out[me] = first && second && mine[0] == 0 && mine[3] == 0;
+}
+PROBE(counts) {
+    THREAD();
+    const bool good = __syncthreads_count(t < 37) == 37 && __syncthreads_count(t == 5) == 1 &&
+                      __syncthreads_count(0) == 0 && __syncthreads_or(t == 63) &&
+                      !__syncthreads_or(0) && __syncthreads_and(1) && !__syncthreads_and(t != 7);
+    m->out[me] = good;
+}
+PROBE(shuffles) {
+    THREAD();
+    const u32 all = 0xffffffffu;
+    bool good = __shfl_sync(all, lane, 3) == 3 && __shfl_xor_sync(all, lane, 5) == (lane ^ 5) &&
+                __shfl_up_sync(all, lane, 1) == (lane ? lane - 1 : 0) &&
+                __shfl_down_sync(all, lane, 4) == (lane < 28 ? lane + 4 : lane);
+    good = __shfl_sync(all, lane, 2, 8) == lane / 8 * 8 + 2 && good;
+    good = __shfl_down_sync(all, lane, 1, 16) == (lane % 16 < 15 ? lane + 1 : lane) && good;
+    good = __ballot_sync(all, lane % 3 == 0) == 0x49249249u && good;
+    good = __any_sync(all, lane == 31) && !__any_sync(all, 0) && good;
+    good = __all_sync(all, 1) && !__all_sync(all, lane != 0) && good;
+    m->out[me] = good;
+}
+PROBE(sums) { /* NUMERICS.md 7: both spellings, one tree */
+    THREAD();
+    float r[16], x = 0;
+    for (int i = 0; i < 16; i++) {
+        r[i] = 1.0f / (float)(3 * i + 1);
+        if (lane % 16 == i) x = r[i];
+    }
+    const float want = lanes_sum16(r);
+    for (int half = 8; half; half /= 2)
+        for (int i = 0; i < half; i++) r[i] = v16_add(r[i], r[i + half]);
+    m->out[me] = lanes_sum(x) == want && r[0] == want;
+}
+static float a_at(int i, int k) { return (float)((i * 3 + k * 5) % 7 - 3); }
+static float b_at(int k, int n) { return (float)((k * 2 + n * 7) % 5 - 2); }
+PROBE(tensor_cores) { /* 16x16 by 16x16 through ldmatrix, plain and transposed, and two mma */
+    THREAD();
+    SHARED(u16, a, 256);
+    SHARED(u16, b, 256);
+    for (int i = t; i < 256; i += PROBE_THREADS) {
+        a[i] = put_bf16(a_at(i / 16, i % 16));
+        b[i] = put_bf16(b_at(i / 16, i % 16));
+    }
+    __syncthreads();
+    const int row = lane % 8 + lane / 8 % 2 * 8, col = lane / 16 * 8;
+    u32 x[4], y[4];
+    ldmatrix_x4(x, a + 16 * row + col), ldmatrix_x4_trans(y, b + 16 * row + col);
+    bool good = true;
+    for (int n = 0; n < 2; n++) {
+        float d[4] = {1, 2, 3, 4};
+        mma_bf16(d, x, y + 2 * n);
+        for (int i = 0; i < 4; i++) {
+            float want = (float)(i + 1);
+            for (int k = 0; k < 16; k++)
+                want += a_at(lane / 4 + i / 2 * 8, k) * b_at(k, 8 * n + lane % 4 * 2 + i % 2);
+            good = good && d[i] == want;
+        }
+    }
+    m->out[me] = good;
+}
+PROBE(denormals) { /* flushed, as nvcc -ftz=true has it */
+    THREAD();
+    const u32 zero = (u32)m->in[0]; /* unknown to the compiler */
+    m->out[me] =
+        v16_mul(of_bits(0x00800000 + zero), 0.5f) == 0 && v16_add(of_bits(1 + zero), 0) == 0;
+}
+
+const struct probe probe_table[] = {
+    {"barrier", "with no barrier between", barrier},
+    {"warp barrier", "with no barrier between", warp_barrier},
+    {"past the end", "memory that is not the device's", past_the_end},
+    {"across the end", "past the end of a buffer of 500 bytes", across_the_end},
+    {"alignment", "not aligned", alignment},
+    {"unwritten shared memory", "of shared memory, which nobody wrote", unwritten_shared},
+    {"unwritten device memory", "of a device buffer, which nobody wrote", unwritten_device},
+    {"blocks that write the same", "with no barrier between", blocks_write},
+    {"blocks that read each other's", "with no barrier between", blocks_read},
+    {"deadlock", "threads wait for each other", deadlock},
+    {"half a warp", "without all 32 lanes", half_a_warp},
+    {"host memory", "reads memory that is not the device's", host_memory},
+    {"copy not waited for", "which nobody wrote", no_wait},
+    {"another's copy", "with no barrier between", wait_of_another},
+    {"copy never waited for", "ended before its asynchronous copies", never_waited},
+    {"atomic", "uses an atomic operation", atomic},
+    {"groups of copies", NULL, groups_of_copies},
+    {"__syncthreads_count", NULL, counts},
+    {"shuffles", NULL, shuffles},
+    {"sums of lanes", NULL, sums},
+    {"ldmatrix and mma", NULL, tensor_cores},
+    {"denormals", NULL, denormals},
+};
+const int probe_count = (int)COUNT(probe_table);
+
+__global__ void probe_kernel(const struct probe *p, bool right, struct probe_memory m) {
+    p->body(right, &m);
+}
+int probe_launch(const struct probe *p, bool right, const struct probe_memory *m, struct err *e) {
+    return LAUNCH(e, probe_kernel, PROBE_BLOCKS, PROBE_THREADS, 0, p, right, *m);
+}
+
+__global__ void idle_kernel(int) {}
+int probe_launch_shape(int grid_y, int threads, int shared, struct err *e) {
+    const dim3 grid(1, (unsigned)grid_y);
+    return LAUNCH(e, idle_kernel, grid, (unsigned)threads, shared, 0);
+}
+
+__global__ void fault_kernel(struct fault_word *f, enum bad kind, i64 value, i64 at, i64 limit) {
+    if (!threadIdx.x) fault_set(f, kind, value, at, limit);
+}
+int probe_fault(int kind, i64 value, i64 at, i64 limit, struct err *e) {
+    return LAUNCH(e, fault_kernel, 1, 32, 0, cuda_fault_word, (enum bad)kind, value, at, limit);
+}

@@ -1,0 +1,36 @@
+/* probes.h: small kernels for test_cuda_shim.c, each with a mistake, or right (probes.cu). */
+#ifndef HONE_SHIM_PROBES_H
+#define HONE_SHIM_PROBES_H
+
+#include "ops/device_int.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PROBE_BLOCKS = 2, PROBE_THREADS = 64, PROBE_FLOATS = PROBE_BLOCKS * PROBE_THREADS };
+
+struct probe_memory {
+    float *out;       /* device memory, PROBE_FLOATS */
+    const float *in;  /* the same, in[i] = i */
+    const float *raw; /* the same, nobody wrote it */
+    const float *odd; /* 500 bytes, written */
+    float *host;      /* host memory */
+};
+struct probe {
+    const char *name;
+    /* What the shim says of the wrong one; NULL: there is none, the right one writes 1 to all of
+     * `out` where all is as it should be. */
+    const char *finding;
+    void (*body)(bool right, const struct probe_memory *m);
+};
+extern const struct probe probe_table[];
+extern const int probe_count;
+int probe_launch(const struct probe *p, bool right, const struct probe_memory *m, struct err *e);
+int probe_launch_shape(int grid_y, int threads, int shared, struct err *e); /* does nothing */
+int probe_fault(int kind, i64 value, i64 at, i64 limit, struct err *e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,322 @@
+/* test_cuda_shim.c: the shim's own test: it finds each mistake of tests/shim/probes.cu, nothing in
+ * the right twins, under several orders of threads; lanes, barriers, copies and tensor instructions
+ * compute what CUDA's do; and machines without driver, device or memory, kernels that die, and what
+ * kernels report of their data, give the messages that a user sees. */
+#include "tests/shim/probes.h"
+#include "tests/shim/shim_test.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct probe_memory memory;
+static float host[PROBE_FLOATS];
+
+static void memory_new(void) {
+    struct err e = {0};
+    const i64 bytes = sizeof host;
+    for (int i = 0; i < PROBE_FLOATS; i++) host[i] = (float)i;
+    assert_int_equal(device_open("cuda", &e), 0);
+    float *in = device_new(bytes, &e), *raw = device_new(bytes, &e);
+    memory = (struct probe_memory){device_new(bytes, &e), in, raw, device_new(500, &e),
+                                   malloc(sizeof host)};
+    assert_int_equal(device_write(in, host, bytes, &e), 0);
+    memcpy(memory.host, host, sizeof host);
+    shim_forget(raw, bytes);
+}
+static void memory_free(void) {
+    device_free(memory.out), device_free((void *)memory.in), device_free((void *)memory.raw);
+    device_free((void *)memory.odd);
+    free(memory.host);
+    device_close();
+}
+
+static void probe_run(const struct probe *p, bool right, unsigned seed) {
+    struct err e = {0};
+    memory_new();
+    shim_seed = seed;
+    assert_int_equal(probe_launch(p, right, &memory, &e), 0);
+    assert_int_equal(device_read(host, memory.out, sizeof host, &e), 0);
+    char first[512];
+    snprintf(first, sizeof first, "%s", shim_first());
+    const long long findings = shim_findings();
+    if (right && findings) fail_msg("%s, right: %s", p->name, first);
+    if (!right && !findings) fail_msg("%s, wrong: not found", p->name);
+    if (!right && !strstr(first, p->finding)) fail_msg("%s, wrong: %s", p->name, first);
+    for (int i = 0; i < PROBE_FLOATS; i++)
+        if (!p->finding && host[i] != 1) fail_msg("%s: thread %d has another value", p->name, i);
+    memory_free();
+}
+static void test_probe(void **state) {
+    const struct probe *p = *state;
+    for (unsigned seed = 1; seed <= 5; seed++) {
+        probe_run(p, true, seed);
+        if (p->finding) probe_run(p, false, seed);
+    }
+}
+
+/* ---- what a user is told ---- */
+static void told(const struct err *e, int code, const char *primary, const char *more) {
+    assert_int_equal(e->code, code);
+    assert_string_equal(e->primary, primary);
+    if (more && strcmp(e->detail, more) && strcmp(e->hint, more))
+        fail_msg("%s: detail '%s', hint '%s'", primary, e->detail, e->hint);
+}
+
+static void test_open(void **state) {
+    static const struct {
+        const char *fault, *device, *primary, *more;
+    } row[] = {
+        {NULL, "gpu", "--device is 'gpu'", "expected cpu, cuda or cuda:N"},
+        {NULL, "cuda:", "--device is 'cuda:'", "expected cpu, cuda or cuda:N"},
+        {NULL, "cuda:1x", "--device is 'cuda:1x'", "expected cpu, cuda or cuda:N"},
+        {NULL, "cuda:-1", "--device is 'cuda:-1'", "expected cpu, cuda or cuda:N"},
+        {NULL, "cuda:1", "--device cuda:1: this machine has 1 GPU", "expected cuda:0"},
+        {"no-driver", "cuda", "CUDA is off: this machine has no NVIDIA driver (libcuda.so.1)",
+         "`hone doctor` lists what was looked for; --device cpu needs none"},
+        {"old-driver", "cuda",
+         "CUDA is off: the driver supports CUDA 12.4, this program needs 13.0 or newer", NULL},
+        {"no-device", "cuda", "CUDA is off: no usable GPU: no CUDA-capable device is detected",
+         NULL},
+        {"old-gpu", "cuda", "--device cuda:0: the CPU, as a GPU is sm_70",
+         "expected sm_80 (Ampere) or newer"},
+    };
+    (void)state;
+    for (int i = 0; i < COUNT(row); i++) {
+        struct err e = {0};
+        shim_fault_arm(row[i].fault);
+        assert_int_equal(device_open(row[i].device, &e), -1);
+        told(&e, ERR_INPUT, row[i].primary, row[i].more);
+        assert_int_equal(device_now(), DEVICE_CPU);
+        if (row[i].fault && strncmp(row[i].fault, "old-gpu", 7))
+            assert_string_equal(device_text(), row[i].primary);
+    }
+    shim_fault_arm(NULL);
+    assert_string_equal(device_text(), "the CPU, as a GPU, sm_90, 2 multiprocessors, 8.0 GiB");
+}
+
+static void test_memory(void **state) {
+    (void)state;
+    struct err e = {0};
+    shim_fault_arm("memory:1");
+    assert_int_equal(device_open("cuda", &e), 0);
+    assert_int_equal(device_available(), 1 << 20);
+    void *some = device_new(1 << 18, &e);
+    assert_non_null(some);
+    assert_null(device_new(2 << 20, &e));
+    told(&e, ERR_FAILED, "no memory on the GPU for 2.0 MiB; 0.8 MiB are free", NULL);
+    e = (struct err){0}; /* the device goes on */
+    void *more = device_new(1 << 18, &e);
+    assert_non_null(more);
+    assert_int_equal(device_sync(&e), 0);
+    device_free(more), device_free(some);
+    assert_int_equal(device_available(), 1 << 20);
+    device_close();
+    shim_fault_arm(NULL);
+}
+
+static const struct probe *right_one(void) { return &probe_table[0]; }
+
+static void test_launch(void **state) {
+    static const char *const hint =
+        "the last checkpoint is intact; --sync names the operation that fails";
+    (void)state;
+    struct err e = {0};
+    shim_fault_arm(NULL);
+    memory_new();
+    shim_fault_arm("launch:2");
+    assert_int_equal(probe_launch(right_one(), true, &memory, &e), 0);
+    assert_int_equal(probe_launch(right_one(), true, &memory, &e), -1);
+    told(&e, ERR_FAILED, "CUDA: probe_kernel: invalid argument (cudaErrorInvalidValue)", hint);
+    e = (struct err){0};
+    assert_int_equal(probe_launch(right_one(), true, &memory, &e), 0);
+    assert_int_equal(device_sync(&e), 0);
+    shim_fault_arm(NULL);
+    static const int shape[][3] = {{70000, 32, 0}, {1, 48, 0}, {1, 2048, 0}, {1, 32, 300000}};
+    for (int i = 0; i < COUNT(shape); i++) { /* more than a GPU can */
+        e = (struct err){0};
+        assert_int_equal(probe_launch_shape(shape[i][0], shape[i][1], shape[i][2], &e), -1);
+        told(&e, ERR_FAILED, "CUDA: idle_kernel: invalid argument (cudaErrorInvalidValue)", hint);
+    }
+    memory_free();
+}
+
+/* A kernel that dies takes the device with it: everything after it fails too. */
+static void test_death(void **state) {
+    static const struct {
+        const char *fault, *text, *hint;
+    } row[] = {
+        {"kernel:2", "unspecified launch failure (cudaErrorLaunchFailure)",
+         "the last checkpoint is intact; --sync names the operation that fails"},
+        {"timeout:2", "the launch timed out and was terminated (cudaErrorLaunchTimeout)",
+         "the driver stopped a kernel that ran too long (a display's watchdog?); the last "
+         "checkpoint is intact"},
+    };
+    (void)state;
+    for (int i = 0; i < COUNT(row); i++) {
+        struct err e = {0};
+        char primary[200];
+        shim_fault_arm(NULL);
+        memory_new();
+        shim_fault_arm(row[i].fault);
+        assert_int_equal(probe_launch(right_one(), true, &memory, &e), 0);
+        assert_int_equal(device_sync(&e), 0);
+        (void)probe_launch(right_one(), true, &memory, &e); /* may say so, or the wait does */
+        e = (struct err){0};
+        assert_int_equal(device_sync(&e), -1);
+        snprintf(primary, sizeof primary, "CUDA: waiting for the GPU: %s", row[i].text);
+        told(&e, ERR_FAILED, primary, row[i].hint);
+        e = (struct err){0};
+        assert_int_equal(device_read(host, memory.out, sizeof host, &e), -1);
+        snprintf(primary, sizeof primary, "CUDA: copying from the GPU: %s", row[i].text);
+        told(&e, ERR_FAILED, primary, row[i].hint);
+        e = (struct err){0};
+        assert_null(device_new(64, &e));
+        shim_fault_arm(NULL);
+        memory_free();
+    }
+}
+
+/* What kernels report of their data: once, at the next wait, in the words of the CPU kernels. */
+static void test_fault_report(void **state) {
+    static const char *const other = "the data was made with another tokenizer than the model's";
+    static const struct {
+        enum bad kind;
+        int code;
+        const char *primary, *hint;
+    } row[] = {
+        {BAD_TOKEN, ERR_INPUT, "token id -7 at position 5000000000 is outside the table of 40 rows",
+         other},
+        {BAD_TARGET, ERR_INPUT,
+         "target id -7 at position 5000000000 is outside the vocabulary of 40", other},
+        {BAD_POSITION, ERR_FAILED, "position -7 is outside the rotary table of 40 positions", NULL},
+        {BAD_CACHE, ERR_FAILED,
+         "operation kv_store: row 5000000000 goes to -7 of a cache of 40 rows", NULL},
+        {BAD_KEYS, ERR_FAILED, "operation attention: query 5000000000 asks for key -7 of 40", NULL},
+    };
+    (void)state;
+    struct err e = {0};
+    assert_int_equal(device_open("cuda", &e), 0);
+    for (int i = 0; i < COUNT(row); i++) {
+        e = (struct err){0};
+        assert_int_equal(probe_fault((int)row[i].kind, -7, 5000000000, 40, &e), 0);
+        assert_int_equal(device_sync(&e), -1);
+        told(&e, row[i].code, row[i].primary, row[i].hint);
+        e = (struct err){0};
+        assert_int_equal(device_sync(&e), 0);
+    }
+    device_close();
+}
+
+/* The kernels of embedding, rope and kv_store leave out what is out of range, and say so. */
+static void test_bad_index(void **state) {
+    static const struct rope_attr turn = {8, 8, false};
+    static const struct {
+        const struct op *op;
+        bool gradient;
+        const char *primary;
+    } row[] = {
+        {&op_embedding, false, "token id 9 at position 1 is outside the table of 4 rows"},
+        {&op_embedding_back, true, "token id 9 at position 1 is outside the table of 4 rows"},
+        {&op_kv_store, true, "operation kv_store: row 1 goes to 9 of a cache of 4 rows"},
+        {&op_rope, false, "position 9 is outside the rotary table of 4 positions"},
+    };
+    (void)state;
+    for (int i = 0; i < COUNT(row); i++) {
+        const i32 index[3] = {2, 9, 0};
+        struct err e = {0};
+        assert_int_equal(device_open("cuda", &e), 0);
+        struct view x = {device_new(3 * 32, &e), F32, 2, {3, 8}},
+                    ids = {device_new(sizeof index, &e), I32, 1, {3}},
+                    table = {device_new(4 * 32, &e), F32, 2, {4, 8}};
+        assert_int_equal(device_write(ids.data, index, sizeof index, &e), 0);
+        struct op_call c = {.op = row[i].op, .attr = &turn, .in = {x, ids}, .out = {table}};
+        if (!row[i].gradient) c.out[0] = x;
+        if (c.op == &op_embedding) c.in[0] = ids, c.in[1] = table;
+        if (c.op == &op_rope) c.in[2] = table, c.out[0] = x, c.out[0].data = device_new(3 * 32, &e);
+        assert_int_equal(op_shape(&c, &e), 0);
+        assert_int_equal(op_run(&c, &e), 0);
+        assert_int_equal(device_sync(&e), -1);
+        assert_string_equal(e.primary, row[i].primary);
+        assert_int_equal(shim_findings(), 0);
+        if (c.op == &op_rope) device_free(c.out[0].data);
+        device_free(x.data), device_free(ids.data), device_free(table.data);
+        device_close();
+    }
+}
+
+/* Recorded work runs when it is replayed, and nobody waits while it is recorded. */
+static void test_record(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct recording *r = NULL;
+    memory_new();
+    assert_int_equal(device_zero(memory.out, sizeof host, &e), 0);
+    assert_int_equal(device_record_begin(&e), 0);
+    assert_int_equal(probe_launch(right_one(), true, &memory, &e), 0);
+    assert_int_equal(shim_findings(), 0);
+    (void)device_sync(&e);
+    assert_non_null(strstr(shim_first(), "while it is captured"));
+    assert_int_equal(shim_findings(), 1);
+    e = (struct err){0};
+    assert_int_equal(device_record_end(&r, &e), 0);
+    for (int replay = 0; replay < 2; replay++) {
+        assert_int_equal(device_read(host, memory.out, sizeof host, &e), 0);
+        for (int i = 0; i < PROBE_FLOATS; i++)
+            assert_true(host[i] == (float)(replay ? i / 64 * 64 + 63 - i % 64 : 0));
+        assert_int_equal(device_replay(r, &e), 0);
+    }
+    device_record_free(r);
+    device_free(memory.host); /* no device memory: found, not freed */
+    assert_non_null(strstr(shim_first(), "cudaFree of what cudaMalloc did not give"));
+    (void)shim_findings();
+    memory_free();
+}
+
+/* Code of the host that takes a device pointer for its own, or uses one that was freed. */
+static void test_host_touches(void **state) {
+    (void)state;
+    for (int freed = 0; freed < 2; freed++) {
+        const pid_t child = fork();
+        if (!child) {
+            struct err e = {0};
+            signal(SIGSEGV, SIG_DFL);
+            if (device_open("cuda", &e)) _exit(1);
+            volatile float *p = device_new(64, &e);
+            if (freed) device_free((void *)p);
+            p[0] = 1;
+            _exit(0);
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    }
+}
+
+int main(void) {
+    static struct CMUnitTest tests[64];
+    int n = 0;
+    struct err e = {0};
+    isa_float_mode();
+    shim_check = shim_quiet = 1;
+    if (pool_start(1, &e)) return 1;
+    for (int i = 0; i < probe_count; i++)
+        tests[n++] =
+            (struct CMUnitTest){probe_table[i].name, test_probe, 0, 0, (void *)&probe_table[i]};
+    static const struct CMUnitTest rest[] = {
+        cmocka_unit_test(test_open),         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_launch),       cmocka_unit_test(test_death),
+        cmocka_unit_test(test_fault_report), cmocka_unit_test(test_bad_index),
+        cmocka_unit_test(test_record),       cmocka_unit_test(test_host_touches),
+    };
+    for (int i = 0; i < COUNT(rest); i++) tests[n++] = rest[i];
+    const int failed = _cmocka_run_group_tests("shim", tests, (size_t)n, NULL, NULL);
+    pool_stop();
+    return failed;
+}
