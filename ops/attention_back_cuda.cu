@@ -1,17 +1,18 @@
-/* attention_back_cuda.cu: the gradients of attention. What attention.cu says of `portable` and
- * `fast` holds here; this is `fast`. Definition: attention.c; P and dS are rounded to bf16, dS
+/* attention_back_cuda.cu: the gradients of attention. What attention_cuda.cu says of `portable`
+ * and `fast` holds here; this is `fast`. Definition: attention.c; P and dS are rounded to bf16, dS
  * before its scale.
  *
- * Two kernels, 7 products. keys_kernel: a block has 64 keys and walks over the heads of the group
- * and their queries; it forms S^T and dP^T, whose accumulators are, in place, the left operands of
- * dV += P^T·dO and dK += dS^T·Q, so that P and dS never leave registers. queries_kernel: a block
- * has 64 * M queries and walks over blocks of 32 keys for dQ += dS·K. With one pass (5 products) dQ
- * would be added to by all blocks of keys: by atomics in no fixed order, or through one partial dQ
- * for each block of keys in memory, whose traffic costs more than two products. Heads wider than
- * 128 are cut by blockIdx.z in keys_kernel, for its accumulators to fit. A first kernel leaves, for
- * each query, what the others want by asynchronous copies: lse, delta, and the first key it sees.
- * Begin does not fall from query to query (training form), so the first and last row of a tile say
- * what all see. Layout and wgmma: attention_mma.h, attention_cuda.cu. */
+ * Two kernels, 7 products. keys_mma_kernel: a block has 64 keys and walks over the heads of the
+ * group and their queries; it forms S^T and dP^T, whose accumulators are, in place, the left
+ * operands of dV += P^T·dO and dK += dS^T·Q, so that P and dS never leave registers.
+ * queries_mma_kernel: a block has 64 * M queries and walks over blocks of 32 keys for dQ += dS·K.
+ * With one pass (5 products) dQ would be added to by all blocks of keys: by atomics in no fixed
+ * order, or through one partial dQ for each block of keys in memory, whose traffic costs more than
+ * two products. Heads wider than 128 are cut by blockIdx.z in keys_mma_kernel, for its accumulators
+ * to fit. A first kernel leaves, for each query, what the others want by asynchronous copies: lse,
+ * delta, and the first key it sees. Begin does not fall from query to query (training form), so the
+ * first and last row of a tile say what all see. Layout and wgmma: attention_mma.h,
+ * attention_cuda.cu. */
 #include "ops/attention_mma.h"
 
 struct backward : device_attention {
@@ -125,7 +126,7 @@ DEVICE void keys_mask(float s[Queries / 8][4], float d[Queries / 8][4], const i3
 /* Grid: key tiles, kv heads, columns of dk by Part. */
 template <int D, int Queries, int Part>
 __global__ void __launch_bounds__(MMA_THREADS)
-    keys_kernel(const __grid_constant__ struct backward t) {
+    keys_mma_kernel(const __grid_constant__ struct backward t) {
     typedef struct keys_tiles<D, Queries> tiles;
     DYNAMIC_SHARED(tiles, x);
     const int warp = threadIdx.x / 32;
@@ -203,7 +204,7 @@ DEVICE void queries_mask(float d[M][4][4], const int low[M][2], int key, int que
 /* Grid: tiles of 64 * M queries, the last first; heads. */
 template <int D, int M>
 __global__ void __launch_bounds__(MMA_THREADS)
-    queries_kernel(const __grid_constant__ struct backward t) {
+    queries_mma_kernel(const __grid_constant__ struct backward t) {
     typedef struct queries_tiles<D, M> tiles;
     DYNAMIC_SHARED(tiles, x);
     const int warp = threadIdx.x / 32;
@@ -274,15 +275,15 @@ static int flash_back_run(const struct backward *t, struct err *e) {
     const int keys_bytes = sizeof(struct keys_tiles<D, Queries>),
               queries_bytes = sizeof(struct queries_tiles<D, M>);
     if (LAUNCH(e, facts_kernel, facts, 256, 0, *t) != 0 ||
-        LAUNCH(e, (keys_kernel<D, Queries, Part>), keys, MMA_THREADS, keys_bytes, *t) != 0)
+        LAUNCH(e, (keys_mma_kernel<D, Queries, Part>), keys, MMA_THREADS, keys_bytes, *t) != 0)
         return -1;
-    return LAUNCH(e, (queries_kernel<D, M>), queries, MMA_THREADS, queries_bytes, *t);
+    return LAUNCH(e, (queries_mma_kernel<D, M>), queries, MMA_THREADS, queries_bytes, *t);
 }
 
 CUDA_KERNEL(attention_back) {
     struct backward t = {};
     (device_attention &)t = device_back_of(c);
-    if (!attention_on_tensor_cores(&t) || !t.wide)
+    if (!attention_on_tensor_cores(&t) || !tensor_cores_fit(t))
         return attention_delta(&t, e) || attention_back_portable(&t, e) ? -1 : 0;
     t.scale2 = (float)((t.cap > 0 ? 1 : t.attr->scale) * 1.4426950408889634), t.z = t.raw_scale;
     t.padded = round_up(t.queries, 64);

@@ -6,10 +6,11 @@
  * keys. Warp w has the rows 16w.. of each 64, so that the M products of 64 x N are shaped like the
  * wgmma of a warpgroup, and Q, K and V lie in the swizzle it wants: on sm_90a such a path replaces
  * scores_mma and rows_mma and nothing else. M = 2 halves what is read from shared memory for a
- * product, which is what bounds mma.sync. The next keys come by asynchronous copies meanwhile, with
- * one barrier a block of keys. Scores go through exp2 with the scale folded in. A mask is applied
- * only in blocks that a row of the warp does not see whole; blocks none of its rows sees are
- * skipped.
+ * product, which is what bounds mma.sync; N is 32 where heads of 128 would leave no register for
+ * the scores of 64 keys. The next keys come by asynchronous copies meanwhile, with one barrier a
+ * block of keys. Scores go through exp2 with the scale folded in. A mask is applied only in blocks
+ * that a row of the warp does not see whole; blocks none of its rows sees are skipped, and so is
+ * the rescaling of o where no maximum grew.
  *
  * Queries beside a longer cache (decoding) are a tile each, with the heads of a group as rows; when
  * they are few, their keys are cut in equal parts for more blocks, and a second kernel adds the
@@ -75,19 +76,19 @@ DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64
     if (lane_now() == 0) *x->warp = w;
 }
 
-template <int M> DEVICE void scores_cap(float s[M][8][4], const struct forward &t) {
+template <int M, int N> DEVICE void scores_cap(float s[M][N / 8][4], const struct forward &t) {
     const float scale = v16_mul(t.raw_scale, t.cap_inverse);
 #pragma unroll
-    for (int n = 0; n < 32 * M; n++) {
-        float &y = s[n / 32][n / 4 % 8][n % 4];
+    for (int n = 0; n < N / 2 * M; n++) {
+        float &y = s[n / (N / 2)][n / 4 % (N / 8)][n % 4];
         y = v16_mul(tanh_fast(v16_mul(y, scale)), t.cap);
     }
 }
 
 /* Scores of keys that a row does not see become -inf. */
-template <int M>
-DEVICE void scores_mask(float s[M][8][4], const struct softmax_state<M> &x, int key) {
-    if (key >= x.warp->whole_low && key + 64 <= x.warp->whole_high) return;
+template <int M, int N>
+DEVICE void scores_mask(float s[M][N / 8][4], const struct softmax_state<M> &x, int key) {
+    if (key >= x.warp->whole_low && key + N <= x.warp->whole_high) return;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
@@ -95,7 +96,7 @@ DEVICE void scores_mask(float s[M][8][4], const struct softmax_state<M> &x, int 
             const int row = 64 * m + threadIdx.x / 32 * 16 + 8 * h + lane_now() / 4;
             const int low = x.limits[row], high = x.limits[64 * M + row];
 #pragma unroll
-            for (int n = 0; n < 16; n++) {
+            for (int n = 0; n < N / 4; n++) {
                 const int at = key + n / 2 * 8 + lane_now() % 4 * 2 + n % 2;
                 if ((at < low) | (at >= high)) s[m][n / 2][2 * h + n % 2] = -INFINITY;
             }
@@ -103,8 +104,8 @@ DEVICE void scores_mask(float s[M][8][4], const struct softmax_state<M> &x, int 
 }
 
 /* Scores become probabilities, as operands; o shrinks where a maximum grew. */
-template <int D, int M>
-DEVICE void softmax_step(u32 p[M][4][4], float s[M][8][4], float o[M][D / 8][4],
+template <int D, int M, int N>
+DEVICE void softmax_step(u32 p[M][N / 16][4], float s[M][N / 8][4], float o[M][D / 8][4],
                          struct softmax_state<M> *x, float scale) {
 #pragma unroll
     for (int m = 0; m < M; m++) {
@@ -113,14 +114,14 @@ DEVICE void softmax_step(u32 p[M][4][4], float s[M][8][4], float o[M][D / 8][4],
         for (int h = 0; h < 2; h++) {
             float top = -INFINITY, sum = 0;
 #pragma unroll
-            for (int n = 0; n < 16; n++) top = v16_max(top, s[m][n / 2][2 * h + n % 2]);
+            for (int n = 0; n < N / 4; n++) top = v16_max(top, s[m][n / 2][2 * h + n % 2]);
             top = v16_max(top, __shfl_xor_sync(0xffffffffu, top, 1));
             top = v16_max(top, __shfl_xor_sync(0xffffffffu, top, 2));
             top = v16_max(x->top[m][h], v16_mul(top, scale));
             alpha[h] = exp2f_approx(v16_sub(x->top[m][h], top));
             x->top[m][h] = top;
 #pragma unroll
-            for (int n = 0; n < 16; n++) {
+            for (int n = 0; n < N / 4; n++) {
                 float &y = s[m][n / 2][2 * h + n % 2];
                 y = exp2f_approx(v16_fma(y, scale, -top));
                 sum = v16_add(sum, y);
@@ -128,7 +129,7 @@ DEVICE void softmax_step(u32 p[M][4][4], float s[M][8][4], float o[M][D / 8][4],
             x->sum[m][h] = v16_fma(x->sum[m][h], alpha[h], sum);
         }
 #pragma unroll
-        for (int k = 0; k < 4; k++) operand_of(p[m][k], s[m][2 * k], s[m][2 * k + 1]);
+        for (int k = 0; k < N / 16; k++) operand_of(p[m][k], s[m][2 * k], s[m][2 * k + 1]);
         if (!__any_sync(0xffffffffu, alpha[0] < 1 || alpha[1] < 1)) continue;
 #pragma unroll
         for (int n = 0; n < D / 2; n++)
@@ -173,62 +174,76 @@ DEVICE void forward_put(const struct forward &t, u16 *tile, float o[M][D / 8][4]
     }
 }
 
+struct flash_block {     /* what a block works on; in shared memory: registers are dear */
+    i64 first, head, kv; /* the first query and head; the element of a row of K where the head is */
+    int rows, split;
+};
+
 template <int D, int M> constexpr int forward_bytes() { return (64 * M + 4 * 64) * D * 2; }
 
 /* Grid: tiles of queries x splits, the last queries first (they see the most); heads / pack. */
-template <int D, int M>
+template <int D, int M, int N>
 __global__ void __launch_bounds__(MMA_THREADS)
-    flash_kernel(const __grid_constant__ struct forward t) {
+    flash_mma_kernel(const __grid_constant__ struct forward t) {
     DYNAMIC_SHARED(u16, q);
     SHARED(struct warp_keys, limits, WARPS);
     SHARED(int, row_limits, 2 * 64 * M);
+    SHARED(struct flash_block, own, 1);
     u16 *const kv = q + 64 * M * D;
-    const int warp = threadIdx.x / 32, split = blockIdx.x % t.splits;
-    const i64 first = (i64)((gridDim.x - 1 - blockIdx.x) / t.splits) * t.step,
-              head = (i64)blockIdx.y * t.pack, kv_at = head / t.group * t.head_dim;
-    const int rows = (int)(t.queries - first < t.step ? t.queries - first : t.step) * t.pack;
-    tile_load<D, 64 * M>(q, (const u16 *)t.q + first * t.q_row + head * t.head_dim, t.q_row, t.pack,
-                         rows, t.head_dim);
+    if (threadIdx.x == 0) {
+        const int split = blockIdx.x % t.splits;
+        const i64 first = (i64)((gridDim.x - 1 - blockIdx.x) / t.splits) * t.step,
+                  head = (i64)blockIdx.y * t.pack, left = t.queries - first;
+        *own = {first, head, head / t.group * t.head_dim,
+                (int)(left < t.step ? left : t.step) * t.pack, split};
+    }
+    __syncthreads();
+    tile_load<D, 64 * M>(q, (const u16 *)t.q + own->first * t.q_row + own->head * t.head_dim,
+                         t.q_row, t.pack, own->rows, t.head_dim);
     copy_async_commit();
     struct softmax_state<M> x;
-    x.limits = row_limits, x.warp = limits + warp;
-    ranges_load<M>(&x, t, first, rows, split);
+    x.limits = row_limits, x.warp = limits + threadIdx.x / 32;
+    ranges_load<M>(&x, t, own->first, own->rows, own->split);
     __syncthreads();
     int key = limits[0].see_low, past = limits[0].see_high;
     for (int i = 1; i < WARPS; i++) {
         key = limits[i].see_low < key ? limits[i].see_low : key;
         past = limits[i].see_high > past ? limits[i].see_high : past;
     }
-    const auto load = [&](int at,
-                          int stage) { /* of K and V; both buffers hold the two */
-                                       const int count = past - at < 64 ? past - at : 64;
-                                       u16 *const to = kv + stage * (128 * D);
-                                       tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + kv_at,
-                                                        t.k_row, 1, count, t.head_dim);
-                                       tile_load<D, 64>(to + 64 * D,
-                                                        (const u16 *)t.v + at * t.k_row + kv_at,
-                                                        t.k_row, 1, count, t.head_dim);
-                                       copy_async_commit();
-    };
+    const auto load =
+        [&](int at, int stage) { /* of K and V; both buffers hold the two */
+                                 const int count = past - at < 64 ? past - at : 64;
+                                 u16 *const to = kv + stage * (128 * D);
+                                 tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + own->kv,
+                                                  t.k_row, 1, count, t.head_dim);
+                                 tile_load<D, 64>(to + 64 * D,
+                                                  (const u16 *)t.v + at * t.k_row + own->kv,
+                                                  t.k_row, 1, count, t.head_dim);
+                                 copy_async_commit();
+        };
     float o[M][D / 8][4] = {};
     if (key < past) load(key, 0);
     for (int stage = 0; key < past; key += 64, stage ^= 1) {
         copy_async_wait<0>();
         __syncthreads();
         if (key + 64 < past) load(key + 64, stage ^ 1);
-        if (key + 64 <= x.warp->see_low || key >= x.warp->see_high) continue;
         u16 *const k = kv + stage * (128 * D);
-        float s[M][8][4] = {};
-        scores_mma<D, M, 64, 64 * M, 64>(s, q, warp * 16, k, 0);
-        if (t.cap > 0) scores_cap<M>(s, t);
-        u32 p[M][4][4];
-        scores_mask<M>(s, x, key);
-        softmax_step<D, M>(p, s, o, &x, t.scale2);
-        rows_mma<D, M, 64, 64>(o, p, k + 64 * D, 0, 0);
+#pragma unroll 1
+        for (int part = 0; part < 64; part += N) {
+            const int at = key + part;
+            if (at + N <= x.warp->see_low || at >= x.warp->see_high) continue;
+            float s[M][N / 8][4] = {};
+            scores_mma<D, M, N, 64 * M, 64>(s, q, threadIdx.x / 32 * 16, k, part);
+            if (t.cap > 0) scores_cap<M, N>(s, t);
+            scores_mask<M, N>(s, x, at);
+            u32 p[M][N / 16][4];
+            softmax_step<D, M, N>(p, s, o, &x, t.scale2);
+            rows_mma<D, M, N, 64>(o, p, k + 64 * D, part, 0);
+        }
     }
     copy_async_wait<0>(); /* Q, if there were no keys */
     __syncthreads();
-    forward_put<D, M>(t, q, o, x, first, head, rows, split);
+    forward_put<D, M>(t, q, o, x, own->first, own->head, own->rows, own->split);
 }
 
 /* A warp for each query and head: the parts, in order. */
@@ -254,11 +269,11 @@ __global__ void merge_kernel(const __grid_constant__ struct forward t) {
         t.lse[head * t.queries + query] = sum > 0 ? v16_fma(top, LN_2, v16_log(sum)) : -FLT_MAX;
 }
 
-template <int D, int M> static int flash_run(struct forward *t, struct err *e) {
+template <int D, int M, int N> static int flash_run(struct forward *t, struct err *e) {
     if (t->step != 1) t->step = 64 * M;
     const dim3 grid((unsigned)((t->queries + t->step - 1) / t->step * t->splits),
                     (unsigned)(t->heads / t->pack));
-    if (LAUNCH(e, (flash_kernel<D, M>), grid, MMA_THREADS, (forward_bytes<D, M>()), *t) != 0)
+    if (LAUNCH(e, (flash_mma_kernel<D, M, N>), grid, MMA_THREADS, (forward_bytes<D, M>()), *t) != 0)
         return -1;
     const unsigned merges = (unsigned)((t->queries * t->heads + WARPS - 1) / WARPS);
     return t->splits == 1 ? 0 : LAUNCH(e, merge_kernel, merges, MMA_THREADS, 0, *t);
@@ -268,17 +283,17 @@ CUDA_KERNEL(attention) {
     struct forward t = {};
     (device_attention &)t = device_attention_of(c, 0, 3);
     t.o = c->out[0].data, t.lse = (float *)c->out[1].data;
-    if (!attention_on_tensor_cores(&t) || !t.wide) return attention_portable(&t, e);
+    if (!attention_on_tensor_cores(&t) || !tensor_cores_fit(t)) return attention_portable(&t, e);
     t.scale2 = (float)((t.cap > 0 ? 1 : t.attr->scale) * 1.4426950408889634);
     t.splits = (int)attention_splits(&t), t.part = (float *)c->scratch;
     t.pack = 1;
     if (attention_by_query(&t)) {
         t.step = 1, t.pack = t.group <= 64 ? (int)t.group : 1;
-        return t.head_dim <= 64    ? flash_run<64, 1>(&t, e)
-               : t.head_dim <= 128 ? flash_run<128, 1>(&t, e)
-                                   : flash_run<256, 1>(&t, e);
+        return t.head_dim <= 64    ? flash_run<64, 1, 64>(&t, e)
+               : t.head_dim <= 128 ? flash_run<128, 1, 64>(&t, e)
+                                   : flash_run<256, 1, 64>(&t, e);
     }
-    return t.head_dim <= 64    ? flash_run<64, 2>(&t, e)
-           : t.head_dim <= 128 ? flash_run<128, 2>(&t, e)
-                               : flash_run<256, 1>(&t, e);
+    return t.head_dim <= 64    ? flash_run<64, 2, 64>(&t, e)
+           : t.head_dim <= 128 ? flash_run<128, 2, 32>(&t, e)
+                               : flash_run<256, 1, 64>(&t, e);
 }

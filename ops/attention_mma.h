@@ -15,6 +15,12 @@
 enum { WARPS = 4, MMA_THREADS = 32 * WARPS };
 static constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
+/* Heads wider than 128 want more shared memory than some machines have. */
+static inline bool tensor_cores_fit(const device_attention &t) {
+    return t.wide && (t.head_dim <= 128 || cuda_machine.shared_per_block >= 163 << 10) &&
+           cuda_machine.shared_per_block >= 99 << 10;
+}
+
 DEVICE int lane_now() { return threadIdx.x % 32; }
 
 template <int Rows> DEVICE u16 *tile_at(u16 *tile, int row, int piece) {
@@ -34,16 +40,18 @@ DEVICE void tile_load(u16 *tile, const u16 *from, i64 row, int pack, int rows, i
                      r < rows);
     }
 }
-/* a[16 x 16] at rows `row`.. (a multiple of 16), elements 16k..; or b with rows as k, transposed.
- * The lane's part of the address is the same for all rows and k but for one exclusive or. */
-template <int Rows> DEVICE u16 *fragment_at(u16 *tile, int row, int k) {
-    const int lane = lane_now(), own = lane % 16 * 64 + ((lane / 16) ^ (lane % 8)) * 8;
-    return tile + k / 4 * (Rows * 64) + row * 64 + (own ^ (k % 4 * 16));
+/* Where a lane reads a[16 x 16] at rows `row`.. (a multiple of 16), elements 16k..; or b with rows
+ * as k, transposed. `own`, the lane's part of the address, changes with k by one exclusive or. */
+DEVICE int fragment_own() {
+    const int lane = lane_now();
+    return lane % 16 * 64 + ((lane / 16) ^ (lane % 8)) * 8;
 }
-/* b for two tiles of 8 columns, which are rows `row`.. of the tile, with elements 16k.. as k */
-template <int Rows> DEVICE u16 *fragment_b_at(u16 *tile, int row, int k) {
-    const int lane = lane_now(),
-              own = (lane % 8 + lane / 16 * 8) * 64 + ((lane / 8 % 2) ^ (lane % 8)) * 8;
+/* The same for b: two tiles of 8 columns, which are rows of the tile. */
+DEVICE int fragment_b_own() {
+    const int lane = lane_now();
+    return (lane % 8 + lane / 16 * 8) * 64 + ((lane / 8 % 2) ^ (lane % 8)) * 8;
+}
+template <int Rows> DEVICE u16 *fragment_at(u16 *tile, int row, int k, int own) {
     return tile + k / 4 * (Rows * 64) + row * 64 + (own ^ (k % 4 * 16));
 }
 /* Accumulators of 16 x 16 (two tiles of 8 columns) as an operand a. */
@@ -55,15 +63,17 @@ DEVICE void operand_of(u32 a[4], const float x[4], const float y[4]) {
 /* d[M][N / 8] += A·B^T: A rows `row` + 64m of `a`, B rows `column`.. of `b`, over D elements. */
 template <int D, int M, int N, int RowsA, int RowsB>
 DEVICE void scores_mma(float d[M][N / 8][4], u16 *a, int row, u16 *b, int column) {
+    const int own_a = fragment_own(), own_b = fragment_b_own();
 #pragma unroll 2
     for (int k = 0; k < D / 16; k++) {
         u32 x[M][4];
 #pragma unroll
-        for (int m = 0; m < M; m++) ldmatrix_x4(x[m], fragment_at<RowsA>(a, row + 64 * m, k));
+        for (int m = 0; m < M; m++)
+            ldmatrix_x4(x[m], fragment_at<RowsA>(a, row + 64 * m, k, own_a));
 #pragma unroll
         for (int n = 0; n < N / 16; n++) {
             u32 y[4];
-            ldmatrix_x4(y, fragment_b_at<RowsB>(b, column + 16 * n, k));
+            ldmatrix_x4(y, fragment_at<RowsB>(b, column + 16 * n, k, own_b));
 #pragma unroll
             for (int m = 0; m < M; m++)
                 mma_bf16(d[m][2 * n], x[m], y), mma_bf16(d[m][2 * n + 1], x[m], y + 2);
@@ -73,12 +83,13 @@ DEVICE void scores_mma(float d[M][N / 8][4], u16 *a, int row, u16 *b, int column
 /* o[M][D / 8] += P·R: P operands, R the rows `row`.. of `r`, elements 16 * from.. */
 template <int D, int M, int K, int Rows>
 DEVICE void rows_mma(float o[M][D / 8][4], const u32 p[M][K / 16][4], u16 *r, int row, int from) {
+    const int own = fragment_own();
 #pragma unroll
     for (int k = 0; k < K / 16; k++) {
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {
             u32 y[4];
-            ldmatrix_x4_trans(y, fragment_at<Rows>(r, row + 16 * k, from + n));
+            ldmatrix_x4_trans(y, fragment_at<Rows>(r, row + 16 * k, from + n, own));
 #pragma unroll
             for (int m = 0; m < M; m++)
                 mma_bf16(o[m][2 * n], p[m][k], y), mma_bf16(o[m][2 * n + 1], p[m][k], y + 2);

@@ -354,10 +354,10 @@ DEVICE int queries_load(const struct query_facts &f, const device_attention &t, 
                         i64 begin, i64 head) {
     const i64 i = query + threadIdx.x;
     const bool own = threadIdx.x < TILE && i < t.queries && t.begin[i] == begin;
-    if (own) {
-        f.low[threadIdx.x] = keys_trained(t, i, false).low;
-        f.lse[threadIdx.x] = t.lse[head * t.queries + i];
-        f.delta[threadIdx.x] = t.delta[head * t.queries + i];
+    if (threadIdx.x < TILE) { /* a query whose begin is wrong may stand among them */
+        f.low[threadIdx.x] = own ? keys_trained(t, i, false).low : 0x7fffffff;
+        f.lse[threadIdx.x] = own ? t.lse[head * t.queries + i] : 0;
+        f.delta[threadIdx.x] = own ? t.delta[head * t.queries + i] : 0;
     }
     return __syncthreads_count(own);
 }
