@@ -33,7 +33,8 @@ SHIM    := -std=c++20 -g -O1 -mavx2 -mfma -ffp-contract=off -DHONE_SHIM -I. -Wal
 CU      := $(wildcard ops/*.cu)
 CUDA_OBJECTS := $(if $(CUDA),$(CU:%.cu=$(BUILD)/%.cu.o))
 CUDA_LINK    := $(if $(CUDA),-L$(dir $(CUDA))../lib64 -lcudart_static -ldl -lrt -l:libstdc++.a)
-SHIM_OBJECTS := $(CU:%.cu=$(BUILD)/shim/%.o) $(patsubst %.cc,$(BUILD)/%.o,$(wildcard tests/shim/*.cc))
+SHIM_LIBRARY := $(patsubst %.cc,$(BUILD)/%.o,$(wildcard tests/shim/*.cc))
+SHIM_OBJECTS := $(CU:%.cu=$(BUILD)/shim/%.o) $(SHIM_LIBRARY)
 
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
@@ -47,12 +48,14 @@ hone: $(BUILD)/hone
 	$(Q)cp -f $< $@.new && mv -f $@.new $@
 $(BUILD)/hone: $(OBJECTS) $(CUDA_OBJECTS)
 	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) $(CUDA_LINK) && echo '$@' > build/newest
-$(BUILD)/hone-shim: $(OBJECTS) $(SHIM_OBJECTS)
+$(BUILD)/hone-shim: $(OBJECTS) $(CU:%.cu=$(BUILD)/shim-fast/%.o) $(SHIM_LIBRARY)
 	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) -lstdc++
 $(BUILD)/%.cu.o: %.cu
 	$(Q)mkdir -p $(@D) && echo "  nvcc  $<" && $(CUDA) $(NVFLAGS) -MD -MF $(@:.o=.d) -MT $@ -c -o $@ $< > $(@:.o=.txt) 2>&1 || { cat $(@:.o=.txt); exit 1; }
 $(BUILD)/shim/%.o: %.cu
 	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ -x c++ $(SHIM) -fsanitize=thread,alignment -MMD -MP -c -o $@ $<
+$(BUILD)/shim-fast/%.o: %.cu
+	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ -x c++ $(SHIM) -O2 -MMD -MP -c -o $@ $<
 $(BUILD)/tests/shim/%.o: tests/shim/%.cc
 	$(Q)mkdir -p $(@D) && echo "  g++   $<" && g++ $(SHIM) -O2 -MMD -MP -c -o $@ $<
 $(BUILD)/%.o: %.c

@@ -48,47 +48,57 @@ static const char *state_of(const char *run, const char *step) {
 
 static void portable_run(void **state) {
     const char *precision = *state;
-    static const char *const how[] = {"", "--eager", "--sync", "micro_batch_size=8"};
+    static const char *const how[] = {"--eager", "--sync", "micro_batch_size=8"};
     char name[64], run[64];
-    for (int i = 0; i < COUNT(how); i++) {
-        snprintf(run, sizeof run, "%s-%d", precision, i);
-        cuda(0, "%s numerics=portable", run_line(precision, run, how[i]));
-        snprintf(name, sizeof name, "%s/state", precision);
-        check(name, state_of(run, "000012"));
-        snprintf(name, sizeof name, "%s/model.safetensors", precision);
-        check(name, sha_of(at("%s/checkpoints/step-000012/model.safetensors", run)));
-    }
     snprintf(run, sizeof run, "%s-0", precision);
+    cuda(0, "%s numerics=portable", run_line(precision, run, "save_at=0,2"));
+    snprintf(name, sizeof name, "%s/state", precision);
+    check(name, state_of(run, "000012"));
+    snprintf(name, sizeof name, "%s/model.safetensors", precision);
+    check(name, sha_of(at("%s/checkpoints/step-000012/model.safetensors", run)));
     hone(0, "verify %s --replay --from 0 --quiet", at("%s", run));
+    for (int i = 0; i < COUNT(how); i++) { /* the same two steps, in other ways */
+        char other[64];
+        snprintf(other, sizeof other, "%s-%d", precision, i + 1);
+        cuda(0, "%s max_steps=2 lr_scheduler_type=constant numerics=portable",
+             run_line(precision, other, how[i]));
+        if (!i)
+            hone(0, "%s max_steps=2 lr_scheduler_type=constant --quiet",
+                 run_line(precision, at("%s-cpu", precision) + strlen(tiny) + 1, ""));
+        snprintf(run, sizeof run, "%s-cpu", precision);
+        assert_string_equal(state_of(run, "000002"), state_of(other, "000002"));
+    }
 }
 
 static void from_device_to_device(void **state) {
     (void)state;
-    cuda(0, "%s numerics=portable", run_line("fp32", "there", "save_at=6"));
-    hone(0, "%s --quiet", run_line("fp32", "here", "save_at=6"));
+    const char *more = "max_steps=4 save_at=2 numerics=portable";
+    cuda(0, "%s", run_line("fp32", "there", more));
+    hone(0, "%s --quiet", run_line("fp32", "here", more));
     logs_equal(at("there"), at("here"));
-    assert_int_equal(0, dir_remove(at("there/checkpoints/step-000012"), &(struct err){0}));
-    hone(0, "%s --quiet numerics=portable resume_from_checkpoint=auto",
-         run_line("fp32", "there", "save_at=6"));
-    check("fp32/state", state_of("there", "000012"));
-    assert_int_equal(0, dir_remove(at("here/checkpoints/step-000012"), &(struct err){0}));
-    cuda(0, "%s numerics=portable resume_from_checkpoint=auto",
-         run_line("fp32", "here", "save_at=6"));
-    check("fp32/state", state_of("here", "000012"));
-    cuda(0, "verify %s --replay --from 6", at("here"));
+    const char *state4 = state_of("here", "000004");
+    assert_int_equal(0, dir_remove(at("there/checkpoints/step-000004"), &(struct err){0}));
+    hone(0, "%s --quiet resume_from_checkpoint=auto", run_line("fp32", "there", more));
+    assert_string_equal(state4, state_of("there", "000004"));
+    assert_int_equal(0, dir_remove(at("here/checkpoints/step-000004"), &(struct err){0}));
+    cuda(0, "%s resume_from_checkpoint=auto", run_line("fp32", "here", more));
+    assert_string_equal(state4, state_of("here", "000004"));
+    cuda(0, "verify %s --replay --from 2", at("here"));
 }
 
 static void adapters(void **state) {
     (void)state;
-    const char *lora =
-        "use_peft=true lora_r=4 lora_alpha=8 lora_target_modules=all-linear max_steps=4 "
-        "reduction_groups=2 numerics=portable";
-    char line[512];
-    snprintf(line, sizeof line, "%s model= model_name_or_path=%s", lora,
-             at("fp32-0/checkpoints/step-000012"));
-    hone(0, "%s --quiet", run_line("fp32", "lora-cpu", line));
-    cuda(0, "%s", run_line("fp32", "lora-gpu", line));
-    assert_string_equal(state_of("lora-cpu", "000004"), state_of("lora-gpu", "000004"));
+    static const char recipe[] = "max_seq_length: 64\nglobal_batch_size: 4\nmicro_batch_size: 2\n"
+                                 "reduction_groups: 2\nmax_steps: 2\nlearning_rate: 3.0e-3\n"
+                                 "use_peft: true\nlora_r: 4\nlora_alpha: 8\n"
+                                 "lora_target_modules: all-linear\nnumerics: portable\n";
+    char line[1024];
+    put(at("lora.yaml"), recipe, (i64)strlen(recipe));
+    snprintf(line, sizeof line, "train %s model_name_or_path=%s dataset.0.path=%s", at("lora.yaml"),
+             at("fp32-0/checkpoints/step-000012"), at("data.h5"));
+    hone(0, "%s output_dir=%s --quiet", line, at("lora-cpu"));
+    cuda(0, "%s output_dir=%s", line, at("lora-gpu"));
+    assert_string_equal(state_of("lora-cpu", "000002"), state_of("lora-gpu", "000002"));
 }
 
 static void generation(void **state) {
@@ -112,14 +122,16 @@ static void fast_run(void **state) {
     char one[64], two[64];
     snprintf(one, sizeof one, "fast-%s-1", precision),
         snprintf(two, sizeof two, "fast-%s-2", precision);
-    cuda(0, "%s", run_line(precision, one, ""));
-    cuda(0, "%s --eager numerics=fast", run_line(precision, two, ""));
-    assert_string_equal(state_of(one, "000012"), state_of(two, "000012"));
-    assert_string_equal("R2", manifest_of(at("%s/checkpoints/step-000012", one)).numerics_level);
-    struct log_rows a = log_of(at("%s", one)), b = log_of(at("%s-0", precision));
+    cuda(0, "%s", run_line(precision, one, "max_steps=3 save_at=0,1"));
+    cuda(0, "%s --eager numerics=fast", run_line(precision, two, "max_steps=3"));
+    hone(0, "%s --quiet", run_line(precision, "close", "max_steps=3 save_at=0,1"));
+    assert_string_equal(state_of(one, "000003"), state_of(two, "000003"));
+    assert_string_equal("R2", manifest_of(at("%s/checkpoints/step-000003", one)).numerics_level);
+    struct log_rows a = log_of(at("%s", one)), b = log_of(at("close"));
     for (i64 i = 0; i < a.count; i++)
         assert_true(a.row[i].loss - b.row[i].loss < 0.01 && b.row[i].loss - a.row[i].loss < 0.01);
     log_rows_free(&a), log_rows_free(&b);
+    assert_int_equal(0, dir_remove(at("close"), &(struct err){0}));
     cuda(0, "verify %s --replay --from 0", at("%s", one));
     hone(2, "verify %s --replay", at("%s", one));
     expect(complained(), "numerics: fast is what a GPU computes");
@@ -150,12 +162,12 @@ static void no_device(void **state) {
 static void too_little_memory(void **state) {
     (void)state;
     if (real) skip();
-    cuda_faulty(1, "memory:2", "%s --device cuda", run_line("fp32", "small", ""));
+    cuda_faulty(1, "memory:2048", "%s --device cuda", run_line("fp32", "small", ""));
     expect(complained(), "a step needs ");
     expect(complained(),
-           "plan: weights 0.3 MiB, gradients and optimizer state 0.9 MiB, activations of 4 x");
+           "plan: weights 0.2 MiB, gradients and optimizer state 0.6 MiB, activations of 4 x 96");
     expect(complained(), "fits (the same bits)");
-    cuda_faulty(1, "memory:1", "%s --device cuda", run_line("fp32", "smaller", ""));
+    cuda_faulty(1, "memory:500", "%s --device cuda", run_line("fp32", "smaller", ""));
     expect(complained(), "no memory on the GPU for ");
     assert_false(path_exists(at("smaller/log.jsonl")));
 }
@@ -165,22 +177,22 @@ static void dying_kernels(void **state) {
     (void)state;
     if (real) skip();
     static const char *const row[][3] = {
-        {"kernel:900", "", "unspecified launch failure"},
-        {"kernel:900", "--sync", "while running "},
+        {"kernel:700", "", "unspecified launch failure"},
+        {"kernel:700", "--sync", "while running "},
         {"launch:500", "--sync", "invalid argument"},
-        {"timeout:900", "", "the driver stopped a kernel that ran too long"},
+        {"timeout:700", "", "the driver stopped a kernel that ran too long"},
     };
+    const char *more = "max_steps=3 save_steps=1 numerics=portable";
+    hone(0, "%s --quiet", run_line("fp32", "living", more));
     for (int i = 0; i < COUNT(row); i++) {
         char run[32];
         snprintf(run, sizeof run, "dying-%d", i);
-        cuda_faulty(1, row[i][0], "%s numerics=portable %s --device cuda",
-                    run_line("fp32", run, "save_steps=1"), row[i][1]);
+        cuda_faulty(1, row[i][0], "%s %s --device cuda", run_line("fp32", run, more), row[i][1]);
         expect(complained(), row[i][2]);
         expect(complained(), "the last checkpoint is intact");
         assert_true(path_exists(at("%s/checkpoints/step-000001", run)));
-        cuda(0, "%s numerics=portable resume_from_checkpoint=auto",
-             run_line("fp32", run, "save_steps=1"));
-        check("fp32/state", state_of(run, "000012"));
+        hone(0, "%s --quiet resume_from_checkpoint=auto", run_line("fp32", run, more));
+        assert_string_equal(state_of("living", "000003"), state_of(run, "000003"));
     }
 }
 

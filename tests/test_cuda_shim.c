@@ -104,7 +104,7 @@ static void test_open(void **state) {
 static void test_memory(void **state) {
     (void)state;
     struct err e = {0};
-    shim_fault_arm("memory:1");
+    shim_fault_arm("memory:1024");
     assert_int_equal(device_open("cuda", &e), 0);
     assert_int_equal(device_available(), 1 << 20);
     void *some = device_new(1 << 18, &e);

@@ -202,8 +202,7 @@ cudaError_t cudaFuncSetAttribute(const void *, int, int);
 const char *cudaGetErrorString(cudaError_t), *cudaGetErrorName(cudaError_t);
 
 /* ---- for tests: environment variables, so that they reach a program too ----
- *   HONE_SHIM_CHECK=1          see above; off by default, because it costs a factor of 30
  *   HONE_SHIM_SEED=N           the order of threads
- *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver, no-device, old-gpu, memory:MIB, launch:N,
+ *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver, no-device, old-gpu, memory:KIB, launch:N,
  * kernel:N, timeout:N */
 #endif
