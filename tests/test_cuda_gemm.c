@@ -72,12 +72,12 @@ static void check(struct gemm g, struct shape s) {
     assert_non_null(scratch);
     gemm_of[isa_now()](&g, scratch);
     assert_int_equal(gemm_cuda(&d, &e) || device_sync(&e), 0);
-    shim_open();
-    if (memcmp(c.host, c.device, (size_t)c.bytes) || shim_findings()) {
+    u8 *got = malloc((size_t)c.bytes + 1);
+    assert_int_equal(device_read(got, c.device, c.bytes, &e), 0);
+    if (memcmp(c.host, got, (size_t)c.bytes) || shim_findings()) {
         i64 i = 0;
         const i64 size = dtype_size(g.c_dtype);
-        while (i < c.bytes / size &&
-               !memcmp((u8 *)c.host + i * size, (u8 *)c.device + i * size, (size_t)size))
+        while (i < c.bytes / size && !memcmp((u8 *)c.host + i * size, got + i * size, (size_t)size))
             i++;
         fail_msg(
             "%s to %s, m=%lld n=%lld k=%lld rank=%lld, a_t=%d b_t=%d u_t=%d, pad %lld, off %lld: "
@@ -86,7 +86,7 @@ static void check(struct gemm g, struct shape s) {
             (long long)g.k, (long long)g.rank, g.a_t, g.b_t, g.u_t, (long long)s.pad,
             (long long)s.off, (long long)(i / g.ldc), (long long)(i % g.ldc));
     }
-    shim_shut();
+    free(got);
     struct matrix *all[] = {&a, &b, &c, &t, &u, &bias};
     for (int i = 0; i < COUNT(all); i++) free(all[i]->host), device_free(all[i]->block);
     free(scratch);
