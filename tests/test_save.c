@@ -102,7 +102,7 @@ static void killed_at_every_call(void **state) {
     if (denied) skip();
     recover(false);
     print_message("%d system calls, %d of them after the rename\n", n - 1, after);
-    assert_true(n > 100 && after > 2);
+    assert_true(n > 100 && after >= 2); /* at least the folder's sync and its close */
 }
 
 static void failed(void **state) {
