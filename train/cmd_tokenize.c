@@ -125,7 +125,7 @@ int cmd_tokenizer(int argc, char **argv, struct err *e) {
                                      .vocab_size = f.vocab_size,
                                      .special_tokens = (const char *const *)f.special_tokens.item,
                                      .special_tokens_count = f.special_tokens.count,
-                                     .files = (const char *const *)a.rest + 1,
+                                     .files = a.count ? (const char *const *)a.rest + 1 : NULL,
                                      .files_count = a.count - 1};
     if (!rc && f.vocab_size < 256 + f.special_tokens.count)
         rc = err_input(e, "--vocab-size %lld holds less than the 256 bytes and %lld special tokens",

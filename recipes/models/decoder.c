@@ -88,6 +88,7 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
 }
 
 struct tensor *model_logits(struct build *b, struct tensor *hidden) {
+    b->layer = -1; /* also where model_hidden gave up in the middle */
     graph_at(b->g, "lm_head");
     return build_linear(b, hidden, ROLE_LM_HEAD);
 }
