@@ -362,11 +362,9 @@ v16_round(v16 a) { /* adding 1.5 * 2^23 rounds to an integer; larger values are 
     }
     return a;
 }
-V16_FN v16 v16_scale2(v16 a, v16 n) { /* a NaN, which is no int, leaves a: so do the vectors */
-    V16_EACH {
-        const i32 power = n.f[l] == n.f[l] ? (i32)n.f[l] : 0;
-        a.f[l] = v16_of1(v16_bits1(a.f[l]) + ((u32)power << 23));
-    }
+V16_FN v16 v16_scale2(v16 a, v16 n) {
+    V16_EACH if (n.f[l] == n.f[l]) /* NaN as a number is undefined here, and 0 in the others */
+        a.f[l] = v16_of1(v16_bits1(a.f[l]) + ((u32)(i32)n.f[l] << 23));
     return a;
 }
 V16_FN v16 v16_split2(v16 a, v16 *n) {

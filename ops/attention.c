@@ -34,10 +34,12 @@
  * head.
  *
  * Block sizes, measured on two Zen 5 cores (48 KiB L1, 1 MiB L2), 16 heads of 64, 1,024 tokens, by
- * `hone bench`, one changed at a time. KEY_BLOCK 32: forward 3 % (f32) and 11 % (bf16) slower; 128:
- * 1 to 3 % faster, but too large for the L1 of older cores. FORWARD_ROWS 240 to 480: within 1 %;
- * FORWARD_PANEL 24: 2 % over 48 (less waste on the diagonal), 5 % over 96. BACK_KEYS 64: 3 %
- * slower; 256: 1 % faster for twice the memory. BACK_QUERIES 32: 3 % slower; 96: the same.
+ * a driver that timed builds with one size changed against each other, and is not kept; to measure
+ * again, change one and run `hone bench attention attention_back`. KEY_BLOCK 32: forward 3 % (f32)
+ * and 11 % (bf16) slower; 128: 1 to 3 % faster, but too large for the L1 of older cores.
+ * FORWARD_ROWS 240 to 480: within 1 %; FORWARD_PANEL 24: 2 % over 48 (less waste on the diagonal),
+ * 5 % over 96. BACK_KEYS 64: 3 % slower; 256: 1 % faster for twice the memory. BACK_QUERIES 32: 3 %
+ * slower; 96: the same.
  *
  * Rejected: the score matrix as an operation of its own (memory), a bias tensor (heads * T * T),
  * splitting one query's keys between threads (a merge would be a second definition). */

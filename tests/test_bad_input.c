@@ -232,7 +232,7 @@ static const struct job jobs[] = {
     {"train", "hone train tiny.yaml output_dir=new --quiet", "new*",
      "find . -name '*.new' | grep . >&2 && exit 9; [ -e new/log.jsonl ] && "
      "resume=resume_from_checkpoint=auto; hone train tiny.yaml output_dir=new $resume --quiet && "
-     "hone verify new --quiet && grep '\"step\":' new/log.jsonl | tail -n 1 | grep -q "
+     "hone verify new --quiet && grep '\"step\"' new/log.jsonl | tail -n 1 | grep -q "
      "'\"step\":3,'"},
     {"lora", "hone train lora.yaml output_dir=new --quiet", "new*", NULL},
     {"tokenize", "hone tokenize text.txt --tokenizer tok.json --output new.h5", "new.h5",

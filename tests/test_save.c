@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static char *root(void) {
@@ -70,8 +71,17 @@ static void killed(void **state) {
     assert_true(kills > 60 && after >= 2);
 }
 
+/* Is the child entering a system call? Those for memory do not count: how many there are depends on
+ * what the heap has seen, most of all under the address sanitizer, and they leave files alone. */
+static bool enters_call(pid_t child) {
+    struct __ptrace_syscall_info at;
+    if (ptrace(PTRACE_GET_SYSCALL_INFO, child, sizeof at, &at) <= 0) return false;
+    return at.op == PTRACE_SYSCALL_INFO_ENTRY && at.entry.nr != SYS_mmap &&
+           at.entry.nr != SYS_munmap && at.entry.nr != SYS_madvise && at.entry.nr != SYS_brk;
+}
+
 /* Runs a save under ptrace and kills it as it enters its n-th system call, HDF5's own included.
- * Returns false when the save ended before; *denied where tracing is not allowed. */
+ * Returns false when the save ended before; *denied where calls cannot be traced. */
 static bool kill_at_call(int n, bool *denied) {
     pid_t child = fork();
     if (!child) {
@@ -80,14 +90,16 @@ static bool kill_at_call(int n, bool *denied) {
         raise(SIGSTOP);
         _exit(save(2, "", &e) ? 1 : 0);
     }
-    int status;
+    int status, calls = 0;
     waitpid(child, &status, 0);
-    *denied = WIFEXITED(status) && WEXITSTATUS(status) == 77;
-    for (int stop = 0; WIFSTOPPED(status) && stop < 2 * n - 1;
-         stop++) { /* a call stops at entry and at exit */
+    if (WIFSTOPPED(status)) ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_TRACESYSGOOD);
+    while (WIFSTOPPED(status)) { /* a call stops at entry and at exit */
+        calls += enters_call(child);
+        if (calls == n) break;
         ptrace(PTRACE_SYSCALL, child, NULL, NULL);
         waitpid(child, &status, 0);
     }
+    *denied = !calls;
     if (!WIFSTOPPED(status)) return *denied ? false : (assert_int_equal(status, 0), false);
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
