@@ -38,6 +38,7 @@ struct err {
     int code; /* 0: no error */
     int frames;
     bool refused; /* a later error came and was refused: its detail and hint are too */
+    bool starved; /* memory or descriptors ran out: what was being read may well be right */
     char primary[512];
     char detail[512];
     char hint[512];
@@ -47,6 +48,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     PRINTF(3, 4);                                                 /* -1; no effect if already set */
 int err_input(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* err_set with ERR_INPUT */
 int err_failed(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* err_set with ERR_FAILED */
+int err_memory(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* err_failed, and starved */
 int err_system(struct err *e, const char *what, const char *path); /* "cannot WHAT PATH:
 strerror(errno)"; ERR_INPUT for paths and permissions, else ERR_FAILED */
 int err_detail(struct err *e, const char *fmt, ...)

@@ -49,6 +49,15 @@ int err_failed(struct err *e, const char *fmt, ...) {
     return -1;
 }
 
+int err_memory(struct err *e, const char *fmt, ...) {
+    va_list args;
+    if (e && !e->code) e->starved = true;
+    va_start(args, fmt);
+    set_list(e, ERR_FAILED, fmt, args);
+    va_end(args);
+    return -1;
+}
+
 /* A wrong path or missing permission is the user's to correct; a full or broken disk is a failure
  * of the run. */
 static int code_of_errno(int number) {
@@ -71,6 +80,7 @@ static int code_of_errno(int number) {
 int err_system(struct err *e, const char *what, const char *path) {
     int number = errno;
     char text[128];
+    if (e && !e->code) e->starved = number == ENOMEM || number == EMFILE || number == ENFILE;
     err_set(e, code_of_errno(number), "cannot %s %s: %s", what, path,
             strerror_r(number, text, sizeof text));
     if (number == ENOSPC || number == EDQUOT) err_hint(e, "free some space there and try again");

@@ -18,7 +18,10 @@ json_t *json_parse(const char *data, i64 size, const char *name, struct err *e) 
      */
     if (!j && json_error_code(&error) == json_error_numeric_overflow)
         j = json_loadb(data, (size_t)size, flags | JSON_DECODE_INT_AS_REAL, &error);
-    if (!j) err_input(e, "%s:%d:%d: %s", name, error.line, error.column, error.text);
+    if (!j && json_error_code(&error) == json_error_out_of_memory)
+        err_memory(e, "out of memory reading %s", name);
+    else if (!j)
+        err_input(e, "%s:%d:%d: %s", name, error.line, error.column, error.text);
     return j;
 }
 

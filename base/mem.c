@@ -40,7 +40,7 @@ void *mem_new(i64 bytes, struct err *e) {
     if (bytes >= 0 && bytes <= INT64_MAX - EXTRA && !fault_hit(FAULT_ALLOC))
         raw = calloc(1, (size_t)(bytes + EXTRA));
     if (!raw) {
-        err_failed(e, "out of memory: %lld bytes wanted", (long long)bytes);
+        err_memory(e, "out of memory: %lld bytes wanted", (long long)bytes);
         err_detail(e, "the machine has %lld bytes left", (long long)mem_available());
         return NULL;
     }
@@ -59,7 +59,7 @@ void *mem_new_array(i64 count, i64 size, struct err *e) {
     i64 bytes;
     if (count >= 0 && size >= 0 && !__builtin_mul_overflow(count, size, &bytes))
         return mem_new(bytes, e);
-    err_failed(e, "out of memory: %lld items of %lld bytes wanted", (long long)count,
+    err_memory(e, "out of memory: %lld items of %lld bytes wanted", (long long)count,
                (long long)size);
     return NULL;
 }
@@ -179,7 +179,7 @@ void arena_free(struct arena *a) {
 static int text_reserve(struct text *t, i64 more, struct err *e) {
     i64 need;
     if (more < 0 || __builtin_add_overflow(t->size + 1, more, &need))
-        return err_failed(e, "out of memory: a text of %lld more bytes wanted", (long long)more);
+        return err_memory(e, "out of memory: a text of %lld more bytes wanted", (long long)more);
     if (need <= t->capacity) return 0;
     i64 capacity = i64_max(need, t->capacity < INT64_MAX / 2 ? t->capacity * 2 : need);
     capacity = i64_max(capacity, 64);

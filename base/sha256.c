@@ -11,7 +11,7 @@ int sha256_begin(struct sha256 *s, struct err *e) {
     if (context && EVP_DigestInit_ex(context, EVP_sha256(), NULL)) return 0;
     EVP_MD_CTX_free(context);
     s->context = NULL;
-    return err_failed(e, "cannot start a SHA-256 computation: out of memory");
+    return err_memory(e, "cannot start a SHA-256 computation: out of memory");
 }
 
 void sha256_add(struct sha256 *s, const void *data, i64 size) {

@@ -85,7 +85,7 @@ int folder_dtype(const char *folder, enum dtype d, struct err *e) {
     int status = config ? 0 : -1;
     if (config && (!found || strcmp(found, name)))
         status = json_object_set_new(config, key, json_string(name))
-                     ? err_failed(e, "out of memory")
+                     ? err_memory(e, "out of memory")
                      : json_save(config, path, 2, e);
     json_decref(config);
     arena_free(&a);

@@ -78,7 +78,7 @@ static int tensors_verify(const char *folder, const json_t *j, struct arena *a, 
     json_t *listed = json_object(), *entry;
     size_t i;
     const char *rest;
-    int status = listed ? 0 : err_failed(e, "out of memory verifying %s", folder);
+    int status = listed ? 0 : err_memory(e, "out of memory verifying %s", folder);
     json_array_foreach(json_object_get(j, "tensors"), i, entry) {
         const char *name = json_string_value(json_object_get(entry, "name"));
         if (!status &&
@@ -106,7 +106,7 @@ int manifest_verify(const char *folder, bool deep, struct err *e) {
     json_t *j = manifest_json(folder, e), *seen = json_object(), *entry;
     struct arena a = {0};
     size_t i;
-    int status = j && seen ? 0 : err_failed(e, "out of memory verifying %s", folder);
+    int status = j && seen ? 0 : err_memory(e, "out of memory verifying %s", folder);
     json_array_foreach(json_object_get(j, "files"), i, entry) {
         if (!status) status = file_verify(folder, entry, seen, &a, e);
     }

@@ -72,7 +72,12 @@ int checkpoint_latest(const char *run, char **path, i64 *step, struct text *note
             found = -1;
         else if (!step_verify(*path, list.step[i], true, &m, &why))
             found = 1, *step = list.step[i];
-        else {
+        else if (why.starved) { /* it may be whole: to go on from an older one would lose steps */
+            *e = why, found = -1;
+            err_frame(e, "while verifying %s", *path);
+            mem_free(*path);
+            *path = NULL;
+        } else {
             if (text_printf(notes, e, "step %lld is not usable: %s\n", (long long)list.step[i],
                             why.primary))
                 found = -1;

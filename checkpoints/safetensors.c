@@ -270,7 +270,7 @@ static int shards_open(struct safetensors *s, const json_t *weights, const char 
     char *folder =
         arena_printf(&s->memory, e, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
     json_t *value, *opened = json_object();
-    int status = folder && opened ? 0 : err_failed(e, "out of memory reading %s", path);
+    int status = folder && opened ? 0 : err_memory(e, "out of memory reading %s", path);
     json_object_foreach((json_t *)weights, name, value) {
         if (status) break;
         const char *shard = json_string_value(value);

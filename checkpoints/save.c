@@ -34,12 +34,13 @@ static int names_make(struct checkpoint *c, const char *run, struct err *e) {
 
 int checkpoint_begin(struct checkpoint *c, const char *run, i64 step, i64 bytes, struct err *e) {
     *c = (struct checkpoint){.step = step, .bytes = bytes};
-    struct err unused = {0};
+    struct err why = {0};
     int status = names_make(c, run, e) || dir_make(c->root, e);
-    if (!status && path_exists(c->path) && !manifest_verify(c->path, true, &unused)) {
+    if (!status && path_exists(c->path) && !manifest_verify(c->path, true, &why)) {
         status = err_failed(e, "%s exists already and is intact", c->path);
         err_hint(e, "resume from it, or choose another output_dir");
     }
+    if (!status && why.starved) *e = why, status = -1; /* it may be whole */
     if (!status && disk_free(c->root) < bytes)
         status =
             err_failed(e, "saving step %lld needs %lld bytes, but %lld are free on the disk of %s",

@@ -57,7 +57,7 @@ static int regex_match(const struct pattern *p, struct search *s, i64 *begin, i6
         pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, NULL);
         *s->scratch = g ? pcre2_match_data_create(1, g) : NULL;
         pcre2_general_context_free(g);
-        if (!*s->scratch) return err_failed(e, "out of memory for matching a pattern");
+        if (!*s->scratch) return err_memory(e, "out of memory for matching a pattern");
     }
     int rc = pcre2_match(p->regex, (PCRE2_SPTR)s->text, (PCRE2_SIZE)s->size, (PCRE2_SIZE)s->from,
                          PCRE2_NO_UTF_CHECK, *s->scratch, NULL);

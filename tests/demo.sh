@@ -117,7 +117,7 @@ now=$(($(date +%s) - began))
 [ -n "$replay" ] || fail "the replay left no result"
 less "$kl" 1e-6 || fail "the merged model differs from base + adapter: KL $kl nats"
 if [ "$fast" = full ]; then
-    less "$loss" "$bigram - 0.2" || fail "the model does not clearly beat a bigram model (by 0.2 nats: a fifth of the perplexity)"
+    less "$loss" "$bigram - 0.3" || fail "the model does not clearly beat a bigram model (by 0.3 nats: a quarter of the perplexity)"
     less "$after" "0.8 * $before" || fail "the adapter does not help on held-out answers"
     less "$stories_after" "0.8 * $stories_before" || fail "the adapter of stories260K does not help on held-out answers"
 fi

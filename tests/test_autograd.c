@@ -395,6 +395,7 @@ static void test_no_memory(void **state) { /* at any allocation: an error, nothi
             struct tensor *hidden = model_hidden(&build, TOKENS),
                           *labels = graph_input(g, "labels", I32, DIMS(TOKENS)),
                           *factor = graph_input(g, "scale", F32, DIMS(1));
+            graph_keep(model_logits(&build, hidden));
             struct tensor *loss = model_loss(&build, hidden, labels, factor);
             graph_keep(loss), graph_backward(g, loss), graph_plan(g, false, &e);
         }

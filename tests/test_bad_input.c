@@ -234,6 +234,10 @@ static const struct job jobs[] = {
      "resume=resume_from_checkpoint=auto; hone train tiny.yaml output_dir=new $resume --quiet && "
      "hone verify new --quiet && grep '\"step\"' new/log.jsonl | tail -n 1 | grep -q "
      "'\"step\":3,'"},
+    {"resume",
+     "hone train tiny.yaml output_dir=run resume_from_checkpoint=auto max_steps=4 --quiet", "run*",
+     "hone verify run --quiet && hone train tiny.yaml output_dir=run resume_from_checkpoint=auto "
+     "max_steps=4 --quiet && grep '\"step\"' run/log.jsonl | tail -n 1 | grep -q '\"step\":4,'"},
     {"lora", "hone train lora.yaml output_dir=new --quiet", "new*", NULL},
     {"tokenize", "hone tokenize text.txt --tokenizer tok.json --output new.h5", "new.h5",
      "[ ! -e new.h5 ] || hone inspect new.h5 --tokens 1000"},

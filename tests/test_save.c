@@ -177,6 +177,32 @@ static void full_disk(void **state) {
     }
 }
 
+/* Without memory, nobody can tell whether a checkpoint is whole: neither is it passed over for an
+ * older one, nor does it make room. */
+static void starved(void **state) {
+    (void)state;
+    struct err e = {0};
+    ok(save(2, "", &e), &e);
+    for (int n = 1, found = -1; found < 0; n++) {
+        struct err why = {0};
+        struct text notes = {0};
+        struct checkpoint c;
+        char spec[32], *path;
+        i64 step = -1;
+        snprintf(spec, sizeof spec, "alloc:%d", n);
+        fault_arm(spec);
+        found = checkpoint_latest(run, &path, &step, &notes, &why);
+        fault_arm(NULL);
+        assert_true(found < 0 ? why.code && why.starved : found == 1 && step == 2 && !notes.size);
+        mem_free(path), text_free(&notes);
+        fault_arm(spec);
+        assert_int_equal(checkpoint_begin(&c, run, 2, 0, &(struct err){0}), -1);
+        fault_arm(NULL);
+        assert_int_equal(whole(), 2);
+    }
+    ok(dir_remove(step_path(2), &e), &e);
+}
+
 static void existing(void **state) {
     (void)state;
     struct err e = {0};
@@ -237,10 +263,10 @@ static void none(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(killed),   cmocka_unit_test(killed_at_every_call),
-        cmocka_unit_test(failed),   cmocka_unit_test(full_disk),
-        cmocka_unit_test(existing), cmocka_unit_test(pruned),
-        cmocka_unit_test(none),
+        cmocka_unit_test(killed),  cmocka_unit_test(killed_at_every_call),
+        cmocka_unit_test(failed),  cmocka_unit_test(full_disk),
+        cmocka_unit_test(starved), cmocka_unit_test(existing),
+        cmocka_unit_test(pruned),  cmocka_unit_test(none),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

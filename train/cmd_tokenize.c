@@ -111,6 +111,21 @@ const struct option tokenizer_options[] = {
 };
 #undef ROW
 
+static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a, struct err *e) {
+    const struct bpe_training job = {.pattern = f->pattern,
+                                     .vocab_size = f->vocab_size,
+                                     .special_tokens = (const char *const *)f->special_tokens.item,
+                                     .special_tokens_count = f->special_tokens.count,
+                                     .files = (const char *const *)a->rest + 1,
+                                     .files_count = a->count - 1};
+    const double start = clock_seconds();
+    if (bpe_train(&job, f->output, e)) return -1;
+    if (!quiet)
+        printf("%s: %lld entries, %.1f s\n", f->output, (long long)f->vocab_size,
+               clock_seconds() - start);
+    return 0;
+}
+
 int cmd_tokenizer(int argc, char **argv, struct err *e) {
     static const char usage[] = "tokenizer train SOURCE ... --output tokenizer.json";
     struct tokenizer_flags f = {0};
@@ -121,20 +136,10 @@ int cmd_tokenizer(int argc, char **argv, struct err *e) {
         rc = err_input(e, "unknown action '%s'", a.rest[0]), err_hint(e, "usage: hone %s", usage);
     if (!rc && !f.output)
         rc = err_input(e, "tokenizer train needs --output"), err_hint(e, "usage: hone %s", usage);
-    const struct bpe_training job = {.pattern = f.pattern,
-                                     .vocab_size = f.vocab_size,
-                                     .special_tokens = (const char *const *)f.special_tokens.item,
-                                     .special_tokens_count = f.special_tokens.count,
-                                     .files = a.count ? (const char *const *)a.rest + 1 : NULL,
-                                     .files_count = a.count - 1};
     if (!rc && f.vocab_size < 256 + f.special_tokens.count)
         rc = err_input(e, "--vocab-size %lld holds less than the 256 bytes and %lld special tokens",
                        (long long)f.vocab_size, (long long)f.special_tokens.count);
-    const double start = clock_seconds();
-    if (!rc) rc = bpe_train(&job, f.output, e);
-    if (!rc && !quiet)
-        printf("%s: %lld entries, %.1f s\n", f.output, (long long)f.vocab_size,
-               clock_seconds() - start);
+    if (!rc) rc = tokenizer_make(&f, &a, e);
     args_free(&a);
     return rc ? -1 : 0;
 }

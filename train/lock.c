@@ -32,7 +32,7 @@
 static const char lock_format[] = "hone recipe lock 1";
 
 static int out_of_memory(struct err *e) {
-    return err_failed(e, "out of memory while writing recipe.lock");
+    return err_memory(e, "out of memory while writing recipe.lock");
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */

@@ -116,7 +116,7 @@ static struct node *copy_node(struct copy *c, int id, int depth) {
 }
 
 static int yaml_error(const yaml_parser_t *p, const char *name, struct err *e) {
-    if (p->error == YAML_MEMORY_ERROR) return err_failed(e, "%s: out of memory", name);
+    if (p->error == YAML_MEMORY_ERROR) return err_memory(e, "%s: out of memory", name);
     if (p->error == YAML_READER_ERROR)
         return err_input(e, "%s: byte %zu: %s", name, p->problem_offset, p->problem);
     return err_input(e, "%s:%zu:%zu: %s%s%s", name, p->problem_mark.line + 1,
@@ -133,7 +133,7 @@ struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *
     yaml_parser_t parser;
     yaml_document_t doc, more;
     struct node *n = NULL;
-    if (!yaml_parser_initialize(&parser)) return err_failed(e, "%s: out of memory", name), NULL;
+    if (!yaml_parser_initialize(&parser)) return err_memory(e, "%s: out of memory", name), NULL;
     yaml_parser_set_input_string(&parser, (const unsigned char *)data, (size_t)size);
     yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
     if (!yaml_parser_load(&parser, &doc)) {

@@ -33,7 +33,7 @@ static int add_chart_library(struct text *out, struct err *e) {
 
 static int add_data(struct text *out, const json_t *data, struct err *e) {
     char *text = json_dumps(data, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    if (!text) return err_failed(e, "out of memory while writing the report");
+    if (!text) return err_memory(e, "out of memory while writing the report");
     int rc = 0;
     for (const char *p = text, *next; *p && !rc; p = next) {
         next = p + strcspn(p, "<");
@@ -72,7 +72,7 @@ int report_write(char *const *run_dirs, i64 count, const char *out_path, struct 
     if (gmtime_r(&now, &tm)) strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", &tm);
     json_t *runs = json_array(), *data = json_pack("{s:s, s:o}", "written", date, "runs", runs);
     struct text page = {0};
-    int rc = data ? 0 : err_failed(e, "out of memory while writing the report");
+    int rc = data ? 0 : err_memory(e, "out of memory while writing the report");
     if (!rc && !count) rc = err_input(e, "a report needs a run folder");
     for (i64 i = 0; i < count && !rc; i++) {
         json_t *run = report_run(run_dirs[i], e);

@@ -16,7 +16,7 @@
 enum { POINTS_MAX = 2000 };
 
 static int out_of_memory(struct err *e) {
-    return err_failed(e, "out of memory while reading a run");
+    return err_memory(e, "out of memory while reading a run");
 }
 
 /* A JSON or text file of the run folder as a member of `run`; a missing file is no error. */

@@ -162,7 +162,7 @@ static void config_complete(const struct trainer *t, json_t *config) {
 static int model_create(struct trainer *t, enum dtype d, struct err *e) {
     struct config c;
     json_t *config = json_deep_copy(t->r->model);
-    if (!config) return err_failed(e, "out of memory");
+    if (!config) return err_memory(e, "out of memory");
     config_complete(t, config);
     int rc = config_read(&c, config, "model", e);
     if (!rc && t->tokenizer && c.vocab_size < tokenizer_size(t->tokenizer))

@@ -67,6 +67,7 @@ static void slot_run(struct build *b, struct stream *s, const struct slot *slot)
 struct tensor *model_hidden(struct build *b, i64 tokens) {
     struct graph *g = b->g;
     const struct config *c = &b->m->config;
+    b->layer = -1; /* what follows belongs to no layer, after an error too */
     b->ids = graph_input(g, "input_ids", I32, DIMS(tokens));
     b->position = graph_input(g, "position_ids", I32, DIMS(tokens));
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
@@ -88,7 +89,6 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
 }
 
 struct tensor *model_logits(struct build *b, struct tensor *hidden) {
-    b->layer = -1; /* also where model_hidden gave up in the middle */
     graph_at(b->g, "lm_head");
     return build_linear(b, hidden, ROLE_LM_HEAD);
 }
