@@ -6,15 +6,16 @@
 set -eu
 build=${1:?usage: cuda_report.sh BUILD [check]} mode=${2:-print}
 cd "$(dirname "$0")/.."
-if ! ls "$build"/ops/*.cu.o > /dev/null 2>&1; then
+folder=$(cat "$build/cuda_folder")
+if [ -z "$folder" ]; then
     [ "$mode" = check ] || echo "no CUDA kernels were built: nvcc is not on PATH"
     exit 0
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$build/tests/gpu/sass" "$build"/ops/*.cu.o | sort -u > "$work/sass"
+"$build/tests/gpu/sass" "$folder"/ops/*.o | sort -u > "$work/sass"
 [ "$mode" = check ] || printf '%-70s %4s %6s %6s %6s %7s %7s %6s\n' kernel regs spills shared blocks instr tensor ffma
-cat "$build"/ops/*.cu.txt | awk -v sass="$work/sass" '
+cat "$folder"/ops/*.txt | awk -v sass="$work/sass" '
     BEGIN { while ((getline line < sass) > 0) { split(line, w, " "); found[w[1]] = w[2] " " w[3] " " w[4] } }
     /Compiling entry function/ { split($0, part, "\047"); name = part[2]; arch = part[4]; spill = 0 }
     /bytes spill stores/ { for (i = 1; i <= NF; i++) if ($i == "spill") spill += $(i - 2) }
