@@ -123,6 +123,13 @@ DEVICE void keys_mask(float s[Queries / 8][4], float d[Queries / 8][4], const i3
     }
 }
 
+/* What the key kernel counts queries and heads in: whichever leaves the compiler without spills. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+typedef int place;
+#else
+typedef i64 place;
+#endif
+
 /* Grid: key tiles, kv heads, columns of dk by Part. */
 template <int D, int Queries, int Part>
 __global__ void __launch_bounds__(MMA_THREADS)
@@ -135,17 +142,17 @@ __global__ void __launch_bounds__(MMA_THREADS)
     const int rows = t.keys - first < 64 ? (int)(t.keys - first) : 64;
     tile_load<D, 64>(x->k, (const u16 *)t.k + kv, t.k_row, 1, rows, t.head_dim);
     tile_load<D, 64>(x->v, (const u16 *)t.v + kv, t.k_row, 1, rows, t.head_dim);
-    const i64 past = queries_past(t, first, first + rows - 1),
-              head_past = (blockIdx.y + 1) * t.group;
+    const int past = (int)queries_past(t, first, first + rows - 1),
+              head_past = (int)((blockIdx.y + 1) * t.group);
     float dk[1][Part / 8][4] = {}, dv[1][Part / 8][4] = {};
-    i64 query = first, head = blockIdx.y * t.group;
+    place query = (place)first, head = (place)(blockIdx.y * t.group);
     queries_load<D, Queries>(x, 0, t, query, head);
     for (int stage = 0; head < head_past; stage ^= 1) {
-        const i64 now = query;
+        const place now = query;
         copy_async_wait<0>();
         __syncthreads();
         query += Queries;
-        if (query >= past) query = first, head++;
+        if (query >= past) query = (place)first, head++;
         if (head < head_past) queries_load<D, Queries>(x, stage ^ 1, t, query, head);
         auto &y = x->stage[stage];
         if (now + Queries <= key || y.low[0] > key + 15) continue;

@@ -60,11 +60,18 @@ DEVICE void operand_of(u32 a[4], const float x[4], const float y[4]) {
     a[2] = pack_bf16(y[0], y[1]), a[3] = pack_bf16(y[2], y[3]);
 }
 
+/* Before sm_90 two steps at a time need a few registers too many. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+static constexpr int SCORE_STEPS = 1;
+#else
+static constexpr int SCORE_STEPS = 2;
+#endif
+
 /* d[M][N / 8] += A·B^T: A rows `row` + 64m of `a`, B rows `column`.. of `b`, over D elements. */
 template <int D, int M, int N, int RowsA, int RowsB>
 DEVICE void scores_mma(float d[M][N / 8][4], u16 *a, int row, u16 *b, int column) {
     const int own_a = fragment_own(), own_b = fragment_b_own();
-#pragma unroll 2
+#pragma unroll SCORE_STEPS
     for (int k = 0; k < D / 16; k++) {
         u32 x[M][4];
 #pragma unroll

@@ -261,9 +261,18 @@ DEVICE void tile_end(const float (&sum)[S::ROWS][S::COLS], const float *low, con
     }
 }
 
+/* Blocks at a time on a multiprocessor. Before sm_90 the compiler needs a few registers more for
+ * one order of f32, and would spill. */
+template <class S, bool half, bool a_inner, bool b_inner> constexpr int blocks_of() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+    if (S::TILE == 128 && !half && a_inner && !b_inner) return 1;
+#endif
+    return S::BLOCKS;
+}
+
 /* a_inner, b_inner: how A and B are stored, if `wide`; else the product says so when it runs. */
 template <class S, bool half, bool wide, bool a_inner, bool b_inner>
-__global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
+__global__ void __launch_bounds__(S::THREADS, (blocks_of<S, half, a_inner, b_inner>()))
     tile_kernel(const __grid_constant__ struct gemm g) {
     DYNAMIC_SHARED(float, shared);
     const i64 row = (i64)(blockIdx.z * gridDim.x + blockIdx.x) * S::TILE,
