@@ -1,5 +1,5 @@
 #!/bin/sh
-# The main job, start to end: tokenise, pretrain, adapt, generate, merge, verify, report. About 6 minutes on 2 cores.
+# The main job, start to end: tokenise, pretrain, adapt, generate, merge, verify, report. About 9 minutes on 2 cores.
 # DEMO_STEPS=fast does every step with little training (a check that all works; its numbers mean nothing).
 # Everything is written to runs/demo, which is made anew.
 set -eu
