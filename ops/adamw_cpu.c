@@ -1,13 +1,34 @@
-/* adamw_cpu.c: one pass over gradient, masters and moments; formulas in adamw.c. */
+/* adamw_cpu.c: one pass over gradient, masters (or bf16 parameters) and moments; formulas in
+ * adamw.c. Random words come from the plain generator: a step of training is a thousand times the
+ * work. */
 #include "base/v16.h"
 #include "ops/ops_int.h"
 
 enum { CHUNK = 4096 };
 
-V16_FN void adamw_span(const struct op_call *c, i64 begin, i64 end, bool half) {
+V16_FN u16 bf16_at_random(float x, u32 word) {
+    union {
+        float f;
+        u32 u;
+    } w = {.f = x};
+    return (w.u & 0x7f800000u) == 0x7f800000u ? bf16_of_f32(x) : (u16)((w.u + (word >> 16)) >> 16);
+}
+/* The first n of 16 elements from i on, a multiple of 4. */
+V16_FN void put_at_random(u16 *param, i64 i, v16 w, i64 n, const struct rng *r) {
+    float x[16];
+    u32 word[16];
+    v16_store(x, w);
+    for (int k = 0; k < 16; k += 4) rng_block(r, (u64)(i + k) / 4, word + k);
+    for (int k = 0; k < 16 && k < n; k++) param[i + k] = bf16_at_random(x[k], word[k]);
+}
+
+/* `stochastic`: without masters. */
+V16_FN void adamw_span(const struct op_call *c, i64 begin, i64 end, bool half, bool stochastic) {
     const struct adamw_attr *a = c->attr;
     const float *grad = c->in[0].data, *hyper = c->in[1].data;
-    float *master = c->out[0].data, *m = c->out[1].data, *v = c->out[2].data;
+    float *m = c->out[1].data, *v = c->out[2].data;
+    void *weight = c->out[stochastic ? 3 : 0].data; /* where the update reads it */
+    const struct rng rng = {a->seed, RNG_ROUND, stochastic ? *(u32 *)c->in[2].data : 0, a->stream};
     const v16 scale = v16_set(hyper[0]), decay = v16_set(hyper[1]), rate = v16_set(-hyper[2]),
               bias = v16_set(hyper[3]);
     const v16 b1 = v16_set((float)a->beta1), c1 = v16_set((float)(1 - a->beta1)),
@@ -19,19 +40,25 @@ V16_FN void adamw_span(const struct op_call *c, i64 begin, i64 end, bool half) {
         const v16 m1 = v16_fma(b1, v16_load_n(m + i, n), v16_mul(c1, g));
         const v16 v1 = v16_fma(b2, v16_load_n(v + i, n), v16_mul(v16_mul(c2, g), g));
         const v16 step = v16_div(m1, v16_fma(v16_sqrt(v1), bias, eps));
-        const v16 w = v16_fma(rate, step, v16_mul(v16_load_n(master + i, n), decay));
-        v16_store_n(m + i, m1, n), v16_store_n(v + i, v1, n), v16_store_n(master + i, w, n);
-        if (c->out[3].data) v16_put_n(c->out[3].data, i, w, n, half);
+        const v16 w = v16_fma(rate, step, v16_mul(v16_get_n(weight, i, n, stochastic), decay));
+        v16_store_n(m + i, m1, n), v16_store_n(v + i, v1, n);
+        if (stochastic)
+            put_at_random(weight, i, w, n, &rng);
+        else
+            v16_put_n(weight, i, w, n, false);
+        if (!stochastic && c->out[3].data) v16_put_n(c->out[3].data, i, w, n, half);
     }
 }
 static void adamw_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
     const i64 last = i64_min(end * CHUNK, view_count(&c->in[0]));
-    if (is_half(&c->out[3]))
-        adamw_span(c, begin * CHUNK, last, true);
+    if (!c->out[0].data)
+        adamw_span(c, begin * CHUNK, last, true, true);
+    else if (is_half(&c->out[3]))
+        adamw_span(c, begin * CHUNK, last, true, false);
     else
-        adamw_span(c, begin * CHUNK, last, false);
+        adamw_span(c, begin * CHUNK, last, false, false);
 }
 CPU_KERNEL(adamw) {
     return (void)e, pool_run((view_count(&c->in[0]) + CHUNK - 1) / CHUNK, adamw_task, (void *)c), 0;

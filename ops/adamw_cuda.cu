@@ -1,17 +1,24 @@
 /* adamw_cuda.cu: a step of AdamW, and the sum of squares; formulas in adamw.c.
  *
- * AdamW is one pass over 28 to 30 bytes an element, 16 bytes a thread. `hyper` is read from device
- * memory, so that a recorded step sees the numbers of the day.
+ * AdamW is one pass over 28 to 30 bytes an element, 24 without masters, 16 bytes a thread. `hyper`
+ * and `step` are read from device memory, so that a recorded step sees the numbers of the day. A
+ * thread's four elements take the four words of one block of Philox: some 60 integer instructions,
+ * which hide behind memory.
  *
  * A chunk of 4,096 squares has 16 chains: a warp copies its 16 KiB to shared memory asynchronously
  * (12 chunks of an SM are under way at once) and sums from there. The chunks' sums are added in
  * f64, in order: that is one thread's work by definition, so the block only brings them near. */
+#include "ops/cuda_math.h"
 #include "ops/cuda_vec.h"
+
+enum form { MASTER, MASTER_HALF, STOCHASTIC }; /* param: f32 or absent, bf16, bf16 alone */
 
 struct adamw {
     const float *grad, *hyper;
     float *master, *m, *v;
     void *param;
+    const i32 *step;
+    struct rng rng; /* but for the step */
     i64 count;
     float b1, c1, b2, c2, eps;
     bool wide;
@@ -29,35 +36,59 @@ DEVICE void adamw_one(const struct adamw &a, const struct rates &h, float x[4]) 
     x[1] = v16_fma(h.rate, step, v16_mul(x[1], h.decay));
 }
 
-template <bool half> __global__ void adamw_kernel(struct adamw a) {
+DEVICE u16 bf16_at_random(float x, u32 word) {
+    const u32 u = bits_of(x);
+    return (u & 0x7f800000u) == 0x7f800000u ? put_bf16(x) : (u16)((u + (word >> 16)) >> 16);
+}
+
+template <enum form form> __global__ void adamw_kernel(struct adamw a) {
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x,
               stride = (i64)gridDim.x * blockDim.x, vectors = a.wide ? a.count / 4 : 0;
     const struct rates h = {a.hyper[0], a.hyper[1], -a.hyper[2], a.hyper[3]};
+    u32 word[4];
+    if (form == STOCHASTIC) a.rng.step = (u32)*a.step;
     for (i64 i = thread; i < vectors; i += stride) {
         float x[4][4];
-        vec_load<false>(x[0], a.grad, 4 * i), vec_load<false>(x[1], a.master, 4 * i);
+        vec_load<false>(x[0], a.grad, 4 * i);
+        if (form == STOCHASTIC) {
+            const uint2 w = *((const uint2 *)a.param + i);
+            x[1][0] = of_bits(w.x << 16), x[1][1] = of_bits(w.x & 0xffff0000u);
+            x[1][2] = of_bits(w.y << 16), x[1][3] = of_bits(w.y & 0xffff0000u);
+        } else
+            vec_load<false>(x[1], a.master, 4 * i);
         vec_load<false>(x[2], a.m, 4 * i), vec_load<false>(x[3], a.v, 4 * i);
+        if (form == STOCHASTIC) philox_block(&a.rng, (u64)i, word);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             float one[4] = {x[0][k], x[1][k], x[2][k], x[3][k]};
             adamw_one(a, h, one);
             x[1][k] = one[1], x[2][k] = one[2], x[3][k] = one[3];
         }
-        vec_store<false>(a.master, 4 * i, x[1]), vec_store<false>(a.m, 4 * i, x[2]);
-        vec_store<false>(a.v, 4 * i, x[3]);
-        const float *w = x[1];
-        if (!a.param) continue;
-        if (half)
-            *((uint2 *)a.param + i) = make_uint2(put_bf16(w[0]) | (u32)put_bf16(w[1]) << 16,
-                                                 put_bf16(w[2]) | (u32)put_bf16(w[3]) << 16);
-        else
-            vec_store<false>(a.param, 4 * i, w);
+        vec_store<false>(a.m, 4 * i, x[2]), vec_store<false>(a.v, 4 * i, x[3]);
+        if (form != STOCHASTIC) vec_store<false>(a.master, 4 * i, x[1]);
+        if (form == MASTER) {
+            if (a.param) vec_store<false>(a.param, 4 * i, x[1]);
+            continue;
+        }
+        u16 w[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            w[k] = form == STOCHASTIC ? bf16_at_random(x[1][k], word[k]) : put_bf16(x[1][k]);
+        *((uint2 *)a.param + i) = make_uint2(w[0] | (u32)w[1] << 16, w[2] | (u32)w[3] << 16);
     }
     for (i64 i = 4 * vectors + thread; i < a.count; i += stride) {
-        float x[4] = {a.grad[i], a.master[i], a.m[i], a.v[i]};
+        float x[4] = {a.grad[i], form == STOCHASTIC ? get1(a.param, i, true) : a.master[i], a.m[i],
+                      a.v[i]};
         adamw_one(a, h, x);
-        a.master[i] = x[1], a.m[i] = x[2], a.v[i] = x[3];
-        if (a.param) put1(a.param, i, x[1], half);
+        a.m[i] = x[2], a.v[i] = x[3];
+        if (form == STOCHASTIC) {
+            philox_block(&a.rng, (u64)i / 4, word);
+            const u32 mine = i % 4 < 2 ? i % 4 ? word[1] : word[0] : i % 4 == 2 ? word[2] : word[3];
+            ((u16 *)a.param)[i] = bf16_at_random(x[1], mine);
+        } else {
+            a.master[i] = x[1];
+            if (a.param) put1(a.param, i, x[1], form == MASTER_HALF);
+        }
     }
 }
 
@@ -69,6 +100,8 @@ CUDA_KERNEL(adamw) {
                       (float *)c->out[1].data,
                       (float *)c->out[2].data,
                       c->out[3].data,
+                      (const i32 *)c->in[2].data,
+                      {at->seed, RNG_ROUND, 0, at->stream},
                       view_count(&c->in[0]),
                       (float)at->beta1,
                       (float)(1 - at->beta1),
@@ -79,8 +112,9 @@ CUDA_KERNEL(adamw) {
     const void *all[] = {a.grad, a.master, a.m, a.v, a.param};
     a.wide = aligned16(all, 5);
     const int blocks = grid_for(a.count / (a.wide ? 4 : 1) + 1, 256);
-    return is_half(&c->out[3]) ? LAUNCH(e, adamw_kernel<true>, blocks, 256, 0, a)
-                               : LAUNCH(e, adamw_kernel<false>, blocks, 256, 0, a);
+    return !a.master             ? LAUNCH(e, adamw_kernel<STOCHASTIC>, blocks, 256, 0, a)
+           : is_half(&c->out[3]) ? LAUNCH(e, adamw_kernel<MASTER_HALF>, blocks, 256, 0, a)
+                                 : LAUNCH(e, adamw_kernel<MASTER>, blocks, 256, 0, a);
 }
 
 /* ---- square_sum ---- */

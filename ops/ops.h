@@ -174,8 +174,10 @@ struct lora_attr {
     double scale;
 }; /* linear and its gradients; unused without an adapter */
 struct adamw_attr {
-    double beta1, beta2, eps;
-}; /* the rest changes with the step: adamw.c, `hyper` */
+    double beta1, beta2, eps; /* the rest changes with the step: adamw.c, `hyper` */
+    u64 seed;                 /* of stochastic rounding; without masters only */
+    u32 stream;
+};
 struct sample_attr {
     double temperature; /* 0: greedy, lowest id among equals */
     i64 top_k;          /* 0: off */
@@ -201,10 +203,11 @@ struct sample {
             void *data,
             const struct view *v); /* FILL_CUSTOM: data is f64 for floats, i32 for ints */
         bool always_f32;           /* F32 whatever the precision */
-        enum dtype dtype;          /* F32 follows the precision under test; others are themselves */
-    } in[OP_IN], out[OP_OUT];      /* out: only those that are written in place or added to */
-    enum bench bench;              /* large: the benchmark times it, tests skip it */
-    bool no_gradient_check;        /* finite differences make no sense here (ids, random choices) */
+        enum dtype dtype; /* F32 follows the precision under test; BF16 is itself, and F64 for the
+                           * reference; others are themselves */
+    } in[OP_IN], out[OP_OUT]; /* out: only those that are written in place or added to */
+    enum bench bench;         /* large: the benchmark times it, tests skip it */
+    bool no_gradient_check;   /* finite differences make no sense here (ids, random choices) */
 };
 /* Helpers for sample functions: floats uniform in [low, high] that follow the precision; f32
  * always; integers. */

@@ -55,7 +55,8 @@ static void fill(struct view *v, const struct sample_in *in, int slot, enum dtyp
     for (i64 i = 0; i < n && !(f && v->dtype == I32); i++) {
         double x = f ? f[i] : in->low + (in->high - in->low) * (double)rng_uniform(&r, (u64)i);
         if (v->dtype == I32) x = (double)(i64)x - (x < 0 && x != (double)(i64)x);
-        view_put(v, i, v->dtype == I32 ? x : rounded(x, in->always_f32 ? F32 : rounding));
+        const enum dtype to = in->dtype == BF16 ? BF16 : in->always_f32 ? F32 : rounding;
+        view_put(v, i, v->dtype == I32 ? x : rounded(x, to));
     }
     free(f);
 }
@@ -63,7 +64,8 @@ static void fill(struct view *v, const struct sample_in *in, int slot, enum dtyp
 static void open_view(struct trial *t, struct view *v, const struct sample_in *in, int slot,
                       enum dtype precision, enum dtype rounding) {
     if (!in->present) return;
-    *v = (struct view){.dtype = in->dtype != F32                      ? in->dtype
+    *v = (struct view){.dtype = in->dtype == BF16 && precision == F64 ? F64
+                                : in->dtype != F32                    ? in->dtype
                                 : precision == BF16 && in->always_f32 ? F32
                                                                       : precision,
                        .rank = in->rank};

@@ -12,6 +12,7 @@ static const struct kind {
 } kinds[] = {
     {"fp32", "precision=fp32 dataset.0.path=DATA/packed.h5"},
     {"bf16", "precision=bf16 dataset.0.path=DATA/packed.h5 document_mask=false"},
+    {"no-masters-bf16", "precision=bf16 master_weights=false dataset.0.path=DATA/packed.h5"},
     {"documents-fp32", "precision=fp32 task=sft packing=false dataset.0.path=DATA/sft.h5"},
     {"documents-bf16", "precision=bf16 task=sft packing=false dataset.0.path=DATA/sft.h5"},
     {"groups-fp32", "precision=fp32 reduction_groups=4 dataset.0.path=DATA/packed.h5"},
@@ -20,6 +21,8 @@ static const struct kind {
     {"lora-fp32", "precision=fp32 use_peft=true lora_r=3 dataset.0.path=DATA/packed.h5"},
     {"lora-bf16",
      "precision=bf16 use_peft=true lora_r=4 task=sft packing=false dataset.0.path=DATA/sft.h5"},
+    {"lora-no-masters", "precision=bf16 master_weights=false use_peft=true lora_r=3 "
+                        "dataset.0.path=DATA/packed.h5"},
 };
 static const char *const ways[] = {
     "--threads 1",

@@ -76,8 +76,6 @@ static u8 *result_read(const struct view *v) {
 static const char *compare(const struct twin *t, const struct trial *cpu, const struct trial *ref,
                            enum dtype p, bool bits, double *worst) {
     const struct op *op = t->call.op;
-    const double eps = p == BF16 ? 0x1p-8 : 0x1p-23,
-                 bound = p == BF16 ? op->bound.bf16 : op->bound.f32;
     static char text[200];
     text[0] = 0;
     for (int o = 0; o < OP_OUT && !text[0]; o++) {
@@ -86,6 +84,8 @@ static const char *compare(const struct twin *t, const struct trial *cpu, const 
         struct view copy = t->call.out[o];
         const struct view *a = &copy, *b = &cpu->call.out[o], *r = &ref->call.out[o];
         const i64 bytes = view_bytes(a), unwritten = shim_unwritten(a->data, bytes);
+        const bool half = p == BF16 || a->dtype == BF16;
+        const double eps = half ? 0x1p-8 : 0x1p-23, bound = half ? op->bound.bf16 : op->bound.f32;
         copy.data = data;
         if (unwritten)
             snprintf(text, sizeof text, "output %d: %lld of %lld bytes are not written", o,

@@ -70,6 +70,15 @@ static void portable_run(void **state) {
     }
 }
 
+/* Stochastic rounding: the same words on both. */
+static void no_masters(void **state) {
+    (void)state;
+    const char *more = "master_weights=false max_steps=3 lr_scheduler_type=constant";
+    cuda(0, "%s numerics=portable", run_line("bf16", "random-gpu", more));
+    hone(0, "%s --quiet", run_line("bf16", "random-cpu", more));
+    assert_string_equal(state_of("random-cpu", "000003"), state_of("random-gpu", "000003"));
+}
+
 static void from_device_to_device(void **state) {
     (void)state;
     const char *more = "max_steps=4 save_at=2 numerics=portable";
@@ -218,6 +227,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         {"portable: fp32", portable_run, NULL, NULL, "fp32"},
         {"portable: bf16", portable_run, NULL, NULL, "bf16"},
+        cmocka_unit_test(no_masters),
         cmocka_unit_test(from_device_to_device),
         cmocka_unit_test(adapters),
         cmocka_unit_test(generation),

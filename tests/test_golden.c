@@ -182,7 +182,8 @@ static void losses_of(struct model *m, const char *golden, double lr, i64 steps,
     struct graph *g = graph_new(&e);
     ok(!g, &e);
     const struct tensor *loss = loss_traced(g, m, &rows);
-    const struct recipe r = {.adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8};
+    const struct recipe r = {
+        .adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8, .master_weights = true};
     ok(optimizer_new(&o, m, &r, &e), &e);
     ok(optimizer_bind(&o, g, &e), &e);
     for (i64 i = 0;; i++) {

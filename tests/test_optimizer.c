@@ -1,5 +1,6 @@
 /* test_optimizer.c: AdamW and clipping against torch.optim.AdamW (golden/optim), masters of bf16
- * parameters, the tree over reduction groups, and what must stop an update. */
+ * parameters and stochastic rounding in their place, the tree over reduction groups, and what must
+ * stop an update. */
 #include "train/train.h"
 
 #include <jansson.h>
@@ -71,7 +72,8 @@ static struct recipe recipe_of(const json_t *golden) {
                            .adam_epsilon = json_number_value(json_object_get(args, "eps")),
                            .weight_decay = json_number_value(json_object_get(args, "weight_decay")),
                            .max_grad_norm =
-                               json_number_value(json_object_get(golden, "clip_grad_norm"))};
+                               json_number_value(json_object_get(golden, "clip_grad_norm")),
+                           .master_weights = true};
 }
 
 static void compare(const struct safetensors *s, const char *prefix, int i, const float *found,
@@ -155,7 +157,8 @@ static const struct recipe plain = {.adam_beta1 = 0.9,
                                     .adam_beta2 = 0.95,
                                     .adam_epsilon = 1e-8,
                                     .weight_decay = 0.1,
-                                    .max_grad_norm = 1};
+                                    .max_grad_norm = 1,
+                                    .master_weights = true};
 
 static float noise(int step, int group, int use, int i, i64 k) {
     const struct rng r = {7, RNG_TEST, (u32)step, (u32)(group * 16 + use * 4 + i)};
@@ -257,32 +260,151 @@ static void update_by_noise(struct bed *b, int step) {
     assert_int_equal(optimizer_update(&b->optimizer, 1, 1e-2, &norm, &e), 0);
 }
 
-static void check_state(enum dtype d) {
+static i64 bytes_of(bool masters) {
+    struct bed b;
+    struct recipe r = plain;
+    r.master_weights = masters;
+    bed_open(&b, &r, &inputs, BF16, 1);
+    const i64 bytes = optimizer_bytes(&b.optimizer);
+    optimizer_free(&b.optimizer);
+    return bytes;
+}
+static i64 elements(void) {
+    struct bed b;
+    i64 count = 0;
+    bed_open(&b, &plain, &inputs, BF16, 1);
+    for (int i = 0; i < TENSORS; i++) count += size_of(&b, i);
+    optimizer_free(&b.optimizer);
+    return count;
+}
+
+static void check_state(enum dtype d, bool masters) {
     struct bed a, b;
+    struct recipe r = plain;
+    r.master_weights = masters;
     struct err e = {0};
     char path[64], digest_a[65], digest_b[65];
     snprintf(path, sizeof path, "/tmp/hone-optimizer-%ld.h5", (long)getpid());
-    bed_open(&a, &plain, &inputs, d, 1), bed_open(&b, &plain, &inputs, d, 1);
+    bed_open(&a, &r, &inputs, d, 1), bed_open(&b, &r, &inputs, d, 1);
     update_by_noise(&a, 0), update_by_noise(&a, 1);
     struct state_writer *w = state_create(path, &e);
     assert_non_null(w);
     assert_int_equal(optimizer_save(&a.optimizer, w, &e), 0);
     assert_int_equal(state_finish(w, true, &e), 0);
-    struct state_reader *r = state_open(path, &e);
-    assert_non_null(r);
-    assert_int_equal(optimizer_load(&b.optimizer, r, &e), 0);
-    state_close(r);
+    struct state_reader *from = state_open(path, &e);
+    assert_non_null(from);
+    assert_int_equal(optimizer_load(&b.optimizer, from, &e), 0);
+    state_close(from);
     memcpy(b.f32, a.f32, sizeof b.f32); /* weights come from the weight file */
+    if (!masters) memcpy(b.bf16, a.bf16, sizeof b.bf16);
     update_by_noise(&a, 2), update_by_noise(&b, 2);
     assert_int_equal(optimizer_digest(&a.optimizer, digest_a, &e), 0);
     assert_int_equal(optimizer_digest(&b.optimizer, digest_b, &e), 0);
     assert_string_equal(digest_a, digest_b);
     assert_int_equal(unlink(path), 0);
+    if (!masters) { /* the parameter itself is in the digest */
+        b.bf16[1][0] ^= 1;
+        assert_int_equal(optimizer_digest(&b.optimizer, digest_b, &e), 0);
+        assert_string_not_equal(digest_a, digest_b);
+    }
     optimizer_free(&a.optimizer), optimizer_free(&b.optimizer);
 }
 static void test_state(void **state) {
     (void)state;
-    check_state(F32), check_state(BF16);
+    check_state(F32, true), check_state(BF16, true), check_state(BF16, false);
+    assert_int_equal(bytes_of(true) - bytes_of(false), 4 * elements());
+}
+
+/* ---- bf16 parameters without masters */
+
+enum { MANY = 65536 + 12 };
+static float grad[MANY], first[MANY], second[MANY];
+static u16 weight[MANY];
+
+/* An update of MANY equal weights by -rate * sign, rounded at random: beta 0 makes it the sign. */
+static void update_at_random(u64 seed, u32 stream, i32 step, float rate) {
+    const struct adamw_attr attr = {
+        .beta1 = 0, .beta2 = 0, .eps = 0, .seed = seed, .stream = stream};
+    float hyper[HYPER] = {1, 1, rate, 1, 0};
+    struct err e = {0};
+    const struct view f = {.dtype = F32, .rank = 1, .dim = {MANY}};
+    struct op_call c = {.op = &op_adamw, .attr = &attr, .in = {f}, .out = {{0}, f, f, f}};
+    c.in[0].data = grad, c.out[1].data = first, c.out[2].data = second, c.out[3].data = weight;
+    c.in[1] = (struct view){.data = hyper, .dtype = F32, .rank = 1, .dim = {HYPER}};
+    c.in[2] = (struct view){.data = &step, .dtype = I32, .rank = 1, .dim = {1}};
+    c.out[3].dtype = BF16;
+    assert_int_equal(op_shape(&c, &e), 0);
+    assert_int_equal(op_run(&c, &e), 0);
+}
+static void weights_set(float w) {
+    for (int i = 0; i < MANY; i++) weight[i] = bf16_of_f32(w), grad[i] = 1;
+}
+static double weights_mean(void) {
+    double sum = 0;
+    for (int i = 0; i < MANY; i++) sum += (double)bf16_to_f32(weight[i]);
+    return sum / MANY;
+}
+
+/* Each rounding is the one that adamw.c defines, by words taken from the generator itself. */
+static void test_rounding_bits(void **state) {
+    (void)state;
+    const u64 seed = 0x123456789abcdefull;
+    const float rate = 0.37f * 0x1p-7f, w = -1.5f - rate;
+    const u32 key[2] = {(u32)seed, (u32)(seed >> 32)};
+    u32 bits, word[4];
+    memcpy(&bits, &w, 4);
+    weights_set(-1.5f);
+    weight[5] = 0xff80, weight[6] = 0x7fc1; /* -infinity and NaN */
+    update_at_random(seed, 9, 77, rate);
+    for (u32 i = 0; i < MANY; i++) {
+        const u32 counter[4] = {i / 4, 0, 9, (u32)RNG_ROUND << 26 | 77};
+        philox(key, counter, word);
+        const u16 want = (u16)((bits + (word[i % 4] >> 16)) >> 16);
+        if (i == 6)
+            assert_true((weight[i] & 0x7fff) > 0x7f80);
+        else
+            assert_int_equal(weight[i], i == 5 ? 0xff80 : want);
+    }
+}
+
+/* Within 3 sigma of the exact mean, whatever part of an ulp the update is; a share of 1 - p of the
+ * weights takes the one neighbour and p the other, so sigma is ulp * sqrt(p (1 - p) / MANY). */
+static void test_rounding_is_unbiased(void **state) {
+    (void)state;
+    static const double part[] = {0.5, 0.25, 0.01, 0.93, 0.3333, 1.0 / 4096};
+    for (int i = 0; i < COUNT(part); i++)
+        for (int negative = 0; negative < 2; negative++) {
+            const float ulp = 0x1p-7f, rate = (float)part[i] * ulp, w = negative ? -1.5f : 1.5f;
+            const double p = part[i], sigma = (double)ulp * sqrt(p * (1 - p) / MANY);
+            weights_set(w);
+            update_at_random(42, (u32)i, negative, rate);
+            assert_true(fabs(weights_mean() - ((double)w - (double)rate)) <= 3 * sigma);
+        }
+}
+
+/* 500 updates of 1/1000 ulp, each of which rounding to nearest would lose, move the mean by half an
+ * ulp; their variances add up. */
+static void test_small_updates_count(void **state) {
+    (void)state;
+    const float ulp = 0x1p-7f;
+    const double sigma = (double)ulp * sqrt(500 * 0.001 / MANY);
+    weights_set(1.5f);
+    for (i32 step = 0; step < 500; step++) update_at_random(42, 0, step, 0.001f * ulp);
+    assert_true(fabs(weights_mean() - (1.5 - 0.5 * (double)ulp)) <= 3 * sigma);
+}
+
+static void test_forms(void **state) { /* neither a master nor a step: said */
+    (void)state;
+    const struct view f = {.dtype = F32, .rank = 1, .dim = {HYPER}};
+    struct op_call c = {.op = &op_adamw, .in = {f, f}, .out = {{0}, f, f, f}};
+    struct err e = {0};
+    c.out[3].dtype = BF16;
+    assert_int_equal(op_shape(&c, &e), -1);
+    assert_string_equal(e.primary, "operation adamw: neither 'master' nor 'step'");
+    e = (struct err){0}, c.out[3].dtype = F32;
+    c.in[2] = (struct view){.dtype = I32, .rank = 1, .dim = {1}};
+    assert_int_equal(op_shape(&c, &e), -1);
+    assert_string_equal(e.primary, "operation adamw: 'param' is f32 [5]");
 }
 
 static void test_too_many_uses(void **state) {
@@ -310,9 +432,15 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens),     cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_most_groups), cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_state),       cmocka_unit_test(test_too_many_uses)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens),
+                                       cmocka_unit_test(test_groups),
+                                       cmocka_unit_test(test_most_groups),
+                                       cmocka_unit_test(test_not_finite),
+                                       cmocka_unit_test(test_state),
+                                       cmocka_unit_test(test_too_many_uses),
+                                       cmocka_unit_test(test_rounding_bits),
+                                       cmocka_unit_test(test_rounding_is_unbiased),
+                                       cmocka_unit_test(test_small_updates_count),
+                                       cmocka_unit_test(test_forms)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

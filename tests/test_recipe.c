@@ -215,6 +215,7 @@ static void test_refused(void **state) {
         {BASE "reduction_groups: 16\n",
          "3: global_batch_size 8 does not divide into 16 reduction_groups"},
         {BASE "warmup_steps: 3\nwarmup_ratio: 0.1\n", "4: both warmup_steps and warmup_ratio"},
+        {BASE "master_weights: false\n", "3: master_weights: false goes with precision: bf16 only"},
         {BASE "eval_steps: 3\n", "3: eval_steps needs an eval_dataset"},
         {BASE "include: nothing.yaml\n", ""},
         {BASE "include: [a]\n", "3: 'include' names one file"},

@@ -44,13 +44,15 @@ static void same_as_whole(const char *run) {
 }
 
 static void a_run_and_its_second_half(void **state) {
-    (void)state;
-    const char *run = at("halves");
-    hone(0, "%s max_steps=6 lr_scheduler_type=constant", words(run));
-    hone(0, "%s max_steps=12 lr_scheduler_type=constant " RESUME, words(run));
-    hone(0, "%s lr_scheduler_type=constant", words(at("one")));
-    assert_string_equal(last_manifest(at("one")), last_manifest(run));
-    logs_equal(at("one"), run);
+    const char *masters = *state;
+    char run[512], one[512];
+    strcpy(run, at("halves-%s", masters)), strcpy(one, at("one-%s", masters));
+    hone(0, "%s master_weights=%s max_steps=6 lr_scheduler_type=constant", words(run), masters);
+    hone(0, "%s master_weights=%s max_steps=12 lr_scheduler_type=constant " RESUME, words(run),
+         masters);
+    hone(0, "%s master_weights=%s lr_scheduler_type=constant", words(one), masters);
+    assert_string_equal(last_manifest(one), last_manifest(run));
+    logs_equal(one, run);
     hone(0, "verify %s --replay --count 2 --from 4", run); /* over the seam */
     expect(said(), "steps 5 to 6 computed again");
     expect(said(), "steps 7 to 8 computed again");
@@ -158,6 +160,7 @@ static void another_recipe_is_refused(void **state) {
         {"seed=3", "seed"},
         {"reduction_groups=2", "reduction_groups"},
         {"precision=fp32", "precision"},
+        {"master_weights=false", "master_weights"},
         {"model.hidden_size=64", "model"}};
     for (int i = 0; i < COUNT(change); i++) {
         hone(2, "%s %s " RESUME, words(at("whole")), change[i][0]);
@@ -210,7 +213,8 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_run_and_its_second_half),
+        {"a_run_and_its_second_half", a_run_and_its_second_half, NULL, NULL, "true"},
+        {"the same without masters", a_run_and_its_second_half, NULL, NULL, "false"},
         cmocka_unit_test(killed_by_the_clock),
         cmocka_unit_test(killed_while_writing),
         cmocka_unit_test(killed_while_syncing),

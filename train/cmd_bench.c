@@ -228,7 +228,8 @@ static int step_open(struct step_bench *s, const struct shape *shape, enum dtype
                              .adam_beta2 = 0.95,
                              .adam_epsilon = 1e-8,
                              .weight_decay = 0.1,
-                             .max_grad_norm = 1};
+                             .max_grad_norm = 1,
+                             .master_weights = true};
     json_t *j = json_parse(shape->config, (i64)strlen(shape->config), "bench", e);
     const i64 n = f->batch * f->length;
     int rc = !j || config_read(&c, j, "bench", e);

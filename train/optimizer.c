@@ -4,7 +4,10 @@
  * A micro-batch adds into the accumulators of the current reduction group; graphs are bound to them
  * once, so they stay where they are. When a group is done, it is merged with its neighbours like a
  * carry in binary counting, which builds the binary tree over group indices. With one group nothing
- * is copied. */
+ * is copied.
+ *
+ * With `master_weights: false` a bf16 parameter has no f32 master: it is rounded at random
+ * (ops/adamw.c), by the recipe's seed and the parameter's index among the trainable ones. */
 #include "train/train.h"
 
 #include <string.h>
@@ -22,15 +25,15 @@ static int master_start(struct moments *s, struct err *e) {
     return rc ? -1 : 0;
 }
 
-static int moments_new(struct moments *s, struct param *p, struct err *e) {
+static int moments_new(struct moments *s, struct param *p, bool masters, struct err *e) {
     s->p = p, s->count = view_count(&p->view);
     if (p->view.dtype == F32)
         s->master = p->view.data;
-    else if (!(s->master = floats(s->count, e)))
+    else if (masters && !(s->master = floats(s->count, e)))
         return -1;
     if (!(s->m = floats(s->count, e)) || !(s->v = floats(s->count, e)))
         return err_detail(e, "for the optimizer state of %s", p->name);
-    return p->view.dtype != F32 ? master_start(s, e) : 0;
+    return masters && p->view.dtype != F32 ? master_start(s, e) : 0;
 }
 
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e) {
@@ -38,13 +41,16 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
                             .beta2 = r->adam_beta2,
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
-                            .max_grad_norm = r->max_grad_norm};
+                            .max_grad_norm = r->max_grad_norm,
+                            .seed = (u64)r->seed};
     if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
         !(o->norms = device_new(m->params * (i64)sizeof *o->norms, e)) ||
-        !(o->hyper = device_new(sizeof o->hyper[0] * 2, e)))
+        !(o->now = device_new(sizeof *o->now, e)))
         return -1;
     for (i64 i = 0; i < m->params; i++)
-        if (m->param[i]->trainable && moments_new(&o->of[o->count++], m->param[i], e)) return -1;
+        if (m->param[i]->trainable &&
+            moments_new(&o->of[o->count++], m->param[i], r->master_weights, e))
+            return -1;
     return 0;
 }
 
@@ -58,7 +64,7 @@ void optimizer_free(struct optimizer *o) {
             for (int l = 0; l < GROUP_LEVELS; l++) device_free(s->sum[u][l]);
         }
     }
-    mem_free(o->of), device_free(o->norms), device_free(o->hyper), device_free(o->scratch);
+    mem_free(o->of), device_free(o->norms), device_free(o->now), device_free(o->scratch);
     *o = (struct optimizer){0};
 }
 
@@ -143,22 +149,27 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
 }
 
 /* What the update needs of this step, without and with weight decay: adamw.c. */
-static int hyper_write(struct optimizer *o, double lr, double scale, struct err *e) {
+static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
     const double t = (double)(o->step + 1);
-    float hyper[2][HYPER] = {{(float)scale, 1, (float)(lr / (1 - m_pow(o->beta1, t))),
-                              (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0}};
-    memcpy(hyper[1], hyper[0], sizeof hyper[0]);
-    hyper[1][1] = (float)(1 - lr * o->weight_decay);
-    return device_write(o->hyper, hyper, sizeof hyper, e);
+    struct of_step now = {{{(float)scale, 1, (float)(lr / (1 - m_pow(o->beta1, t))),
+                            (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0}},
+                          (i32)(o->step & 0x3ffffff)};
+    memcpy(now.hyper[1], now.hyper[0], sizeof now.hyper[0]);
+    now.hyper[1][1] = (float)(1 - lr * o->weight_decay);
+    return device_write(o->now, &now, sizeof now, e);
 }
 
 static int update_one(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
-    const struct adamw_attr attr = {o->beta1, o->beta2, o->eps};
-    struct op_call c = {.op = &op_adamw,
-                        .attr = &attr,
-                        .in = {flat(grad, s->count, F32), flat(o->hyper[s->p->decay], HYPER, F32)},
-                        .out = {flat(s->master, s->count, F32), flat(s->m, s->count, F32),
-                                flat(s->v, s->count, F32)}};
+    const struct adamw_attr attr = {o->beta1, o->beta2, o->eps, o->seed, (u32)(s - o->of)};
+    struct op_call c = {
+        .op = &op_adamw,
+        .attr = &attr,
+        .in = {flat(grad, s->count, F32), flat(o->now->hyper[s->p->decay], HYPER, F32)},
+        .out = {{0}, flat(s->m, s->count, F32), flat(s->v, s->count, F32)}};
+    if (s->master)
+        c.out[0] = flat(s->master, s->count, F32);
+    else
+        c.in[2] = flat(&o->now->step, 1, I32);
     if (s->p->view.dtype != F32) c.out[3] = flat(s->p->view.data, s->count, s->p->view.dtype);
     return call(o, &c, e);
 }
@@ -185,7 +196,7 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
             e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
     }
     const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1;
-    if (hyper_write(o, lr, clip < 1 ? clip : 1, e)) return -1;
+    if (now_write(o, lr, clip < 1 ? clip : 1, e)) return -1;
     for (i64 i = 0; i < o->count; i++) {
         struct moments *s = &o->of[i];
         if (s->grad[0] && update_one(o, s, total_of(s, 0, groups), e)) return -1;
@@ -201,6 +212,9 @@ static const char *const parts[] = {"master", "m", "v"};
 static float *part_of(const struct moments *s, int k) {
     return k == 0 ? s->master : k == 1 ? s->m : s->v;
 }
+/* The first part that state.h5 holds: a weight without a master is in the weights' file, as is the
+ * master of an fp32 parameter. */
+static int first_part(const struct moments *s) { return !s->master || s->p->view.dtype == F32; }
 
 int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
     struct sha256 h;
@@ -212,8 +226,10 @@ int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
         const struct moments *s = &o->of[i];
         sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
         for (int k = 0; from && k < 3; k++) {
-            from = device_peek(part_of(s, k), s->count * 4, &copy, e);
-            if (from) sha256_add(&h, from, s->count * 4);
+            const bool half = !k && !s->master;
+            const i64 bytes = s->count * (half ? 2 : 4);
+            from = device_peek(half ? s->p->view.data : part_of(s, k), bytes, &copy, e);
+            if (from) sha256_add(&h, from, bytes);
         }
     }
     mem_free(copy.data);
@@ -223,7 +239,7 @@ int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
 i64 optimizer_bytes(const struct optimizer *o) {
     i64 bytes = 0;
     for (i64 i = 0; i < o->count; i++) {
-        bytes += o->of[i].count * 4 * (o->of[i].p->view.dtype == F32 ? 2 : 3);
+        bytes += o->of[i].count * 4 * (3 - first_part(&o->of[i]));
         for (int u = 0; u < SLOT_USES; u++) bytes += o->of[i].grad[u] ? o->of[i].count * 4 : 0;
     }
     return bytes;
@@ -233,8 +249,7 @@ int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err
     struct device_buffer copy = {0};
     int rc = state_put_i64(w, "step", o->step, e);
     for (i64 i = 0; !rc && i < o->count; i++)
-        for (int k = o->of[i].p->view.dtype == F32; !rc && k < 3;
-             k++) { /* the master of an fp32 parameter is its weight */
+        for (int k = first_part(&o->of[i]); !rc && k < 3; k++) {
             char name[256];
             snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
             const struct view *v = &o->of[i].p->view;
@@ -248,7 +263,7 @@ int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
     if (state_get_i64(r, "step", &o->step, e)) return -1;
     for (i64 i = 0; i < o->count; i++)
-        for (int k = o->of[i].p->view.dtype == F32; k < 3; k++) {
+        for (int k = first_part(&o->of[i]); k < 3; k++) {
             char name[256];
             snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
             const struct view *v = &o->of[i].p->view;

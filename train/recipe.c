@@ -182,6 +182,10 @@ static int check_report_to(struct recipe *r, const char *name, struct err *e) {
 static int check(struct recipe *r, const char *name, struct err *e) {
     if (check_model(r, name, e) || resolve_batches(r, name, e) || check_report_to(r, name, e))
         return -1;
+    if (!r->master_weights && strcmp(r->precision, "bf16"))
+        return err_input(e, "%s: master_weights: false goes with precision: bf16 only",
+                         place(r, "master_weights", name)),
+               err_hint(e, "the weights of an fp32 run are their own masters");
     if (!r->dataset.count)
         return err_input(e, "%s: no dataset", name), err_hint(e, "dataset: [{path: FILE}]");
     if (r->eval_steps && !r->eval_dataset.count)

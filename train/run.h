@@ -39,6 +39,7 @@ struct recipe {
     bool use_rslora;
     const char *init_lora_weights;
     const char *precision, *numerics;
+    bool master_weights;
     i64 max_seq_length;
     bool packing, document_mask, completion_only_loss;
     i64 micro_batch_size, gradient_accumulation_steps, global_batch_size, reduction_groups;

@@ -43,18 +43,23 @@ enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups *
 struct moments { /* of one trainable parameter; all f32 of its size, on the device */
     struct param *p;
     i64 count;
-    float *master; /* the parameter's own memory in fp32 */
+    float *master; /* the parameter's own memory in fp32; NULL: bf16 without masters */
     float *m, *v;
     float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
+};
+struct of_step {           /* what an update needs of its step: adamw.c */
+    float hyper[2][HYPER]; /* without and with weight decay */
+    i32 step;
 };
 struct optimizer {
     struct moments *of;
     i64 count;
     double beta1, beta2, eps, weight_decay, max_grad_norm;
-    i64 step;              /* updates done */
-    double *norms;         /* [count], sums of squares, on the device */
-    float (*hyper)[HYPER]; /* [2], without and with weight decay, on the device */
+    u64 seed;            /* of stochastic rounding, where a parameter has no master */
+    i64 step;            /* updates done */
+    double *norms;       /* [count], sums of squares, on the device */
+    struct of_step *now; /* on the device */
     void *scratch;
     i64 scratch_bytes;
 };
@@ -67,7 +72,7 @@ int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
 /* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
 int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
 int optimizer_digest(const struct optimizer *o, char hex[65],
-                     struct err *e); /* SHA-256 of step, masters, m, v */
+                     struct err *e); /* SHA-256 of step, masters (or bf16 weights), m, v */
 i64 optimizer_bytes(const struct optimizer *o);
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
