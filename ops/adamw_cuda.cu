@@ -68,13 +68,13 @@ template <enum form form> __global__ void adamw_kernel(struct adamw a) {
         if (form != STOCHASTIC) vec_store<false>(a.master, 4 * i, x[1]);
         if (form == MASTER) {
             if (a.param) vec_store<false>(a.param, 4 * i, x[1]);
-            continue;
-        }
-        u16 w[4];
+        } else {
+            u16 w[4];
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            w[k] = form == STOCHASTIC ? bf16_at_random(x[1][k], word[k]) : put_bf16(x[1][k]);
-        *((uint2 *)a.param + i) = make_uint2(w[0] | (u32)w[1] << 16, w[2] | (u32)w[3] << 16);
+            for (int k = 0; k < 4; k++)
+                w[k] = form == STOCHASTIC ? bf16_at_random(x[1][k], word[k]) : put_bf16(x[1][k]);
+            *((uint2 *)a.param + i) = make_uint2(w[0] | (u32)w[1] << 16, w[2] | (u32)w[3] << 16);
+        }
     }
     for (i64 i = 4 * vectors + thread; i < a.count; i += stride) {
         float x[4] = {a.grad[i], form == STOCHASTIC ? get1(a.param, i, true) : a.master[i], a.m[i],
