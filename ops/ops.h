@@ -19,7 +19,7 @@
             X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)              \
                 X(linear_xent_train) X(adamw) X(square_sum) X(sample)
 
-enum { OP_IN = 8, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 6 };
+enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
 
 /* A dense row-major array. data == NULL where an optional argument is absent (then dtype and rank
  * are 0). */
@@ -192,7 +192,7 @@ enum fill { FILL_UNIFORM, FILL_INT, FILL_CUSTOM };
 enum bench { BENCH_NO, BENCH, BENCH_GPU }; /* on every device, or only where a GPU is in use */
 struct sample {
     char name[48];
-    u8 attr[64]; /* the attribute struct */
+    u8 attr[96]; /* the attribute struct */
     struct sample_in {
         bool present;
         enum fill fill;
