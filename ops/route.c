@@ -110,7 +110,7 @@ struct routing {
     bool bias;
 };
 static const struct routing routings[] = {
-    {1, 1, {1, ROUTE_SOFTMAX, true, 1, 1, 1}, false},
+    {1, 5, {2, ROUTE_SOFTMAX, false, 1, 1, 1}, false},
     {5, 8, {2, ROUTE_SOFTMAX, true, 1, 0, 0}, false},
     {19, 33, {8, ROUTE_SOFTMAX, false, 1, 1, 1}, false},
     {7, 40, {3, ROUTE_SOFTMAX, false, 16, 8, 3}, false},
