@@ -10,8 +10,8 @@
 
 #define MODELS "tests/golden/models/"
 static const char *const models[] = {
-    "llama",      "llama_rope3_tied", "olmo2", "mistral",      "ministral",    "qwen2",
-    "qwen2_yarn", "smollm3",          "olmo3", "llama_linear", "llama_dynamic"};
+    "llama", "llama_rope3_tied", "olmo2", "mistral",      "ministral",    "qwen2", "qwen2_yarn",
+    "qwen3", "smollm3",          "olmo3", "llama_linear", "llama_dynamic"};
 
 static void ok(int rc, const struct err *e) {
     if (rc) fail_msg("%s", e->primary);

@@ -32,14 +32,16 @@ struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
 
 static struct norm_attr norm_of(const struct build *b, i64 width) {
     const struct config *c = &b->m->config;
-    (void)width;
-    return (struct norm_attr){c->norm_eps};
+    return (struct norm_attr){c->norm_eps, c->family->norm_one_plus ? 1 : 0, width};
 }
 
 struct tensor *build_norm(struct build *b, struct tensor *x, enum role role, i64 width) {
     const struct layer *at = layer_of(b);
     const struct norm_attr attr = norm_of(b, width);
-    return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, at->weight[role]), NULL, NULL);
+    const bool rms = b->m->config.family->norm == NORM_RMS;
+    return graph_op(b->g, rms ? &op_rmsnorm : &op_layernorm, &attr, x,
+                    build_param(b, at->weight[role]), rms ? NULL : build_param(b, at->bias[role]),
+                    NULL);
 }
 
 /* The stream's sum, and its norm as result. */
@@ -47,9 +49,11 @@ static struct tensor *norm_before(struct build *b, struct stream *s, enum role r
     if (!s->pending) return build_norm(b, s->x, role, 0);
     const struct layer *at = layer_of(b);
     const struct norm_attr attr = norm_of(b, 0);
-    struct tensor *in[OP_IN] = {s->pending, s->x, build_param(b, at->weight[role])},
+    const bool rms = b->m->config.family->norm == NORM_RMS;
+    struct tensor *in[OP_IN] = {s->pending, s->x, build_param(b, at->weight[role]),
+                                rms ? NULL : build_param(b, at->bias[role])},
                   *out[OP_OUT] = {0};
-    graph_call(b->g, &op_add_rmsnorm, &attr, in, out);
+    graph_call(b->g, rms ? &op_add_rmsnorm : &op_add_layernorm, &attr, in, out);
     s->x = out[0], s->pending = NULL;
     return out[1];
 }

@@ -97,9 +97,9 @@ const struct slot block_sandwich[2] = {
     {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_POST_FFN_NORM}};
 
 extern const struct family family_llama, family_mistral, family_ministral, family_ministral3,
-    family_qwen2, family_smollm3, family_olmo2, family_olmo3;
+    family_qwen2, family_qwen3, family_smollm3, family_olmo2, family_olmo3;
 const struct family *const families[] = {
-    &family_llama, &family_mistral, &family_ministral, &family_ministral3,
-    &family_qwen2, &family_smollm3, &family_olmo2,     &family_olmo3,
+    &family_llama, &family_mistral, &family_ministral, &family_ministral3, &family_qwen2,
+    &family_qwen3, &family_smollm3, &family_olmo2,     &family_olmo3,
 };
 const int family_count = COUNT(families);
