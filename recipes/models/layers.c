@@ -47,8 +47,10 @@ static struct tensor *qk_norm(struct build *b, struct tensor *x, enum role role)
 struct tensor *mix_attention(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct rope_attr turn = {c->head_dim, c->head_dim, false};
-    const struct attention_attr attr = {
-        c->heads, c->kv_heads, c->head_dim, 1 / __builtin_sqrt((double)c->head_dim), 0, 0};
+    const struct attention_attr attr = {.heads = c->heads,
+                                        .kv_heads = c->kv_heads,
+                                        .head_dim = c->head_dim,
+                                        .scale = 1 / __builtin_sqrt((double)c->head_dim)};
     struct tensor *q = qk_norm(b, build_linear(b, x, ROLE_Q), ROLE_Q_NORM);
     struct tensor *k = qk_norm(b, build_linear(b, x, ROLE_K), ROLE_K_NORM);
     struct tensor *v = build_linear(b, x, ROLE_V);
