@@ -54,8 +54,12 @@ static struct tensor *turned(struct build *b, struct tensor *x, struct tensor *c
 struct tensor *mix_attention(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct layer_config *at = &c->layer[b->layer];
-    const struct attention_attr attr = {c->heads,  c->kv_heads, c->head_dim,
-                                        at->scale, at->window,  c->attention_softcap};
+    const struct attention_attr attr = {.heads = c->heads,
+                                        .kv_heads = c->kv_heads,
+                                        .head_dim = c->head_dim,
+                                        .scale = at->scale,
+                                        .window = at->window,
+                                        .softcap = c->attention_softcap};
     struct tensor *q = qk_norm(b, build_linear(b, x, ROLE_Q), ROLE_Q_NORM);
     struct tensor *k = qk_norm(b, build_linear(b, x, ROLE_K), ROLE_K_NORM);
     struct tensor *v = build_linear(b, x, ROLE_V);
