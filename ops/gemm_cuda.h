@@ -14,6 +14,10 @@ extern "C" {
  * is zeros. */
 int gemm_cuda(const struct gemm *g, struct err *e);
 
+/* Queues the decoding of `count` 4-bit codes to f32 or, `half`, bf16 (quant_cuda.cu). */
+int quant_decode_cuda(void *to, const struct quant *q, const u8 *packed, i64 count, bool half,
+                      struct err *e);
+
 /* ---- between the files of gemm_cuda ---- */
 /* Few rows, W along k (gemm_rows_cuda.cu): whether g is such a product; queues it. */
 bool gemm_rows_fit(const struct gemm *g);

@@ -14,10 +14,11 @@
     X(embedding)                                                                                   \
     X(embedding_back)                                                                              \
     X(rmsnorm)                                                                                     \
-    X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope) X(rope_back)         \
-        X(attention) X(attention_back) X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear)       \
-            X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)              \
-                X(linear_xent_train) X(adamw) X(square_sum) X(sample)
+    X(rmsnorm_back)                                                                                \
+    X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope) X(rope_back) X(attention)            \
+        X(attention_back) X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear) X(linear_dx)       \
+            X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent) X(linear_xent_train)      \
+                X(adamw) X(square_sum) X(sample)
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
 
@@ -34,7 +35,7 @@ static inline i64 view_count(const struct view *v) {
     for (int i = 0; i < v->rank; i++) n *= v->dim[i];
     return n;
 }
-static inline i64 view_bytes(const struct view *v) { return view_count(v) * dtype_size(v->dtype); }
+static inline i64 view_bytes(const struct view *v) { return dtype_bytes(v->dtype, view_count(v)); }
 static inline i64 view_rows(const struct view *v) {
     return v->rank ? view_count(v) / v->dim[v->rank - 1] : 0;
 }
@@ -214,6 +215,7 @@ struct sample {
 void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *dim);
+void sample_codes(struct sample_in *in, enum dtype d, int rank, const i64 *dim); /* U4, U8: any */
 void sample_out(struct sample_in *out, int rank,
                 const i64 *dim); /* an accumulator, f32, in [-1, 1] */
 #define DIMS(...)                                                                                  \
