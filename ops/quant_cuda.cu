@@ -1,8 +1,9 @@
-/* quant_cuda.cu: weights of 4-bit codes decoded to memory, before a product of many rows reads them.
+/* quant_cuda.cu: weights of 4-bit codes decoded to memory, before a product of many rows reads
+ * them.
  *
- * A thread decodes 8 values, four bytes, which lie in one block: blocks are powers of two from 32 on.
- * The table lies in shared memory, where 16 neighbours meet no bank conflict that matters. Memory
- * bounds it: half a byte read and two or four written per value. */
+ * A thread decodes 8 values, four bytes, which lie in one block: blocks are powers of two from 32
+ * on. The table lies in shared memory, where 16 neighbours meet no bank conflict that matters.
+ * Memory bounds it: half a byte read and two or four written per value. */
 #include "ops/cuda_vec.h"
 #include "ops/gemm_cuda.h"
 
@@ -10,9 +11,9 @@ enum { EACH = 8, THREADS = 256 };
 
 DEVICE float scale_at(const struct quant &q, i64 block) { /* quant_scale */
     if (!q.absmax2) return ((const float *)q.absmax)[block];
-    return v16_add(v16_mul(q.code[QUANT_TABLE + ((const u8 *)q.absmax)[block]],
-                           q.absmax2[block >> q.shift2]),
-                   q.code[QUANT_TABLE_DOUBLE - 1]);
+    return v16_add(
+        v16_mul(q.code[QUANT_TABLE + ((const u8 *)q.absmax)[block]], q.absmax2[block >> q.shift2]),
+        q.code[QUANT_TABLE_DOUBLE - 1]);
 }
 
 template <bool half>
