@@ -24,7 +24,7 @@ __global__ void decode_kernel(void *to, struct quant q, const u8 *packed, i64 co
     const i64 stride = (i64)gridDim.x * blockDim.x * EACH;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * EACH; i < count; i += stride) {
         const float scale = scale_at(q, i >> q.shift);
-        const int bytes = (int)i64_min(EACH, count - i + 1) / 2;
+        const int bytes = count - i < EACH ? (int)(count - i + 1) / 2 : EACH / 2;
         float x[EACH];
 #pragma unroll
         for (int n = 0; n < EACH; n += 2) {
