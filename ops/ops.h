@@ -15,10 +15,12 @@
     X(embedding_back)                                                                              \
     X(rmsnorm)                                                                                     \
     X(rmsnorm_back)                                                                                \
-    X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(rope) X(rope_back) X(attention)            \
-        X(attention_back) X(sink_back) X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear)       \
-            X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent)              \
-                X(linear_xent_train) X(adamw) X(square_sum) X(sample)
+    X(add_rmsnorm)                                                                                 \
+    X(add_rmsnorm_back)                                                                            \
+    X(rmsnorm_add) X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(rope)   \
+        X(rope_back) X(attention) X(attention_back) X(sink_back) X(kv_store) X(swiglu)             \
+            X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db)        \
+                X(bias_dw) X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample)
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
 
@@ -160,6 +162,8 @@ int op_args(const char *list, struct op_arg *arg); /* fills up to OP_IN; returns
  * -------------------------------------------------------------------------------------------*/
 struct norm_attr {
     double eps;
+    double offset; /* is added to w */
+    i64 width;     /* a norm for each so many elements of a row; 0: for the row */
 };
 struct rope_attr {
     i64 head_dim, rotary_dim;

@@ -354,13 +354,13 @@ static void test_missing_argument(void **state) {
     (void)state;
     struct err e = {0};
     struct graph *g = graph_new(&e);
-    const struct norm_attr attr = {1e-5};
+    const struct norm_attr attr = {.eps = 1e-5};
     struct tensor *x = graph_input(g, "x", F32, DIMS(4, 8));
     graph_at(g, "norm");
-    assert_null(graph_op(g, &op_rmsnorm, &attr, x, NULL, NULL, NULL));
+    assert_null(graph_op(g, &op_rmsnorm_add, &attr, x, NULL, NULL, NULL));
     assert_int_equal(graph_plan(g, false, &e), -1);
-    assert_string_equal(e.primary, "operation rmsnorm: argument 'w' is missing");
-    assert_string_equal(e.frame[0], "while recording rmsnorm at norm");
+    assert_string_equal(e.primary, "operation rmsnorm_add: argument 'r' is missing");
+    assert_string_equal(e.frame[0], "while recording rmsnorm_add at norm");
     graph_free(g);
 }
 

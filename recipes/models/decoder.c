@@ -30,14 +30,14 @@ struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
 }
 
 static struct tensor *norm(struct build *b, struct tensor *x, struct param *w) {
-    const struct norm_attr attr = {b->m->config.rms_norm_eps};
+    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
     return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, w), NULL, NULL);
 }
 
 /* The stream's sum, and its norm as result. */
 static struct tensor *norm_before(struct build *b, struct stream *s, struct param *w) {
     if (!s->pending) return norm(b, s->x, w);
-    const struct norm_attr attr = {b->m->config.rms_norm_eps};
+    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
     struct tensor *in[OP_IN] = {s->pending, s->x, build_param(b, w)}, *out[OP_OUT] = {0};
     graph_call(b->g, &op_add_rmsnorm, &attr, in, out);
     s->x = out[0], s->pending = NULL;
@@ -52,7 +52,7 @@ static struct tensor *settled(struct build *b, struct stream *s) {
 
 static void slot_run(struct build *b, struct stream *s, const struct slot *slot) {
     struct layer *at = &b->m->layer[b->layer];
-    const struct norm_attr attr = {b->m->config.rms_norm_eps};
+    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
     graph_at(b->g, "layers.%lld.%s", (long long)b->layer, slot->name);
     struct tensor *x =
         slot->norm_before ? norm_before(b, s, at->weight[slot->norm_before]) : settled(b, s);

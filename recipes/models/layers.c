@@ -38,7 +38,7 @@ static struct tensor *cached(struct build *b, struct tensor *rows, const struct 
 
 static struct tensor *qk_norm(struct build *b, struct tensor *x, enum role role) {
     if (b->m->config.family->qk_norm == QK_NORM_NONE) return x;
-    const struct norm_attr attr = {b->m->config.rms_norm_eps};
+    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
     return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, b->m->layer[b->layer].weight[role]),
                     NULL, NULL);
 }
