@@ -17,7 +17,7 @@
     X(rmsnorm_back)                                                                                \
     X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(layernorm) X(layernorm_back)               \
         X(add_layernorm) X(add_layernorm_back) X(rope) X(rope_back) X(attention) X(attention_back) \
-            X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw)        \
+            X(sink_back) X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw)        \
                 X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent) X(linear_xent_train) X(adamw)      \
                     X(square_sum) X(sample)
 
@@ -171,9 +171,14 @@ struct rope_attr {
 struct attention_attr {
     i64 heads, kv_heads, head_dim;
     double scale;
-    i64 window;     /* keys j with i - window < j <= i; 0: all j <= i */
-    double softcap; /* 0: none. c * tanh(s / c) */
+    i64 window;      /* keys j with i - window < j <= i; 0: all j <= i */
+    double softcap;  /* 0: none. c * tanh(s / c) */
+    i64 value_dim;   /* of a head in v and o; 0: head_dim */
+    bool alibi_bf16; /* with slopes: as Falcon-RW adds them (attention.c) */
 };
+/* The slopes of ALiBi (Press et al., 2022) for so many heads, each the f32 nearest to its formula:
+ * with m the largest power of two in heads, 2^(-8i/m) for i = 1..m, then 2^(-4i/m) for odd i. */
+void alibi_slopes(float *slopes, i64 heads);
 struct lora_attr {
     double scale;
 }; /* linear and its gradients; unused without an adapter */
