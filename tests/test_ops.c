@@ -192,7 +192,8 @@ static void gradients_of(const struct op *op, const struct sample *s) {
         c.out[0] = *names_add(&n, "loss2", &t.call.out[0], true);
         const int grads = op_args(row.out, arg);
         for (int i = 0; i < grads; i++)
-            c.out[i + 1] = *names_add(&n, arg[i].name, names_get(&n, arg[i].name + 1), true);
+            if (names_get(&n, arg[i].name + 1)->rank)
+                c.out[i + 1] = *names_add(&n, arg[i].name, names_get(&n, arg[i].name + 1), true);
         struct err e = {0};
         assert_int_equal(op_shape(&c, &e), 0);
         c.op->ref(&c);
