@@ -10,8 +10,11 @@
 
 #define MODELS "tests/golden/models/"
 static const char *const models[] = {
-    "llama", "llama_rope3_tied", "olmo2", "mistral",      "ministral",    "qwen2", "qwen2_yarn",
-    "qwen3", "smollm3",          "olmo3", "llama_linear", "llama_dynamic"};
+    "llama",        "llama_rope3_tied", "olmo2",    "mistral",     "ministral",
+    "qwen2",        "qwen2_yarn",       "qwen3",    "smollm3",     "olmo3",
+    "llama_linear", "llama_dynamic",    "mixtral",  "qwen2_moe",   "qwen3_moe",
+    "olmoe",        "gpt_oss",          "glm4_moe", "deepseek_v2", "deepseek_v3",
+    "kimi_k2"};
 
 static void ok(int rc, const struct err *e) {
     if (rc) fail_msg("%s", e->primary);

@@ -8,7 +8,7 @@
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
                               i64 cols, struct err *e) {
     const char *name = lora_key(&m->arena, module, part, e);
-    struct param *p = name ? param_new(m, name, 2, (i64[]){rows, cols}, e) : NULL;
+    struct param *p = name ? param_new(m, name, m->dtype, 2, (i64[]){rows, cols}, e) : NULL;
     if (p) p->trainable = true;
     return p;
 }
@@ -39,6 +39,7 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     a->layer = b->layer = w->layer;
     /* B's rows lie in a file as those of the layer do; a transposed layer's adapter is not. */
     b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
+    b->turned = w->turned;
     l->lora[role] = (struct lora_pair){a, b, lora_scale(c)};
     return 0;
 }
@@ -57,8 +58,8 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
             const struct param *w = m->layer[0].weight[r];
             const char *name = w ? strstr(w->name, ".0.") : NULL;
             if (name)
-                text_printf(&names, e, "%s%.*s", names.size ? ", " : "",
-                            (int)strlen(name + 3) - 7, name + 3);
+                text_printf(&names, e, "%s%.*s", names.size ? ", " : "", (int)strlen(name + 3) - 7,
+                            name + 3);
         }
         err_detail(e, "layers end in %s", names.data ? names.data : "nothing");
         text_free(&names);
