@@ -82,7 +82,7 @@ static int codec(int argc, char **argv, const char *usage, bool encode, struct e
     size_t capacity = 0;
     ssize_t size;
     int rc = args_parse(&a, argc, argv, codec_options, &f, e) || args_need(&a, 1, 1, usage, e) ||
-             !(t = tokenizer_open(a.rest[0], e));
+             !(t = tokenizer_of_file(a.rest[0], e));
     for (i64 n = 1; !rc && (size = getline(&line, &capacity, stdin)) >= 0; n++) {
         struct text out = {0};
         char where[64];
