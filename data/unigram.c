@@ -67,8 +67,9 @@ void unigram_free(struct unigram *u) {
 
 static void improve(const struct unigram *u, struct step *to, double score, i64 start, u32 id,
                     bool unknown) {
+    if (u->single) score = (float)score;
     if (to->start >= 0 && !(score > to->score)) return;
-    *to = (struct step){u->single ? (float)score : score, (i32)start, -1, id, unknown};
+    *to = (struct step){score, (i32)start, -1, id, unknown};
 }
 
 /* All pieces that start at `at`; *single: one of them is the character of `n` bytes. */
@@ -89,8 +90,7 @@ static void extend(const struct tokenizer *t, struct bytes word, i64 at, i64 n, 
         improve(u, &path[end], before + score, at, id, id == t->unk_id);
         single |= end - at == n;
     }
-    double score = before + u->unknown;
-    if (!single) improve(u, &path[at + n], u->single ? (float)score : score, at, 0, true);
+    if (!single) improve(u, &path[at + n], before + u->unknown, at, 0, true);
 }
 
 static int add_unknown(struct work *w, struct bytes text, struct err *e) {
