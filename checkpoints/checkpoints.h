@@ -46,6 +46,85 @@ const struct stored *safetensors_need(const struct safetensors *s, const char *n
 int safetensors_write(const char *folder, const char *stem, struct stored *tensor, i64 count,
                       i64 shard_bytes, struct err *e);
 
+/* ==== values of tensors: stored.c ==== */
+/* Whether stored_read can: floating-point types and the blocks of GGUF that gguf_types decodes. */
+bool stored_readable(const struct stored *s);
+/* Elements [begin, begin + count) as `d`, F32 or BF16, rounded once. The tensor is readable. */
+void stored_read(const struct stored *s, i64 begin, i64 count, enum dtype d, void *to);
+
+/* ==== GGUF: gguf.c, gguf_value.c, gguf_blocks.c, gguf_encode.c, gguf_write.c ==== */
+/* Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian. */
+enum gguf_kind { /* of metadata values; numbers are the format's */
+                 GGUF_U8,
+                 GGUF_I8,
+                 GGUF_U16,
+                 GGUF_I16,
+                 GGUF_U32,
+                 GGUF_I32,
+                 GGUF_F32,
+                 GGUF_BOOL,
+                 GGUF_TEXT,
+                 GGUF_LIST,
+                 GGUF_U64,
+                 GGUF_I64,
+                 GGUF_F64,
+                 GGUF_KINDS
+};
+struct gguf_value {
+    const char *key;
+    enum gguf_kind kind, item; /* item: of a list's members */
+    i64 count;                 /* members of a list; 1 */
+    const u8 *data;            /* the file's bytes: little endian, any alignment; a text or a list
+                                  begins behind its length */
+    i64 bytes;
+};
+struct gguf {
+    struct stored *tensor; /* in the file's order; dim[0] is the slowest, as in every stored */
+    i64 count;
+    struct gguf_value *value; /* in the file's order */
+    i64 values;
+    i64 alignment; /* of tensor data */
+    u32 version;
+    struct map map;
+    struct arena memory;
+};
+/* Tensors stay mapped until gguf_close, which is also right after a failed open. */
+int gguf_open(struct gguf *g, const char *path, struct err *e);
+void gguf_close(struct gguf *g);
+const struct gguf_value *gguf_find(const struct gguf *g, const char *key); /* NULL if missing */
+/* Typed values. Missing: the default. Of another kind: an error naming `where` and the key. */
+i64 gguf_i64(const struct gguf *g, const char *key, i64 otherwise, const char *where,
+             struct err *e);
+double gguf_f64(const struct gguf *g, const char *key, double otherwise, const char *where,
+                struct err *e);
+bool gguf_bool(const struct gguf *g, const char *key, bool otherwise, const char *where,
+               struct err *e);
+/* A copy in `a`; a text with a NUL byte is an error. */
+const char *gguf_text(const struct gguf *g, const char *key, const char *otherwise, struct arena *a,
+                      const char *where, struct err *e);
+/* A list of that many numbers (count -1: any) as f64, or of texts; NULL without an error: missing.
+ */
+double *gguf_numbers(const struct gguf *g, const char *key, i64 *count, struct arena *a,
+                     const char *where, struct err *e);
+struct gguf_text { /* not NUL-terminated; in the file */
+    const char *data;
+    i64 size;
+};
+struct gguf_text *gguf_texts(const struct gguf *g, const char *key, i64 *count, struct arena *a,
+                             const char *where, struct err *e);
+/* Element types as GGUF files name and number them. */
+struct gguf_type {
+    const char *name; /* "Q4_K"; stored.type of what is read */
+    int number;
+    enum dtype dtype;   /* DTYPE_COUNT: blocks */
+    int elements, size; /* of a block: elements, bytes. Rows are whole blocks */
+    /* NULL: not read, not written. `n`: blocks */
+    void (*decode)(const u8 *from, i64 n, float *to);
+    void (*encode)(const float *from, i64 n, u8 *to);
+};
+extern const struct gguf_type gguf_types[];
+const struct gguf_type *gguf_type_of(const char *name); /* NULL: none of that name */
+
 /* ==== Hugging Face folders: folder.c ==== */
 struct model_folder {
     char *path;

@@ -11,6 +11,11 @@ int safetensors_parse(struct safetensors *s, const u8 *data, i64 size, const cha
                       struct err *e);
 /* After the last file: sorts by name, refuses a name that two shards hold. */
 int safetensors_index(struct safetensors *s, const char *path, struct err *e);
+int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e);
+/* `n` blocks each: rows of gguf_types. */
+void gguf_encode_f32(const float *from, i64 n, u8 *to), gguf_encode_f16(const float *, i64, u8 *),
+    gguf_encode_bf16(const float *, i64, u8 *), gguf_encode_q8_0(const float *, i64, u8 *),
+    gguf_encode_q4_0(const float *, i64, u8 *), gguf_encode_q4_k(const float *, i64, u8 *);
 char *shape_text(char out[192], int rank, const i64 *dim); /* "[4, 32]" */
 int shape_count(int rank, const i64 *dim, i64 *count);     /* elements; -1 if they overflow 2^56 */
 bool name_is_plain(const char *name);                      /* a file name without folder parts */

@@ -12,24 +12,24 @@
 
 enum { COLS = 16, MAKERS = 128, STAGES = 8 };
 
-struct columns {
-    const void *dy, *x; /* x: NULL, or scaled by `scale` */
-    const float *scale;
-    float *sum;
-    i64 rows, cols;
-};
-
 template <bool half> struct tile {
     enum { WIDTH = half ? 8 : 4, ROW = COLS / WIDTH, ROWS = MAKERS / ROW }; /* a vector a maker */
     struct raw {
         u8 dy[MAKERS][16], x[MAKERS][16];
-        float scale[ROWS];
+        float scale[ROWS], mean[ROWS];
     } raw[STAGES];
     struct ready {
         float dy[ROWS][COLS], x[ROWS][COLS];
     } ready[2];
 };
 
+/* Four numbers of rows, zeros after the last. */
+DEVICE void row_ask(float *to, const float *from, i64 row, i64 rows) {
+    if (row + 4 <= rows)
+        copy_async16(to, from + row, true);
+    else
+        for (int k = 0; k < 4; k++) to[k] = row + k < rows ? from[row + k] : 0;
+}
 /* Maker `m` asks for its vectors of tile t; nothing past the last row. */
 template <bool half>
 DEVICE void tile_ask(const struct columns &a, struct tile<half> *s, i64 t, int m) {
@@ -42,11 +42,8 @@ DEVICE void tile_ask(const struct columns &a, struct tile<half> *s, i64 t, int m
     copy_async16(to->dy[m], (const u8 *)a.dy + (valid ? at : 0), valid);
     if (a.x) copy_async16(to->x[m], (const u8 *)a.x + (valid ? at : 0), valid);
     if (a.x && m < shape::ROWS / 4) {
-        if (first + 4 * m + 4 <= a.rows)
-            copy_async16(to->scale + 4 * m, a.scale + first + 4 * m, true);
-        else
-            for (int k = 4 * m; k < 4 * m + 4; k++)
-                to->scale[k] = first + k < a.rows ? a.scale[first + k] : 0;
+        row_ask(to->scale + 4 * m, a.scale, first + 4 * m, a.rows);
+        if (a.mean) row_ask(to->mean + 4 * m, a.mean, first + 4 * m, a.rows);
     }
     copy_async_commit();
 }
@@ -61,7 +58,8 @@ DEVICE void tile_make(const struct columns &a, struct tile<half> *s, i64 t, int 
     for (int k = 0; k < shape::WIDTH; k += 4) vec_store<false>(to->dy[row], col + k, v + k);
     if (!a.x) return;
     vec_load<half>(v, from->x[m], 0);
-    for (int k = 0; k < shape::WIDTH; k++) v[k] = v16_mul(v[k], from->scale[row]);
+    for (int k = 0; k < shape::WIDTH; k++)
+        v[k] = v16_mul(a.mean ? v16_sub(v[k], from->mean[row]) : v[k], from->scale[row]);
     for (int k = 0; k < shape::WIDTH; k += 4) vec_store<false>(to->x[row], col + k, v + k);
 }
 
@@ -113,22 +111,26 @@ template <bool half> __global__ void columns_kernel(struct columns a) {
 template <bool half> __global__ void columns_plain(struct columns a) {
     const i64 col = (i64)blockIdx.x * 32 + threadIdx.x;
     if (col >= a.cols) return;
+    const i64 heads = a.heads > 1 ? a.heads : 1, head = heads > 1 ? col / (a.cols / heads) : 0;
     float sum = a.sum[col];
 #pragma unroll 8
     for (i64 n = 0; n < a.rows; n++) {
         const float dy = get1(a.dy, n * a.cols + col, half);
-        sum = a.x ? v16_fma(dy, v16_mul(get1(a.x, n * a.cols + col, half), a.scale[n]), sum)
-                  : v16_add(sum, dy);
+        if (a.x) {
+            const float x = get1(a.x, n * a.cols + col, half);
+            const i64 row = n * heads + head;
+            sum = v16_fma(dy, v16_mul(a.mean ? v16_sub(x, a.mean[row]) : x, a.scale[row]), sum);
+        } else {
+            sum = v16_add(sum, dy);
+        }
     }
     a.sum[col] = sum;
 }
 
-int column_sums(const void *dy, const void *x, const float *scale, float *sum, i64 rows, i64 cols,
-                bool half, struct err *e) {
-    const struct columns a = {dy, x, scale, sum, rows, cols};
-    const void *all[] = {dy, x, scale};
-    const int blocks = (int)((cols + COLS - 1) / COLS), narrow = (int)((cols + 31) / 32);
-    if (aligned16(all, 3) && cols * (half ? 2 : 4) % 16 == 0)
+int column_sums(const struct columns &a, bool half, struct err *e) {
+    const void *all[] = {a.dy, a.x, a.mean, a.scale};
+    const int blocks = (int)((a.cols + COLS - 1) / COLS), narrow = (int)((a.cols + 31) / 32);
+    if (a.heads <= 1 && aligned16(all, 4) && a.cols * (half ? 2 : 4) % 16 == 0)
         return half ? LAUNCH(e, columns_kernel<true>, blocks, MAKERS + 32,
                              sizeof(struct tile<true>), a)
                     : LAUNCH(e, columns_kernel<false>, blocks, MAKERS + 32,
@@ -138,6 +140,8 @@ int column_sums(const void *dy, const void *x, const float *scale, float *sum, i
 }
 
 CUDA_KERNEL(bias_dw) {
-    return column_sums(c->in[0].data, NULL, NULL, (float *)c->out[0].data, c->in[0].dim[0],
-                       c->in[0].dim[1], is_half(&c->in[0]), e);
+    struct columns a = {};
+    a.dy = c->in[0].data, a.sum = (float *)c->out[0].data;
+    a.rows = c->in[0].dim[0], a.cols = c->in[0].dim[1];
+    return column_sums(a, is_half(&c->in[0]), e);
 }

@@ -76,9 +76,15 @@ static inline int grid_for(i64 work, int block) {
     return (int)i64_max(1, i64_min((work + block - 1) / block, (i64)cuda_machine.sms * 16));
 }
 
-/* columns_cuda.cu: sum[c] = fma(dy[n][c], x[n][c] * scale[n], sum[c]), n ascending; x, scale NULL:
- * sum[c] += dy[n][c]. */
-int column_sums(const void *dy, const void *x, const float *scale, float *sum, i64 rows, i64 cols,
-                bool half, struct err *e);
+/* columns_cuda.cu: sum[c] = fma(dy[n][c], (x[n][c] - mean[n]) * scale[n], sum[c]), n ascending;
+ * mean NULL: nothing is subtracted; x NULL: sum[c] += dy[n][c]. `heads` over 1: mean and scale are
+ * those of n * heads + c / (cols / heads). */
+struct columns {
+    const void *dy, *x;
+    const float *mean, *scale;
+    float *sum;
+    i64 rows, cols, heads;
+};
+int column_sums(const struct columns &a, bool half, struct err *e);
 
 #endif

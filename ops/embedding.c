@@ -100,6 +100,6 @@ const struct op op_embedding_back = {
     .cpu = CPU(embedding_back),
     .cuda = CUDA(embedding_back),
     .sample = embedding_back_sample,
-    .bound = {4, 4},
+    .bound = {8, 4}, /* a chain of as many terms as a token is met */
     .bytes = embedding_back_bytes,
 };

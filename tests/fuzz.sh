@@ -21,6 +21,8 @@ golden=tests/golden
 case $name in
 safetensors) cp $golden/models/*/lora/adapter_model.safetensors "$at/corpus" 2> /dev/null ||
     cp $golden/layouts/*/*.safetensors "$at/corpus" ;;
+gguf) printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0a\4\0\0\0\1\0\0\0' > "$at/corpus/value"
+    cp $golden/gguf/*.gguf "$at/corpus" 2> /dev/null || true ;;
 model) { tr -d '\0' < $golden/models/llama/config.json; printf '\0'; cat $golden/models/llama/model.safetensors; } > "$at/corpus/llama"
     { tr -d '\0' < $golden/models/olmo2/config.json; printf '\0'; cat $golden/models/olmo2/model.safetensors; } > "$at/corpus/olmo2" ;;
 recipe) i=0

@@ -28,7 +28,7 @@ part_thread() { # $list is left to split
     for program in $(programs $list); do echo "$program" && "$program" || return 1; done
 }
 part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
-    build=$(folder) list="file safetensors peft manifest recipe log tokenizer_bad source"
+    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source"
     make -s -j"$jobs" $(programs $list) || return 1
     for program in $(programs $list); do
         echo "$program" && valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$program" || return 1

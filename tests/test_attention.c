@@ -86,7 +86,7 @@ static int forward(struct problem *p, struct err *e) {
 }
 static int backward(struct problem *p, struct err *e) {
     struct op_call c = {.op = op_find("attention_back"), .attr = &p->attr};
-    for (int i = 0; i < OP_IN; i++) c.in[i] = p->view[i];
+    for (int i = 0; i <= LAST; i++) c.in[i] = p->view[i];
     for (int i = 0; i < 3; i++) c.out[i].data = p->view[DQ + i].data;
     return call_run(&c, e);
 }

@@ -62,8 +62,9 @@ struct run {
 enum mode { PLANNED, EAGER, RECOMPUTE };
 
 static void run_bind(struct run *r, i64 from) {
-    r->build.ids->view.data = ids + from, r->build.position->view.data = position + from;
-    r->build.begin->view.data = begin, r->build.last->view.data = last;
+    const struct places p = {ids + from, position + from, begin, last};
+    struct err e = {0};
+    assert_int_equal(0, model_bind(&r->build, &p, &e));
     for (int i = 0; i < r->g->tensors; i++)
         if (!strcmp(r->g->tensor[i]->name, "labels")) r->g->tensor[i]->view.data = targets + from;
 }
@@ -354,13 +355,13 @@ static void test_missing_argument(void **state) {
     (void)state;
     struct err e = {0};
     struct graph *g = graph_new(&e);
-    const struct norm_attr attr = {1e-5};
+    const struct norm_attr attr = {.eps = 1e-5};
     struct tensor *x = graph_input(g, "x", F32, DIMS(4, 8));
     graph_at(g, "norm");
-    assert_null(graph_op(g, &op_rmsnorm, &attr, x, NULL, NULL, NULL));
+    assert_null(graph_op(g, &op_rmsnorm_add, &attr, x, NULL, NULL, NULL));
     assert_int_equal(graph_plan(g, false, &e), -1);
-    assert_string_equal(e.primary, "operation rmsnorm: argument 'w' is missing");
-    assert_string_equal(e.frame[0], "while recording rmsnorm at norm");
+    assert_string_equal(e.primary, "operation rmsnorm_add: argument 'r' is missing");
+    assert_string_equal(e.frame[0], "while recording rmsnorm_add at norm");
     graph_free(g);
 }
 

@@ -217,9 +217,9 @@ static void test_op(void **state) {
 
 /* With an argument: the tests of that operation alone, or `large`. */
 int main(int argc, char **argv) {
-    static struct CMUnitTest tests[64];
-    static void *ops[64];
-    static char names[64][48];
+    static struct CMUnitTest tests[128];
+    static void *ops[128];
+    static char names[128][48];
     int n = 0;
     struct err e = {0};
     isa_float_mode();
