@@ -33,7 +33,7 @@ except ModuleNotFoundError as missing:
     sys.exit(0)
 
 ROOT = Path(__file__).resolve().parents[2]
-HONE = ROOT / "hone"
+HONE = os.environ.get("HONE", ROOT / "hone")
 GOLDEN = ROOT / "tests/golden/tokenizers"
 failures = 0
 
