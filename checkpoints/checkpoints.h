@@ -149,9 +149,12 @@ int gguf_write(const char *path, const struct gguf_writer *w, const struct gguf_
 /* ==== Hugging Face folders: folder.c ==== */
 struct model_folder {
     char *path;
-    json_t *config;             /* config.json, parsed */
-    struct safetensors weights; /* over all shards */
+    json_t *config;             /* config.json, parsed; NULL: a GGUF file's metadata say it */
+    struct safetensors weights; /* over all shards; or a GGUF file's tensors */
+    struct gguf gguf;           /* version 0: a folder */
 };
+/* A folder or a .gguf file. */
+bool path_is_gguf(const char *path); /* by its name */
 /* Call folder_close also after a failure. */
 int folder_open(struct model_folder *f, const char *path, struct err *e);
 void folder_close(struct model_folder *f);

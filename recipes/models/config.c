@@ -154,8 +154,7 @@ static int ids_read(struct config *c, const json_t *j, const char *where, struct
 static int act_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     const char *name = json_text(j, "hidden_act", "silu", where, e);
     if (e->code || !strcmp(name, "silu")) return e->code ? -1 : 0;
-    err_input(e, "%s: activation '%s' is not supported for %s", where, name,
-              c->family->model_type);
+    err_input(e, "%s: activation '%s' is not supported for %s", where, name, c->family->model_type);
     return err_detail(e, "supported: silu");
 }
 

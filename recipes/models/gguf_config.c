@@ -12,30 +12,30 @@
 /* `model_type` none twice but where `tell` decides: reading takes the first row whose condition
  * holds. */
 static const struct gguf_arch archs[] = {
-    {"llama", "mixtral", .tell = "expert_count", .rope_rows = true},
-    {"llama", "llama", .rope_rows = true},
-    {"llama", "mistral", .rope_rows = true},
-    {"qwen2", "qwen2"},
-    {"qwen2moe", "qwen2_moe"},
-    {"qwen3", "qwen3"},
-    {"qwen3moe", "qwen3_moe"},
-    {"gemma", "gemma", .one_plus = true},
-    {"gemma2", "gemma2", .one_plus = true},
-    {"gemma3", "gemma3_text", .one_plus = true},
-    {"phi2", "phi"},
-    {"phi3", "phi3"},
-    {"olmo", "olmo", .rope_rows = true},
-    {"olmo2", "olmo3", .tell = "attention.sliding_window"},
-    {"olmo2", "olmo2"},
-    {"olmoe", "olmoe"},
-    {"smollm3", "smollm3", .rope_rows = true},
-    {"stablelm", "stablelm"},
-    {"glm4", "glm4"},
-    {"chatglm", "glm"},
-    {"gpt2", "gpt2"},
-    {"gptneox", "gpt_neox"},
-    {"falcon", "falcon"},
-    {"bloom", "bloom"},
+    {.name = "llama", .model_type = "mixtral", .tell = "expert_count", .rope_rows = true},
+    {.name = "llama", .model_type = "llama", .rope_rows = true},
+    {.name = "llama", .model_type = "mistral", .rope_rows = true},
+    {.name = "qwen2", .model_type = "qwen2"},
+    {.name = "qwen2moe", .model_type = "qwen2_moe"},
+    {.name = "qwen3", .model_type = "qwen3"},
+    {.name = "qwen3moe", .model_type = "qwen3_moe"},
+    {.name = "gemma", .model_type = "gemma", .one_plus = true},
+    {.name = "gemma2", .model_type = "gemma2", .one_plus = true},
+    {.name = "gemma3", .model_type = "gemma3_text", .one_plus = true},
+    {.name = "phi2", .model_type = "phi"},
+    {.name = "phi3", .model_type = "phi3"},
+    {.name = "olmo", .model_type = "olmo", .rope_rows = true},
+    {.name = "olmo2", .model_type = "olmo3", .tell = "attention.sliding_window"},
+    {.name = "olmo2", .model_type = "olmo2"},
+    {.name = "olmoe", .model_type = "olmoe"},
+    {.name = "smollm3", .model_type = "smollm3", .rope_rows = true},
+    {.name = "stablelm", .model_type = "stablelm"},
+    {.name = "glm4", .model_type = "glm4"},
+    {.name = "chatglm", .model_type = "glm"},
+    {.name = "gpt2", .model_type = "gpt2"},
+    {.name = "gptneox", .model_type = "gpt_neox"},
+    {.name = "falcon", .model_type = "falcon"},
+    {.name = "bloom", .model_type = "bloom"},
 };
 
 /* GGUF's key behind "ARCH.", ours, and its kind: integer, number, truth value. `i`: required. */
@@ -84,8 +84,7 @@ static const struct gguf_arch *arch_of(const struct gguf *g, const char *arch, c
     for (int i = 0; i < COUNT(archs); i++) {
         char key[128];
         snprintf(key, sizeof key, "%.60s.%s", arch, archs[i].tell ? archs[i].tell : "");
-        if (!strcmp(archs[i].name, arch) &&
-            (!archs[i].tell || gguf_i64(g, key, 0, where, e) > 0))
+        if (!strcmp(archs[i].name, arch) && (!archs[i].tell || gguf_i64(g, key, 0, where, e) > 0))
             return &archs[i];
         if (edit_distance(arch, archs[i].name) < edit_distance(arch, archs[best].name)) best = i;
     }
@@ -135,15 +134,20 @@ static json_t *factors_of(const struct stored *t) {
     return list;
 }
 
-/* Factors that Llama 3's rule gives for `factor` (low 1, high 4, 8192 positions): those of 3.1, 3.2
- * and 3.3. */
+/* Factors that Llama 3's rule gives (low 1, high 4, 8192 positions): those of 3.1, 3.2 and 3.3. */
 static bool is_llama3(const json_t *list, double theta) {
     const i64 n = (i64)json_array_size(list);
-    const double factor = json_number_value(json_array_get(list, (size_t)n - 1));
+    const struct rope_config r = {.type = ROPE_LLAMA3,
+                                  .dims = 2 * n,
+                                  .theta = theta,
+                                  .factor = json_number_value(json_array_get(list, (size_t)n - 1)),
+                                  .low_freq_factor = 1,
+                                  .high_freq_factor = 4,
+                                  .original_length = 8192};
     for (i64 i = 0; i < n; i++) {
-        const double x = json_number_value(json_array_get(list, (size_t)i)),
-                     expected = llama3_factor(theta, i, n, factor, 1, 4, 8192);
-        if (!(x > expected * 0.9999 && x < expected * 1.0001)) return false;
+        const double share =
+            json_number_value(json_array_get(list, (size_t)i)) / rope_factor(&r, i, false);
+        if (!(share > 0.9999 && share < 1.0001)) return false;
     }
     return true;
 }
@@ -250,4 +254,16 @@ json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const c
     json_decref(o);
     err_frame(e, "reading the metadata of %s", where);
     return NULL;
+}
+
+int folder_config(struct model_folder *f, struct config *c, const struct gguf_arch **arch,
+                  struct err *e) {
+    char where[4096];
+    *arch = NULL;
+    snprintf(where, sizeof where, "%s%s", f->path, f->gguf.version ? "" : "/config.json");
+    if (f->gguf.version && !f->config && !(f->config = gguf_config(&f->gguf, arch, where, e)))
+        return -1;
+    if (config_read(c, f->config, where, e)) return -1;
+    return *arch ? set(f->config, "architectures", json_pack("[s]", c->family->architecture), e)
+                 : 0;
 }

@@ -65,6 +65,10 @@ struct config {
     char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
+struct gguf_arch; /* what GGUF calls a family, and its habits */
+int folder_config(struct model_folder *f, struct config *c, const struct gguf_arch **arch,
+                  struct err *e);
 const char *rope_text(const struct rope_config *r); /* the name of its scaling */
 
 /* ---- families (families/FAMILY.c) */
@@ -119,6 +123,7 @@ enum layout {
     LAYOUT_T = 1,          /* [in, out] */
     LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
+    LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
 };
 struct weight_rule {
     enum role role;
@@ -232,6 +237,7 @@ struct model {
     struct layer top; /* embedding, final norm, LM head */
     struct param **param;
     i64 params;
+    const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
     i64 rope_positions;
