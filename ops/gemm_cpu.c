@@ -263,10 +263,10 @@ void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
     j.how = g->dtype == BF16 ? PACK_WIDE : PACK_F32;
 #endif
     const i64 size = dtype_size(g->dtype);
-    j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t};
-    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t};
-    j.t = (struct operand){g->t, g->rank, g->m, size, true};
-    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t};
+    j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t, g->in_order};
+    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t, g->in_order};
+    j.t = (struct operand){g->t, g->rank, g->m, size, true, false};
+    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t, false};
     grid_choose(&j);
     pool_run(pool_threads(), cells_run, &j);
 }

@@ -45,6 +45,7 @@ struct operand {
     const void *data;
     i64 ld, count, size; /* count: how many i there are; size: bytes of an element */
     bool k_inner;        /* element (i, k) at [i * ld + k], else at [k * ld + i] */
+    bool in_order;       /* bf16, k outside: the even k of a pair comes first */
 };
 
 /* Packs i in [first, first + width), k in [k, k + depth), in panels of `width`; `to` has room for
