@@ -49,10 +49,6 @@ static void inspected(void **state) {
     hone(0, "inspect tests/golden/gguf/qwen3-q8_0.gguf --tensors");
     expect(said(), "qwen3 (Qwen3ForCausalLM)");
     expect(said(), "blk.0.attn_q.weight");
-    hone(
-        0,
-        "generate tests/golden/gguf/llama-q8_0.gguf --ids 1,5,9 --max-new-tokens 4 --temperature 0 "
-        "--ignore-eos");
 }
 
 int main(void) {
