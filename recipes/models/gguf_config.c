@@ -20,12 +20,12 @@ static const struct gguf_arch archs[] = {
     {.name = "qwen3", .model_type = "qwen3"},
     {.name = "qwen3moe", .model_type = "qwen3_moe"},
     {.name = "gemma", .model_type = "gemma", .one_plus = true},
-    {.name = "gemma2", .model_type = "gemma2", .one_plus = true},
-    {.name = "gemma3", .model_type = "gemma3_text", .one_plus = true},
+    {.name = "gemma2", .model_type = "gemma2", .one_plus = true, .window = 2},
+    {.name = "gemma3", .model_type = "gemma3_text", .one_plus = true, .window = 6},
     {.name = "phi2", .model_type = "phi"},
-    {.name = "phi3", .model_type = "phi3"},
+    {.name = "phi3", .model_type = "phi3", .window = 1},
     {.name = "olmo", .model_type = "olmo", .rope_rows = true},
-    {.name = "olmo2", .model_type = "olmo3", .tell = "attention.sliding_window"},
+    {.name = "olmo2", .model_type = "olmo3", .tell = "attention.sliding_window", .window = 4},
     {.name = "olmo2", .model_type = "olmo2"},
     {.name = "olmoe", .model_type = "olmoe"},
     {.name = "smollm3", .model_type = "smollm3", .rope_rows = true},
@@ -266,4 +266,29 @@ int folder_config(struct model_folder *f, struct config *c, const struct gguf_ar
     if (config_read(c, f->config, where, e)) return -1;
     return *arch ? set(f->config, "architectures", json_pack("[s]", c->family->architecture), e)
                  : 0;
+}
+
+/* ---- writing */
+
+const struct gguf_arch *gguf_arch_of(const char *model_type) {
+    for (int i = 0; i < COUNT(archs); i++)
+        if (!strcmp(archs[i].model_type, model_type)) return &archs[i];
+    return NULL;
+}
+
+int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const json_t *values,
+                  struct err *e) {
+    const char *last = "";
+    for (int i = 0; i < COUNT(keys); i++) {
+        const json_t *j = json_object_get(values, keys[i].hf);
+        char key[128];
+        snprintf(key, sizeof key, "%s.%s", arch->name, keys[i].gguf);
+        if (!j || json_is_null(j) || !strcmp(last, keys[i].gguf)) continue;
+        if (keys[i].kind == 'i'   ? gguf_put_u32(w, key, json_integer_value(j), e)
+            : keys[i].kind == 'b' ? gguf_put_bool(w, key, json_is_true(j), e)
+                                  : gguf_put_f32(w, key, json_number_value(j), e))
+            return -1;
+        last = keys[i].gguf;
+    }
+    return 0;
 }

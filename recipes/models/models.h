@@ -284,6 +284,25 @@ int param_stored(const struct model *m, const struct param *p, const char *befor
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
  * file holds. Free with stored_free, before the model. */
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e);
+/* ---- as GGUF (gguf_export.c). Refused by name: what llama.cpp would compute differently */
+struct gguf_tensors { /* free with gguf_tensors_free, before the model */
+    struct gguf_tensor *tensor;
+    i64 count;
+    struct stored_list stored;
+};
+void gguf_tensors_free(struct gguf_tensors *t);
+/* The context length of the file: where llama.cpp's architecture has no window and the model has,
+ * what lies within it. */
+i64 model_gguf_length(const struct model *m);
+/* `file`: config.json, parsed. `file_type`: what GGUF's general.file_type says. */
+int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json_t *file,
+                        const char *name, i64 file_type, struct err *e);
+/* Vectors and positions F32; matrices `type` or, where rows are no whole blocks, the next best;
+ * with fewer than 8 bits the output layer has 8. The data may be the model's. */
+int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct gguf_type *type,
+                       struct err *e);
+int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err *e);
+int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e);
 double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);
