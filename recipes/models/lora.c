@@ -57,8 +57,8 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
             const struct param *w = m->layer[0].weight[r];
             const char *name = w ? strstr(w->name, ".0.") : NULL;
             if (name)
-                text_printf(&names, e, "%s%.*s", names.size ? ", " : "",
-                            (int)strlen(name + 3) - 7, name + 3);
+                text_printf(&names, e, "%s%.*s", names.size ? ", " : "", (int)strlen(name + 3) - 7,
+                            name + 3);
         }
         err_detail(e, "layers end in %s", names.data ? names.data : "nothing");
         text_free(&names);
