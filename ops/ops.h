@@ -10,17 +10,18 @@
 
 #include "base/base.h"
 
+/* clang-format off */
 #define OP_LIST(X)                                                                                 \
-    X(embedding)                                                                                   \
-    X(embedding_back)                                                                              \
-    X(rmsnorm)                                                                                     \
-    X(rmsnorm_back)                                                                                \
-    X(add_rmsnorm)                                                                                 \
-    X(add_rmsnorm_back)                                                                            \
-    X(rmsnorm_add) X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(rope)   \
-        X(rope_back) X(attention) X(attention_back) X(sink_back) X(kv_store) X(swiglu)             \
-            X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db)        \
-                X(bias_dw) X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample)
+    X(embedding) X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back)   \
+    X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu)       \
+    X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)     \
+    X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample) X(layernorm)              \
+    X(layernorm_back) X(add_layernorm) X(add_layernorm_back)                                       \
+    X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
+    X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
+    X(expert_lora_dt) X(expert_bias_dw)                                                            \
+    X(sink_back)
+/* clang-format on */
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
 
@@ -37,7 +38,7 @@ static inline i64 view_count(const struct view *v) {
     for (int i = 0; i < v->rank; i++) n *= v->dim[i];
     return n;
 }
-static inline i64 view_bytes(const struct view *v) { return view_count(v) * dtype_size(v->dtype); }
+static inline i64 view_bytes(const struct view *v) { return dtype_bytes(v->dtype, view_count(v)); }
 static inline i64 view_rows(const struct view *v) {
     return v->rank ? view_count(v) / v->dim[v->rank - 1] : 0;
 }
@@ -183,6 +184,17 @@ void alibi_slopes(float *slopes, i64 heads);
 struct lora_attr {
     double scale;
 }; /* linear and its gradients; unused without an adapter */
+enum route_score { ROUTE_SOFTMAX, ROUTE_SIGMOID };
+struct route_attr { /* route.c */
+    i64 top_k;
+    enum route_score score;
+    bool renorm; /* the weights of the chosen add up to `scale` */
+    double scale;
+    i64 groups, top_groups; /* groups <= 1: none */
+};
+struct plan_attr {
+    i64 experts;
+};
 struct adamw_attr {
     double beta1, beta2, eps; /* the rest changes with the step: adamw.c, `hyper` */
     u64 seed;                 /* of stochastic rounding; without masters only */
@@ -224,6 +236,7 @@ struct sample {
 void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *dim);
+void sample_codes(struct sample_in *in, enum dtype d, int rank, const i64 *dim); /* U4, U8: any */
 void sample_out(struct sample_in *out, int rank,
                 const i64 *dim); /* an accumulator, f32, in [-1, 1] */
 #define DIMS(...)                                                                                  \

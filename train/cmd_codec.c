@@ -17,17 +17,38 @@ const struct option codec_options[] = {
     {0},
 };
 
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
+/* {"text": "..."}, or {"hex": "..."} for bytes that need not be UTF-8. */
+static int line_text(const json_t *j, struct text *out, struct err *e) {
+    const json_t *text = json_object_get(j, "text"), *hex = json_object_get(j, "hex");
+    if (json_is_string(text))
+        return text_add(out, json_string_value(text), (i64)json_string_length(text), e);
+    const char *s = json_is_string(hex) ? json_string_value(hex) : "x";
+    for (; *s; s += 2) {
+        const int high = hex_digit(s[0]), low = high < 0 ? -1 : hex_digit(s[1]);
+        if (low < 0)
+            return err_input(e,
+                             "found no text; expected {\"text\": \"...\"} or {\"hex\": \"...\"}");
+        if (text_add(out, &(char){(char)(high << 4 | low)}, 1, e)) return -1;
+    }
+    return 0;
+}
+
 static int encode_line(const struct tokenizer *t, const json_t *j, const struct codec_flags *f,
                        struct text *out, struct err *e) {
-    const json_t *text = json_object_get(j, "text");
+    struct text text = {0};
     struct ids ids = {0};
-    if (!json_is_string(text)) return err_input(e, "found no text; expected {\"text\": \"...\"}");
-    int rc = tokenizer_encode(t, json_string_value(text), (i64)json_string_length(text),
-                              f->add_special_tokens, &ids, e) ||
+    int rc = line_text(j, &text, e) ||
+             tokenizer_encode(t, text.data, text.size, f->add_special_tokens, &ids, e) ||
              text_printf(out, e, "{\"ids\": [");
     for (i64 i = 0; !rc && i < ids.count; i++)
         rc = text_printf(out, e, "%s%u", i ? ", " : "", ids.item[i]);
-    ids_free(&ids);
+    ids_free(&ids), text_free(&text);
     return rc || text_printf(out, e, "]}\n") ? -1 : 0;
 }
 
