@@ -13,15 +13,16 @@
 /* clang-format off */
 #define OP_LIST(X)                                                                                 \
     X(embedding) X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back)   \
-    X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(sink_back) X(kv_store)    \
-    X(glu) X(glu_back) X(act) X(act_back) X(xielu) X(xielu_back) X(add) X(scale) X(softcap)               \
+    X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(glu)          \
+    X(glu_back) X(act) X(act_back) X(xielu) X(xielu_back) X(add) X(scale) X(softcap)               \
     X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
     X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
     X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample) X(layernorm)              \
     X(layernorm_back) X(add_layernorm) X(add_layernorm_back)                                       \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
-    X(expert_lora_dt) X(expert_bias_dw)
+    X(expert_lora_dt) X(expert_bias_dw)                                                            \
+    X(sink_back)
 /* clang-format on */
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };

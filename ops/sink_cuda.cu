@@ -46,5 +46,10 @@ CUDA_KERNEL(sink_back) {
     if ((is_half(&c->in[0]) ? LAUNCH(e, sink_kernel<true>, grid, 256, 0, s)
                             : LAUNCH(e, sink_kernel<false>, grid, 256, 0, s)) != 0)
         return -1;
-    return column_sums(s.part, NULL, NULL, (float *)c->out[0].data, s.queries, s.heads, false, e);
+    const struct columns chains = {.dy = s.part,
+                                   .sum = (float *)c->out[0].data,
+                                   .rows = s.queries,
+                                   .cols = s.heads,
+                                   .heads = 1};
+    return column_sums(chains, false, e);
 }

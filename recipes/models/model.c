@@ -215,7 +215,8 @@ static void buffers_read(struct model *m) {
     for (i64 l = 0; l < m->config.layers; l++) {
         struct layer *at = &m->layer[l];
         if (!at->weight[ROLE_BETA] || at->weight[ROLE_BETA]->placed) continue;
-        at->beta = param_get(at->weight[ROLE_BETA], 0), at->eps = param_get(at->weight[ROLE_EPS], 0);
+        at->beta = param_get(at->weight[ROLE_BETA], 0),
+        at->eps = param_get(at->weight[ROLE_EPS], 0);
     }
 }
 
