@@ -64,6 +64,7 @@ template <int D, int Queries> struct keys_tiles { /* in shared memory */
         u16 q[Queries * D], dout[Queries * D];
         float2 facts[Queries];
         i32 low[Queries];
+        float slope[4]; /* of the head, / scale; the rest is room for the next stage's alignment */
     } stage[2];
 };
 
@@ -77,6 +78,7 @@ DEVICE void queries_load(struct keys_tiles<D, Queries> *x, int stage, const stru
                           rows, t.head_dim);
     tile_load<D, Queries>(to.dout, (const u16 *)t.dout + query * t.o_row + head * t.value_dim,
                           t.o_row, 1, rows, t.value_dim);
+    if (piece == 0 && t.slopes) to.slope[0] = v16_div(t.slopes[head], t.raw_scale);
     if (piece < Queries / 2)
         copy_async16(to.facts + 2 * piece, t.facts + head * t.padded + query + 2 * piece, true);
     else if (piece < Queries * 3 / 4)
@@ -147,19 +149,19 @@ __global__ void __launch_bounds__(MMA_THREADS)
     typedef struct keys_tiles<D, Queries> tiles;
     DYNAMIC_SHARED(tiles, x);
     const int warp = threadIdx.x / 32;
-    const i64 first = (i64)blockIdx.x * 64, key = first + warp * 16, /* the warp's first */
-        at_k = first * t.k_row + (i64)blockIdx.y * t.head_dim,
-              at_v = first * t.v_row + (i64)blockIdx.y * t.value_dim;
+    const i64 first = (i64)blockIdx.x * 64, key = first + warp * 16; /* the warp's first */
     const int rows = t.keys - first < 64 ? (int)(t.keys - first) : 64;
-    tile_load<D, 64>(x->k, (const u16 *)t.k + at_k, t.k_row, 1, rows, t.head_dim);
-    tile_load<D, 64>(x->v, (const u16 *)t.v + at_v, t.v_row, 1, rows, t.value_dim);
+    tile_load<D, 64>(x->k, (const u16 *)t.k + first * t.k_row + blockIdx.y * t.head_dim, t.k_row, 1,
+                     rows, t.head_dim);
+    tile_load<D, 64>(x->v, (const u16 *)t.v + first * t.v_row + blockIdx.y * t.value_dim, t.v_row,
+                     1, rows, t.value_dim);
     const int past = (int)queries_past(t, first, first + rows - 1),
               head_past = (int)((blockIdx.y + 1) * t.group);
     float dk[1][Part / 8][4] = {}, dv[1][Part / 8][4] = {};
     place query = (place)first, head = (place)(blockIdx.y * t.group);
     queries_load<D, Queries>(x, 0, t, query, head);
     for (int stage = 0; head < head_past; stage ^= 1) {
-        const place now = query, now_head = head;
+        const place now = query;
         copy_async_wait<0>();
         __syncthreads();
         query += Queries;
@@ -170,8 +172,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
         float s[1][Queries / 8][4] = {}, d[1][Queries / 8][4] = {};
         scores_mma<D, 1, Queries, 64, Queries>(s, x->k, warp * 16, y.q, 0);
         scores_mma<D, 1, Queries, 64, Queries>(d, x->v, warp * 16, y.dout, 0);
-        if (t.slopes)
-            keys_bias<Queries>(s[0], v16_div(t.slopes[now_head], t.raw_scale), (int)key, (int)now);
+        if (t.slopes) keys_bias<Queries>(s[0], y.slope[0], (int)key, (int)now);
         if (t.cap > 0)
             keys_gradient<Queries, true>(s[0], d[0], y.facts, t);
         else
@@ -185,12 +186,12 @@ __global__ void __launch_bounds__(MMA_THREADS)
         rows_mma<Part, 1, Queries, Queries>(dv, p, y.dout, 0, blockIdx.z * (Part / 16));
         rows_mma<Part, 1, Queries, Queries>(dk, ds, y.q, 0, blockIdx.z * (Part / 16));
     }
-    const int column = (int)blockIdx.z * Part;
+    const i64 column = blockIdx.z * Part;
     const float z[2] = {t.z, t.z}, one[2] = {1, 1};
-    tile_store<Part, 64>((u16 *)t.dk + at_k + column, t.k_row, 1, x->k, warp * 16, dk[0], z, rows,
-                         (int)t.head_dim - column);
-    tile_store<Part, 64>((u16 *)t.dv + at_v + column, t.v_row, 1, x->v, warp * 16, dv[0], one, rows,
-                         (int)t.value_dim - column);
+    tile_store<Part, 64>((u16 *)t.dk + first * t.k_row + blockIdx.y * t.head_dim + column, t.k_row,
+                         1, x->k, warp * 16, dk[0], z, rows, (int)(t.head_dim - column));
+    tile_store<Part, 64>((u16 *)t.dv + first * t.v_row + blockIdx.y * t.value_dim + column, t.v_row,
+                         1, x->v, warp * 16, dv[0], one, rows, (int)(t.value_dim - column));
 }
 
 /* ---- dq ---- */

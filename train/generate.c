@@ -57,7 +57,8 @@ static int cache_refill(struct model *m, struct cache *cache, const u32 *prompt,
     struct decoder all = {0};
     u32 *ids = mem_new_array(count + more, sizeof *ids, e);
     int rc = ids ? 0 : -1;
-    for (i64 i = 0; !rc && i < count + more; i++) ids[i] = i < count ? prompt[i] : answer[i - count];
+    for (i64 i = 0; !rc && i < count + more; i++)
+        ids[i] = i < count ? prompt[i] : answer[i - count];
     if (!rc)
         rc = decoder_new(&all, m, cache, count + more, s, e) || decoder_run(&all, ids, 0, id, e);
     decoder_free(&all), mem_free(ids);
@@ -90,8 +91,8 @@ int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sam
         if ((rc = ids_add(out, id, e)) || (each && each(arg, id))) break;
         if (at + 1 == room) break;
         if (model_turns_at(m, at + 1))
-            rc = cache_refill(m, &cache, prompt, count, out->item + begun, out->count - begun,
-                              s, &id, e);
+            rc = cache_refill(m, &cache, prompt, count, out->item + begun, out->count - begun, s,
+                              &id, e);
         else
             rc = decoder_run(&next, &id, at, &id, e);
     }
