@@ -75,6 +75,8 @@ struct tokenizer_parts {
     const char *sha256;   /* of the file; NULL: computed from the parts */
 };
 struct tokenizer *tokenizer_from_parts(const struct tokenizer_parts *p, struct err *e);
+/* What GGUF calls the pre-tokenizer of a tokenizer.json (tokenizer_parts.pre); NULL: an error. */
+const char *tokenizer_pre_name(const json_t *file, const char *where, struct err *e);
 
 /* Trains a byte-level BPE (GPT-2 byte alphabet, the given split pattern) and writes a
  * tokenizer.json that Hugging Face tokenizers loads. Deterministic: highest count first, ties by
@@ -88,6 +90,41 @@ struct bpe_training {
     i64 files_count;
 };
 int bpe_train(const struct bpe_training *job, const char *path, struct err *e);
+
+/* ==== chat templates (jinja*.c, chat.c) =======================================================
+ * The part of Jinja2 that chat templates use, with transformers' settings. What is not supported is
+ * refused by name and line, when the template is read where that can be seen, else when rendering
+ * comes there. No template hangs, overflows or takes more than 256 MiB. */
+struct spans { /* ranges of bytes, ascending. Zero-initialise; spans_free */
+    struct span {
+        i64 begin, end;
+    } * item;
+    i64 count, capacity;
+};
+int spans_add(struct spans *s, i64 begin, i64 end, struct err *e); /* an empty one is left out */
+void spans_free(struct spans *s);
+struct template;
+struct template *template_new(const char *source, i64 size, const char *name, struct err *e);
+void template_free(struct template *t);
+bool template_generation(const struct template *t); /* has {% generation %} */
+/* Appends the text that the members of `variables` give. `now`: what strftime_now says, in seconds
+ * since 1970. `generation` (may be NULL) gets the ranges of `out` inside {% generation %}. On an
+ * error `out` is as it was. Thread safe. */
+int template_render(const struct template *t, const json_t *variables, i64 now, struct text *out,
+                    struct spans *generation, struct err *e);
+
+/* The chat template of a tokenizer (chat.c). `chosen` (may be NULL): a built-in one (chatml,
+ * llama3, alpaca), the name of one that the folder has, a file, or a template's text. `path` (may
+ * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. */
+struct chat;
+struct chat *chat_open(const char *chosen, const char *path, struct err *e);
+void chat_free(struct chat *c);
+const char *chat_sha256(const struct chat *c); /* of the template's text, hex */
+/* Appends the text of `messages`, a JSON list of {role, content, ...}; `row` may hold "tools",
+ * "documents" and "chat_template_kwargs". `prompt`: add what comes before an answer. `generation`
+ * as in template_render. The text is complete: encode it without adding special tokens. */
+int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
+                struct text *out, struct spans *generation, struct err *e);
 
 /* ==== sources (source.c, source_stream.c) ======================================================
  * A source yields documents from a text file or JSON lines, plain, gzip (.gz, any number of
