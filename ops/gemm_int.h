@@ -24,8 +24,9 @@ enum {
     GEMM_ROWS = 8 * GEMM_MC,
     GEMM_KC = 512, /* even */
     GEMM_NC = 1024,
-    GEMM_COLS = 32, /* the widest micro-kernel */
-    GEMM_GROUP = 8, /* panels of B packed together where k is not contiguous */
+    GEMM_COLS = 32,         /* the widest micro-kernel */
+    GEMM_GROUP = 8,         /* panels of B packed together where k is not contiguous */
+    GEMM_DECODE = 16 << 10, /* bytes of B decoded from 4 bits at a time: half of L1 at most */
 };
 
 enum pack { PACK_F32, PACK_PAIR, PACK_WIDE };
@@ -46,6 +47,7 @@ struct operand {
     i64 ld, count, size; /* count: how many i there are; size: bytes of an element */
     bool k_inner;        /* element (i, k) at [i * ld + k], else at [k * ld + i] */
     bool in_order;       /* bf16, k outside: the even k of a pair comes first */
+    const struct quant *quant; /* 4-bit codes: see pack_panels */
 };
 
 /* Packs i in [first, first + width), k in [k, k + depth), in panels of `width`; `to` has room for

@@ -3,6 +3,11 @@
  *
  *   x [N, I], w [O, I], bias [O], a [r, I], b [O, r] -> y [N, O], t [N, r] (absent without adapter)
  *
+ * w may be 4-bit codes (u4, base/quant.h) of a frozen weight; then absmax [blocks] and code [16],
+ * or absmax u8, absmax2 [blocks / 256] and code [273] say what they mean. They are decoded to the
+ * dtype of x, f32 product and one rounding, on the way into the product: the bits of y are those of
+ * the decoded w.
+ *
  * All in the dtype of x, but sums in f32 by the chains of NUMERICS.md 2 and 3, from 0, and:
  *   linear     t = x·a^T, rounded; y = x·w^T; u = t·b^T; y = fma(scale, u, y); + bias; rounded
  *   lora_dt    dt = dy·b, times scale in f32, rounded
@@ -10,8 +15,8 @@
  *   linear_dw  dw += dy^T·x: the chain runs over tokens and starts from dw, f32 (NUMERICS.md 5)
  *   lora_db    ts = scale * t, rounded; db += dy^T·ts, likewise
  *   bias_dw    dbias = dbias + dy, one f32 addition per token, ascending */
-#include "ops/ops_int.h"
 #include "ops/gemm.h"
+#include "ops/weight.h"
 
 static double scale_of(const struct op_call *c) {
     return ((const struct lora_attr *)c->attr)->scale;
@@ -20,11 +25,7 @@ static enum dtype sum_dtype(const struct view *v) { return v->dtype == F64 ? F64
 
 /* in[at] is [rows, cols] in the dtype of in[0]; -1: any size. */
 static int need_matrix(const struct op_call *c, int at, i64 rows, i64 cols, struct err *e) {
-    return need_rank(c, at, 2, e) || need_dtype(c, at, c->in[0].dtype, e) ||
-                   (rows >= 0 && need_dim(c, at, 0, rows, e)) ||
-                   (cols >= 0 && need_dim(c, at, 1, cols, e))
-               ? -1
-               : 0;
+    return need_dtype(c, at, c->in[0].dtype, e) || need_sizes(c, at, rows, cols, e) ? -1 : 0;
 }
 
 /* c[i][j] += scale * sum over p of a(i, p) * b(p, j); strides of i or j, and of p. */
@@ -44,7 +45,7 @@ static void zero(const struct view *v) {
 /* ---- linear ---- */
 static int linear_shape(struct op_call *c, struct err *e) {
     const struct view *x = &c->in[0], *w = &c->in[1], *bias = &c->in[2], *a = &c->in[3];
-    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_matrix(c, 1, -1, x->dim[1], e))
+    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_weight(c, -1, x->dim[1], 5, e))
         return -1;
     if (is_present(bias) &&
         (need_rank(c, 2, 1, e) || need_dtype(c, 2, x->dtype, e) || need_dim(c, 2, 0, w->dim[0], e)))
@@ -58,11 +59,13 @@ static int linear_shape(struct op_call *c, struct err *e) {
     return 0;
 }
 static void linear_ref(const struct op_call *c) {
-    const struct view *x = &c->in[0], *w = &c->in[1], *bias = &c->in[2], *a = &c->in[3];
-    const i64 n = x->dim[0], in = x->dim[1], out = w->dim[0], rank = is_present(a) ? a->dim[0] : 0;
-    double *y = c->out[0].data;
+    const struct view *x = &c->in[0], *bias = &c->in[2], *a = &c->in[3];
+    const i64 n = x->dim[0], in = x->dim[1], out = c->in[1].dim[0],
+              rank = is_present(a) ? a->dim[0] : 0;
+    double *y = c->out[0].data, *own;
     zero(&c->out[0]);
-    product_ref(y, n, out, in, x->data, in, 1, w->data, in, 1, 1);
+    product_ref(y, n, out, in, x->data, in, 1, weight_ref(c, 5, &own), in, 1, 1);
+    mem_free(own);
     if (rank) {
         zero(&c->out[1]);
         product_ref(c->out[1].data, n, rank, in, x->data, in, 1, a->data, in, 1, 1);
@@ -82,13 +85,17 @@ static double linear_flops(const struct op_call *c) {
     return 2 * n * (in * out + rank * (in + out));
 }
 
-/* Sizes of the samples of the whole family: N, O, I, r, bias. */
-static const i64 sizes[][5] = {
+/* Sizes of the samples of the whole family: N, O, I, r, bias, and whether w is 4-bit codes, or
+ * twice. */
+static const i64 sizes[][6] = {
     {1, 1, 1, 0, 0},          {3, 5, 7, 0, 1},           {2, 17, 33, 4, 0},
     {7, 33, 16, 4, 1},        {19, 45, 40, 1, 1},        {33, 20, 1, 8, 0},
     {16, 1, 50, 2, 0},        {2048, 3072, 768, 0, 0},   {2048, 768, 3072, 0, 0},
     {1024, 4096, 4096, 0, 0}, {1024, 4096, 4096, 16, 0}, {2048, 768, 768, 8, 0},
-    {1, 4096, 4096, 0, 0}};
+    {1, 4096, 4096, 0, 0},    {3, 5, 7, 0, 1, 1},        {5, 33, 64, 4, 0, 2},
+    {37, 45, 130, 3, 1, 1},   {2, 97, 192, 0, 0, 2},     {1024, 4096, 4096, 16, 0, 2},
+    {1, 4096, 4096, 0, 0, 2}};
+enum { PLAIN = 13 }; /* samples without codes */
 
 static const i64 *sizes_at(int index, struct sample *s) {
     if (index >= COUNT(sizes)) return NULL;
@@ -101,6 +108,7 @@ static bool linear_sample(int index, struct sample *s) {
     if (!d) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[2]));
     sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
+    if (d[5]) sample_weight(s, 5, d[1], d[2], d[5] == 2);
     if (d[4]) sample_float(&s->in[2], -1, 1, DIMS(d[1]));
     if (d[3]) sample_float(&s->in[3], -1, 1, DIMS(d[3], d[2]));
     if (d[3]) sample_float(&s->in[4], -1, 1, DIMS(d[1], d[3]));
@@ -108,18 +116,19 @@ static bool linear_sample(int index, struct sample *s) {
 }
 const struct op op_linear = {
     .name = "linear",
-    .in = "x w bias? a? b?",
+    .in = "x w bias? a? b? absmax? code? absmax2?",
     .out = "y t",
     .attr_size = sizeof(struct lora_attr),
     .shape = linear_shape,
     .grad = {{"lora_dt", "dy b", "dt"},
-             {"linear_dx", "dy w dt a", "dx"},
+             {"linear_dx", "dy w dt a absmax code absmax2", "dx"},
              {"linear_dw", "dy x", "+dw"},
              {"linear_dw", "dt x", "+da"},
              {"lora_db", "dy t", "+db"},
              {"bias_dw", "dy", "+dbias"}},
     .ref = linear_ref,
     .scratch = linear_scratch,
+    .scratch_cuda = weight_scratch_cuda,
     .cpu = CPU(linear),
     .cuda = CUDA(linear),
     .sample = linear_sample,
@@ -130,7 +139,7 @@ const struct op op_linear = {
 /* ---- linear_dx: dy [N, O], w [O, I], dt [N, r], a [r, I] -> dx [N, I] ---- */
 static int linear_dx_shape(struct op_call *c, struct err *e) {
     const struct view *dy = &c->in[0], *w = &c->in[1], *dt = &c->in[2];
-    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_matrix(c, 1, dy->dim[1], -1, e))
+    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_weight(c, dy->dim[1], -1, 4, e))
         return -1;
     if ((is_present(dt) || is_present(&c->in[3])) &&
         (need_matrix(c, 2, dy->dim[0], -1, e) || need_matrix(c, 3, dt->dim[1], w->dim[1], e)))
@@ -141,8 +150,10 @@ static int linear_dx_shape(struct op_call *c, struct err *e) {
 static void linear_dx_ref(const struct op_call *c) {
     const struct view *dy = &c->in[0], *w = &c->in[1], *dt = &c->in[2];
     const i64 n = dy->dim[0], out = dy->dim[1], in = w->dim[1];
+    double *own;
     zero(&c->out[0]);
-    product_ref(c->out[0].data, n, in, out, dy->data, out, 1, w->data, 1, in, 1);
+    product_ref(c->out[0].data, n, in, out, dy->data, out, 1, weight_ref(c, 4, &own), 1, in, 1);
+    mem_free(own);
     if (is_present(dt))
         product_ref(c->out[0].data, n, in, dt->dim[1], dt->data, dt->dim[1], 1, c->in[3].data, 1,
                     in, 1);
@@ -161,18 +172,20 @@ static bool linear_dx_sample(int index, struct sample *s) {
     if (!d) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
     sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
+    if (d[5]) sample_weight(s, 4, d[1], d[2], d[5] == 2);
     if (d[3]) sample_float(&s->in[2], -1, 1, DIMS(d[0], d[3]));
     if (d[3]) sample_float(&s->in[3], -1, 1, DIMS(d[3], d[2]));
     return true;
 }
 const struct op op_linear_dx = {
     .name = "linear_dx",
-    .in = "dy w dt? a?",
+    .in = "dy w dt? a? absmax? code? absmax2?",
     .out = "dx",
     .attr_size = sizeof(struct lora_attr),
     .shape = linear_dx_shape,
     .ref = linear_dx_ref,
     .scratch = linear_dx_scratch,
+    .scratch_cuda = weight_scratch_cuda,
     .cpu = CPU(linear_dx),
     .cuda = CUDA(linear_dx),
     .sample = linear_dx_sample,
@@ -208,7 +221,7 @@ static i64 lora_dt_scratch_cuda(const struct op_call *c) { /* f32 sums */
 }
 static bool lora_dt_sample(int index, struct sample *s) {
     const i64 *d = sizes_at(index, s);
-    if (!d) return false;
+    if (!d || index >= PLAIN) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
     sample_float(&s->in[1], -1, 1, DIMS(d[1], i64_max(d[3], 1)));
     return true;
@@ -253,7 +266,7 @@ static i64 lora_db_scratch_cuda(const struct op_call *c) { /* ts */
 }
 static bool dw_sample(int index, struct sample *s, int cols) {
     const i64 *d = sizes_at(index, s);
-    if (!d) return false;
+    if (!d || index >= PLAIN) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
     sample_float(&s->in[1], -1, 1, DIMS(d[0], i64_max(d[cols], 1)));
     sample_out(&s->out[0], DIMS(d[1], i64_max(d[cols], 1)));
@@ -303,7 +316,7 @@ static void bias_dw_ref(const struct op_call *c) {
 }
 static bool bias_dw_sample(int index, struct sample *s) {
     const i64 *d = sizes_at(index, s);
-    if (!d) return false;
+    if (!d || index >= PLAIN) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
     sample_out(&s->out[0], DIMS(d[1]));
     return true;

@@ -2,6 +2,9 @@
  * linear.c. */
 #include "ops/cuda_vec.h"
 #include "ops/gemm_cuda.h"
+extern "C" {
+#include "ops/weight.h"
+}
 
 static struct gemm product(const struct view *a, const struct view *b, const struct view *c) {
     struct gemm g = {};
@@ -14,9 +17,19 @@ static float scale_of(const struct op_call *c) {
     return (float)((const struct lora_attr *)c->attr)->scale;
 }
 
+/* B of a product with a weight of 4-bit codes: decoded to scratch first. */
+static int weight_decode(const struct op_call *c, int at, struct gemm *g, struct err *e) {
+    if (c->in[1].dtype != U4) return 0;
+    const struct quant q = weight_quant(c, at);
+    g->b = c->scratch;
+    return quant_decode_cuda(c->scratch, &q, (const u8 *)c->in[1].data, view_count(&c->in[1]),
+                             is_half(&c->in[0]), e);
+}
+
 CUDA_KERNEL(linear) {
     struct gemm y = product(&c->in[0], &c->in[1], &c->out[0]);
     y.b_t = true, y.bias = c->in[2].data;
+    if (weight_decode(c, 5, &y, e)) return -1;
     if (!is_present(&c->in[3])) return gemm_cuda(&y, e);
     struct gemm t = product(&c->in[0], &c->in[3], &c->out[1]);
     t.b_t = true;
@@ -26,6 +39,7 @@ CUDA_KERNEL(linear) {
 
 CUDA_KERNEL(linear_dx) {
     struct gemm dx = product(&c->in[0], &c->in[1], &c->out[0]);
+    if (weight_decode(c, 4, &dx, e)) return -1;
     if (is_present(&c->in[2])) {
         dx.t = c->in[2].data, dx.u = c->in[3].data, dx.u_t = true;
         dx.rank = c->in[2].dim[1], dx.scale = 1;

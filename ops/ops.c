@@ -141,7 +141,7 @@ void set_out_like(struct op_call *c, int at, const struct view *v) {
 static void sample_in(struct sample_in *in, enum dtype d, double low, double high, int rank,
                       const i64 *dim) {
     *in = (struct sample_in){.present = true,
-                             .fill = d == I32 ? FILL_INT : FILL_UNIFORM,
+                             .fill = d == F32 ? FILL_UNIFORM : FILL_INT,
                              .low = low,
                              .high = high,
                              .rank = rank,
@@ -157,6 +157,9 @@ void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *di
 void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim) {
     sample_in(in, F32, low, high, rank, dim);
     in->always_f32 = true;
+}
+void sample_codes(struct sample_in *in, enum dtype d, int rank, const i64 *dim) {
+    sample_in(in, d, 0, 256, rank, dim);
 }
 void sample_out(struct sample_in *out, int rank, const i64 *dim) {
     sample_f32(out, -1, 1, rank, dim);

@@ -39,7 +39,7 @@ static inline i64 view_count(const struct view *v) {
     for (int i = 0; i < v->rank; i++) n *= v->dim[i];
     return n;
 }
-static inline i64 view_bytes(const struct view *v) { return view_count(v) * dtype_size(v->dtype); }
+static inline i64 view_bytes(const struct view *v) { return dtype_bytes(v->dtype, view_count(v)); }
 static inline i64 view_rows(const struct view *v) {
     return v->rank ? view_count(v) / v->dim[v->rank - 1] : 0;
 }
@@ -257,6 +257,7 @@ struct sample {
 void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *dim);
+void sample_codes(struct sample_in *in, enum dtype d, int rank, const i64 *dim); /* U4, U8: any */
 void sample_out(struct sample_in *out, int rank,
                 const i64 *dim); /* an accumulator, f32, in [-1, 1] */
 #define DIMS(...)                                                                                  \

@@ -13,6 +13,7 @@ double view_at(const struct view *v, i64 i) {
     case F32: return (double)((float *)v->data)[i];
     case BF16: return (double)bf16_to_f32(((u16 *)v->data)[i]);
     case I32: return ((i32 *)v->data)[i];
+    case U8: return ((u8 *)v->data)[i];
     default: return assert(v->dtype == F64), 0;
     }
 }
@@ -23,6 +24,8 @@ void view_put(struct view *v, i64 i, double x) {
         ((float *)v->data)[i] = (float)x;
     else if (v->dtype == BF16)
         ((u16 *)v->data)[i] = bf16_of_f32((float)x);
+    else if (v->dtype == U8)
+        ((u8 *)v->data)[i] = (u8)x;
     else
         ((i32 *)v->data)[i] = (i32)x;
 }
@@ -38,9 +41,12 @@ static double rounded(double x, enum dtype d) {
     return d == BF16 ? (double)bf16_to_f32(bf16_of_f32((float)x)) : d == F32 ? (double)(float)x : x;
 }
 
-/* f64 values (or i32) of argument `slot`, then stored as the view's dtype */
+/* f64 values (or i32) of argument `slot`, then stored as the view's dtype; 4-bit codes as bytes */
 static void fill(struct view *v, const struct sample_in *in, int slot, enum dtype rounding) {
     const struct rng r = {7, RNG_TEST, 0, (u32)slot};
+    struct view bytes = {.data = v->data, .dtype = U8, .rank = 1, .dim = {view_bytes(v)}};
+    if (v->dtype == U4) v = &bytes;
+    const bool whole = v->dtype == I32 || v->dtype == U8;
     const i64 n = view_count(v);
     double *f = NULL;
     if (in->fill == FILL_CUSTOM) {
@@ -54,9 +60,9 @@ static void fill(struct view *v, const struct sample_in *in, int slot, enum dtyp
     }
     for (i64 i = 0; i < n && !(f && v->dtype == I32); i++) {
         double x = f ? f[i] : in->low + (in->high - in->low) * (double)rng_uniform(&r, (u64)i);
-        if (v->dtype == I32) x = (double)(i64)x - (x < 0 && x != (double)(i64)x);
+        if (whole) x = (double)(i64)x - (x < 0 && x != (double)(i64)x);
         const enum dtype to = in->dtype == BF16 ? BF16 : in->always_f32 ? F32 : rounding;
-        view_put(v, i, v->dtype == I32 ? x : rounded(x, to));
+        view_put(v, i, whole ? x : rounded(x, to));
     }
     free(f);
 }

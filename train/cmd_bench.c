@@ -42,8 +42,10 @@ static int fill(struct view *v, const struct sample_in *in, enum dtype precision
                                                  : precision,
                        .rank = in->rank};
     memcpy(v->dim, in->dim, sizeof v->dim);
-    const i64 n = view_count(v);
     if (!(v->data = arena_new(a, i64_max(view_bytes(v), 64), e))) return -1;
+    struct view bytes = {.data = v->data, .dtype = U8, .rank = 1, .dim = {view_bytes(v)}};
+    if (v->dtype == U4) v = &bytes;
+    const i64 n = view_count(v);
     const struct rng r = {3, RNG_TEST, 0, 0};
     double *f = in->fill == FILL_CUSTOM ? mem_new_array(n, sizeof *f, e) : NULL;
     if (in->fill == FILL_CUSTOM && !f) return -1;
@@ -60,6 +62,8 @@ static int fill(struct view *v, const struct sample_in *in, enum dtype precision
                            : in->low + (in->high - in->low) * (double)rng_uniform(&r, (u64)i);
         if (v->dtype == I32)
             ((i32 *)v->data)[i] = (i32)x;
+        else if (v->dtype == U8)
+            ((u8 *)v->data)[i] = (u8)x;
         else if (v->dtype == BF16)
             ((u16 *)v->data)[i] = bf16_of_f32((float)x);
         else

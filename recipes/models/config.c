@@ -154,8 +154,7 @@ static int ids_read(struct config *c, const json_t *j, const char *where, struct
 static int act_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     const char *name = json_text(j, "hidden_act", "silu", where, e);
     if (e->code || !strcmp(name, "silu")) return e->code ? -1 : 0;
-    err_input(e, "%s: activation '%s' is not supported for %s", where, name,
-              c->family->model_type);
+    err_input(e, "%s: activation '%s' is not supported for %s", where, name, c->family->model_type);
     return err_detail(e, "supported: silu");
 }
 
@@ -210,6 +209,12 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     if (e->code || act_read(c, j, where, e) || ids_read(c, j, where, e)) return -1;
     if (c->family->finish && c->family->finish(c, j, where, e)) return -1;
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
+}
+
+json_t *config_effective(const json_t *j, const char *where, struct err *e) {
+    struct config c = {0};
+    const json_t *text = family_find(&c, j, where, e);
+    return text ? effective(c.family, text, e) : NULL;
 }
 
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
