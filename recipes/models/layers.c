@@ -73,5 +73,6 @@ struct tensor *mix_attention(struct build *b, struct tensor *x) {
 
 struct tensor *mix_glu(struct build *b, struct tensor *x) {
     struct tensor *gate = build_linear(b, x, ROLE_GATE), *up = build_linear(b, x, ROLE_UP);
-    return build_linear(b, graph_op(b->g, &op_swiglu, NULL, gate, up, NULL, NULL), ROLE_DOWN);
+    const struct act_attr attr = {.act = ACT_SILU};
+    return build_linear(b, graph_op(b->g, &op_glu, &attr, gate, up, NULL, NULL), ROLE_DOWN);
 }
