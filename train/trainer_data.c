@@ -92,8 +92,8 @@ int trainer_data(struct trainer *t, struct err *e) {
     const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
     if (r->model_name_or_path && !path_is_dir(r->model_name_or_path))
         return err_input(e, "model_name_or_path: %s is not a folder", r->model_name_or_path);
-    if (from && (r->tokenizer || tokenizer_exists(from)) &&
-        !(t->tokenizer = tokenizer_open(from, e)))
+    if (from && (r->tokenizer || tokenizer_is_at(from)) &&
+        !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
