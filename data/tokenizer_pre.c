@@ -7,7 +7,8 @@
 
 /* Escapes stand for what Unicode composition would turn into other characters. */
 static const char deepseek_letters[] =
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-"
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-"
+    "ᏽᲐ-"
     "ᲺᲽ-"
     "Ჿᴀ-"
     "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\\u1f7d"
@@ -119,8 +120,7 @@ int pre_find(const char *name, const char *pattern, const char *where, struct pr
     err_input(e, "%s: pre-tokenizer '%.60s' is not supported", where, name);
     return err_detail(e, "known: %s", known);
 }
-/* ---- the other way: the name of a tokenizer.json's pre-tokenizer ------------------------------
- */
+/* ---- the other way: the name of a tokenizer.json's pre-tokenizer */
 
 /* The patterns that cut, in order; -1: a stage that no row has. */
 static int patterns_of(const json_t *j, const char *list[], int *count) {

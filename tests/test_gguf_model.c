@@ -202,12 +202,29 @@ static void recorded(void **state) {
     json_decref(all);
 }
 
+/* A GGUF file as the base of training: an adapter, and all weights. */
+static void trained(void **state) {
+    (void)state;
+    static const char recipe[] = "dataset: tests/golden/tokenizers/corpus.txt\nmax_seq_length: 64\n"
+                                 "micro_batch_size: 1\nglobal_batch_size: 1\nmax_steps: 1\n";
+    const char *base = at("base.gguf");
+    put(at("recipe.yaml"), recipe, sizeof recipe - 1);
+    hone(0, "export recipes/data/stories260K --format gguf --type q8_0 --output %s", base);
+    hone(0, "generate %s --prompt 'Once' --max-new-tokens 3", base);
+    for (int lora = 0; lora < 2; lora++) {
+        hone(0, "train %s model_name_or_path=%s output_dir=%s use_peft=%s --quiet",
+             at("recipe.yaml"), base, at("run-%d", lora), lora ? "true" : "false");
+        hone(0, "generate %s --tokenizer %s --prompt 'Once' --max-new-tokens 3",
+             at("run-%d/checkpoints/step-000001", lora), base);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(near_llama_cpp), cmocka_unit_test(inspected),
         cmocka_unit_test(there_and_back), cmocka_unit_test(types),
         cmocka_unit_test(adapter),        cmocka_unit_test(untouched),
-        cmocka_unit_test(recorded)};
+        cmocka_unit_test(recorded),       cmocka_unit_test(trained)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1;
