@@ -29,16 +29,13 @@ static void fuzz_begin(void) {
 static void model_compute(struct model *m) {
     static i32 ids[3] = {0, 0, 0}, position[3] = {0, 1, 2}, begin[3] = {0, 0, 0};
     struct err e = {0};
-    struct graph *g = graph_new(&e);
+    struct graph *g = model_rope(m, 3, &e) ? NULL : graph_new(&e);
     if (!g) return;
     struct build b = {.g = g, .m = m};
     struct tensor *logits = model_logits(&b, model_hidden(&b, 3));
     graph_keep(logits);
-    if (!model_rope(m, 3, &e) && !graph_plan(g, false, &e)) {
-        b.ids->view.data = ids, b.position->view.data = position;
-        b.begin->view.data = begin, b.last->view.data = position;
-        graph_run(g, &e);
-    }
+    const struct places p = {ids, position, begin, position};
+    if (!graph_plan(g, false, &e) && !model_bind(&b, &p, &e)) graph_run(g, &e);
     graph_free(g);
 }
 

@@ -62,8 +62,9 @@ struct run {
 enum mode { PLANNED, EAGER, RECOMPUTE };
 
 static void run_bind(struct run *r, i64 from) {
-    r->build.ids->view.data = ids + from, r->build.position->view.data = position + from;
-    r->build.begin->view.data = begin, r->build.last->view.data = last;
+    const struct places p = {ids + from, position + from, begin, last};
+    struct err e = {0};
+    assert_int_equal(0, model_bind(&r->build, &p, &e));
     for (int i = 0; i < r->g->tensors; i++)
         if (!strcmp(r->g->tensor[i]->name, "labels")) r->g->tensor[i]->view.data = targets + from;
 }

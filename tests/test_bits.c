@@ -125,9 +125,8 @@ static void logits_of(struct model *m, struct cache *cache, const i32 *ids, i64 
     struct tensor *logits = model_logits(&b, model_hidden(&b, tokens));
     graph_keep(logits);
     if (graph_plan(g, false, &e)) fail_msg("%s", e.primary);
-    b.ids->view.data = (void *)(ids + from), b.position->view.data = position;
-    b.begin->view.data = begin, b.last->view.data = position;
-    if (graph_run(g, &e)) fail_msg("%s", e.primary);
+    const struct places p = {ids + from, position, begin, position};
+    if (model_bind(&b, &p, &e) || graph_run(g, &e)) fail_msg("%s", e.primary);
     memcpy(out, g->memory + logits->offset, (size_t)view_bytes(&logits->view));
     graph_free(g);
 }

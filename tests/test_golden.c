@@ -9,7 +9,9 @@
 #include <string.h>
 
 #define MODELS "tests/golden/models/"
-static const char *const models[] = {"llama", "llama_rope3_tied", "olmo2"};
+static const char *const models[] = {
+    "llama", "llama_rope3_tied", "olmo2", "mistral",      "ministral",    "qwen2", "qwen2_yarn",
+    "qwen3", "smollm3",          "olmo3", "llama_linear", "llama_dynamic"};
 
 static void ok(int rc, const struct err *e) {
     if (rc) fail_msg("%s", e->primary);
@@ -156,8 +158,8 @@ static struct tensor *loss_traced(struct graph *g, struct model *m, const struct
     graph_keep(loss);
     graph_backward(g, loss);
     ok(graph_plan(g, false, &e), &e);
-    b.ids->view.data = r->ids, b.position->view.data = r->position;
-    b.begin->view.data = r->begin, b.last->view.data = r->last;
+    const struct places p = {r->ids, r->position, r->begin, r->last};
+    ok(model_bind(&b, &p, &e), &e);
     targets->view.data = r->targets, scale->view.data = (void *)&r->scale;
     return loss;
 }

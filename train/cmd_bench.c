@@ -264,10 +264,9 @@ static int step_open(struct step_bench *s, const struct shape *shape, enum dtype
                    in[4 * n + i] = (i32)i;
     }
     *scale = 1.0f / (float)n;
-    s->b.ids->view.data = in, s->targets->view.data = in + n, s->b.position->view.data = in + 2 * n;
-    s->b.begin->view.data = in + 3 * n, s->b.last->view.data = in + 4 * n,
-    s->scale->view.data = scale;
-    return 0;
+    s->targets->view.data = in + n, s->scale->view.data = scale;
+    const struct places places = {in, in + 2 * n, in + 3 * n, in + 4 * n};
+    return model_bind(&s->b, &places, e);
 }
 
 static int bench_step(const struct shape *form, enum dtype d, const struct bench_flags *f,

@@ -34,9 +34,8 @@ static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, st
     graph_keep(logits);
     int rc = graph_plan(g, globals.eager, e);
     if (!rc) {
-        b.ids->view.data = (void *)ids, b.position->view.data = b.last->view.data = at,
-        b.begin->view.data = at + tokens;
-        rc = graph_run(g, e);
+        const struct places p = {ids, at, at + tokens, at};
+        rc = model_bind(&b, &p, e) || graph_run(g, e);
     }
     const u8 *from = rc ? NULL : g->memory + logits->offset; /* this command runs on the CPU */
     for (i64 i = 0; !rc && i < view_count(&logits->view); i++) {
@@ -87,12 +86,11 @@ static int probe_ids(const struct export_flags *f, const struct model *m, i32 *i
 }
 
 static int folder_write(const char *to, struct loaded *l, struct model *m, struct err *e) {
-    i64 count;
-    struct stored *list = model_stored(m, false, &count, e);
-    const int rc = !list || dir_make(to, e) || folder_copy(l->base, to, e) ||
-                   folder_dtype(to, m->dtype, e) ||
-                   safetensors_write(to, "model", list, count, SHARD_BYTES, e);
-    model_stored_free(m, list, count);
+    struct stored_list list;
+    const int rc = model_stored(m, false, &list, e) || dir_make(to, e) ||
+                   folder_copy(l->base, to, e) || folder_dtype(to, m->dtype, e) ||
+                   safetensors_write(to, "model", list.tensor, list.count, SHARD_BYTES, e);
+    stored_free(&list);
     return rc ? -1 : 0;
 }
 
@@ -124,6 +122,7 @@ static int export_run(const struct export_flags *f, struct loaded *l, enum dtype
              logits_of(&l->model, ids, tokens, before, e) ||
              (l->model.lora && lora_merge(&l->model, e)) ||
              model_new(&out, &l->model.config, d, false, e);
+    out.prefix = l->model.prefix; /* written as it was read */
     for (i64 i = 0; !rc && i < out.params; i++) rc = param_copy(out.param[i], l->model.param[i], e);
     rc = rc || model_rope(&out, tokens, e) || logits_of(&out, ids, tokens, after, e);
     if (!rc) compare(before, after, tokens, vocab, kl, agree);

@@ -75,42 +75,33 @@ static int rows_read(struct rows *r, const struct safetensors *s, const char *fi
     return 0;
 }
 
-static void rows_bind(const struct rows *r, struct build *b) {
-    b->ids->view.data = r->ids, b->position->view.data = r->position;
-    b->begin->view.data = r->begin, b->last->view.data = r->last;
+static int rows_bind(const struct rows *r, struct build *b, struct err *e) {
+    const struct places p = {r->ids, r->position, r->begin, r->last};
+    return model_bind(b, &p, e);
 }
 
-struct results {
-    struct stored *list;
-    i64 count;
-    struct arena arena;
-};
-static void *result_new(struct results *o, const char *name, int rank, const i64 *dim, enum dtype d,
-                        struct err *e) {
+static void *result_new(struct stored_list *o, const char *name, int rank, const i64 *dim,
+                        enum dtype d, struct err *e) {
     struct view v = {.dtype = d, .rank = rank};
     memcpy(v.dim, dim, sizeof *dim * (size_t)rank);
-    void *data = arena_new(&o->arena, i64_max(view_bytes(&v), 8), e);
-    const char *text = arena_text(&o->arena, name, e);
-    struct stored *more = text && data ? mem_grow(o->list, o->count * (i64)sizeof *more,
-                                                  (o->count + 1) * (i64)sizeof *more, e)
-                                       : NULL;
-    if (!more) return NULL;
-    o->list = more;
-    struct stored *s = &o->list[o->count++];
+    struct stored *s = stored_add(o, e);
+    void *data = s ? arena_new(&o->arena, i64_max(view_bytes(&v), 8), e) : NULL;
+    if (!data) return NULL;
     *s = (struct stored){
-        .name = text, .dtype = d, .rank = rank, .data = data, .bytes = view_bytes(&v)};
+        .name = name, .dtype = d, .rank = rank, .data = data, .bytes = view_bytes(&v)};
     memcpy(s->dim, dim, sizeof *dim * (size_t)rank);
+    o->count++;
     return data;
 }
 
-static int logits_of(struct model *m, const struct rows *r, struct results *o, struct err *e) {
+static int logits_of(struct model *m, const struct rows *r, struct stored_list *o, struct err *e) {
     struct graph *g = graph_new(e);
     if (!g) return -1;
     struct build b = {.g = g, .m = m};
     struct tensor *logits = model_logits(&b, model_hidden(&b, r->tokens));
     graph_keep(logits);
     int rc = graph_plan(g, globals.eager, e);
-    if (!rc) rows_bind(r, &b), rc = graph_run(g, e);
+    if (!rc) rc = rows_bind(r, &b, e) || graph_run(g, e);
     float *out =
         rc ? NULL
            : result_new(o, "logits", 3, (i64[]){r->batch, r->length, m->config.vocab_size}, F32, e);
@@ -136,28 +127,30 @@ static void gradients_close(struct graph *g) {
     for (int i = 0; i < g->tensors; i++)
         if (g->tensor[i]->kind == TENSOR_SLOT) device_free(g->tensor[i]->view.data);
 }
-static int gradients_of(const struct graph *g, struct results *o, struct err *e) {
+static int gradients_of(const struct graph *g, const struct model *m, struct stored_list *o,
+                        struct err *e) {
     struct device_buffer copy = {0};
     int rc = 0;
-    for (int i = 0; !rc && i < g->tensors; i++) {
-        const struct tensor *t = g->tensor[i];
-        if (t->kind != TENSOR_SLOT) continue;
-        char name[256];
-        snprintf(name, sizeof name, "grad.%s", t->name);
-        float *to = NULL;
-        for (i64 k = 0; k < o->count && t->use; k++)
-            if (!strcmp(o->list[k].name, name)) to = (float *)o->list[k].data;
-        if (!to) to = result_new(o, name, t->view.rank, t->view.dim, F32, e);
-        const float *from = device_peek(t->view.data, view_bytes(&t->view), &copy, e);
-        rc = !to || !from;
-        for (i64 n = 0; !rc && n < view_count(&t->view); n++)
-            to[n] = t->use ? to[n] + from[n] : from[n];
+    for (i64 k = 0; !rc && k < m->params; k++) {
+        const struct param *p = m->param[k];
+        const i64 count = view_count(&p->view);
+        float *sum = NULL;
+        for (int i = 0; !rc && i < g->tensors; i++) {
+            const struct tensor *t = g->tensor[i];
+            if (t->kind != TENSOR_SLOT || t->key != p) continue;
+            const float *from = device_peek(t->view.data, view_bytes(&t->view), &copy, e);
+            const bool first = !sum;
+            if (first) sum = arena_new(&o->arena, count * 4, e);
+            rc = !sum || !from;
+            for (i64 n = 0; !rc && n < count; n++) sum[n] = first ? from[n] : sum[n] + from[n];
+        }
+        if (sum && !rc) rc = param_stored(m, p, "grad.", sum, F32, o, e);
     }
     mem_free(copy.data);
     return rc ? -1 : 0;
 }
 
-static int loss_of(struct model *m, const struct rows *r, bool grad, struct results *o,
+static int loss_of(struct model *m, const struct rows *r, bool grad, struct stored_list *o,
                    struct err *e) {
     struct graph *g = graph_new(e);
     if (!g) return -1;
@@ -172,9 +165,9 @@ static int loss_of(struct model *m, const struct rows *r, bool grad, struct resu
     float *each = mem_new_array(r->tokens, sizeof *each, e);
     int rc = !each || graph_plan(g, globals.eager, e) || (grad && gradients_open(g, e));
     if (!rc) {
-        rows_bind(r, &b);
         targets->view.data = r->targets, factor->view.data = &scale;
-        rc = graph_run(g, e) || graph_read(g, loss, each, e) || (grad && gradients_of(g, o, e));
+        rc = rows_bind(r, &b, e) || graph_run(g, e) || graph_read(g, loss, each, e) ||
+             (grad && gradients_of(g, m, o, e));
     }
     float *out = rc ? NULL : result_new(o, "loss", 0, (i64[]){0}, F32, e);
     double sum = 0;
@@ -186,7 +179,7 @@ static int loss_of(struct model *m, const struct rows *r, bool grad, struct resu
     return out ? 0 : -1;
 }
 
-static int generated_of(struct model *m, const struct rows *r, i64 count, struct results *o,
+static int generated_of(struct model *m, const struct rows *r, i64 count, struct stored_list *o,
                         struct err *e) {
     const struct sampling s = {.top_p = 1, .max_new_tokens = count, .ignore_eos = true};
     struct ids out = {0};
@@ -198,7 +191,7 @@ static int generated_of(struct model *m, const struct rows *r, i64 count, struct
 }
 
 static int forward_all(struct loaded *l, const struct forward_flags *f, struct rows *r,
-                       struct results *o, struct err *e) {
+                       struct stored_list *o, struct err *e) {
     if (f->grad && !r->trained) {
         err_input(e, "--grad: no token has a label, so there is no loss and no gradient");
         return err_hint(e, "labels are shifted by one: a row of T tokens has T - 1 targets");
@@ -211,7 +204,7 @@ static int forward_all(struct loaded *l, const struct forward_flags *f, struct r
 
 /* Under another name first, so that an older file stays until this one is whole. safetensors_write
  * takes a folder and a stem. */
-static int results_write(struct results *o, const char *path, struct err *e) {
+static int results_write(struct stored_list *o, const char *path, struct err *e) {
     char folder[4096], stem[256];
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     const size_t size = strlen(name);
@@ -222,7 +215,7 @@ static int results_write(struct results *o, const char *path, struct err *e) {
     char *fresh = mem_printf(e, "%s/%s.safetensors", *folder ? folder : "/", stem);
     const int rc =
         !fresh ||
-        safetensors_write(*folder ? folder : "/", stem, o->list, o->count, INT64_MAX, e) ||
+        safetensors_write(*folder ? folder : "/", stem, o->tensor, o->count, INT64_MAX, e) ||
         path_rename(fresh, path, e);
     if (rc && fresh) unlink(fresh);
     mem_free(fresh);
@@ -235,7 +228,7 @@ int cmd_forward(int argc, char **argv, struct err *e) {
     struct loaded l = {0};
     struct safetensors s = {0};
     struct rows r = {0};
-    struct results o = {0};
+    struct stored_list o = {0};
     enum dtype d;
     int rc = args_parse(&a, argc, argv, forward_options, &f, e) ||
              args_need(&a, 1, 1, "forward MODEL --ids F.safetensors --out O.safetensors", e);
@@ -248,6 +241,6 @@ int cmd_forward(int argc, char **argv, struct err *e) {
              safetensors_open(&s, f.ids, e) || rows_read(&r, &s, f.ids, &o.arena, e) ||
              forward_all(&l, &f, &r, &o, e) || results_write(&o, f.out, e);
     safetensors_close(&s), loaded_close(&l), args_free(&a);
-    mem_free(o.list), arena_free(&o.arena);
+    stored_free(&o);
     return rc ? -1 : 0;
 }

@@ -43,7 +43,7 @@ static int inspect_ops(void) {
 
 static int inspect_families(void) {
     for (int i = 0; i < family_count; i++)
-        printf("%-10s %s\n", families[i]->model_type, families[i]->architecture);
+        printf("%-14s %s\n", families[i]->model_type, families[i]->architecture);
     return 0;
 }
 
@@ -62,15 +62,17 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
            "%lld\nhidden size        %lld\n"
            "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
            "%lld\nvocabulary         %lld%s\n"
-           "positions          %lld, RoPE theta %g%s\n",
+           "positions          %lld",
            c.family->model_type, c.family->architecture, (long long)count, (double)count / 1e6,
            (long long)c.layers, (long long)c.hidden_size, (long long)c.intermediate_size,
            (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim,
-           (long long)c.vocab_size, c.tie_word_embeddings ? ", embeddings tied" : "",
-           (long long)c.max_position_embeddings, c.rope_theta,
-           c.rope_type == ROPE_LINEAR   ? ", linear scaling"
-           : c.rope_type == ROPE_LLAMA3 ? ", llama3 scaling"
-                                        : "");
+           (long long)c.vocab_size, c.has & HAS_UNTIED ? "" : ", embeddings tied",
+           (long long)c.max_position_embeddings);
+    if (c.rope[0].dims)
+        printf(", RoPE theta %g%s%s%s", c.rope[0].theta, c.rope[0].type ? ", " : "",
+               c.rope[0].type ? rope_text(&c.rope[0]) : "", c.rope[0].type ? " scaling" : "");
+    puts("");
+    if (*c.note) printf("note               %s\n", c.note);
     return 0;
 }
 

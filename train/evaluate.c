@@ -30,11 +30,11 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
         for (i64 k = 0; !rc && k < s->count; k++) {
             const struct batch *b = &s->batch[k];
             if ((rc = plan_eval(&p, m, b->tokens, e))) break;
-            p.build.ids->view.data = (void *)b->ids,
-            p.build.position->view.data = (void *)b->position;
-            p.build.begin->view.data = (void *)b->begin, p.build.last->view.data = (void *)b->last;
+            const struct places places = {b->ids, b->position, b->begin, b->last};
             p.targets->view.data = (void *)b->targets, p.scale->view.data = &one;
-            if ((rc = graph_run(p.graph, e) || graph_read(p.graph, p.loss, p.losses, e))) break;
+            if ((rc = model_bind(&p.build, &places, e) || graph_run(p.graph, e) ||
+                      graph_read(p.graph, p.loss, p.losses, e)))
+                break;
             for (i64 n = 0; n < b->tokens; n++)
                 if (b->targets[n] >= 0) *sum += (double)p.losses[n];
             *tokens += b->trained;

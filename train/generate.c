@@ -27,9 +27,6 @@ static int decoder_new(struct decoder *d, struct model *m, struct cache *cache, 
     graph_keep(d->id);
     if (graph_plan(g, globals.eager, e)) return -1;
     d->row->view.data = &d->row_value, d->step->view.data = &d->step_value;
-    d->build.ids->view.data = d->inputs, d->build.position->view.data = d->inputs + tokens;
-    d->build.begin->view.data = d->inputs + 2 * tokens,
-    d->build.last->view.data = d->inputs + 3 * tokens;
     return 0;
 }
 
@@ -46,6 +43,9 @@ static int decoder_run(struct decoder *d, const u32 *ids, i64 at, u32 *id, struc
         d->inputs[2 * d->tokens + i] = 0;
     }
     d->step_value = (i32)(at + d->tokens);
+    const struct places p = {d->inputs, d->inputs + d->tokens, d->inputs + 2 * d->tokens,
+                             d->inputs + 3 * d->tokens};
+    if (model_bind(&d->build, &p, e)) return -1;
     return graph_run(d->graph, e) || graph_read(d->graph, d->id, id, e) ? -1 : 0;
 }
 

@@ -82,10 +82,11 @@ static int batch_run(struct trainer *t, const struct batch *b, bool train, float
                      struct err *e) {
     struct planned *p = positions_check(t, b, e) ? NULL : plan_for(t, b->tokens, train, e);
     if (!p) return -1;
-    p->build.ids->view.data = (void *)b->ids, p->build.position->view.data = (void *)b->position;
-    p->build.begin->view.data = (void *)b->begin, p->build.last->view.data = (void *)b->last;
+    const struct places places = {b->ids, b->position, b->begin, b->last};
     p->targets->view.data = (void *)b->targets, p->scale->view.data = &scale;
-    if (graph_run(p->graph, e) || graph_read(p->graph, p->loss, p->losses, e)) return -1;
+    if (model_bind(&p->build, &places, e) || graph_run(p->graph, e) ||
+        graph_read(p->graph, p->loss, p->losses, e))
+        return -1;
     for (i64 i = 0; i < b->tokens; i++)
         if (b->targets[i] >= 0) *sum += (double)p->losses[i];
     return 0;

@@ -18,45 +18,46 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
     return state_finish(w, !rc, e) || rc ? -1 : 0;
 }
 
-static int weights_write(struct trainer *t, const char *folder, struct stored *list, i64 count,
+static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
     char path[4096];
     if (!t->r->use_peft)
         return folder_copy(t->model_folder, folder, e) || folder_dtype(folder, t->model.dtype, e) ||
-                       safetensors_write(folder, "model", list, count, SHARD_BYTES, e)
+                       safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
                    : 0;
     snprintf(path, sizeof path, "%s/adapter_config.json", folder);
     return lora_config_write(&t->lora, path, e) ||
-                   safetensors_write(folder, "adapter_model", list, count, SHARD_BYTES, e)
+                   safetensors_write(folder, "adapter_model", list->tensor, list->count,
+                                     SHARD_BYTES, e)
                ? -1
                : 0;
 }
 
 int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     struct checkpoint c = {0};
-    i64 count = 0, bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
-    struct stored *list = model_stored(&t->model, t->r->use_peft, &count, e);
+    i64 bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
+    struct stored_list list;
+    const int listed = model_stored(&t->model, t->r->use_peft, &list, e);
     struct manifest m = {.step = t->optimizer.step, .numerics_version = NUMERICS_VERSION};
     strcpy(m.numerics_level, numerics_now == NUMERICS_FAST ? "R2" : "R4"); /* ops/NUMERICS.md */
-    for (i64 i = 0; i < count; i++) bytes += list[i].bytes;
+    for (i64 i = 0; i < list.count; i++) bytes += list.tensor[i].bytes;
     for (int i = 0; build_info && build_info[i]; i += 2)
         if (!strcmp(build_info[i], "version"))
             snprintf(m.hone_version, sizeof m.hone_version, "%s", build_info[i + 1]);
     memcpy(m.parent, t->parent, sizeof m.parent);
-    int rc = !list || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
+    int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
-        rc =
-            weights_write(t, c.temporary, list, count, e) || state_write(t, c.temporary, digest, e);
+        rc = weights_write(t, c.temporary, &list, e) || state_write(t, c.temporary, digest, e);
         if (rc)
             checkpoint_abort(&c, e);
         else
-            rc = checkpoint_commit(&c, &m, list, count, e);
+            rc = checkpoint_commit(&c, &m, list.tensor, list.count, e);
     }
     char *path = rc ? NULL : checkpoint_path(t->run_dir, t->optimizer.step, e);
     if (!rc) rc = !path || manifest_sha256(path, t->parent, e);
-    mem_free(path), model_stored_free(&t->model, list, count);
+    mem_free(path), stored_free(&list);
     return rc ? err_frame(e, "while saving step %lld", (long long)t->optimizer.step) : 0;
 }
 

@@ -1,32 +1,126 @@
-/* config.c: config.json to struct config. What would change the computation and is not supported is
- * refused by name; what does not concern the computation is left alone (the file itself is copied
- * along unchanged). */
-#include "recipes/models/models.h"
+/* config.c: config.json to struct config.
+ *
+ * A key counts if all families have it (`common`) or if the family's defaults name it: then the
+ * file's value, or the default of the family's class. Keys of other families that a file happens to
+ * hold change nothing, as in transformers. What would change the computation and is not implemented
+ * is refused by name (`fixed` of the family); what does not concern the computation is left alone
+ * (the file itself is copied along unchanged). */
+#include "recipes/models/models_int.h"
 
 #include <jansson.h>
 #include <string.h>
 
-const struct family *const families[] = {&family_llama, &family_olmo2};
-const int family_count = COUNT(families);
+static const char *const common[] = {"model_type",
+                                     "vocab_size",
+                                     "hidden_size",
+                                     "intermediate_size",
+                                     "num_hidden_layers",
+                                     "num_attention_heads",
+                                     "num_key_value_heads",
+                                     "head_dim",
+                                     "max_position_embeddings",
+                                     "rms_norm_eps",
+                                     "initializer_range",
+                                     "tie_word_embeddings",
+                                     "hidden_act",
+                                     "rope_theta",
+                                     "rope_scaling",
+                                     "rope_parameters",
+                                     "partial_rotary_factor",
+                                     "layer_types",
+                                     "bos_token_id",
+                                     "eos_token_id"};
+/* Other spellings of the same. */
+static const struct {
+    const char *also, *key;
+} aliases[] = {{"n_embd", "hidden_size"},
+               {"n_embed", "hidden_size"},
+               {"n_layer", "num_hidden_layers"},
+               {"n_head", "num_attention_heads"},
+               {"n_head_kv", "num_key_value_heads"},
+               {"num_kv_heads", "num_key_value_heads"},
+               {"n_inner", "intermediate_size"},
+               {"ffn_hidden_size", "intermediate_size"},
+               {"n_positions", "max_position_embeddings"},
+               {"seq_length", "max_position_embeddings"},
+               {"layer_norm_eps", "rms_norm_eps"},
+               {"layer_norm_epsilon", "rms_norm_eps"},
+               {"hidden_activation", "hidden_act"},
+               {"activation_function", "hidden_act"},
+               {"activation", "hidden_act"},
+               {"rotary_emb_base", "rope_theta"},
+               {"rotary_pct", "partial_rotary_factor"}};
 
-static int family_find(struct config *c, const json_t *j, const char *where, struct err *e) {
+/* The family of a file, and the object that describes it: the file, or a wrapper's text part. */
+static const json_t *family_find(struct config *c, const json_t *j, const char *where,
+                                 struct err *e) {
     const char *type = json_text(j, "model_type", NULL, where, e);
-    if (e->code) return -1;
-    if (!type) return err_input(e, "%s: 'model_type' is missing", where);
+    if (e->code) return NULL;
+    if (!type) return err_input(e, "%s: 'model_type' is missing", where), NULL;
+    const json_t *text = json_object_get(j, "text_config");
     int best = 0;
     for (int i = 0; i < family_count; i++) {
-        if (!strcmp(families[i]->model_type, type)) return c->family = families[i], 0;
-        if (edit_distance(type, families[i]->model_type) <
-            edit_distance(type, families[best]->model_type))
+        const struct family *f = families[i];
+        if (json_is_object(text) && f->wrapper && !strcmp(f->wrapper, type)) {
+            const char *inner = json_text(text, "model_type", f->model_type, where, e);
+            if (e->code || strcmp(inner, f->model_type)) continue;
+            snprintf(c->note, sizeof c->note,
+                     "%s is multimodal; its text part (%s) is what is read, run and saved", type,
+                     f->model_type);
+            return c->family = f, text;
+        }
+        if (!strcmp(f->model_type, type)) return c->family = f, json_is_object(text) ? text : j;
+        if (edit_distance(type, f->model_type) < edit_distance(type, families[best]->model_type))
             best = i;
     }
     err_input(e, "%s: model type '%s' is not supported", where, type);
     err_detail(e, "the nearest that is: '%s'", families[best]->model_type);
-    return err_hint(e, "`hone inspect families` lists what this version reads");
+    err_hint(e, "`hone inspect families` lists what this version reads");
+    return NULL;
 }
 
-static i64 size_of(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
-                   struct err *e) {
+/* The file's keys that count, over the family's defaults. A new reference. */
+static json_t *effective(const struct family *f, const json_t *j, struct err *e) {
+    json_t *all = json_parse(f->defaults, (i64)strlen(f->defaults), f->model_type, e);
+    for (int i = 0; all && i < COUNT(common); i++)
+        if (!json_object_get(all, common[i])) json_object_set_new(all, common[i], json_null());
+    const char *key;
+    json_t *value;
+    void *next;
+    json_object_foreach_safe(all, next, key, value) {
+        json_t *given = json_object_get(j, key);
+        for (int i = 0; i < COUNT(aliases) && json_is_null(given ? given : json_null()); i++)
+            if (!strcmp(aliases[i].key, key) && json_object_get(j, aliases[i].also))
+                given = json_object_get(j, aliases[i].also);
+        if (given) json_object_set(all, key, given);
+    }
+    return all;
+}
+
+static int fixed_check(const struct family *f, const json_t *j, const char *where, struct err *e) {
+    json_t *fixed = f->fixed ? json_parse(f->fixed, (i64)strlen(f->fixed), f->model_type, e) : NULL;
+    const char *key;
+    json_t *value;
+    json_object_foreach(fixed, key, value) {
+        const json_t *given = json_object_get(j, key);
+        if (!given || json_is_null(given) || json_equal(given, value)) continue;
+        if (json_is_number(given) && json_is_number(value) &&
+            json_number_value(given) == json_number_value(value))
+            continue;
+        err_input(e, "%s: '%s' has a value that is not supported for %s", where, key,
+                  f->model_type);
+        err_detail(e, "supported: %s",
+                   json_is_true(value)    ? "true"
+                   : json_is_false(value) ? "false"
+                   : json_is_null(value)  ? "null"
+                                          : "the default");
+    }
+    json_decref(fixed);
+    return e->code ? -1 : 0;
+}
+
+i64 config_size(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
+                struct err *e) {
     const i64 n = json_i64(j, key, otherwise, where, e);
     if (e->code) return 0;
     if (n >= 1 && n <= top) return n;
@@ -37,47 +131,6 @@ static i64 size_of(const json_t *j, const char *key, i64 otherwise, i64 top, con
         err_input(e, "%s: '%s' is %lld; expected 1 to %lld", where, key, (long long)n,
                   (long long)top);
     return 0;
-}
-
-static int rope_read(struct config *c, const json_t *j, const char *where, struct err *e) {
-    const json_t *r = json_object_get(j, "rope_parameters");
-    c->rope_theta = json_f64(j, "rope_theta", c->family->rope_theta, where, e);
-    if (json_is_object(r))
-        c->rope_theta = json_f64(r, "rope_theta", c->rope_theta, where, e);
-    else
-        r = json_object_get(j, "rope_scaling");
-    if (e->code) return -1;
-    if (!(c->rope_theta > 0))
-        return err_input(e, "%s: 'rope_theta' is %g; expected a positive number", where,
-                         c->rope_theta);
-    if (!r || json_is_null(r)) return 0;
-    if (!json_is_object(r))
-        return err_input(e, "%s: 'rope_scaling' is no object; expected one, or null", where);
-    const char *type =
-        json_text(r, "rope_type", json_text(r, "type", "default", where, e), where, e);
-    if (e->code) return -1;
-    if (!strcmp(type, "default")) return 0;
-    c->rope_factor = json_f64(r, "factor", 0, where, e);
-    if (!e->code && !(c->rope_factor >= 1))
-        err_input(e, "%s: RoPE scaling '%s' needs 'factor' of at least 1", where, type);
-    if (!strcmp(type, "linear"))
-        c->rope_type = ROPE_LINEAR;
-    else if (!strcmp(type, "llama3")) {
-        c->rope_type = ROPE_LLAMA3;
-        c->rope_low_freq_factor = json_f64(r, "low_freq_factor", 1, where, e);
-        c->rope_high_freq_factor = json_f64(r, "high_freq_factor", 4, where, e);
-        c->rope_original_length = json_f64(r, "original_max_position_embeddings", 8192, where, e);
-        if (!e->code &&
-            !(c->rope_high_freq_factor > c->rope_low_freq_factor && c->rope_original_length > 0))
-            err_input(e,
-                      "%s: llama3 RoPE scaling needs low_freq_factor < high_freq_factor and a "
-                      "positive original length",
-                      where);
-    } else if (!e->code) {
-        err_input(e, "%s: RoPE scaling '%s' is not supported", where, type);
-        err_detail(e, "supported: default, linear, llama3");
-    }
-    return e->code ? -1 : 0;
 }
 
 static int ids_read(struct config *c, const json_t *j, const char *where, struct err *e) {
@@ -98,49 +151,75 @@ static int ids_read(struct config *c, const json_t *j, const char *where, struct
     return 0;
 }
 
-static int consistent(const struct config *c, const char *act, const char *where, struct err *e) {
-    if (strcmp(act, "silu")) {
-        err_input(e, "%s: activation '%s' is not supported for %s", where, act,
-                  c->family->model_type);
-        return err_detail(e, "supported: silu");
-    }
+static int act_read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    const char *name = json_text(j, "hidden_act", "silu", where, e);
+    if (e->code || !strcmp(name, "silu")) return e->code ? -1 : 0;
+    err_input(e, "%s: activation '%s' is not supported for %s", where, name,
+              c->family->model_type);
+    return err_detail(e, "supported: silu");
+}
+
+static int consistent(const struct config *c, const char *where, struct err *e) {
     if (c->heads % c->kv_heads)
         return err_input(e, "%s: %lld attention heads cannot share %lld key-value heads evenly",
                          where, (long long)c->heads, (long long)c->kv_heads);
     if (c->head_dim % 2 || c->head_dim > 256)
         return err_input(e, "%s: the head size is %lld; expected an even number up to 256", where,
                          (long long)c->head_dim);
-    if (!(c->rms_norm_eps >= 0))
-        return err_input(e, "%s: 'rms_norm_eps' is %g; expected 0 or more", where, c->rms_norm_eps);
+    if (!(c->norm_eps >= 0))
+        return err_input(e, "%s: 'rms_norm_eps' is %g; expected 0 or more", where, c->norm_eps);
     return 0;
+}
+
+static void flags_read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    const struct family *f = c->family;
+    c->has = f->has;
+    if (!json_bool(j, "tie_word_embeddings", false, where, e)) c->has |= HAS_UNTIED;
+    for (int i = 0; i < FAMILY_FLAGS && f->flag[i].key; i++)
+        c->has |= json_bool(j, f->flag[i].key, false, where, e) ? f->flag[i].if_true
+                                                                : f->flag[i].if_false;
+    c->attention_softcap = json_f64(j, "attn_logit_softcapping", 0, where, e);
+    c->logit_softcap = json_f64(j, "final_logit_softcapping", 0, where, e);
+    c->clip_qkv = json_f64(j, "clip_qkv", 0, where, e);
+    c->alibi = json_bool(j, "alibi", false, where, e);
+    if (!e->code && !(c->attention_softcap >= 0 && c->logit_softcap >= 0 && c->clip_qkv >= 0))
+        err_input(e, "%s: soft caps and clip_qkv must be 0 or more", where);
+}
+
+static int read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    c->vocab_size = config_size(j, "vocab_size", -1, 1 << 24, where, e);
+    c->hidden_size = config_size(j, "hidden_size", -1, 1 << 20, where, e);
+    c->intermediate_size = config_size(
+        j, "intermediate_size", c->family->mlp_4x ? 4 * c->hidden_size : -1, 1 << 22, where, e);
+    c->layers = config_size(j, "num_hidden_layers", -1, MAX_LAYERS, where, e);
+    c->heads = config_size(j, "num_attention_heads", -1, 4096, where, e);
+    c->kv_heads = config_size(j, "num_key_value_heads", c->heads, 4096, where, e);
+    const json_t *head_dim = json_object_get(j, "head_dim");
+    if (!e->code && json_is_null(head_dim) && c->hidden_size % c->heads)
+        return err_input(e,
+                         "%s: hidden_size %lld is not a multiple of the %lld attention heads, and "
+                         "'head_dim' is not given",
+                         where, (long long)c->hidden_size, (long long)c->heads);
+    if (!e->code)
+        c->head_dim = config_size(j, "head_dim", c->hidden_size / c->heads, 4096, where, e);
+    c->max_position_embeddings = config_size(j, "max_position_embeddings", 2048, 1 << 30, where, e);
+    c->norm_eps = json_f64(j, "rms_norm_eps", 1e-5, where, e);
+    c->initializer_range = json_f64(j, "initializer_range", 0.02, where, e);
+    if (c->family->embedding_sqrt) c->embedding_scale = __builtin_sqrt((double)c->hidden_size);
+    flags_read(c, j, where, e);
+    if (e->code || act_read(c, j, where, e) || ids_read(c, j, where, e)) return -1;
+    if (c->family->finish && c->family->finish(c, j, where, e)) return -1;
+    return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
 }
 
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     *c = (struct config){0};
     if (!json_is_object(j)) return err_input(e, "%s: expected a JSON object", where);
-    if (family_find(c, j, where, e)) return -1;
-    c->vocab_size = size_of(j, "vocab_size", -1, 1 << 24, where, e);
-    c->hidden_size = size_of(j, "hidden_size", -1, 1 << 20, where, e);
-    c->intermediate_size = size_of(j, "intermediate_size", -1, 1 << 22, where, e);
-    c->layers = size_of(j, "num_hidden_layers", -1, 4096, where, e);
-    c->heads = size_of(j, "num_attention_heads", -1, 4096, where, e);
-    c->kv_heads = size_of(j, "num_key_value_heads", c->heads, 4096, where, e);
-    const json_t *head_dim = json_object_get(j, "head_dim");
-    if (!e->code && (!head_dim || json_is_null(head_dim)) && c->hidden_size % c->heads)
-        return err_input(e,
-                         "%s: hidden_size %lld is not a multiple of the %lld attention heads, and "
-                         "'head_dim' is not given",
-                         where, (long long)c->hidden_size, (long long)c->heads);
-    if (!e->code) c->head_dim = size_of(j, "head_dim", c->hidden_size / c->heads, 4096, where, e);
-    c->max_position_embeddings = size_of(j, "max_position_embeddings", 2048, 1 << 30, where, e);
-    c->rms_norm_eps = json_f64(j, "rms_norm_eps", c->family->rms_norm_eps, where, e);
-    c->initializer_range = json_f64(j, "initializer_range", 0.02, where, e);
-    c->tie_word_embeddings = json_bool(j, "tie_word_embeddings", false, where, e);
-    c->attention_bias = json_bool(j, "attention_bias", false, where, e);
-    c->mlp_bias = json_bool(j, "mlp_bias", false, where, e);
-    const char *act = json_text(j, "hidden_act", "silu", where, e);
-    if (e->code || rope_read(c, j, where, e) || ids_read(c, j, where, e)) return -1;
-    return consistent(c, act, where, e);
+    const json_t *text = family_find(c, j, where, e);
+    json_t *all = text ? effective(c->family, text, e) : NULL;
+    const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e);
+    json_decref(all);
+    return rc || e->code ? -1 : 0;
 }
 
 bool is_eos(const struct config *c, i64 id) {

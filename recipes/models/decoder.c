@@ -10,36 +10,50 @@ struct stream {
     struct tensor *x, *pending;
 };
 
+static struct layer *layer_of(const struct build *b) {
+    return b->layer < 0 ? &b->m->top : &b->m->layer[b->layer];
+}
+
 struct tensor *build_param(struct build *b, struct param *p) {
-    return graph_param(b->g, p, p->name, &p->view, p->trainable);
+    return p ? graph_param(b->g, p, p->name, &p->view, p->trainable) : NULL;
 }
 
 struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
-    struct layer *at = b->layer < 0 ? &b->m->top : &b->m->layer[b->layer];
+    struct layer *at = layer_of(b);
     const struct lora_pair *lora = &at->lora[role];
-    const enum role bias = role >= ROLE_Q && role <= ROLE_O ? ROLE_Q_BIAS + (role - ROLE_Q)
-                           : role >= ROLE_GATE && role <= ROLE_DOWN
-                               ? ROLE_GATE_BIAS + (role - ROLE_GATE)
-                               : ROLE_NONE;
     const struct lora_attr attr = {lora->scale};
-    struct tensor *in[OP_IN] = {x, build_param(b, at->weight[role])}, *out[OP_OUT] = {0};
-    if (bias && at->weight[bias]) in[2] = build_param(b, at->weight[bias]);
+    struct tensor *in[OP_IN] = {x, build_param(b, at->weight[role]),
+                                build_param(b, at->bias[role])},
+                  *out[OP_OUT] = {0};
     if (lora->a) in[3] = build_param(b, lora->a), in[4] = build_param(b, lora->b);
     graph_call(b->g, &op_linear, &attr, in, out);
     return out[0];
 }
 
-static struct tensor *norm(struct build *b, struct tensor *x, struct param *w) {
-    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
-    return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, w), NULL, NULL);
+static struct norm_attr norm_of(const struct build *b, i64 width) {
+    const struct config *c = &b->m->config;
+    return (struct norm_attr){c->norm_eps, c->family->norm_one_plus ? 1 : 0, width};
+}
+
+struct tensor *build_norm(struct build *b, struct tensor *x, enum role role, i64 width) {
+    const struct layer *at = layer_of(b);
+    const struct norm_attr attr = norm_of(b, width);
+    const bool rms = b->m->config.family->norm == NORM_RMS;
+    return graph_op(b->g, rms ? &op_rmsnorm : &op_layernorm, &attr, x,
+                    build_param(b, at->weight[role]), rms ? NULL : build_param(b, at->bias[role]),
+                    NULL);
 }
 
 /* The stream's sum, and its norm as result. */
-static struct tensor *norm_before(struct build *b, struct stream *s, struct param *w) {
-    if (!s->pending) return norm(b, s->x, w);
-    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
-    struct tensor *in[OP_IN] = {s->pending, s->x, build_param(b, w)}, *out[OP_OUT] = {0};
-    graph_call(b->g, &op_add_rmsnorm, &attr, in, out);
+static struct tensor *norm_before(struct build *b, struct stream *s, enum role role) {
+    if (!s->pending) return build_norm(b, s->x, role, 0);
+    const struct layer *at = layer_of(b);
+    const struct norm_attr attr = norm_of(b, 0);
+    const bool rms = b->m->config.family->norm == NORM_RMS;
+    struct tensor *in[OP_IN] = {s->pending, s->x, build_param(b, at->weight[role]),
+                                rms ? NULL : build_param(b, at->bias[role])},
+                  *out[OP_OUT] = {0};
+    graph_call(b->g, rms ? &op_add_rmsnorm : &op_add_layernorm, &attr, in, out);
     s->x = out[0], s->pending = NULL;
     return out[1];
 }
@@ -50,18 +64,48 @@ static struct tensor *settled(struct build *b, struct stream *s) {
     return s->x;
 }
 
-static void slot_run(struct build *b, struct stream *s, const struct slot *slot) {
-    struct layer *at = &b->m->layer[b->layer];
-    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
+static struct tensor *mix(struct build *b, struct tensor *x, int slot) {
+    const struct slot *s = &b->m->config.family->block[slot];
+    graph_at(b->g, "layers.%lld.%s", (long long)b->layer, s->name);
+    return s->mixer[b->m->config.layer[b->layer].kind[slot]](b, x);
+}
+
+static void slot_run(struct build *b, struct stream *s, int index) {
+    const struct slot *slot = &b->m->config.family->block[index];
+    const struct norm_attr attr = norm_of(b, 0);
     graph_at(b->g, "layers.%lld.%s", (long long)b->layer, slot->name);
-    struct tensor *x =
-        slot->norm_before ? norm_before(b, s, at->weight[slot->norm_before]) : settled(b, s);
-    struct tensor *y = slot->mixer(b, x);
+    struct tensor *x = slot->norm_before ? norm_before(b, s, slot->norm_before) : settled(b, s);
+    struct tensor *y = mix(b, x, index);
     if (!slot->norm_after)
         s->pending = y;
     else
         s->x = graph_op(b->g, &op_rmsnorm_add, &attr, y, settled(b, s),
-                        build_param(b, at->weight[slot->norm_after]), NULL);
+                        build_param(b, layer_of(b)->weight[slot->norm_after]), NULL);
+}
+
+/* Both mixers read the stream; the second through the norm of the first if it has none itself. */
+static void parallel_run(struct build *b, struct stream *s) {
+    const struct slot *slot = b->m->config.family->block;
+    graph_at(b->g, "layers.%lld.%s", (long long)b->layer, slot[0].name);
+    struct tensor *x = norm_before(b, s, slot[0].norm_before);
+    struct tensor *first = mix(b, x, 0);
+    if (b->m->config.has & HAS_FFN_NORM) x = build_norm(b, s->x, slot[1].norm_before, 0);
+    struct tensor *second = mix(b, x, 1);
+    s->pending = graph_op(b->g, &op_add, NULL, first, second, NULL, NULL);
+}
+
+static struct tensor *embedded(struct build *b) {
+    struct graph *g = b->g;
+    const struct layer *top = &b->m->top;
+    graph_at(g, "embed_tokens");
+    struct tensor *x = graph_op(g, &op_embedding, NULL, b->ids,
+                                build_param(b, top->weight[ROLE_EMBED]), NULL, NULL);
+    if (top->weight[ROLE_POSITIONS]) {
+        struct tensor *p = graph_op(g, &op_embedding, NULL, b->position,
+                                    build_param(b, top->weight[ROLE_POSITIONS]), NULL, NULL);
+        x = graph_op(g, &op_add, NULL, x, p, NULL, NULL);
+    }
+    return top->weight[ROLE_EMBED_NORM] ? build_norm(b, x, ROLE_EMBED_NORM, 0) : x;
 }
 
 struct tensor *model_hidden(struct build *b, i64 tokens) {
@@ -72,20 +116,24 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
     b->position = graph_input(g, "position_ids", I32, DIMS(tokens));
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
     b->last = graph_input(g, "last", I32, DIMS(tokens));
-    const struct view rope = {b->m->rope_table, F32, 2, {b->m->rope_positions, c->head_dim}};
-    b->rope = graph_param(g, b->m->rope_table, "rope", &rope, false);
-    if (!b->rope) return NULL;
-    graph_at(g, "embed_tokens");
-    struct stream s = {.x = graph_op(g, &op_embedding, NULL, b->ids,
-                                     build_param(b, b->m->top.weight[ROLE_EMBED]), NULL, NULL)};
+    for (int i = 0; i < MAX_ROPES; i++) {
+        const struct view *k = &b->m->rope[i], *q = &b->m->query_rope[i];
+        b->rope[i] = k->data ? graph_param(g, k, "rope", k, false) : NULL;
+        b->query_rope[i] = q->data ? graph_param(g, q, "query_rope", q, false) : b->rope[i];
+    }
+    if (g->err.code) return NULL;
+    struct stream s = {.x = embedded(b)};
     for (b->layer = 0; b->layer < c->layers; b->layer++) {
         graph_block_begin(g);
-        for (int i = 0; i < COUNT(c->family->block); i++) slot_run(b, &s, &c->family->block[i]);
+        if (c->has & HAS_PARALLEL)
+            parallel_run(b, &s);
+        else
+            slot_run(b, &s, 0), slot_run(b, &s, 1);
         graph_block_end(g);
     }
     b->layer = -1;
     graph_at(g, "norm");
-    return norm_before(b, &s, b->m->top.weight[ROLE_FINAL_NORM]);
+    return norm_before(b, &s, ROLE_FINAL_NORM);
 }
 
 struct tensor *model_logits(struct build *b, struct tensor *hidden) {

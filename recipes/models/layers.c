@@ -37,23 +37,29 @@ static struct tensor *cached(struct build *b, struct tensor *rows, const struct 
 }
 
 static struct tensor *qk_norm(struct build *b, struct tensor *x, enum role role) {
-    if (b->m->config.family->qk_norm == QK_NORM_NONE) return x;
-    const struct norm_attr attr = {.eps = b->m->config.rms_norm_eps};
-    return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, b->m->layer[b->layer].weight[role]),
-                    NULL, NULL);
+    const struct config *c = &b->m->config;
+    if (!(c->has & HAS_QK_NORM)) return x;
+    return build_norm(b, x, role, c->family->qk_norm == QK_NORM_WHOLE ? 0 : c->head_dim);
+}
+
+static struct tensor *turned(struct build *b, struct tensor *x, struct tensor *const *tables) {
+    const struct config *c = &b->m->config;
+    const int rope = c->layer[b->layer].rope;
+    if (rope < 0) return x;
+    const struct rope_attr turn = {c->head_dim, c->rope[rope].dims, c->family->interleaved};
+    return graph_op(b->g, &op_rope, &turn, x, b->position, tables[rope], NULL);
 }
 
 /* x [N, D] -> [N, D] */
 struct tensor *mix_attention(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
-    const struct rope_attr turn = {c->head_dim, c->head_dim, false};
-    const struct attention_attr attr = {
-        c->heads, c->kv_heads, c->head_dim, 1 / __builtin_sqrt((double)c->head_dim), 0, 0};
+    const struct layer_config *at = &c->layer[b->layer];
+    const struct attention_attr attr = {c->heads,  c->kv_heads, c->head_dim,
+                                        at->scale, at->window,  c->attention_softcap};
     struct tensor *q = qk_norm(b, build_linear(b, x, ROLE_Q), ROLE_Q_NORM);
     struct tensor *k = qk_norm(b, build_linear(b, x, ROLE_K), ROLE_K_NORM);
     struct tensor *v = build_linear(b, x, ROLE_V);
-    q = graph_op(b->g, &op_rope, &turn, q, b->position, b->rope, NULL);
-    k = graph_op(b->g, &op_rope, &turn, k, b->position, b->rope, NULL);
+    q = turned(b, q, b->query_rope), k = turned(b, k, b->rope);
     if (b->cache)
         k = cached(b, k, &b->cache->k[b->layer]), v = cached(b, v, &b->cache->v[b->layer]);
     struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last}, *out[OP_OUT] = {0};
@@ -61,7 +67,7 @@ struct tensor *mix_attention(struct build *b, struct tensor *x) {
     return build_linear(b, out[0], ROLE_O);
 }
 
-struct tensor *mix_swiglu(struct build *b, struct tensor *x) {
+struct tensor *mix_glu(struct build *b, struct tensor *x) {
     struct tensor *gate = build_linear(b, x, ROLE_GATE), *up = build_linear(b, x, ROLE_UP);
     return build_linear(b, graph_op(b->g, &op_swiglu, NULL, gate, up, NULL, NULL), ROLE_DOWN);
 }

@@ -5,9 +5,6 @@
 
 #include <string.h>
 
-static const enum role linear_roles[] = {ROLE_Q,    ROLE_K,  ROLE_V,   ROLE_O,
-                                         ROLE_GATE, ROLE_UP, ROLE_DOWN};
-
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
                               i64 cols, struct err *e) {
     const char *name = lora_key(&m->arena, module, part, e);
@@ -40,6 +37,8 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     if (!b) return -1;
     half_init(a, c, seed, (*index)++);
     a->layer = b->layer = w->layer;
+    /* B's rows lie in a file as those of the layer do; a transposed layer's adapter is not. */
+    b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
     l->lora[role] = (struct lora_pair){a, b, lora_scale(c)};
     return 0;
 }
@@ -48,8 +47,9 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     i64 index = 0;
     for (i64 i = 0; i < m->params; i++) m->param[i]->trainable = false;
     for (i64 l = 0; l < m->config.layers; l++)
-        for (int r = 0; r < COUNT(linear_roles); r++)
-            if (module_add(m, &m->layer[l], linear_roles[r], c, seed, &index, e)) return -1;
+        for (enum role r = ROLE_Q; role_is_linear(r); r++)
+            if (m->layer[l].weight[r] && module_add(m, &m->layer[l], r, c, seed, &index, e))
+                return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
         err_detail(e,
@@ -101,9 +101,9 @@ static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
 int lora_merge(struct model *m, struct err *e) {
     if (!m->lora) return err_input(e, "there is no adapter to merge");
     for (i64 l = 0; l < m->config.layers; l++)
-        for (int r = 0; r < COUNT(linear_roles); r++) {
-            struct lora_pair *p = &m->layer[l].lora[linear_roles[r]];
-            struct merge job = {m->layer[l].weight[linear_roles[r]], p};
+        for (enum role r = ROLE_Q; role_is_linear(r); r++) {
+            struct lora_pair *p = &m->layer[l].lora[r];
+            struct merge job = {m->layer[l].weight[r], p};
             if (p->a) pool_run(job.w->view.dim[0], merge_rows, &job);
             *p = (struct lora_pair){0};
         }

@@ -1,30 +1,66 @@
-/* model.c: parameters from a family's table: allocated, started, loaded, listed. */
+/* model.c: a model's parameters from its family's table: allocated, started, loaded, listed. */
 #include "recipes/models/models_int.h"
 
+#include <assert.h>
 #include <string.h>
 
-static i64 dim_of(const struct config *c, enum dim_name d) {
+i64 dim_of(const struct config *c, enum dim_name d) {
+    const i64 z = c->head_dim;
     switch (d) {
+    case DIM_SCALAR:
+    case DIM_ONE: return 1;
     case DIM_D: return c->hidden_size;
     case DIM_F: return c->intermediate_size;
+    case DIM_2F: return 2 * c->intermediate_size;
     case DIM_V: return c->vocab_size;
-    case DIM_HZ: return c->heads * c->head_dim;
-    case DIM_KZ: return c->kv_heads * c->head_dim;
-    case DIM_Z: return c->head_dim;
+    case DIM_P: return c->max_position_embeddings;
+    case DIM_HZ: return c->heads * z;
+    case DIM_KZ: return c->kv_heads * z;
+    case DIM_QKV: return (c->heads + 2 * c->kv_heads) * z;
+    case DIM_Z: return z;
     default: return 0;
     }
 }
 
-static bool applies(const struct config *c, enum when when) {
-    return when == ALWAYS || (when == IF_UNTIED && !c->tie_word_embeddings) ||
-           (when == IF_ATTENTION_BIAS && c->attention_bias) || (when == IF_MLP_BIAS && c->mlp_bias);
+static bool of_layers(const struct weight_rule *w) { return strstr(w->name, "%L") != NULL; }
+static bool is_matrix(const struct weight_rule *w) {
+    return w->cols != DIM_NONE && w->cols != DIM_BIAS;
+}
+
+/* Whether layer l, or with -1 the model, has this tensor. */
+static bool applies(const struct config *c, const struct weight_rule *w, i64 l) {
+    return (w->when & ~(c->has | (l < 0 ? 0 : c->layer[l].has))) == 0;
+}
+
+/* The family's rules, group after group. Returns how many. */
+enum { RULES = 96 };
+static int rules_of(const struct family *f, const struct weight_rule *list[RULES]) {
+    int count = 0;
+    for (int g = 0; f->weights[g]; g++)
+        for (const struct weight_rule *w = f->weights[g]; w->name; w++) {
+            assert(count < RULES);
+            list[count++] = w;
+        }
+    return count;
+}
+
+/* How many numbers a rule stands for in a layer. */
+static i64 rule_count(const struct config *c, const struct weight_rule *w) {
+    return dim_of(c, w->rows) * (is_matrix(w) ? dim_of(c, w->cols) : 1) *
+           (strstr(w->name, "%E") ? c->experts : 1);
 }
 
 static char *name_of(struct model *m, const char *pattern, i64 layer, struct err *e) {
-    const char *at = strstr(pattern, "%L");
-    if (!at) return arena_text(&m->arena, pattern, e);
-    return arena_printf(&m->arena, e, "%.*s%lld%s", (int)(at - pattern), pattern, (long long)layer,
-                        at + 2);
+    struct text t = {0};
+    int rc = 0;
+    for (const char *p = pattern, *at; !rc && *p; p = at ? at + 2 : p + strlen(p)) {
+        at = strstr(p, "%L");
+        rc = at ? text_printf(&t, e, "%.*s%lld", (int)(at - p), p, (long long)layer)
+                : text_printf(&t, e, "%s", p);
+    }
+    char *name = rc ? NULL : arena_text(&m->arena, t.data, e);
+    text_free(&t);
+    return name;
 }
 
 /* A parameter of the model, with its own zeroed memory. */
@@ -48,13 +84,36 @@ struct param *param_new(struct model *m, const char *name, int rank, const i64 *
 
 static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, bool trainable,
                       struct err *e) {
+    const struct config *c = &m->config;
     struct layer *to = layer < 0 ? &m->top : &m->layer[layer];
-    const i64 dim[2] = {dim_of(&m->config, w->rows), dim_of(&m->config, w->cols)};
+    i64 dim[3];
+    int rank = 0;
+    if (strstr(w->name, "%E")) dim[rank++] = c->experts;
+    dim[rank++] = dim_of(c, w->rows);
+    if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    struct param *p = name ? param_new(m, name, w->cols ? 2 : 1, dim, e) : NULL;
+    struct param *p = name ? param_new(m, name, rank, dim, e) : NULL;
     if (!p) return -1;
-    p->role = w->role, p->layer = layer, p->trainable = trainable;
-    to->weight[w->role] = p;
+    p->role = w->role, p->layer = layer, p->rule = w, p->layout = w->layout;
+    p->trainable = trainable && !role_is_buffer(w->role);
+    p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
+    p->heads = w->role == ROLE_K_NORM ? c->kv_heads : c->heads, p->kv_heads = c->kv_heads;
+    *(w->cols == DIM_BIAS ? &to->bias[w->role] : &to->weight[w->role]) = p;
+    return 0;
+}
+
+/* The order of parameters: what precedes the layers in the table, layer by layer, what follows. */
+static int rules_apply(struct model *m, bool trainable, struct err *e) {
+    const struct weight_rule *list[RULES];
+    const struct config *c = &m->config;
+    const int count = rules_of(c->family, list);
+    for (int i = 0, end; i < count; i = end) {
+        for (end = i + 1; end < count && of_layers(list[end]) == of_layers(list[i]);) end++;
+        const bool layers = of_layers(list[i]);
+        for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
+            for (int k = i; k < end; k++)
+                if (applies(c, list[k], l) && rule_apply(m, list[k], l, trainable, e)) return -1;
+    }
     return 0;
 }
 
@@ -71,31 +130,21 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
         return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
                                                          : "a smaller model may fit");
     }
-    if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e))) return -1;
-    /* The order of parameters: what precedes the layers in the table, layer by layer, what follows.
-     */
-    const struct weight_rule *w = c->family->weights;
-    while (w->name) {
-        if (!strstr(w->name, "%L")) {
-            if (applies(c, w->when) && rule_apply(m, w, -1, trainable, e)) return -1;
-            w++;
-            continue;
-        }
-        const struct weight_rule *first = w;
-        for (i64 l = 0; l < c->layers; l++)
-            for (w = first; w->name && strstr(w->name, "%L"); w++)
-                if (applies(c, w->when) && rule_apply(m, w, l, trainable, e)) return -1;
-    }
+    if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e)) || rules_apply(m, trainable, e))
+        return -1;
     if (!m->top.weight[ROLE_LM_HEAD]) m->top.weight[ROLE_LM_HEAD] = m->top.weight[ROLE_EMBED];
     return 0;
 }
 
 i64 config_parameters(const struct config *c) {
+    const struct weight_rule *list[RULES];
     i64 count = 0;
-    for (const struct weight_rule *w = c->family->weights; w->name; w++)
-        if (applies(c, w->when))
-            count += dim_of(c, w->rows) * (w->cols ? dim_of(c, w->cols) : 1) *
-                     (strstr(w->name, "%L") ? c->layers : 1);
+    for (int i = rules_of(c->family, list); i-- > 0;) {
+        if (role_is_buffer(list[i]->role)) continue;
+        const bool layers = of_layers(list[i]);
+        for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
+            if (applies(c, list[i], l)) count += rule_count(c, list[i]);
+    }
     return count;
 }
 
@@ -108,7 +157,9 @@ void param_free(struct param *p) {
 
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
-    mem_free(m->param), mem_free(m->layer), device_free(m->rope_table);
+    mem_free(m->param), mem_free(m->layer);
+    for (int i = 0; i < MAX_ROPES; i++)
+        device_free(m->rope[i].data), device_free(m->query_rope[i].data);
     arena_free(&m->arena);
     *m = (struct model){0};
 }
@@ -132,17 +183,6 @@ int model_place(struct model *m, struct err *e) {
 
 /* ---- values */
 
-void param_set(struct param *p, i64 i, float x) {
-    if (p->view.dtype == BF16)
-        ((u16 *)p->view.data)[i] = bf16_of_f32(x);
-    else
-        ((float *)p->view.data)[i] = x;
-}
-float param_get(const struct param *p, i64 i) {
-    return p->view.dtype == BF16 ? bf16_to_f32(((u16 *)p->view.data)[i])
-                                 : ((float *)p->view.data)[i];
-}
-
 struct init {
     struct param *p;
     struct rng rng;
@@ -154,111 +194,86 @@ static void init_range(void *arg, i64 begin, i64 end, int worker) {
     for (i64 i = begin; i < end; i++) param_set(n->p, i, n->std * rng_normal(&n->rng, (u64)i));
 }
 
+/* What a parameter that is not drawn begins with. */
+static float start_of(const struct model *m, const struct param *p) {
+    switch (p->role) {
+    case ROLE_ALPHA_P: return (float)m_log(m_exp(0.8) - 1); /* softplus gives 0.8, 0.3 + beta */
+    case ROLE_ALPHA_N: return (float)m_log(m_exp(0.3) - 1);
+    case ROLE_BETA: return 0.5f;
+    case ROLE_EPS: return -1e-6f;
+    default: /* a norm that adds one to its weights starts from zero */
+        return role_is_norm(p->role) && p->rule->cols == DIM_NONE &&
+                       !m->config.family->norm_one_plus
+                   ? 1
+                   : 0;
+    }
+}
+
 void model_init(struct model *m, u64 seed) {
     for (i64 k = 0; k < m->params; k++) {
         struct param *p = m->param[k];
         const i64 n = view_count(&p->view);
         struct init job = {p, {seed, RNG_INIT, 0, (u32)k}, (float)m->config.initializer_range};
-        const bool norm = p->role == ROLE_FINAL_NORM ||
-                          (p->role >= ROLE_INPUT_NORM && p->role <= ROLE_POST_FFN_NORM) ||
-                          p->role == ROLE_Q_NORM || p->role == ROLE_K_NORM;
-        if (p->view.rank > 1)
+        if (p->decay)
             pool_run(n, init_range, &job);
         else
-            for (i64 i = 0; i < n; i++) param_set(p, i, norm ? 1 : 0);
+            for (i64 i = 0; i < n; i++) param_set(p, i, start_of(m, p));
     }
 }
 
-struct load {
-    struct param *p;
-    const struct stored *s;
-};
-static void load_range(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    const struct load *l = arg;
-    const enum dtype from = l->s->dtype, to = l->p->view.dtype;
-    const i64 size = dtype_size(to);
-    if (from == to)
-        memcpy((u8 *)l->p->view.data + begin * size, l->s->data + begin * size,
-               (size_t)((end - begin) * size));
-    else
-        for (i64 i = begin; i < end; i++) {
-            float x = 0;
-            u16 h = 0;
-            double d = 0;
-            if (from == F32)
-                memcpy(&x, l->s->data + i * 4, 4);
-            else if (from == F64)
-                memcpy(&d, l->s->data + i * 8, 8), x = (float)d;
-            else
-                memcpy(&h, l->s->data + i * 2, 2),
-                    x = from == BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-            param_set(l->p, i, x);
-        }
+/* Roots that files use instead of the modules' own, found by where the embedding is. */
+static const struct prefix prefixes[] = {{"model.", "language_model.model.", "language_model."},
+                                         {"model.", "model.language_model.", ""},
+                                         {"model.", "", ""},
+                                         {"transformer.", "", ""},
+                                         {"gpt_neox.", "", ""}};
+
+static const struct prefix *prefix_of(const struct model *m, const struct safetensors *s) {
+    const char *name = m->top.weight[ROLE_EMBED]->name;
+    if (safetensors_find(s, name)) return NULL;
+    for (int i = 0; i < COUNT(prefixes); i++) {
+        char text[256];
+        const struct prefix *x = &prefixes[i];
+        const size_t n = strlen(x->module);
+        snprintf(text, sizeof text, "%s%s", x->file, name + n);
+        if (!strncmp(name, x->module, n) && safetensors_find(s, text)) return x;
+    }
+    return NULL;
 }
 
-static void shape_print(char out[160], int rank, const i64 *dim) {
-    int at = snprintf(out, 160, "[");
-    for (int i = 0; i < rank && at < 130; i++)
-        at += snprintf(out + at, 160 - (size_t)at, "%s%lld", i ? ", " : "", (long long)dim[i]);
-    snprintf(out + at, 160 - (size_t)at, "]");
-}
-
-/* Copies one stored tensor into a parameter; shape and dtype are checked, numbers must be finite.
- */
-int param_load(struct param *p, const struct stored *s, const char *where, struct err *e) {
-    bool same = s->rank == p->view.rank;
-    for (int i = 0; same && i < s->rank; i++) same = s->dim[i] == p->view.dim[i];
-    if (!same) {
-        char found[160], wanted[160];
-        shape_print(found, s->rank, s->dim), shape_print(wanted, p->view.rank, p->view.dim);
-        err_input(e, "%s: tensor '%s' has shape %s; the model's configuration says %s", where,
-                  s->name, found, wanted);
-        return err_hint(e, "the weights belong to another model");
+/* What files may hold besides: masks and frequencies that older versions of transformers stored, a
+ * copy of tied embeddings, the other parts of a multimodal model. */
+static bool may_stay_out(const struct model *m, const char *name) {
+    static const char *const buffer[] = {".attn.bias", ".attn.masked_bias", ".attention.bias",
+                                         ".attention.masked_bias", "rotary_emb.inv_freq"};
+    static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
+                                       "visual."};
+    const size_t n = strlen(name);
+    for (int i = 0; i < COUNT(buffer); i++) {
+        const size_t k = strlen(buffer[i]);
+        if (n >= k && !strcmp(name + n - k, buffer[i])) return true;
     }
-    if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16 && s->dtype != F64)
-        return err_input(e, "%s: tensor '%s' has dtype %s; expected F32, BF16, F16 or F64", where,
-                         s->name, s->type);
-    if (p->placed) {
-        struct param host = *p;
-        host.placed = false;
-        if (!(host.view.data = mem_new(view_bytes(&p->view), e))) return -1;
-        const int rc = param_load(&host, s, where, e) ||
-                       device_write(p->view.data, host.view.data, view_bytes(&p->view), e) ||
-                       device_sync(e);
-        mem_free(host.view.data);
-        return rc ? -1 : 0;
-    }
-    struct load job = {p, s};
-    const i64 n = view_count(&p->view);
-    pool_run(n, load_range, &job);
-    for (i64 i = 0; i < n; i++) {
-        const float x = param_get(p, i);
-        if (!(x - x == 0))
-            return err_input(e, "%s: tensor '%s' holds %s at element %lld", where, s->name,
-                             x != x ? "NaN" : "an infinity", (long long)i);
-    }
-    return 0;
-}
-
-int param_copy(struct param *to, const struct param *from, struct err *e) {
-    struct stored s = {.name = from->name,
-                       .type = dtype_info[from->view.dtype].safetensors,
-                       .dtype = from->view.dtype,
-                       .rank = from->view.rank,
-                       .data = from->view.data,
-                       .bytes = view_bytes(&from->view)};
-    memcpy(s.dim, from->view.dim, sizeof from->view.dim);
-    return param_load(to, &s, "the model", e);
+    for (int i = 0; *m->config.note && i < COUNT(part); i++)
+        if (strstr(name, part[i])) return true;
+    return !(m->config.has & HAS_UNTIED) &&
+           (strstr(name, "lm_head.weight") || strstr(name, "embed_out.weight"));
 }
 
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
-    for (i64 i = 0; i < m->params; i++) {
-        const struct stored *t = safetensors_need(s, m->param[i]->name, e);
-        if (!t || param_load(m->param[i], t, where, e))
-            return err_frame(e, "while loading the weights of %s", where);
-    }
-    return 0;
+    u8 *seen = mem_new(i64_max(s->count, 1), e);
+    int rc = seen ? 0 : -1;
+    m->prefix = prefix_of(m, s);
+    for (i64 i = 0; !rc && i < m->params; i++)
+        if (m->param[i]->role != ROLE_NONE) rc = param_read(m, m->param[i], s, seen, where, e);
+    for (i64 i = 0; !rc && i < s->count; i++)
+        if (!seen[i] && !may_stay_out(m, s->tensor[i].name)) {
+            rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
+                           s->tensor[i].name, m->config.family->model_type);
+            err_hint(e, "the weights belong to another model, or to a variant that this version "
+                        "does not know");
+        }
+    mem_free(seen);
+    return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
 }
 
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
@@ -280,47 +295,43 @@ i64 model_count(const struct model *m, bool trainable_only) {
     return n;
 }
 
-struct stored *model_stored(const struct model *m, bool adapter, i64 *count, struct err *e) {
-    struct stored *list = mem_new_array(m->params, sizeof *list, e);
-    *count = 0;
-    for (i64 i = 0; list && i < m->params; i++) {
+int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e) {
+    *list = (struct stored_list){0};
+    for (i64 i = 0; i < m->params; i++) {
         const struct param *p = m->param[i];
-        const bool lora = p->role == ROLE_NONE;
-        if (lora != adapter) continue;
-        struct stored *s = &list[(*count)++];
-        *s = (struct stored){.name = p->name,
-                             .dtype = p->view.dtype,
-                             .rank = p->view.rank,
-                             .data = p->view.data,
-                             .bytes = view_bytes(&p->view)};
-        memcpy(s->dim, p->view.dim, sizeof p->view.dim);
-        if (!p->placed) continue;
-        s->data = mem_new(s->bytes, e);
-        if (s->data && !device_read((void *)s->data, p->view.data, s->bytes, e)) continue;
-        model_stored_free(m, list, *count);
-        return NULL;
+        if ((p->role == ROLE_NONE) != adapter) continue;
+        const void *from = p->view.data;
+        if (p->placed) {
+            void *copy = arena_new(&list->arena, i64_max(view_bytes(&p->view), 1), e);
+            if (!copy || device_read(copy, from, view_bytes(&p->view), e))
+                return stored_free(list), -1;
+            from = copy;
+        }
+        if (param_stored(m, p, "", from, p->view.dtype, list, e)) return stored_free(list), -1;
     }
-    return list;
-}
-
-void model_stored_free(const struct model *m, struct stored *list, i64 count) {
-    for (i64 i = 0; list && i < count && m->params && m->param[0]->placed; i++)
-        mem_free((void *)list[i].data);
-    mem_free(list);
+    return 0;
 }
 
 /* 6 per weight that takes part in a product and token (frozen ones 4: no weight gradient), plus
- * causal attention with the masked half left out: 6 * layers * heads * head_dim * length per token.
- */
+ * causal attention with the masked half left out: 6 * heads * head_dim * length per token and
+ * layer, where a window bounds the length. */
 double model_flops(const struct model *m, i64 tokens, i64 length) {
+    const struct config *c = &m->config;
     double per_token = 0;
     for (i64 i = 0; i < m->params; i++) {
         const struct param *p = m->param[i];
-        const bool table = p->role == ROLE_EMBED && m->top.weight[ROLE_LM_HEAD] != p;
-        if (p->view.rank == 2 && !table)
-            per_token += (p->trainable ? 6.0 : 4.0) * (double)view_count(&p->view);
+        const bool table = p->role == ROLE_POSITIONS ||
+                           (p->role == ROLE_EMBED && m->top.weight[ROLE_LM_HEAD] != p);
+        if (!p->decay || table) continue;
+        const double used =
+            p->view.rank > 2 ? (double)c->experts_per_token / (double)c->experts : 1;
+        per_token += (p->trainable ? 6.0 : 4.0) * used * (double)view_count(&p->view);
     }
-    const struct config *c = &m->config;
-    return (double)tokens *
-           (per_token + 6.0 * (double)(c->layers * c->heads * c->head_dim) * (double)length);
+    for (i64 l = 0; l < c->layers; l++) {
+        const i64 window = c->layer[l].window;
+        /* twice what a query sees of the keys: length without a window */
+        const i64 span = window && window < length ? 2 * window : length;
+        per_token += 6.0 * (double)(c->heads * c->head_dim) * (double)i64_min(span, length);
+    }
+    return (double)tokens * per_token;
 }

@@ -2,103 +2,228 @@
  * public header.
  *
  * Shape legend: N tokens of a micro-batch (all documents one after another), D hidden_size, F
- * intermediate_size, H heads, K kv_heads, Z head_dim, V vocab_size, L layers, R lora_r. */
+ * intermediate_size, H heads, K kv_heads, Z head_dim, V vocab_size, L layers, R lora_r, P
+ * positions, E experts. */
 #ifndef HONE_MODELS_H
 #define HONE_MODELS_H
 
 #include "autograd/autograd.h"
 #include "checkpoints/checkpoints.h"
 
-/* ---- configuration (config.c): config.json, either spelling (`rope_theta` + `rope_scaling`, or
- * `rope_parameters`) */
-enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
+/* ---- configuration (config.c, config_layers.c): config.json in any of its spellings (`rope_theta`
+ * + `rope_scaling` or `rope_parameters`, `n_embd` or `hidden_size`, a multimodal wrapper's
+ * `text_config`), with the defaults of the family's class in transformers */
+enum { MAX_LAYERS = 1024, MAX_ROPES = 2, MAX_PAIRS = 128 };
+enum rope_type { ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
+struct rope_config { /* one table of cosines and sines; formulas: rope_table.c */
+    enum rope_type type;
+    i64 dims; /* of a head that turn; the rest passes */
+    double theta, factor, low_freq_factor, high_freq_factor, original_length, beta_fast, beta_slow,
+        attention_factor;
+    double mscale_all_dim; /* yarn; MLA scales its scores by it too. 0: not given */
+    double query_beta;     /* queries times 1 + beta ln(1 + floor(p / original)). 0: not */
+    bool truncate;         /* yarn: the ramp begins and ends at whole dimensions */
+    float short_factor[MAX_PAIRS], long_factor[MAX_PAIRS]; /* longrope */
+};
+/* What a model has or has not, as bits, so that a weight rule can ask for several at once. */
+enum has {
+    HAS_UNTIED = 1 << 0,    /* an LM head of its own */
+    HAS_HEAD_BIAS = 1 << 1, /* LM head */
+    HAS_QKV_BIAS = 1 << 2,
+    HAS_O_BIAS = 1 << 3,
+    HAS_MLP_BIAS = 1 << 4,
+    HAS_NORM_BIAS = 1 << 5,
+    HAS_QK_NORM = 1 << 6,
+    HAS_PARALLEL = 1 << 7,    /* attention and MLP read the same residual stream */
+    HAS_FFN_NORM = 1 << 8,    /* the MLP has a norm of its own before it */
+    HAS_ONE_NORM = 1 << 9,    /* Falcon: input_layernorm, where 40B has ln_attn and ln_mlp */
+    HAS_TWO_NORMS = 1 << 10,  /* Falcon: those */
+    HAS_QKV_GROUPS = 1 << 11, /* fused rows go by key-value head: [q... | k | v], ... */
+    HAS_QKV_BLOCKS = 1 << 12, /* fused rows are [Q | K | V] */
+    HAS_DENSE = 1 << 13,      /* of a layer: its MLP is dense */
+    HAS_EXPERTS = 1 << 14,    /* of a layer: its MLP is a mixture of experts */
+};
+struct layer_config { /* what may differ between layers */
+    i64 window;       /* 0: none */
+    double scale;     /* of attention scores */
+    int rope;         /* index into config.rope, -1: none */
+    int kind[2];      /* which mixer of its slot it has: index into slot.mixer */
+    u32 has;
+};
 struct config {
     const struct family *family;
     i64 vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim,
         max_position_embeddings;
-    double rms_norm_eps, rope_theta, initializer_range;
-    enum rope_type rope_type;
-    double rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_original_length;
-    bool tie_word_embeddings, attention_bias, mlp_bias;
+    i64 experts, experts_per_token; /* 0: dense */
+    double norm_eps, initializer_range;
+    double embedding_scale, attention_softcap, logit_softcap, clip_qkv; /* 0: none */
+    u32 has;
+    bool alibi;
+    struct rope_config rope[MAX_ROPES]; /* rope[1]: of sliding layers, where a family has two */
+    struct layer_config layer[MAX_LAYERS];
     i64 bos_token_id, eos_token_id[8], eos_count; /* bos -1: none */
+    char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+const char *rope_text(const struct rope_config *r); /* the name of its scaling */
 
 /* ---- families (families/FAMILY.c) */
 enum role {
-    ROLE_NONE,
+    ROLE_NONE, /* an adapter's tensor */
     ROLE_EMBED,
+    ROLE_POSITIONS, /* learned */
     ROLE_LM_HEAD,
+    ROLE_EMBED_NORM,
     ROLE_FINAL_NORM,
     ROLE_INPUT_NORM,
     ROLE_POST_ATTENTION_NORM,
     ROLE_PRE_FFN_NORM,
     ROLE_POST_FFN_NORM,
-    ROLE_Q,
-    ROLE_K,
-    ROLE_V,
-    ROLE_O,
     ROLE_Q_NORM,
     ROLE_K_NORM,
+    ROLE_Q, /* from here to ROLE_DOWN: linear layers, which adapters may target */
+    ROLE_K,
+    ROLE_V,
+    ROLE_QKV, /* [Q | K | V] rows */
+    ROLE_O,
     ROLE_GATE,
     ROLE_UP,
+    ROLE_GATE_UP, /* [gate | up] rows */
     ROLE_DOWN,
-    ROLE_Q_BIAS,
-    ROLE_K_BIAS,
-    ROLE_V_BIAS,
-    ROLE_O_BIAS,
-    ROLE_GATE_BIAS,
-    ROLE_UP_BIAS,
-    ROLE_DOWN_BIAS,
+    ROLE_ALPHA_P, /* xIELU */
+    ROLE_ALPHA_N,
+    ROLE_BETA, /* from here on buffers: stored beside the parameters, but not trained */
+    ROLE_EPS,
     ROLE_COUNT
 };
-enum dim_name { DIM_NONE, DIM_D, DIM_F, DIM_V, DIM_HZ, DIM_KZ, DIM_Z };
-enum when { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_MLP_BIAS };
-struct weight_rule { /* one tensor on disk; %L in the name is the layer number, and makes it one of
-                        each layer */
-    enum role role;
-    const char *name;
-    enum dim_name rows, cols; /* cols DIM_NONE: a vector */
-    enum when when;
+static inline bool role_is_norm(enum role r) { return r >= ROLE_EMBED_NORM && r <= ROLE_K_NORM; }
+static inline bool role_is_buffer(enum role r) { return r >= ROLE_BETA; }
+static inline bool role_is_linear(enum role r) { return r >= ROLE_Q && r <= ROLE_DOWN; }
+enum dim_name {
+    DIM_NONE,
+    DIM_BIAS,   /* as columns: the vector is the bias of its role */
+    DIM_SCALAR, /* as rows: a number, of rank 0 on disk */
+    DIM_ONE,
+    DIM_D,
+    DIM_F,
+    DIM_2F,
+    DIM_V,
+    DIM_P,
+    DIM_HZ,
+    DIM_KZ,
+    DIM_QKV,
+    DIM_Z
 };
-enum qk_norm { QK_NORM_NONE, QK_NORM_WHOLE }; /* over all heads of the projection at once */
+/* How the rows of a tensor lie on disk, where they do not as in memory. */
+enum layout {
+    LAYOUT_T = 1,          /* [in, out] */
+    LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
+    LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
+};
+struct weight_rule {
+    enum role role;
+    /* %L: the layer number; makes it one of each layer. %E: one tensor for each expert, stacked in
+     * memory. %H: one tensor for each head, one after another in memory. a|b: two tensors, rows one
+     * after another in memory. */
+    const char *name;
+    enum dim_name rows, cols; /* of one expert; cols DIM_NONE: a vector */
+    u32 when;                 /* HAS_ bits that config or layer must have */
+    u32 layout;
+    /* Another form that files may have: one tensor with all experts, [E, rows, cols]. A file is
+     * saved as it was read. NULL: none */
+    const char *stacked;
+    u32 stacked_layout;
+};
+enum norm_kind { NORM_RMS, NORM_LAYER };
+enum qk_norm {
+    QK_NORM_NONE,
+    QK_NORM_WHOLE, /* over all heads of the projection at once */
+    QK_NORM_HEAD,  /* each head by itself, one weight [Z] for all */
+    QK_NORM_HEADS  /* each head by itself, with a weight of its own */
+};
+enum window_rule { /* where `layer_types` does not say which layers have the window */
+                   WINDOW_NONE,
+                   WINDOW_ALL,
+                   WINDOW_PATTERN, /* all but each `sliding_window_pattern`-th */
+                   WINDOW_FROM,    /* from layer `max_window_layers`, if `use_sliding_window` */
+                   WINDOW_NOPE     /* those without RoPE, if `use_sliding_window` */
+};
 struct build;
 typedef struct tensor *mixer_fn(struct build *b, struct tensor *x);
 struct slot { /* x + after(mixer(before(x))), norms optional */
     const char *name;
-    mixer_fn *mixer;
+    mixer_fn *mixer[2]; /* chosen by layer_config.kind */
     enum role norm_before, norm_after;
 };
+struct flag_rule { /* a key of config.json, true or false, and the bits either sets */
+    const char *key;
+    u32 if_true, if_false;
+};
+enum { FAMILY_FLAGS = 6 };
 struct family {
     const char *model_type, *architecture;
-    double rms_norm_eps, rope_theta; /* defaults of the config class */
-    enum qk_norm qk_norm;
-    struct slot block[2];
-    const struct weight_rule *weights;
+    const char *wrapper;  /* model_type of multimodal models whose text_config this is, or NULL */
+    const char *defaults; /* JSON: keys that this family reads besides those that all do, with the
+                           * values of its class; and its values for those */
+    const char *fixed;    /* JSON: keys that change the computation, and the value implemented */
+    enum norm_kind norm;
+    bool norm_one_plus;  /* y = x / rms * (1 + w) */
+    bool norm_bare;      /* the norms around blocks have no weight */
+    bool embedding_sqrt; /* embeddings times sqrt(D), in the precision of the model */
+    bool mlp_4x;         /* intermediate_size is 4 D where the file does not say */
+    bool learned_positions;
+    bool interleaved;     /* RoPE pairs (2i, 2i+1) */
+    bool local_rope;      /* layers with a window have a RoPE table of their own, unscaled */
+    bool alibi_scaled;    /* Falcon: the ALiBi term in bf16, scaled with the scores */
+    bool conv1d;          /* modules are transformers' Conv1D: adapters say fan_in_fan_out */
+    enum qk_norm qk_norm; /* where the model HAS_QK_NORM */
+    enum window_rule window;
+    u32 has;
+    struct flag_rule flag[FAMILY_FLAGS];
+    /* What tables cannot say: NULL, or called last. `j` is the file over the defaults. */
+    int (*finish)(struct config *c, const json_t *j, const char *where, struct err *e);
+    const struct slot *block;                 /* two: attention and MLP */
+    const struct weight_rule *const *weights; /* groups in the order of parameters, then NULL */
 };
-extern const struct family family_llama, family_olmo2;
 extern const struct family *const families[];
 extern const int family_count;
 
-mixer_fn mix_attention, mix_swiglu;
+/* What families share (families/common.c): groups of rules, lists of groups, blocks. */
+extern const struct weight_rule rules_embed[], rules_input_norm[], rules_attention[],
+    rules_qk_norm[], rules_qk_norm_whole[], rules_ffn_norm[], rules_post_attention_norm[],
+    rules_post_ffn_norm[], rules_glu[], rules_gate_up[], rules_top[];
+extern const struct weight_rule *const weights_llama[], *const weights_qwen3[];
+extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 
-/* ---- models (model.c) */
+mixer_fn mix_attention, mix_glu;
+
+/* ---- models (model.c, param.c) */
 struct param {
-    const char *name; /* on disk, or "MODULE.lora_A" */
-    struct view view; /* memory of the model, 64-byte aligned; of the device after model_place */
+    const char *name; /* by module path, as transformers names it; a pattern where one parameter is
+                       * several tensors (weight_rule); or "MODULE.lora_A" */
+    struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
+                       * [E,] rows[, cols] */
     bool placed;
     enum role role;
     bool trainable;
     bool decay; /* weight decay applies: matrices, not norms and biases */
-    i64 layer;  /* -1: none */
+    bool scalar;
+    i64 layer; /* -1: none */
+    u32 layout;
+    i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
+    const struct weight_rule *rule;
+    bool stacked; /* the file has the other form */
 };
 struct lora_pair {
     struct param *a, *b; /* [R, in], [out, R]; NULL: none */
     double scale;
 };
 struct layer {
-    struct param *weight[ROLE_COUNT];
+    struct param *weight[ROLE_COUNT], *bias[ROLE_COUNT];
     struct lora_pair lora[ROLE_COUNT];
+};
+struct prefix { /* files may name the modules from another root: `module` stands as `file` */
+    const char *module, *file, *head; /* head: what stands before "lm_head." */
 };
 struct model {
     struct config config;
@@ -107,7 +232,8 @@ struct model {
     struct layer top; /* embedding, final norm, LM head */
     struct param **param;
     i64 params;
-    float *rope_table; /* [rope_positions, Z], on the device */
+    const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
+    struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
     i64 rope_positions;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
     struct arena arena;
@@ -122,8 +248,9 @@ void model_free(struct model *m);
 void model_init(
     struct model *m,
     u64 seed); /* normal(0, initializer_range), norms 1, by parameter and element alone */
-int model_load(struct model *m, const struct safetensors *s, const char *where,
-               struct err *e); /* converts dtypes */
+/* Converts dtypes. A tensor that the family does not know is refused by name, but for buffers that
+ * older versions of transformers stored, and what belongs to the other parts of a wrapper. */
+int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
                struct err *e); /* folder: config + weights */
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
@@ -131,13 +258,26 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 int model_place(struct model *m, struct err *e);
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
-int model_rope(struct model *m, i64 positions,
-               struct err *e); /* builds the table for at least so many positions */
+/* Builds the tables for at least so many positions, which is also the length that dynamic scaling
+ * goes by. */
+int model_rope(struct model *m, i64 positions, struct err *e);
 i64 model_count(const struct model *m, bool trainable_only);
+/* The tensors of a file, with its names, shapes and layouts. */
+struct stored_list {
+    struct stored *tensor;
+    i64 count, room;
+    struct arena arena; /* names, and data that is no model's memory */
+};
+void stored_free(struct stored_list *list);
+/* Room for one more, which the caller fills before counting it in `count`. */
+struct stored *stored_add(struct stored_list *list, struct err *e);
+/* Appends those that hold parameter `p`, with values `from` (host memory of p's shape) of type `d`
+ * and `before` in front of each name. The data may be `from` itself. */
+int param_stored(const struct model *m, const struct param *p, const char *before, const void *from,
+                 enum dtype d, struct stored_list *list, struct err *e);
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
- * file holds. Free with model_stored_free (names belong to the model). */
-struct stored *model_stored(const struct model *m, bool adapter, i64 *count, struct err *e);
-void model_stored_free(const struct model *m, struct stored *list, i64 count);
+ * file holds. Free with stored_free, before the model. */
+int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e);
 double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);
@@ -161,18 +301,28 @@ void cache_free(struct cache *c, const struct model *m);
 struct build { /* one trace */
     struct graph *g;
     struct model *m;
-    struct cache *cache; /* NULL: the keys are this batch's own */
-    struct tensor *ids, *position, *begin, *last,
-        *rope; /* inputs: i32 [N] each; see ops/attention.c for begin and last */
+    struct cache *cache;                          /* NULL: the keys are this batch's own */
+    struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see ops/attention.c */
+    struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES];
+    i32 *row; /* longrope: positions as rows of its table */
     i64 layer;
+};
+struct places { /* what the inputs of a trace take, i32 [N] each */
+    const i32 *ids, *position, *begin, *last;
 };
 /* Makes the inputs for N tokens and traces the decoder up to the final norm: [N, D]. */
 struct tensor *model_hidden(struct build *b, i64 tokens);
+/* Before graph_run: points the inputs at the caller's memory. A longrope model chooses here, by the
+ * length of each document, which of its tables counts. */
+int model_bind(struct build *b, const struct places *p, struct err *e);
 struct tensor *model_logits(struct build *b, struct tensor *hidden); /* [N, V] */
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
                           struct tensor *scale); /* [N] */
 /* y = x·W^T with what is attached to the slot `role` of the current layer (bias, adapter). */
 struct tensor *build_linear(struct build *b, struct tensor *x, enum role role);
 struct tensor *build_param(struct build *b, struct param *p);
+/* The norm that the family has, with the weights of `role` in the current layer; `width` columns at
+ * a time, 0: the whole row. */
+struct tensor *build_norm(struct build *b, struct tensor *x, enum role role, i64 width);
 
 #endif

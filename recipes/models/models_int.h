@@ -4,10 +4,22 @@
 
 #include "recipes/models/models.h"
 
+/* `key` of a configuration as a size from 1 to `top`. */
+i64 config_size(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
+                struct err *e);
+int ropes_read(struct config *c, const json_t *j, const char *where, struct err *e);
+int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
+
 struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
 void param_free(struct param *p); /* its memory */
 void param_set(struct param *p, i64 i, float x);
 float param_get(const struct param *p, i64 i);
+/* Copies the tensors of a file that hold `p`; shapes and dtypes are checked, numbers must be
+ * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
+int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
+               const char *where, struct err *e);
+/* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
+i64 dim_of(const struct config *c, enum dim_name d);
 
 #endif

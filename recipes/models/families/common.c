@@ -1,0 +1,105 @@
+/* common.c: groups of weight rules that families share, and the list of families. A family's table
+ * names the groups in the order of its parameters; what is not common stands in its own file. */
+#include "recipes/models/models.h"
+
+const struct weight_rule rules_embed[] = {
+    {ROLE_EMBED, "model.embed_tokens.weight", .rows = DIM_V, .cols = DIM_D},
+    {0},
+};
+const struct weight_rule rules_input_norm[] = {
+    {ROLE_INPUT_NORM, "model.layers.%L.input_layernorm.weight", .rows = DIM_D},
+    {ROLE_INPUT_NORM, "model.layers.%L.input_layernorm.bias", .rows = DIM_D, .cols = DIM_BIAS,
+     .when = HAS_NORM_BIAS},
+    {0},
+};
+const struct weight_rule rules_attention[] = {
+    {ROLE_Q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D},
+    {ROLE_Q, "model.layers.%L.self_attn.q_proj.bias", .rows = DIM_HZ, .cols = DIM_BIAS,
+     .when = HAS_QKV_BIAS},
+    {ROLE_K, "model.layers.%L.self_attn.k_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
+    {ROLE_K, "model.layers.%L.self_attn.k_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS,
+     .when = HAS_QKV_BIAS},
+    {ROLE_V, "model.layers.%L.self_attn.v_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
+    {ROLE_V, "model.layers.%L.self_attn.v_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS,
+     .when = HAS_QKV_BIAS},
+    {ROLE_O, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HZ},
+    {ROLE_O, "model.layers.%L.self_attn.o_proj.bias", .rows = DIM_D, .cols = DIM_BIAS,
+     .when = HAS_O_BIAS},
+    {0},
+};
+const struct weight_rule rules_qk_norm_whole[] = {
+    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_norm.weight", .rows = DIM_HZ},
+    {ROLE_K_NORM, "model.layers.%L.self_attn.k_norm.weight", .rows = DIM_KZ},
+    {0},
+};
+const struct weight_rule rules_qk_norm[] = {
+    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_norm.weight", .rows = DIM_Z},
+    {ROLE_K_NORM, "model.layers.%L.self_attn.k_norm.weight", .rows = DIM_Z},
+    {0},
+};
+const struct weight_rule rules_ffn_norm[] = {
+    {ROLE_PRE_FFN_NORM, "model.layers.%L.post_attention_layernorm.weight", .rows = DIM_D,
+     .when = HAS_FFN_NORM},
+    {ROLE_PRE_FFN_NORM, "model.layers.%L.post_attention_layernorm.bias", .rows = DIM_D,
+     .cols = DIM_BIAS, .when = HAS_FFN_NORM | HAS_NORM_BIAS},
+    {0},
+};
+const struct weight_rule rules_post_attention_norm[] = {
+    {ROLE_POST_ATTENTION_NORM, "model.layers.%L.post_attention_layernorm.weight", .rows = DIM_D},
+    {0},
+};
+const struct weight_rule rules_post_ffn_norm[] = {
+    {ROLE_POST_FFN_NORM, "model.layers.%L.post_feedforward_layernorm.weight", .rows = DIM_D},
+    {0},
+};
+const struct weight_rule rules_glu[] = {
+    {ROLE_GATE, "model.layers.%L.mlp.gate_proj.weight", .rows = DIM_F, .cols = DIM_D,
+     .when = HAS_DENSE},
+    {ROLE_GATE, "model.layers.%L.mlp.gate_proj.bias", .rows = DIM_F, .cols = DIM_BIAS,
+     .when = HAS_DENSE | HAS_MLP_BIAS},
+    {ROLE_UP, "model.layers.%L.mlp.up_proj.weight", .rows = DIM_F, .cols = DIM_D,
+     .when = HAS_DENSE},
+    {ROLE_UP, "model.layers.%L.mlp.up_proj.bias", .rows = DIM_F, .cols = DIM_BIAS,
+     .when = HAS_DENSE | HAS_MLP_BIAS},
+    {ROLE_DOWN, "model.layers.%L.mlp.down_proj.weight", .rows = DIM_D, .cols = DIM_F,
+     .when = HAS_DENSE},
+    {ROLE_DOWN, "model.layers.%L.mlp.down_proj.bias", .rows = DIM_D, .cols = DIM_BIAS,
+     .when = HAS_DENSE | HAS_MLP_BIAS},
+    {0},
+};
+const struct weight_rule rules_gate_up[] = {
+    {ROLE_GATE_UP, "model.layers.%L.mlp.gate_up_proj.weight", .rows = DIM_2F, .cols = DIM_D,
+     .when = HAS_DENSE},
+    {ROLE_DOWN, "model.layers.%L.mlp.down_proj.weight", .rows = DIM_D, .cols = DIM_F,
+     .when = HAS_DENSE},
+    {0},
+};
+const struct weight_rule rules_top[] = {
+    {ROLE_FINAL_NORM, "model.norm.weight", .rows = DIM_D},
+    {ROLE_FINAL_NORM, "model.norm.bias", .rows = DIM_D, .cols = DIM_BIAS, .when = HAS_NORM_BIAS},
+    {ROLE_LM_HEAD, "lm_head.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
+    {0},
+};
+
+const struct weight_rule *const weights_llama[] = {
+    rules_embed, rules_input_norm, rules_attention, rules_ffn_norm, rules_glu, rules_top, NULL};
+const struct weight_rule *const weights_qwen3[] = {
+    rules_embed,    rules_input_norm, rules_attention, rules_qk_norm,
+    rules_ffn_norm, rules_glu,        rules_top,       NULL};
+
+const struct slot block_pre[2] = {{"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
+                                  {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+const struct slot block_post[2] = {
+    {"self_attn", {mix_attention}, ROLE_NONE, ROLE_POST_ATTENTION_NORM},
+    {"mlp", {mix_glu}, ROLE_NONE, ROLE_POST_FFN_NORM}};
+const struct slot block_sandwich[2] = {
+    {"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_POST_ATTENTION_NORM},
+    {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_POST_FFN_NORM}};
+
+extern const struct family family_llama, family_mistral, family_ministral, family_ministral3,
+    family_qwen2, family_qwen3, family_smollm3, family_olmo2, family_olmo3;
+const struct family *const families[] = {
+    &family_llama, &family_mistral, &family_ministral, &family_ministral3, &family_qwen2,
+    &family_qwen3, &family_smollm3, &family_olmo2,     &family_olmo3,
+};
+const int family_count = COUNT(families);
