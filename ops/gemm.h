@@ -27,6 +27,8 @@ struct gemm {
     i64 ldc;
     enum dtype c_dtype; /* F32 or BF16; accumulate needs F32 */
     bool accumulate;
+    bool in_order; /* bf16: k ascending one by one, no pairs; A and B must both have k outside (a_t,
+                      not b_t) */
     const void *t, *u; /* T [m, rank], U [n, rank] (u_t: [rank, n]); NULL: none */
     bool u_t;
     i64 rank;

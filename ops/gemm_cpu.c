@@ -140,7 +140,7 @@ static struct operand decoded(const struct operand *from, bool half, i64 i, i64 
     for (i64 l = 0; l < lines; l++) CPU_NAME(quant_decode)
     (room + l * length * from->size, from->quant, from->data,
      from->k_inner ? (i + l) * from->ld + k : (k + l) * from->ld + i, length, half);
-    return (struct operand){room, length, n, from->size, from->k_inner, NULL};
+    return (struct operand){room, length, n, from->size, from->k_inner, from->in_order, NULL};
 }
 
 /* Packs rows or columns [i, i + count) in panels of `width`, panel_size apart. Where k is not
@@ -285,10 +285,10 @@ void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
     j.how = g->dtype == BF16 ? PACK_WIDE : PACK_F32;
 #endif
     const i64 size = dtype_size(g->dtype);
-    j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t, NULL};
-    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t, g->quant};
-    j.t = (struct operand){g->t, g->rank, g->m, size, true, NULL};
-    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t, NULL};
+    j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t, g->in_order, NULL};
+    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t, g->in_order, g->quant};
+    j.t = (struct operand){g->t, g->rank, g->m, size, true, false, NULL};
+    j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t, false, NULL};
     grid_choose(&j);
     pool_run(pool_threads(), cells_run, &j);
 }

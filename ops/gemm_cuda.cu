@@ -111,11 +111,11 @@ template <class S, bool half> struct strip {
         else
             gather(s, k0);
     }
-    __device__ __forceinline__ void put(float *to, bool inner) const {
+    template <bool pairs> __device__ __forceinline__ void put(float *to, bool inner) const {
 #pragma unroll
         for (int n = 0; n < EACH; n++) {
             if (!mine(n)) continue;
-            const int i = piece_i(n, inner), k = piece_k(n, inner), swap = half ? 1 : 0;
+            const int i = piece_i(n, inner), k = piece_k(n, inner), swap = pairs ? 1 : 0;
             const u32 w[4] = {hold[n].x, hold[n].y, hold[n].z, hold[n].w};
             float x[V];
 #pragma unroll
@@ -162,8 +162,8 @@ DEVICE void multiply(float (&sum)[S::ROWS][S::COLS], const float *a, const float
         for (int c = 0; c < S::COLS; c++) sum[r][c] = v16_fma(x[r], y[c], sum[r][c]);
 }
 
-/* Continues the chains of a tile over all of k. */
-template <class S, bool half, bool wide>
+/* Continues the chains of a tile over all of k. `pairs`: k ^ 1 takes the place of k. */
+template <class S, bool half, bool wide, bool pairs = half>
 DEVICE void chain(float (&sum)[S::ROWS][S::COLS], float *shared, const side &a, const side &b) {
     constexpr int SIZE = S::TILE * DEPTH;
     strip<S, half> x, y;
@@ -172,18 +172,18 @@ DEVICE void chain(float (&sum)[S::ROWS][S::COLS], float *shared, const side &a, 
     if (a.k <= 0) return;
     x.aim(a), y.aim(b);
     x.template take<wide>(a, 0), y.template take<wide>(b, 0);
-    x.put(now, a.inner), y.put(now + SIZE, b.inner);
+    x.template put<pairs>(now, a.inner), y.template put<pairs>(now + SIZE, b.inner);
     __syncthreads();
     for (; at + DEPTH < a.k; at += DEPTH) {
         y.template take<wide>(b, at + DEPTH);
 #pragma unroll(wide ? DEPTH / 2 : 1)
         for (int k = 0; k < DEPTH / 2; k++) multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
-        y.put(next + SIZE, b.inner);
+        y.template put<pairs>(next + SIZE, b.inner);
         x.template take<wide>(a, at + DEPTH);
 #pragma unroll(wide ? DEPTH / 2 : 1)
         for (int k = DEPTH / 2; k < DEPTH; k++)
             multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
-        x.put(next, a.inner);
+        x.template put<pairs>(next, a.inner);
         __syncthreads();
         float *const other = now;
         now = next, next = other;
@@ -271,13 +271,8 @@ template <class S, bool half, bool a_inner, bool b_inner> constexpr int blocks_o
 }
 
 /* a_inner, b_inner: how A and B are stored, if `wide`; else the product says so when it runs. */
-template <class S, bool half, bool wide, bool a_inner, bool b_inner>
-__global__ void __launch_bounds__(S::THREADS, (blocks_of<S, half, a_inner, b_inner>()))
-    tile_kernel(const __grid_constant__ struct gemm g) {
-    DYNAMIC_SHARED(float, shared);
-    const i64 row = (i64)(blockIdx.z * gridDim.x + blockIdx.x) * S::TILE,
-              col = (i64)blockIdx.y * S::TILE;
-    if (row >= g.m) return;
+template <class S, bool half, bool wide, bool a_inner, bool b_inner, bool pairs = half>
+DEVICE void tile_whole(const struct gemm &g, float *shared, i64 row, i64 col) {
     float sum[S::ROWS][S::COLS] = {};
     float *const low = shared + 4 * S::TILE * DEPTH + threadIdx.x;
     if (g.t) {
@@ -290,19 +285,29 @@ __global__ void __launch_bounds__(S::THREADS, (blocks_of<S, half, a_inner, b_inn
     }
     tile_begin<S>(sum, g, row, col);
     const bool a_in = wide ? a_inner : !g.a_t, b_in = wide ? b_inner : (bool)g.b_t;
-    chain<S, half, wide>(sum, shared, side_at<half>(g.a, g.lda, g.m, g.k, a_in, row),
-                         side_at<half>(g.b, g.ldb, g.n, g.k, b_in, col));
+    chain<S, half, wide, pairs>(sum, shared, side_at<half>(g.a, g.lda, g.m, g.k, a_in, row),
+                                side_at<half>(g.b, g.ldb, g.n, g.k, b_in, col));
     tile_end<S>(sum, low, g, row, col);
 }
+template <class S, bool half, bool wide, bool a_inner, bool b_inner>
+__global__ void __launch_bounds__(S::THREADS, (blocks_of<S, half, a_inner, b_inner>()))
+    tile_kernel(const __grid_constant__ struct gemm g) {
+    DYNAMIC_SHARED(float, shared);
+    const i64 row = (i64)(blockIdx.z * gridDim.x + blockIdx.x) * S::TILE,
+              col = (i64)blockIdx.y * S::TILE;
+    if (row < g.m) tile_whole<S, half, wide, a_inner, b_inner>(g, shared, row, col);
+}
 
+template <class S> static i64 shared_bytes(const struct gemm *g) {
+    return (i64)sizeof(float) * (4 * S::TILE * DEPTH + (g->t ? S::ROWS * S::COLS * S::THREADS : 0));
+}
 template <class S, bool half, bool wide, bool a_inner, bool b_inner>
 static int tile_run(const struct gemm *g, struct err *e) {
-    const i64 tall = (g->m + S::TILE - 1) / S::TILE, across = (g->n + S::TILE - 1) / S::TILE,
-              bytes = (i64)sizeof(float) *
-                      (4 * S::TILE * DEPTH + (g->t ? S::ROWS * S::COLS * S::THREADS : 0));
+    const i64 tall = (g->m + S::TILE - 1) / S::TILE, across = (g->n + S::TILE - 1) / S::TILE;
     const i64 band = i64_min(BAND, tall);
     const dim3 grid((unsigned)band, (unsigned)across, (unsigned)((tall + band - 1) / band));
-    return LAUNCH(e, (tile_kernel<S, half, wide, a_inner, b_inner>), grid, S::THREADS, bytes, *g);
+    return LAUNCH(e, (tile_kernel<S, half, wide, a_inner, b_inner>), grid, S::THREADS,
+                  shared_bytes<S>(g), *g);
 }
 
 template <class S, bool half> static int orders_run(const struct gemm *g, struct err *e) {
@@ -313,9 +318,9 @@ template <class S, bool half> static int orders_run(const struct gemm *g, struct
 
 /* Cycles per k of the busiest multiprocessor, counted, not measured: a large tile is bound by its
  * multiply-adds, a small one by shared memory. */
-static bool large_pays(const struct gemm *g) {
-    const i64 sms = cuda_machine.sms, large_tiles = ((g->m + 127) / 128) * ((g->n + 127) / 128),
-              small_tiles = ((g->m + 31) / 32) * ((g->n + 31) / 32);
+static bool large_pays(i64 m, i64 n, i64 count) {
+    const i64 sms = cuda_machine.sms, large_tiles = ((m + 127) / 128) * ((n + 127) / 128) * count,
+              small_tiles = ((m + 31) / 32) * ((n + 31) / 32) * count;
     return (large_tiles + sms - 1) / sms * 128 <= i64_max(16, (small_tiles + sms - 1) / sms * 12);
 }
 static bool aligned(const void *p, i64 ld, bool half) {
@@ -328,7 +333,8 @@ static int gemm_own(const struct gemm *g, struct err *e) {
     if (!aligned(g->a, g->lda, half) || !aligned(g->b, g->ldb, half) || (g->a_t && g->b_t))
         return half ? tile_run<small, true, false, false, false>(g, e)
                     : tile_run<small, false, false, false, false>(g, e);
-    if (large_pays(g)) return half ? orders_run<large, true>(g, e) : orders_run<large, false>(g, e);
+    if (large_pays(g->m, g->n, 1))
+        return half ? orders_run<large, true>(g, e) : orders_run<large, false>(g, e);
     return half ? orders_run<small, true>(g, e) : orders_run<small, false>(g, e);
 }
 
@@ -342,4 +348,66 @@ int gemm_cuda(const struct gemm *g, struct err *e) {
     if (rc > 0) rc = gemm_own(&low, e);
     if (!rc) rc = lt_run(&base, e);
     return rc > 0 ? gemm_own(&base, e) : rc;
+}
+
+/* ---- many products at once (gemm_cuda.h, struct gemm_groups) ----
+ * Only the device knows how many rows a group has, so the grid has room for the worst case and
+ * blocks find their group, or that there is nothing to do: walking the offsets costs a few
+ * microseconds at 384 groups, from cache. */
+template <class S, bool half, bool wide, bool a_inner, bool b_inner, bool deep>
+__global__ void __launch_bounds__(S::THREADS, S::TILE == 128 ? 1 : 4)
+    group_kernel(const __grid_constant__ struct gemm all,
+                 const __grid_constant__ struct gemm_groups s) {
+    DYNAMIC_SHARED(float, shared);
+    constexpr int size = half ? 2 : 4;
+    struct gemm g = all;
+    i64 tile = blockIdx.x, group = deep ? blockIdx.z : 0;
+    for (; !deep && group < s.count; group++) {
+        const i64 tiles = (s.offset[group + 1] - s.offset[group] + S::TILE - 1) / S::TILE;
+        if (tile < tiles) break;
+        tile -= tiles;
+    }
+    if (group == s.count) return;
+    const i64 first = s.offset[group], rows = s.offset[group + 1] - first;
+    g.a = (const u8 *)all.a + first * all.lda * size;
+    g.b = (const u8 *)all.b + (deep ? first * all.ldb : group * s.b_step) * size;
+    g.c = (u8 *)all.c + (deep ? group * all.m * all.n * 4 : first * all.ldc * size);
+    if (all.t) {
+        g.t = (const u8 *)all.t + first * all.rank * size;
+        g.u = (const u8 *)all.u + group * all.rank * all.n * size;
+    }
+    if (all.bias) g.bias = (const u8 *)all.bias + group * all.n * size;
+    if (deep)
+        g.k = rows;
+    else
+        g.m = rows;
+    if (rows)
+        tile_whole<S, half, wide, a_inner, b_inner, half && !deep>(g, shared, tile * S::TILE,
+                                                                   (i64)blockIdx.y * S::TILE);
+}
+template <class S, bool half, bool wide, bool a_inner, bool b_inner, bool deep>
+static int group_run(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
+    const i64 tall = (g->m + S::TILE - 1) / S::TILE + (deep ? 0 : s->count);
+    const dim3 grid((unsigned)tall, (unsigned)((g->n + S::TILE - 1) / S::TILE),
+                    (unsigned)(deep ? s->count : 1));
+    return LAUNCH(e, (group_kernel<S, half, wide, a_inner, b_inner, deep>), grid, S::THREADS,
+                  shared_bytes<S>(g), *g, *s);
+}
+template <class S, bool half, bool wide>
+static int group_orders(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
+    if (g->a_t) return group_run<S, half, wide, false, false, true>(g, s, e);
+    if (g->b_t) return group_run<S, half, wide, true, true, false>(g, s, e);
+    return group_run<S, half, wide, true, false, false>(g, s, e);
+}
+template <bool half>
+static int group_sizes(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
+    const i64 rows = g->a_t ? g->m : (g->m + s->count - 1) / s->count;
+    if (!aligned(g->a, g->lda, half) || !aligned(g->b, g->ldb, half))
+        return group_orders<small, half, false>(g, s, e);
+    return large_pays(rows, g->n, s->count) ? group_orders<large, half, true>(g, s, e)
+                                            : group_orders<small, half, true>(g, s, e);
+}
+int gemm_groups_cuda(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
+    if (g->m <= 0 || g->n <= 0 || s->count <= 0) return 0;
+    return g->dtype == BF16 ? group_sizes<true>(g, s, e) : group_sizes<false>(g, s, e);
 }

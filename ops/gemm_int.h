@@ -46,6 +46,7 @@ struct operand {
     const void *data;
     i64 ld, count, size;       /* count: how many i there are; size: bytes of an element */
     bool k_inner;              /* element (i, k) at [i * ld + k], else at [k * ld + i] */
+    bool in_order;             /* bf16, k outside: the even k of a pair comes first */
     const struct quant *quant; /* 4-bit codes: see pack_panels */
 };
 

@@ -118,8 +118,9 @@ V16_FN v16 load_across(const struct operand *o, i64 i, i64 k, i64 depth, enum pa
     const u16 *row = (const u16 *)o->data + k * o->ld + i;
     const v16 even = v16_get_n(row, 0, o->count - i, true),
               odd = k + 1 < depth ? v16_get_n(row + o->ld, 0, o->count - i, true) : v16_set(0);
-    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(odd),
-                                               _mm512_srli_epi32(_mm512_castps_si512(even), 16)));
+    const v16 first = o->in_order ? even : odd, second = o->in_order ? odd : even;
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(first),
+                                               _mm512_srli_epi32(_mm512_castps_si512(second), 16)));
 #else
     return v16_set(0);
 #endif
@@ -129,7 +130,7 @@ V16_FN void pack_across(float *to, const struct operand *o, i64 first, int width
                         enum pack how) {
     for (i64 p = 0; p < pack_lanes(how, depth); p++)
         for (int s = 0; s < width; s += 16) {
-            const i64 at = how == PACK_WIDE ? p ^ 1 : pack_k(how, p);
+            const i64 at = how == PACK_WIDE ? p ^ !o->in_order : pack_k(how, p);
             v16_store(to + p * width + s, first + s < o->count
                                               ? load_across(o, first + s, k + at, k + depth, how)
                                               : v16_set(0));

@@ -10,16 +10,17 @@
 
 #include "base/base.h"
 
+/* clang-format off */
 #define OP_LIST(X)                                                                                 \
-    X(embedding)                                                                                   \
-    X(embedding_back)                                                                              \
-    X(rmsnorm)                                                                                     \
-    X(rmsnorm_back)                                                                                \
-    X(add_rmsnorm) X(add_rmsnorm_back) X(rmsnorm_add) X(layernorm) X(layernorm_back)               \
-        X(add_layernorm) X(add_layernorm_back) X(rope) X(rope_back) X(attention) X(attention_back) \
-            X(kv_store) X(swiglu) X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw)        \
-                X(lora_dt) X(lora_db) X(bias_dw) X(linear_xent) X(linear_xent_train) X(adamw)      \
-                    X(square_sum) X(sample)
+    X(embedding) X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back)   \
+    X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu)       \
+    X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)     \
+    X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample) X(layernorm)              \
+    X(layernorm_back) X(add_layernorm) X(add_layernorm_back)                                       \
+    X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
+    X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
+    X(expert_lora_dt) X(expert_bias_dw)
+/* clang-format on */
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
 
@@ -177,6 +178,17 @@ struct attention_attr {
 struct lora_attr {
     double scale;
 }; /* linear and its gradients; unused without an adapter */
+enum route_score { ROUTE_SOFTMAX, ROUTE_SIGMOID };
+struct route_attr { /* route.c */
+    i64 top_k;
+    enum route_score score;
+    bool renorm; /* the weights of the chosen add up to `scale` */
+    double scale;
+    i64 groups, top_groups; /* groups <= 1: none */
+};
+struct plan_attr {
+    i64 experts;
+};
 struct adamw_attr {
     double beta1, beta2, eps; /* the rest changes with the step: adamw.c, `hyper` */
     u64 seed;                 /* of stochastic rounding; without masters only */

@@ -36,6 +36,10 @@ void set_out_like(struct op_call *c, int at, const struct view *v);
 /* sample on a GPU: rows at a time; bytes of scratch for each of their candidates. */
 enum { SAMPLE_ROWS = 128, SAMPLE_BYTES = 24 };
 
+/* route: the most experts, of them chosen, and groups (route.c). */
+enum { ROUTE_EXPERTS = 1024, ROUTE_SLOTS = 32, ROUTE_GROUPS = 64 };
+void expert_plan_run(const struct op_call *c);
+
 static inline bool is_half(const struct view *v) { return v->dtype == BF16; }
 static inline bool is_present(const struct view *v) { return v->rank > 0; }
 
