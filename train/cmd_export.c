@@ -6,7 +6,7 @@
 #include <string.h>
 
 struct export_flags {
-    const char *output, *adapter, *precision, *data;
+    const char *output, *adapter, *precision, *data, *merge_into, *model;
     double max_kl;
     i64 tokens;
 };
@@ -15,6 +15,9 @@ struct export_flags {
 const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write"),
     ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder to merge"),
+    {"merge_into", OPT_CHOICE, offsetof(struct export_flags, merge_into), "dequantized", 0, 0,
+     "dequantized original",
+     "an adapter trained on a 4-bit base: that base, decoded, or the base as its files have it"},
     ROW(precision, OPT_TEXT, "fp32", 0, 0, "of the written weights: fp32 or bf16"),
     ROW(data, OPT_TEXT, NULL, 0, 0, "tokenised dataset to compare on; default: random tokens"),
     ROW(tokens, OPT_INT, "512", 1, 1 << 20, "tokens to compare on"),
@@ -108,6 +111,26 @@ static int folder_publish(const struct export_flags *f, struct loaded *l, struct
     return rc ? -1 : 0;
 }
 
+/* The adapter goes into the base that it was trained on, decoded if it was in 4 bits; or into the
+ * weights that those were made from. */
+static int merge(const struct export_flags *f, struct loaded *l, struct err *e) {
+    if (f->merge_into[0] == 'o' && l->model.config.quant.load) {
+        struct loaded plain;
+        const char *const before = globals.quantize;
+        globals.quantize = "none";
+        const int rc = loaded_open(&plain, f->model, f->adapter, NULL, F32, false, e);
+        globals.quantize = before;
+        if (!rc) {
+            const struct loaded was = *l;
+            *l = plain, plain = was;
+            l->model.lora = &l->lora, plain.model.lora = &plain.lora;
+        }
+        loaded_close(&plain);
+        if (rc) return -1;
+    }
+    return l->model.lora ? lora_merge(&l->model, e) : model_decode(&l->model, e);
+}
+
 /* The merged model in the precision that is written, beside the one that was trained. */
 static int export_run(const struct export_flags *f, struct loaded *l, enum dtype d, double *kl,
                       double *agree, struct err *e) {
@@ -119,8 +142,7 @@ static int export_run(const struct export_flags *f, struct loaded *l, enum dtype
     float *after = before ? mem_new_array(tokens * vocab, sizeof *after, e) : NULL;
     int rc = !after || model_rope(&l->model, tokens, e) ||
              probe_ids(f, &l->model, ids, tokens, e) ||
-             logits_of(&l->model, ids, tokens, before, e) ||
-             (l->model.lora && lora_merge(&l->model, e)) ||
+             logits_of(&l->model, ids, tokens, before, e) || merge(f, l, e) ||
              model_new(&out, &l->model.config, d, false, e);
     out.prefix = l->model.prefix; /* written as it was read */
     for (i64 i = 0; !rc && i < out.params; i++) rc = param_copy(out.param[i], l->model.param[i], e);
@@ -153,6 +175,7 @@ int cmd_export(int argc, char **argv, struct err *e) {
         rc = err_input(e, "export runs on the CPU"), err_hint(e, "leave --device out");
     if (!rc && path_exists(f.output))
         rc = err_input(e, "%s exists already", f.output), err_hint(e, "name a new folder");
+    if (!rc) f.model = a.rest[0];
     if (!rc)
         rc = precision_parse(f.precision, &d, e) ||
              loaded_open(&l, a.rest[0], f.adapter, NULL, F32, false, e) ||

@@ -22,4 +22,20 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
 i64 dim_of(const struct config *c, enum dim_name d);
 
+/* ---- 4-bit codes (quantize.c) */
+enum { SCALES = 3 };
+int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* Gives `p` memory and the codes of `from` (host memory of p's shape, F32 or BF16). */
+int param_encode(struct param *p, const struct view *from, const struct quant_config *q,
+                 struct err *e);
+int param_decode(const struct param *p, enum dtype d, void *to, struct err *e);
+/* Whether tensor `t` of a file is codes; marks it and all that belongs to it as seen; gives `p`
+ * memory and the codes; or their values (data: the caller's to free). */
+bool codes_stored(const struct safetensors *s, const struct stored *t);
+void codes_seen(const struct safetensors *s, const struct stored *t, u8 *seen);
+int codes_read(struct param *p, const struct safetensors *s, const struct stored *t,
+               const char *where, struct err *e);
+int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
+                 int rank, const i64 *dim, const char *where, struct err *e);
+
 #endif
