@@ -3,9 +3,8 @@
  *
  * Short words: scan for the lowest rank again after each merge; quadratic, but it all sits in the
  * first-level cache. Long ones (Llama 2's "word" is the whole text): a heap of (rank, position)
- * over a linked list, stale entries dropped when they surface. Words repeat (98 % in English), so
- * results are cached per thread. Rejected: an automaton that needs no merges; it is exact only for
- * vocabularies whose ranks agree with their merges. */
+ * over a linked list, stale entries dropped when they surface. Rejected: an automaton that needs no
+ * merges; it is exact only for vocabularies whose ranks agree with their merges. */
 #include <string.h>
 #include "data/data_int.h"
 
@@ -43,36 +42,15 @@ void bpe_add_merge(struct bpe *b, u32 left, u32 right, u32 rank, u32 id) {
     *m = (struct merge){pair_of(left, right), rank, id};
 }
 
-static const char word_mark[] = "\xe2\x96\x81"; /* U+2581, SentencePiece's space */
-
-/* No merge joins anything but marks to a mark on its right: then words can be cut there, and
- * nothing changes but speed, because Llama 2's whole text in one word defeats the cache. Measured:
- * 9 against 40 MB/s on English. */
-static bool marks_start_words(const struct bpe *b, const struct vocab *v) {
-    if (b->ignore_merges || vocab_find(v, word_mark, 3) < 0) return false;
-    for (i64 i = 0; i < b->slots; i++) {
-        struct bytes t;
-        if (!vocab_text(v, b->merge[i].id == UINT32_MAX ? -1 : (i64)b->merge[i].id, &t)) continue;
-        for (i64 k = 1; k + 3 <= t.size; k++)
-            if (!memcmp(t.data + k, word_mark, 3) &&
-                (k < 3 || memcmp(t.data + k - 3, word_mark, 3)))
-                return false;
-    }
-    return true;
-}
-
-void bpe_finish(struct bpe *b, const struct vocab *v, bool bytes) {
+void bpe_finish(struct tokenizer *t, bool bytes) {
     for (int i = 0; i < 256; i++) {
-        char u[8];
+        char u[4];
         int n = utf8_put(byte_to_code((u8)i), u);
-        b->single_id[i] = bytes     ? vocab_find(v, u, n)
-                          : i < 128 ? vocab_find(v, &(char){(char)i}, 1)
-                                    : -1;
-        snprintf(u, sizeof u, "<0x%02X>", (unsigned)i);
-        b->fallback_id[i] = vocab_find(v, u, 6);
+        t->bpe.single_id[i] = bytes     ? vocab_model(&t->vocab, u, n)
+                              : i < 128 ? vocab_model(&t->vocab, &(char){(char)i}, 1)
+                                        : -1;
     }
-    b->bytes = bytes;
-    b->cut = !bytes && marks_start_words(b, v);
+    t->bpe.bytes = bytes;
 }
 
 void bpe_free(struct bpe *b) { mem_free(b->merge); }
@@ -178,47 +156,62 @@ static i64 symbols_of_bytes(const struct bpe *b, struct bytes word, struct symbo
     return word.size;
 }
 
-static bool fallback_known(const struct bpe *b, const char *text, i64 begin, i64 end) {
-    for (; begin < end; begin++)
-        if (b->fallback_id[(u8)text[begin]] < 0) return false;
-    return b->byte_fallback;
+/* A symbol at the border of a word may be in the vocabulary with a prefix or a suffix only. */
+static int affixed_id(struct work *w, struct bytes symbol, bool first, bool last, i64 *id,
+                      struct err *e) {
+    const struct bpe *b = &w->t->bpe;
+    w->shown.size = 0;
+    if ((!first && text_add(&w->shown, b->prefix.data, b->prefix.size, e)) ||
+        text_add(&w->shown, symbol.data, symbol.size, e) ||
+        (last && text_add(&w->shown, b->suffix.data, b->suffix.size, e)))
+        return -1;
+    *id = vocab_model(&w->t->vocab, w->shown.data, w->shown.size);
+    return 0;
 }
 
-/* Characters. As in Hugging Face a pending unknown is written when the next known character
- * arrives, after any byte pieces between them; without an unknown token unknown characters vanish.
- */
-static i64 symbols_of_text(const struct bpe *b, const struct vocab *v, struct bytes word,
-                           struct symbol *s) {
+#define FROZEN 0x80000000u /* in a symbol's id: takes no part in merges */
+
+/* Characters, and whole user-defined symbols. As in Hugging Face a pending unknown is written when
+ * the next known character arrives, after any byte pieces between them; without an unknown token
+ * unknown characters vanish. */
+static i64 symbols_of_text(struct work *w, struct bytes word, struct symbol *s, struct err *e) {
+    const struct tokenizer *t = w->t;
+    const struct bpe *b = &t->bpe;
     i64 n = 0;
     bool pending = false;
     for (i64 at = 0, next = 0; at < word.size; at = next) {
         u8 c = (u8)word.data[at];
-        code_at(word.data, &next);
-        i64 id = c < 128 ? b->single_id[c] : vocab_find(v, word.data + at, next - at);
+        const struct added_token *user =
+            t->user.count ? added_at(&t->user, word.data + at, word.size - at) : NULL;
+        if (user)
+            next = at + user->content.size;
+        else
+            code_at(word.data, &next);
+        struct bytes symbol = {word.data + at, next - at};
+        i64 id = user      ? (i64)(user->id | FROZEN)
+                 : c < 128 ? b->single_id[c]
+                           : vocab_model(&t->vocab, symbol.data, symbol.size);
+        if ((b->prefix.size || b->suffix.size) &&
+            affixed_id(w, symbol, !at, next == word.size, &id, e))
+            return -1;
         if (id >= 0) {
-            if (pending) s[n++].id = (u32)b->unk_id;
+            if (pending) s[n++].id = (u32)t->unk_id;
             pending = false;
             s[n++].id = (u32)id;
-        } else if (fallback_known(b, word.data, at, next)) {
-            for (i64 i = at; i < next; i++) s[n++].id = (u32)b->fallback_id[(u8)word.data[i]];
-        } else if (b->unk_id >= 0) {
-            if (pending && !b->fuse_unk) s[n++].id = (u32)b->unk_id;
+        } else if (fallback_bytes(t, symbol)) {
+            for (i64 i = at; i < next; i++) s[n++].id = (u32)t->fallback_id[(u8)word.data[i]];
+        } else if (t->unk_id >= 0) {
+            if (pending && !b->fuse_unk) s[n++].id = (u32)t->unk_id;
             pending = true;
         }
     }
-    if (pending) s[n++].id = (u32)b->unk_id;
+    if (pending) s[n++].id = (u32)t->unk_id;
     return n;
 }
 
-static int emit(struct work *w, const struct symbol *s, i64 n, struct cached_word *slot,
-                struct bytes word, struct err *e) {
+static int emit(struct work *w, const struct symbol *s, i64 n, struct err *e) {
     for (i64 i = 0; i < n; i++)
-        if (ids_add(w->out, s[i].id, e)) return -1;
-    if (!slot || n > COUNT(slot->id)) return 0;
-    slot->size = (u8)word.size;
-    slot->count = (u8)n;
-    memcpy(slot->bytes, word.data, (size_t)word.size);
-    for (i64 i = 0; i < n; i++) slot->id[i] = s[i].id;
+        if (ids_add(w->out, s[i].id & ~FROZEN, e)) return -1;
     return 0;
 }
 
@@ -231,54 +224,33 @@ static int whole_word(struct work *w, struct bytes word, i64 *id, struct err *e)
         if (bytes_show(&w->shown, word.data, word.size, e)) return -1;
         word = (struct bytes){w->shown.data, w->shown.size};
     }
-    *id = vocab_find(v, word.data, word.size);
+    *id = vocab_model(v, word.data, word.size);
     return 0;
 }
 
-static int bpe_new_word(struct work *w, struct bytes word, struct cached_word *slot,
-                        struct err *e) {
-    const struct tokenizer *t = w->t;
-    const struct bpe *b = &t->bpe;
+int bpe_word(struct work *w, struct bytes word, struct err *e) {
+    const struct bpe *b = &w->t->bpe;
     i64 id, n;
     if (word.size > INT32_MAX)
-        return err_input(e, "%s: one word of %lld bytes", t->path, (long long)word.size),
+        return err_input(e, "%s: one word of %lld bytes", w->t->path, (long long)word.size),
                err_detail(e, "words may have 2 GiB");
     if (whole_word(w, word, &id, e)) return -1;
-    if (id >= 0) return emit(w, &(struct symbol){.id = (u32)id}, 1, slot, word, e);
+    if (id >= 0) return ids_add(w->out, (u32)id, e);
     if (word.size > w->symbols) {
         i64 capacity = i64_max(1024, word.size + word.size / 2);
         mem_free(w->symbol);
+        w->symbol = NULL;
         w->symbols = 0;
         if (!(w->symbol = mem_new_array(capacity, sizeof *w->symbol, e))) return -1;
         w->symbols = capacity;
     }
     struct symbol *s = w->symbol;
-    n = b->bytes ? symbols_of_bytes(b, word, s) : symbols_of_text(b, &t->vocab, word, s);
-    if (n <= SHORT_WORD) return emit(w, s, merge_short(b, s, n), slot, word, e);
+    n = b->bytes ? symbols_of_bytes(b, word, s) : symbols_of_text(w, word, s, e);
+    if (n < 0) return -1;
+    if (n <= SHORT_WORD) return emit(w, s, merge_short(b, s, n), e);
     struct heap h = {w->heap, 0, w->heaps};
     n = merge_long(b, s, n, &h, e);
     w->heap = h.item;
     w->heaps = h.capacity;
-    return n < 0 ? -1 : emit(w, s, n, slot, word, e);
-}
-
-static int bpe_piece(struct work *w, struct bytes word, struct err *e) {
-    if (word.size > (i64)sizeof w->cache->bytes) return bpe_new_word(w, word, NULL, e);
-    struct cached_word *slot = &w->cache[bytes_hash(word.data, word.size) >> (64 - CACHE_BITS)];
-    if (slot->size != word.size || memcmp(slot->bytes, word.data, (size_t)word.size))
-        return bpe_new_word(w, word, slot, e);
-    for (int i = 0; i < slot->count; i++)
-        if (ids_add(w->out, slot->id[i], e)) return -1;
-    return 0;
-}
-
-int bpe_word(struct work *w, struct bytes word, struct err *e) {
-    if (!w->t->bpe.cut) return bpe_piece(w, word, e);
-    for (i64 at = 0, end; at < word.size; at = end) {
-        for (end = at; end + 3 <= word.size && !memcmp(word.data + end, word_mark, 3);) end += 3;
-        const char *mark = memmem(word.data + end, (size_t)(word.size - end), word_mark, 3);
-        end = mark ? mark - word.data : word.size;
-        if (bpe_piece(w, (struct bytes){word.data + at, end - at}, e)) return -1;
-    }
-    return 0;
+    return n < 0 ? -1 : emit(w, s, n, e);
 }

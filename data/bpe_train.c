@@ -393,7 +393,7 @@ int bpe_train(const struct bpe_training *job, const char *path, struct err *e) {
         return err_input(e, "pattern is \"%s\"; expected gpt2, llama3, olmo2 or qwen2",
                          job->pattern);
     classes_start();
-    struct train t = {.job = job, .scan = scan_find(pattern)};
+    struct train t = {.job = job, .scan = scan_find(pattern, false)};
     struct text out = {0};
     int rc = 0;
     for (i64 i = 0; !rc && i < job->files_count; i++) rc = count_file(&t, job->files[i], e);

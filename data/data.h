@@ -13,13 +13,14 @@ struct ids {
 int ids_add(struct ids *ids, u32 id, struct err *e);
 void ids_free(struct ids *ids);
 
-/* ==== tokenizers (tokenizer.c, tokenizer_json.c, pretokenize.c, bpe.c, bpe_train.c)
- * ======================== */
+/* ==== tokenizers (README.md has the files) ==================================================== */
 struct tokenizer;
-/* `path` is a tokenizer.json or a folder that holds one (then special-token names also come from
- * tokenizer_config.json / special_tokens_map.json / config.json / generation_config.json where
- * present). */
+/* `path` is a tokenizer.json, a SentencePiece .model, a tiktoken rank file (plain or .gz), or a
+ * folder that holds one: tokenizer.json, else tokenizer.model, spiece.model, tiktoken.model or a
+ * *.tiktoken. In a folder special tokens also come from tokenizer_config.json, added_tokens.json,
+ * special_tokens_map.json, config.json, generation_config.json where present. */
 struct tokenizer *tokenizer_open(const char *path, struct err *e);
+bool tokenizer_exists(const char *folder); /* whether it holds one of those files */
 void tokenizer_free(struct tokenizer *t);
 i64 tokenizer_size(const struct tokenizer *t); /* largest id + 1, added tokens included */
 i64 tokenizer_id(const struct tokenizer *t, const char *token); /* -1 if it is not a token */
@@ -31,6 +32,50 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool
                      struct ids *out, struct err *e); /* appends; thread safe */
 int tokenizer_decode(const struct tokenizer *t, const u32 *ids, i64 count, bool skip_special_tokens,
                      struct text *out, struct err *e); /* appends; unknown id: error */
+/* A vocabulary as GGUF files, SentencePiece models and rank files hold it (tokenizer_parts.c). All
+ * is copied. Zero-initialise; NULL or 0: absent. */
+enum token_type { /* the numbers of SentencePiece and GGUF */
+                  TOKEN_NORMAL = 1,
+                  TOKEN_UNKNOWN,
+                  TOKEN_CONTROL,
+                  TOKEN_USER_DEFINED,
+                  TOKEN_UNUSED,
+                  TOKEN_BYTE
+};
+struct part {
+    const char *data; /* may hold NULs */
+    i64 size;
+};
+struct tokenizer_parts {
+    const char *name;    /* of the file: starts messages, becomes tokenizer_path */
+    const char *model;   /* GGUF's names: "gpt2" byte-level BPE, "llama" SentencePiece BPE, "t5"
+                            SentencePiece Unigram, "bert" WordPiece; "tiktoken": "gpt2" by ranks */
+    const char *pre;     /* gpt2, tiktoken: GGUF's tokenizer.ggml.pre; NULL: "default" */
+    const char *pattern; /* instead of pre: one regular expression; NULL: none */
+    i64 count;           /* tokens; the id is the place */
+    const struct part *token; /* [count] size -1: none has this id */
+    const float *score;       /* [count] llama, t5 */
+    const i32 *type;          /* [count] enum token_type; NULL: all normal */
+    i64 merges_count;
+    const struct part *merge;    /* [merges_count] gpt2: "left right" */
+    i64 bos, eos, unk, sep, cls; /* ids; -1: none. A zeroed struct says 0: set them */
+    bool add_bos, add_eos;       /* around the text when special tokens are asked for */
+    bool add_space_prefix;       /* llama, t5: a text begins with a space */
+    bool remove_extra_whitespaces;
+    bool escape_whitespaces; /* llama, t5: a space is U+2581 */
+    bool whitespace_suffix;  /* the added space ends the text instead */
+    bool prefix_once;        /* the space is added to the start of the text only, not after each
+                                added token */
+    /* Control and user-defined tokens are cut out of the text first, as Hugging Face does (set it
+     * for GGUF). Else as SentencePiece does: control tokens are not found in text, user-defined
+     * symbols are part of it. */
+    bool cut_added;
+    const json_t *added;  /* more tokens to cut out, as "added_tokens" of a tokenizer.json */
+    struct part charsmap; /* SentencePiece's precompiled_charsmap */
+    const char *sha256;   /* of the file; NULL: computed from the parts */
+};
+struct tokenizer *tokenizer_from_parts(const struct tokenizer_parts *p, struct err *e);
+
 /* Trains a byte-level BPE (GPT-2 byte alphabet, the given split pattern) and writes a
  * tokenizer.json that Hugging Face tokenizers loads. Deterministic: highest count first, ties by
  * lowest pair of ids. */
@@ -43,6 +88,41 @@ struct bpe_training {
     i64 files_count;
 };
 int bpe_train(const struct bpe_training *job, const char *path, struct err *e);
+
+/* ==== chat templates (jinja*.c, chat.c) =======================================================
+ * The part of Jinja2 that chat templates use, with transformers' settings. What is not supported is
+ * refused by name and line, when the template is read where that can be seen, else when rendering
+ * comes there. No template hangs, overflows or takes more than 256 MiB. */
+struct spans { /* ranges of bytes, ascending. Zero-initialise; spans_free */
+    struct span {
+        i64 begin, end;
+    } * item;
+    i64 count, capacity;
+};
+int spans_add(struct spans *s, i64 begin, i64 end, struct err *e); /* an empty one is left out */
+void spans_free(struct spans *s);
+struct template;
+struct template *template_new(const char *source, i64 size, const char *name, struct err *e);
+void template_free(struct template *t);
+bool template_generation(const struct template *t); /* has {% generation %} */
+/* Appends the text that the members of `variables` give. `now`: what strftime_now says, in seconds
+ * since 1970. `generation` (may be NULL) gets the ranges of `out` inside {% generation %}. On an
+ * error `out` is as it was. Thread safe. */
+int template_render(const struct template *t, const json_t *variables, i64 now, struct text *out,
+                    struct spans *generation, struct err *e);
+
+/* The chat template of a tokenizer (chat.c). `chosen` (may be NULL): a built-in one (chatml,
+ * llama3, alpaca), the name of one that the folder has, a file, or a template's text. `path` (may
+ * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. */
+struct chat;
+struct chat *chat_open(const char *chosen, const char *path, struct err *e);
+void chat_free(struct chat *c);
+const char *chat_sha256(const struct chat *c); /* of the template's text, hex */
+/* Appends the text of `messages`, a JSON list of {role, content, ...}; `row` may hold "tools",
+ * "documents" and "chat_template_kwargs". `prompt`: add what comes before an answer. `generation`
+ * as in template_render. The text is complete: encode it without adding special tokens. */
+int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
+                struct text *out, struct spans *generation, struct err *e);
 
 /* ==== sources (source.c, source_stream.c) ======================================================
  * A source yields documents from a text file or JSON lines, plain, gzip (.gz, any number of

@@ -7,6 +7,7 @@
 
 /* ==== tokenizers ============================================================================== */
 
+struct work;
 struct bytes { /* text with a length: tokens may hold NULs */
     const char *data;
     i64 size;
@@ -19,16 +20,20 @@ struct bytes { /* text with a length: tokens may hold NULs */
 struct vocab {
     struct text pool;    /* every token's bytes */
     struct vocab_token { /* by id */
-        i64 at, size;    /* in pool; size -1: no such token */
+        i64 at;          /* in pool */
+        i32 size;        /* -1: no such token */
+        bool added;      /* not one of the model's */
     } * token;
     i64 count, capacity; /* largest id + 1 */
     u32 *slot;           /* open addressing: id + 1, 0 is free */
     i64 slots, used, longest;
+    bool adding; /* tokens from now on are not the model's */
 };
 /* -1 and an error starting with `where` if the id or the text is taken, or the id is out of range.
  */
 int vocab_add(struct vocab *v, struct bytes text, i64 id, const char *where, struct err *e);
-i64 vocab_find(const struct vocab *v, const char *text, i64 size); /* id or -1 */
+i64 vocab_find(const struct vocab *v, const char *text, i64 size);  /* id or -1 */
+i64 vocab_model(const struct vocab *v, const char *text, i64 size); /* of the model's tokens only */
 bool vocab_text(const struct vocab *v, i64 id, struct bytes *out);
 void vocab_free(struct vocab *v);
 u64 bytes_hash(const char *data, i64 size);
@@ -42,25 +47,46 @@ int bytes_show(struct text *out, const char *data, i64 size, struct err *e); /* 
 /* ---- patterns (pretokenize_scan.c, pretokenize_regex.c) ----------------------------------------
  */
 enum char_class { CLASS_OTHER, CLASS_LETTER, CLASS_NUMBER, CLASS_SPACE, CLASS_NEWLINE };
-void classes_start(void);          /* builds the table once; thread safe */
-extern u8 class_of_code[0x110000]; /* enum char_class | CLASS_WORD for Rust's \w */
-#define CLASS_MASK 7
-#define CLASS_WORD 8
+enum { /* a class, and any of these */
+       CLASS_MASK = 7,
+       CLASS_WORD = 1 << 3,              /* Rust's \w */
+       CLASS_UPPER = 1 << 4,             /* Lu, Lt */
+       CLASS_LOWER = 1 << 5,             /* Ll */
+       CLASS_CASELESS = 1 << 6,          /* Lm, Lo, M */
+       CLASS_MARK = 1 << 7,              /* M */
+       CLASS_NONSPACING = 1 << 8,        /* Mn */
+       CLASS_PUNCTUATION = 1 << 9,       /* P */
+       CLASS_SYMBOL = 1 << 10,           /* S */
+       CLASS_BERT_PUNCTUATION = 1 << 11, /* P or ASCII's S */
+       CLASS_NUMERIC = 1 << 12,          /* N */
+       CLASS_WHITE = 1 << 13,            /* White_Space */
+       CLASS_CONTROL = 1 << 14,          /* Cc, Cf, Co but \t \n \r: what BERT drops */
+       CLASS_HAN = 1 << 15,              /* the script */
+};
+void classes_start(void); /* builds the table once; thread safe */
+extern u16 class_of_code[0x110000];
 i64 code_at(const char *text, i64 *at); /* code point of valid UTF-8; advances */
 /* The end of the word that begins at `at` < size. Text is valid UTF-8. */
 typedef i64 scan_fn(const char *text, i64 size, i64 at);
-scan_fn *
-scan_find(const char *pattern); /* a hand-written scanner for exactly this pattern, or NULL */
-extern const char pattern_gpt2[], pattern_llama3[], pattern_qwen2[];
+/* A hand-written scanner for exactly this pattern, or NULL. `gaps`: one will do that also ends
+ * where no match begins, so that what lies between two matches is a word. */
+scan_fn *scan_find(const char *pattern, bool gaps);
+extern const char pattern_gpt2[], pattern_llama3[], pattern_qwen2[], pattern_cl100k[];
+extern const char pattern_o200k[], pattern_tekken[], pattern_kimi[], pattern_deepseek3[],
+    pattern_deepseek3_digits[], pattern_deepseek3_cjk[];
 
 struct pattern {
     scan_fn *scan;        /* this, */
+    u16 set;              /* or one character of these classes, */
     struct bytes literal; /* or this, */
     void *regex;          /* or this (pcre2_code) */
 };
-int pattern_compile(struct pattern *p, const char *regex, const char *where, bool fast,
+enum pattern_use { PATTERN_REGEX, PATTERN_COVER, PATTERN_GAPS }; /* which scanners will do */
+int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e);
 void pattern_free(struct pattern *p);
+/* Oniguruma's spelling of a pattern to PCRE2's; appends. */
+int regex_translate(const char *regex, struct text *out, const char *where, struct err *e);
 struct search { /* one pass over one text; zero-initialise, set text and size */
     const char *text;
     i64 size, from, last_end;
@@ -81,18 +107,41 @@ enum norm_kind {
     NORM_NFKD,
     NORM_LOWERCASE,
     NORM_PREPEND,
-    NORM_REPLACE
+    NORM_REPLACE,
+    NORM_STRIP,
+    NORM_STRIP_ACCENTS,
+    NORM_BERT,
+    NORM_BYTES,
+    NORM_CHARSMAP,
+    NORM_SENTENCEPIECE
 };
 struct norm {
     enum norm_kind kind;
     struct pattern pattern;
     struct bytes content;
+    bool left, right;                           /* STRIP */
+    bool clean, chinese, accents, lower;        /* BERT */
+    struct charsmap *map;                       /* CHARSMAP, SENTENCEPIECE (or NULL) */
+    const struct added_set *keep;               /* SENTENCEPIECE: symbols that stay as they are, */
+    bool prefix, once, squeeze, suffix, escape; /* a dummy prefix, only at the start, or suffix;
+                                                   runs of spaces become one */
 };
+/* A SentencePiece normalizer's table (tokenizer_charsmap.c): u32 size, a Darts double array of that
+ * many bytes, NUL-terminated replacements. Borrows `blob`. */
+struct charsmap {
+    const u8 *units;
+    i64 units_count;
+    struct bytes replacements;
+};
+int charsmap_open(struct charsmap *m, struct bytes blob, const char *where, struct err *e);
+int charsmap_graphemes(const struct charsmap *m, struct bytes in, struct text *out, struct err *e);
+int normalize_sentencepiece(const struct norm *n, struct bytes in, struct text *out, bool starts,
+                            struct err *e);
 int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
                  void **scratch, struct err *e); /* appends */
+/* out points into `in` or into a buffer; *starts becomes false if the first character is gone. */
 int normalize(const struct norm *list, i64 count, struct bytes in, struct text buffer[2],
-              void **scratch, struct bytes *out,
-              struct err *e); /* out points into `in` or into a buffer */
+              void **scratch, struct bytes *out, bool *starts, struct err *e);
 /* Appends `in` with each maximal malformed subpart replaced by U+FFFD (Unicode 15, table 3-7;
  * WHATWG; Python). */
 int utf8_repair(struct text *out, struct bytes in, struct err *e);
@@ -111,6 +160,8 @@ struct added_set {
     u8 pair[8192];  /* bitmap of the first two bytes; one-byte tokens set all seconds */
 };
 void added_sort(struct added_set *s);
+/* The longest token that `text` starts with, or NULL. */
+const struct added_token *added_at(const struct added_set *s, const char *text, i64 left);
 struct added_match {
     i64 begin, end;
     u32 id;
@@ -140,10 +191,9 @@ struct stage {
     bool spaces;
 };
 #define STAGE_LIMIT 16
-struct work;
 int pretokenize(struct work *w, i64 stage, struct bytes text, bool first, struct err *e);
 
-/* ---- the BPE model (bpe.c) ---------------------------------------------------------------------
+/* ---- models (model.c, bpe.c, unigram.c, wordpiece.c) -------------------------------------------
  */
 struct merge {
     u64 pair; /* left << 32 | right */
@@ -155,18 +205,48 @@ struct bpe {
     int shift;
     bool bytes; /* words are raw bytes: the last pre-tokenizer was ByteLevel and all 256 are tokens
                  */
-    bool cut;   /* words may be cut before U+2581: no merge crosses */
-    bool fuse_unk, byte_fallback, ignore_merges;
-    i64 single_id[256];   /* of a byte (bytes) or an ASCII character (otherwise), or -1 */
-    i64 fallback_id[256]; /* of <0xNN>, or -1 */
-    i64 unk_id;           /* or -1 */
+    bool fuse_unk, ignore_merges;
+    struct bytes prefix, suffix; /* of symbols that continue a word, of the one that ends it */
+    i64 single_id[256];          /* of a byte (bytes) or an ASCII character (otherwise), or -1 */
 };
 int bpe_reserve(struct bpe *b, i64 merges, struct err *e);
 void bpe_add_merge(struct bpe *b, u32 left, u32 right, u32 rank,
                    u32 id); /* a repeated pair: the last one counts */
-void bpe_finish(struct bpe *b, const struct vocab *v, bool bytes);
+struct tokenizer;
+void bpe_finish(struct tokenizer *t, bool bytes);
 void bpe_free(struct bpe *b);
-int bpe_word(struct work *w, struct bytes word, struct err *e);
+
+struct unigram {
+    double *score;  /* by id; NaN: not a piece */
+    double unknown; /* score of an unknown character */
+    u64 *edge;      /* trie, open addressing: node << 8 | byte, then the child; 0: free */
+    i64 edges, slots;
+    i64 nodes;
+    u32 *piece;   /* by node: id + 1, 0: none */
+    bool single;  /* path scores are kept in f32, as SentencePiece does */
+    double bonus; /* single: the highest score, for user-defined symbols */
+};
+int unigram_build(struct tokenizer *t, const double *score, i64 count, struct err *e);
+void unigram_free(struct unigram *u);
+
+struct wordpiece {
+    struct bytes prefix; /* of pieces that continue a word */
+    i64 longest;         /* characters; a longer word is unknown */
+};
+
+/* Appends one word's ids to w->out. */
+typedef int model_fn(struct work *w, struct bytes word, struct err *e);
+model_fn bpe_word, unigram_word, wordpiece_word, wordlevel_word;
+/* Where a word may be cut into smaller ones that can be cached: before U+2581, unless a token holds
+ * one after such a byte. */
+struct cuts {
+    bool on;
+    u8 never[256]; /* by the last byte of the character before */
+};
+void cuts_find(struct tokenizer *t);
+int word_encode(struct work *w, struct bytes word, struct err *e);
+/* Ids of the <0xNN> pieces of every byte, or false if one is missing or they are not in use. */
+bool fallback_bytes(const struct tokenizer *t, struct bytes text);
 
 /* ---- decoders (tokenizer_decode.c) -------------------------------------------------------------
  */
@@ -176,13 +256,17 @@ enum decoder_kind {
     DECODE_FALLBACK,
     DECODE_FUSE,
     DECODE_STRIP,
-    DECODE_METASPACE
+    DECODE_METASPACE,
+    DECODE_WORDPIECE,
+    DECODE_BPE
 };
 struct decoder {
     enum decoder_kind kind;
     struct pattern pattern; /* REPLACE */
-    struct bytes content;   /* REPLACE: with; STRIP: the character; METASPACE: the replacement */
+    struct bytes content;   /* REPLACE: with; STRIP: the character; METASPACE: the replacement;
+                               WORDPIECE: the prefix; BPE: the suffix */
     i64 start, stop;        /* STRIP; METASPACE: start 1 drops the mark in the first token */
+    bool cleanup;           /* WORDPIECE */
 };
 
 /* ---- the whole ---------------------------------------------------------------------------------
@@ -199,8 +283,18 @@ struct tokenizer {
     struct stage *stage;
     struct decoder *decoder;
     i64 norms, stages, decoders;
+    bool decodes; /* there is a decoder, if only an empty Sequence: tokens are not joined by spaces
+                   */
     struct ids prefix, suffix; /* the post-processor's template around the text */
+    model_fn *model;
     struct bpe bpe;
+    struct unigram unigram;
+    struct wordpiece wordpiece;
+    struct added_set user; /* symbols of a SentencePiece model that are never divided or joined */
+    struct cuts cuts;
+    bool byte_fallback;
+    i64 unk_id;           /* or -1 */
+    i64 fallback_id[256]; /* of <0xNN>, or -1 */
     struct work_pool *pool;
 };
 struct cached_word {
@@ -220,16 +314,39 @@ struct work { /* one thread's buffers; kept in the tokenizer's pool between call
     struct symbol *symbol;
     u64 *heap;
     i64 symbols, heaps; /* capacities */
+    struct text path;   /* unigram */
 };
 struct work *work_take(const struct tokenizer *t, struct err *e);
 void work_give(const struct tokenizer *t, struct work *w);
 int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e); /* tokenizer_json.c */
-int read_norms(struct tokenizer *t, const json_t *j, struct err *e);     /* tokenizer_stages.c */
+int read_merge(struct tokenizer *t, const struct bytes part[2], i64 rank, struct text *joined,
+               struct err *e);
+int read_added(struct tokenizer *t, const json_t *list, struct err *e);
+struct tokenizer *tokenizer_new(struct err *e); /* tokenizer.c */
+int parts_build(struct tokenizer *t, const struct tokenizer_parts *p, struct err *e);
+/* The stages of a name in GGUF's tokenizer.ggml.pre (tokenizer_pre.c), as a tokenizer.json has
+ * them; new references. */
+struct pre {
+    json_t *normalizer, *pre_tokenizer; /* normalizer: or NULL */
+    bool ignore_merges;
+};
+int pre_find(const char *name, const char *pattern, const char *where, struct pre *out,
+             struct err *e); /* pattern: this instead of a name, or NULL */
+/* Files other than tokenizer.json; `config`: the folder's tokenizer_config.json or an empty object,
+ * `added`: its added tokens or NULL. */
+int sentencepiece_read(struct tokenizer *t, struct bytes file, bool in_folder, const json_t *config,
+                       const json_t *added, struct err *e);
+int tiktoken_read(struct tokenizer *t, struct bytes file, const json_t *config, json_t *added,
+                  struct err *e);
+void tokenizer_finish(struct tokenizer *t, bool bytes);
+int read_norms(struct tokenizer *t, const json_t *j, struct err *e); /* tokenizer_stages.c */
 int read_stages(struct tokenizer *t, const json_t *j, bool *bytes, struct err *e);
 int read_decoders(struct tokenizer *t, const json_t *j, struct err *e);
 int json_bytes(const json_t *o, const char *key, const char *where, struct bytes *out,
                struct err *e);
 const char *json_kind(const json_t *o, const char *where, struct err *e);
+const char *json_kind_of(const json_t *j);              /* "an object", ... */
+i64 base64_decode(const char *in, i64 size, char *out); /* bytes written, or -1 */
 
 /* ==== sources and datasets ==================================================================== */
 

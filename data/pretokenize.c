@@ -103,7 +103,8 @@ static int run_split(struct work *w, i64 stage, struct bytes text, bool first, s
     return split_flush(&p, e);
 }
 
-/* Scanners cover the whole text, so no gap, no join: straight to the next stage. */
+/* Scanners give every word, and are used only where words are not joined: straight to the next
+ * stage. */
 static int run_scan(struct work *w, i64 stage, struct bytes text, bool first, struct err *e) {
     scan_fn *scan = w->t->stage[stage].pattern.scan;
     for (i64 at = 0, end; at < text.size; at = end) {
@@ -116,11 +117,9 @@ static int run_scan(struct work *w, i64 stage, struct bytes text, bool first, st
 
 int pretokenize(struct work *w, i64 stage, struct bytes text, bool first, struct err *e) {
     if (!text.size) return 0;
-    if (stage == w->t->stages) return bpe_word(w, text, e);
+    if (stage == w->t->stages) return word_encode(w, text, e);
     const struct stage *s = &w->t->stage[stage];
     if (s->kind == STAGE_BYTES) return run_bytes(w, stage, text, first, e);
     if (s->kind == STAGE_PREFIX) return run_prefix(w, stage, text, first, e);
-    bool whole = s->pattern.scan &&
-                 (s->behaviour == SPLIT_ISOLATED || (s->behaviour == SPLIT_REMOVED && s->invert));
-    return (whole ? run_scan : run_split)(w, stage, text, first, e);
+    return (s->pattern.scan ? run_scan : run_split)(w, stage, text, first, e);
 }

@@ -1,7 +1,7 @@
-/* pretokenize_regex.c: matching one pattern: a scanner, a literal, or PCRE2 (UTF and UCP, no JIT:
- * it would need executable memory, and the common patterns have scanners). Hugging Face uses
- * Oniguruma; what the two read differently is listed in README.md and is rare in published
- * tokenizers. */
+/* pretokenize_regex.c: matching one pattern: a scanner, a class of characters, a literal, or PCRE2
+ * (UTF and UCP, no JIT: it would need executable memory, and the common patterns have scanners).
+ * Hugging Face uses Oniguruma: what PCRE2 writes differently is translated (regex_translate.c), and
+ * the rest is listed in README.md. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <string.h>
@@ -30,14 +30,18 @@ static pcre2_code *regex_compile(const char *regex, int *code, PCRE2_SIZE *at) {
     return re;
 }
 
-int pattern_compile(struct pattern *p, const char *regex, const char *where, bool fast,
+int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e) {
     classes_start();
-    if (fast && (p->scan = scan_find(regex))) return 0;
+    if (use != PATTERN_REGEX && (p->scan = scan_find(regex, use == PATTERN_GAPS))) return 0;
     int code;
     PCRE2_SIZE at = 0;
     PCRE2_UCHAR message[128];
-    if ((p->regex = regex_compile(regex, &code, &at))) return 0;
+    struct text ours = {0};
+    if (regex_translate(regex, &ours, where, e)) return text_free(&ours), -1;
+    p->regex = regex_compile(ours.data, &code, &at);
+    text_free(&ours);
+    if (p->regex) return 0;
     pcre2_get_error_message(code, message, sizeof message);
     err_input(e, "%s: the pattern \"%.200s\" is not supported: %s (at byte %zu)", where, regex,
               (char *)message, at);
@@ -83,6 +87,11 @@ static int match_once(const struct pattern *p, struct search *s, i64 *begin, i64
         *begin = s->from;
         *end = p->scan(s->text, s->size, s->from);
         return 1;
+    }
+    if (p->set) {
+        for (i64 at = s->from; at < s->size; *begin = at)
+            if (*begin = at, class_of_code[code_at(s->text, &at)] & p->set) return *end = at, 1;
+        return 0;
     }
     const char *hit = s->from < s->size ? memmem(s->text + s->from, (size_t)(s->size - s->from),
                                                  p->literal.data, (size_t)p->literal.size)

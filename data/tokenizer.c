@@ -7,8 +7,10 @@
  * cut again at the tokens that ask for normalised text, and what is left is pre-tokenised and
  * merged. */
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include "data/data_int.h"
+#include "data/dataset_int.h"
 
 struct work_pool {
     pthread_mutex_t mutex;
@@ -24,6 +26,7 @@ static void work_free(struct work *w) {
     mem_free(w->cache);
     mem_free(w->symbol);
     mem_free(w->heap);
+    text_free(&w->path);
     mem_free(w);
 }
 
@@ -72,7 +75,7 @@ static int encode_words(struct work *w, struct bytes text, bool first, struct er
 
 static int encode_raw(struct work *w, struct bytes text, bool first, struct err *e) {
     const struct tokenizer *t = w->t;
-    if (normalize(t->norm, t->norms, text, w->norm, &w->scratch, &text, e)) return -1;
+    if (normalize(t->norm, t->norms, text, w->norm, &w->scratch, &text, &first, e)) return -1;
     return encode_between(w, 1, text, first, encode_words, e);
 }
 
@@ -152,42 +155,136 @@ static int specials_from_file(struct tokenizer *t, const char *folder, const cha
 static int specials_find(struct tokenizer *t, const char *folder, struct err *e) {
     static const char *const bos[] = {"<s>", "<|begin_of_text|>", NULL};
     static const char *const eos[] = {"</s>", "<|end_of_text|>", "<|endoftext|>", NULL};
+    const i64 own[2] = {t->bos, t->eos}; /* what the file itself says comes after the folder's */
     t->bos = t->eos = -1;
     if (folder && (specials_from_file(t, folder, "tokenizer_config.json", "", e) ||
                    specials_from_file(t, folder, "special_tokens_map.json", "", e) ||
                    specials_from_file(t, folder, "config.json", "_id", e) ||
                    specials_from_file(t, folder, "generation_config.json", "_id", e)))
         return -1;
+    if (t->bos < 0) t->bos = own[0];
+    if (t->eos < 0) t->eos = own[1];
     if (t->bos < 0) t->bos = token_named(t, bos);
     if (t->eos < 0) t->eos = token_named(t, eos);
     return 0;
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
-static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) {
-    bool folder = path_is_dir(path);
-    struct text file = {0};
-    t->path = folder ? mem_printf(e, "%s/tokenizer.json", path) : mem_text(path, e);
-    if (!t->path || file_read(&file, t->path, e) ||
-        sha256_bytes(file.data, file.size, t->sha256, e)) {
-        text_free(&file);
-        return -1;
+
+/* "added_tokens_decoder" of tokenizer_config.json ({"5": {"content", ...}}) and added_tokens.json
+ * ({"content": 5}) as a tokenizer.json lists them; NULL without an error: neither is there. */
+static json_t *added_of_folder(const char *folder, const json_t *config, struct err *e) {
+    json_t *decoder = json_object_get(config, "added_tokens_decoder"), *value, *more = NULL;
+    const char *key;
+    char *file = mem_printf(e, "%s/added_tokens.json", folder);
+    json_t *list = NULL;
+    if (!file || (path_exists(file) && !(more = json_open(file, e))) ||
+        (!json_object_size(decoder) && !json_object_size(more)) || !(list = json_array())) {
+        mem_free(file), json_decref(more);
+        return NULL;
     }
-    json_t *j = json_parse(file.data, file.size, t->path, e);
-    text_free(&file);
-    int rc = j ? tokenizer_read(t, j, e) : -1;
-    json_decref(j);
-    return rc ? -1 : specials_find(t, folder ? path : NULL, e);
+    int rc = 0;
+    json_object_foreach(decoder, key, value) {
+        json_t *row = json_copy(value);
+        rc |= json_object_set_new(row, "id", json_integer(strtoll(key, NULL, 10))) ||
+              json_array_append_new(list, row);
+    }
+    if (!json_object_size(decoder)) json_object_foreach(more, key, value) {
+            rc |= json_array_append_new(list,
+                                        json_pack("{s:O, s:s, s:b, s:b}", "id", value, "content",
+                                                  key, "special", 0, "normalized", 0));
+        }
+    mem_free(file), json_decref(more);
+    if (!rc) return list;
+    json_decref(list);
+    err_input(e, "%s: added_tokens_decoder or added_tokens.json is not an object of tokens",
+              folder);
+    return NULL;
 }
 
-struct tokenizer *tokenizer_open(const char *path, struct err *e) {
+/* A file that is not JSON: ranks start with base64, a SentencePiece model with the first field. */
+static int load_parts(struct tokenizer *t, struct bytes file, const char *folder, struct err *e) {
+    char *name = folder ? mem_printf(e, "%s/tokenizer_config.json", folder) : NULL;
+    if (folder && !name) return -1;
+    json_t *config = folder && path_exists(name) ? json_open(name, e) : json_object();
+    json_t *added = folder && config ? added_of_folder(folder, config, e) : NULL;
+    int rc = e->code ? -1
+             : file.size && file.data[0] == '\n'
+                 ? sentencepiece_read(t, file, folder, config, added, e)
+                 : tiktoken_read(t, file, config, added, e);
+    json_decref(added), json_decref(config), mem_free(name);
+    return rc;
+}
+
+/* The tokenizer's file in a folder: new text. */
+static char *find_file(const char *folder, struct err *e) {
+    static const char *const name[] = {"tokenizer.json", "tokenizer.model", "spiece.model",
+                                       "sentencepiece.bpe.model", "tiktoken.model"};
+    char **names = NULL, *found = NULL;
+    i64 count = 0;
+    for (int i = 0; i < COUNT(name); i++) {
+        char *file = mem_printf(e, "%s/%s", folder, name[i]);
+        if (!file || path_exists(file)) return file;
+        mem_free(file);
+    }
+    if (dir_list(folder, &names, &count, e)) return NULL;
+    for (i64 i = 0; i < count && !found; i++) {
+        const size_t size = strlen(names[i]);
+        if (size > 9 && !strcmp(names[i] + size - 9, ".tiktoken"))
+            found = mem_printf(e, "%s/%s", folder, names[i]);
+    }
+    names_free(names, count);
+    return found || e->code ? found : mem_printf(e, "%s/tokenizer.json", folder);
+}
+
+bool tokenizer_exists(const char *folder) {
+    struct err e = {0};
+    char *file = find_file(folder, &e);
+    const bool exists = file && path_exists(file);
+    mem_free(file);
+    return exists;
+}
+
+/* Whole, decompressed if the name ends in .gz; the hash is of the stored bytes. */
+static int read_whole(struct tokenizer *t, struct text *file, struct err *e) {
+    struct stream s;
+    if (stream_open(&s, t->path, e)) return -1;
+    int rc = 0;
+    while (!rc && !s.ended) rc = stream_read(&s, file, e);
+    if (!rc) sha256_end(&s.sha256, t->sha256);
+    stream_close(&s);
+    return rc;
+}
+
+static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) {
+    const char *folder = path_is_dir(path) ? path : NULL;
+    struct text file = {0};
+    t->path = folder ? find_file(path, e) : mem_text(path, e);
+    if (!t->path || read_whole(t, &file, e)) return text_free(&file), -1;
+    const bool json = !file.size || file.data[0] == '{' || file.data[0] == '[' ||
+                      !strcmp(t->path + i64_max(0, (i64)strlen(t->path) - 5), ".json");
+    json_t *j = json ? json_parse(file.size ? file.data : "", file.size, t->path, e) : NULL;
+    int rc = j      ? tokenizer_read(t, j, e)
+             : json ? -1
+                    : load_parts(t, (struct bytes){file.data, file.size}, folder, e);
+    json_decref(j), text_free(&file);
+    return rc ? -1 : specials_find(t, folder, e);
+}
+
+struct tokenizer *tokenizer_new(struct err *e) {
     classes_start();
     struct tokenizer *t = mem_new(sizeof *t, e);
     if (!t) return NULL;
-    if ((t->pool = mem_new(sizeof *t->pool, e))) {
-        pthread_mutex_init(&t->pool->mutex, NULL);
-        if (!tokenizer_load(t, path, e)) return t;
-    }
+    t->bos = t->eos = t->unk_id = -1;
+    if ((t->pool = mem_new(sizeof *t->pool, e)))
+        return pthread_mutex_init(&t->pool->mutex, NULL), t;
+    mem_free(t);
+    return NULL;
+}
+
+struct tokenizer *tokenizer_open(const char *path, struct err *e) {
+    struct tokenizer *t = tokenizer_new(e);
+    if (t && !tokenizer_load(t, path, e)) return t;
     err_frame(e, "while opening tokenizer %s", path);
     tokenizer_free(t);
     return NULL;
@@ -205,6 +302,8 @@ void tokenizer_free(struct tokenizer *t) {
     for (i64 i = 0; i < t->stages; i++) pattern_free(&t->stage[i].pattern);
     for (i64 i = 0; i < t->decoders; i++) pattern_free(&t->decoder[i].pattern);
     for (int i = 0; i < 2; i++) mem_free(t->added[i].token);
+    mem_free(t->user.token);
+    unigram_free(&t->unigram);
     mem_free(t->special);
     vocab_free(&t->vocab);
     bpe_free(&t->bpe);

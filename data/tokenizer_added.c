@@ -26,8 +26,9 @@ void added_sort(struct added_set *s) {
     for (int i = 0; i < 256; i++) s->first[i + 1] += s->first[i];
 }
 
-static const struct added_token *added_at(const struct added_set *s, const char *text, i64 left) {
-    u8 c = (u8)text[0];
+const struct added_token *added_at(const struct added_set *s, const char *text, i64 left) {
+    u8 c = (u8)text[0], second = left > 1 ? (u8)text[1] : 0;
+    if (!(s->pair[c * 32 + second / 8] >> second % 8 & 1)) return NULL;
     for (i64 i = s->first[c]; i < s->first[c + 1]; i++) {
         struct bytes b = s->token[i].content;
         if (b.size <= left && !memcmp(b.data, text, (size_t)b.size)) return &s->token[i];
@@ -42,7 +43,7 @@ static i64 code_before(const char *text, i64 *at) {
     return code_at(text, &i);
 }
 
-static bool is_space(i64 code) { return (class_of_code[code] & CLASS_MASK) >= CLASS_SPACE; }
+static bool is_space(i64 code) { return class_of_code[code] & CLASS_WHITE; }
 
 static bool stands_alone(struct bytes text, i64 begin, i64 end) {
     if (begin && class_of_code[code_before(text.data, &(i64){begin})] & CLASS_WORD) return false;
@@ -51,13 +52,10 @@ static bool stands_alone(struct bytes text, i64 begin, i64 end) {
 
 bool added_next(const struct added_set *s, struct bytes text, i64 done, i64 *at,
                 struct added_match *m) {
-    const u8 *c = (const u8 *)text.data;
     const struct added_token *t = NULL;
     i64 i = *at;
     if (!s->count) return false;
     for (; i < text.size; i++) {
-        u8 first = c[i], second = i + 1 < text.size ? c[i + 1] : 0;
-        if (!(s->pair[first * 32 + second / 8] >> second % 8 & 1)) continue;
         if (!(t = added_at(s, text.data + i, text.size - i))) continue;
         i64 end = i + t->content.size;
         if (!t->single_word || stands_alone(text, i, end)) break;

@@ -94,13 +94,51 @@ static bool starts_with(struct bytes t, struct bytes with) {
     return t.size >= with.size && !memcmp(t.data, with.data, (size_t)with.size);
 }
 
-static int decode_token(const struct decoder *d, struct bytes t, bool first, struct text *out,
-                        void **scratch, struct err *e) {
+/* What BERT's clean-up takes out of each token, in this order. */
+static int tidy(struct text *out, i64 from, struct err *e) {
+    static const char *const rule[][2] = {
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+    };
+    void *scratch = NULL;
+    for (int i = 0; i < COUNT(rule); i++) {
+        struct pattern p = {.literal = {rule[i][0], (i64)strlen(rule[i][0])}};
+        struct bytes in = {out->data + from, out->size - from},
+                     with = {rule[i][1], (i64)strlen(rule[i][1])};
+        if (!memmem(in.data, (size_t)in.size, p.literal.data, (size_t)p.literal.size)) continue;
+        struct text next = {0};
+        int rc = text_replace(&p, with, in, &next, &scratch, e);
+        out->size = from;
+        rc = rc || text_add(out, next.data, next.size, e);
+        text_free(&next);
+        if (rc) return -1;
+    }
+    return 0;
+}
+
+static int decode_wordpiece(const struct decoder *d, struct bytes t, bool first, struct text *out,
+                            struct err *e) {
+    i64 from = out->size;
+    bool joined = starts_with(t, d->content);
+    if (!first && joined) t = (struct bytes){t.data + d->content.size, t.size - d->content.size};
+    if ((!first && !joined && text_add(out, " ", 1, e)) || text_add(out, t.data, t.size, e))
+        return -1;
+    return d->cleanup && out->size > from ? tidy(out, from, e) : 0;
+}
+
+static int decode_token(const struct decoder *d, struct bytes t, bool first, bool last,
+                        struct text *out, void **scratch, struct err *e) {
     if (d->kind == DECODE_REPLACE) return text_replace(&d->pattern, d->content, t, out, scratch, e);
     if (d->kind == DECODE_METASPACE) {
         struct pattern mark = {.literal = d->content};
         return text_replace(&mark, (struct bytes){" ", first && d->start ? 0 : 1}, t, out, scratch,
                             e);
+    }
+    if (d->kind == DECODE_WORDPIECE) return decode_wordpiece(d, t, first, out, e);
+    if (d->kind == DECODE_BPE) {
+        struct pattern end = {.literal = d->content};
+        return text_replace(&end, (struct bytes){" ", last ? 0 : 1}, t, out, scratch, e);
     }
     struct bytes c = d->content;
     for (i64 i = 0; i < d->start && starts_with(t, c); i++)
@@ -117,7 +155,9 @@ static int decode_step(const struct decoder *d, const struct tokens *in, struct 
     if (d->kind == DECODE_FUSE)
         return text_add(&out->text, in->text.data, in->text.size, e) || tokens_end(out, e);
     for (i64 i = 0; i < tokens_count(in); i++)
-        if (decode_token(d, token_at(in, i), !i, &out->text, scratch, e) || tokens_end(out, e))
+        if (decode_token(d, token_at(in, i), !i, i + 1 == tokens_count(in), &out->text, scratch,
+                         e) ||
+            tokens_end(out, e))
             return -1;
     return 0;
 }
@@ -132,7 +172,7 @@ static int tokens_look_up(const struct tokenizer *t, const u32 *ids, i64 count, 
             return err_detail(e, "the largest id is %lld", (long long)t->vocab.count - 1);
         }
         if (skip && t->special[ids[i]]) continue;
-        if (!t->decoders && out->ends.size && text_add(&out->text, " ", 1, e)) return -1;
+        if (!t->decodes && out->ends.size && text_add(&out->text, " ", 1, e)) return -1;
         if (text_add(&out->text, token.data, token.size, e) || tokens_end(out, e)) return -1;
     }
     return 0;

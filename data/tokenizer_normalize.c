@@ -136,6 +136,67 @@ static int normalize_lowercase(struct bytes in, struct text *out, struct err *e)
     return 0;
 }
 
+static struct bytes strip(const struct norm *n, struct bytes in) {
+    i64 at = 0, end = in.size;
+    while (n->left && at < end && class_of_code[code_at(in.data, &(i64){at})] & CLASS_WHITE)
+        code_at(in.data, &at);
+    for (i64 k = end; n->right && k > at; end = k) {
+        do --k;
+        while (((u8)in.data[k] & 0xc0) == 0x80);
+        if (!(class_of_code[code_at(in.data, &(i64){k})] & CLASS_WHITE)) break;
+    }
+    return (struct bytes){in.data + at, end - at};
+}
+
+/* Leaves out the characters of these classes. */
+static int without(u16 classes, struct bytes in, struct text *out, struct err *e) {
+    i64 from = 0;
+    for (i64 at = 0, next = 0; at < in.size; at = next) {
+        if (!(class_of_code[code_at(in.data, &next)] & classes)) continue;
+        if (text_add(out, in.data + from, at - from, e)) return -1;
+        from = next;
+    }
+    return text_add(out, in.data + from, in.size - from, e);
+}
+
+/* The blocks BERT puts spaces around: not all of Han, and the sixth begins late as its original
+ * does. */
+static bool chinese(i64 c) {
+    return (c >= 0x4e00 && c <= 0x9fff) || (c >= 0x3400 && c <= 0x4dbf) ||
+           (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b73f) ||
+           (c >= 0x2b740 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
+}
+
+static int bert_characters(const struct norm *n, struct bytes in, struct text *out, struct err *e) {
+    for (i64 at = 0, next = 0; at < in.size; at = next) {
+        i64 code = code_at(in.data, &next);
+        u16 class = class_of_code[code];
+        if (n->clean && (!code || code == 0xfffd || class & CLASS_CONTROL)) continue;
+        bool space = n->clean && class & CLASS_WHITE, apart = n->chinese && chinese(code);
+        if ((apart && text_add(out, " ", 1, e)) ||
+            text_add(out, space ? " " : in.data + at, space ? 1 : next - at, e) ||
+            (apart && text_add(out, " ", 1, e)))
+            return -1;
+    }
+    return 0;
+}
+
+static int normalize_bert(const struct norm *n, struct bytes in, struct text *out, struct err *e) {
+    struct text a = {0}, b = {0};
+    int rc = bert_characters(n, in, &a, e);
+    if (!rc && n->accents) {
+        rc = normalize_form(NORM_NFD, (struct bytes){a.data, a.size}, &b, e);
+        a.size = 0;
+        rc = rc || without(CLASS_NONSPACING, (struct bytes){b.data, b.size}, &a, e);
+    }
+    struct bytes done = {a.data, a.size};
+    if (!rc) rc = n->lower ? normalize_lowercase(done, out, e) : text_add(out, a.data, a.size, e);
+    text_free(&a);
+    text_free(&b);
+    return rc ? -1 : 0;
+}
+
 int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
                  void **scratch, struct err *e) {
     struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
@@ -150,16 +211,48 @@ int text_replace(const struct pattern *p, struct bytes with, struct bytes in, st
     return found ? -1 : text_add(out, in.data + from, in.size - from, e);
 }
 
+/* Whether the normalizer takes away the first character: the rest no longer begins the text. */
+static bool loses_start(const struct norm *n, struct bytes in, void **scratch, bool *loses,
+                        struct err *e) {
+    i64 next = 0, begin, end;
+    u16 class = class_of_code[code_at(in.data, &next)];
+    u8 first = (u8)in.data[0];
+    *loses = false;
+    if (n->kind == NORM_STRIP) *loses = n->left && class & CLASS_WHITE;
+    if (n->kind == NORM_STRIP_ACCENTS) *loses = class & CLASS_MARK;
+    if (n->kind == NORM_BERT)
+        *loses = (n->clean && (!first || class & CLASS_CONTROL ||
+                               !memcmp(in.data, "\xef\xbf\xbd", (size_t)i64_min(in.size, 3)))) ||
+                 (n->accents && class & CLASS_NONSPACING);
+    if (n->kind == NORM_REPLACE && !n->content.size) {
+        struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
+        int found = pattern_next(&n->pattern, &s, &begin, &end, e);
+        if (found < 0) return false;
+        *loses = found && !begin && end;
+    }
+    return true;
+}
+
 int normalize(const struct norm *list, i64 count, struct bytes in, struct text buffer[2],
-              void **scratch, struct bytes *out, struct err *e) {
+              void **scratch, struct bytes *out, bool *starts, struct err *e) {
+    int used = 0;
     for (i64 i = 0; i < count && in.size; i++) {
         const struct norm *n = &list[i];
-        struct text *to = &buffer[i & 1];
+        struct text *to = &buffer[used];
         to->size = 0;
         int rc = 0;
+        bool loses;
+        if (!loses_start(n, in, scratch, &loses, e)) return -1;
+        *starts &= !loses;
         switch (n->kind) {
         case NORM_LOWERCASE: rc = normalize_lowercase(in, to, e); break;
         case NORM_REPLACE: rc = text_replace(&n->pattern, n->content, in, to, scratch, e); break;
+        case NORM_STRIP: in = strip(n, in); continue;
+        case NORM_STRIP_ACCENTS: rc = without(CLASS_MARK, in, to, e); break;
+        case NORM_BERT: rc = normalize_bert(n, in, to, e); break;
+        case NORM_BYTES: rc = bytes_show(to, in.data, in.size, e); break;
+        case NORM_CHARSMAP: rc = charsmap_graphemes(n->map, in, to, e); break;
+        case NORM_SENTENCEPIECE: rc = normalize_sentencepiece(n, in, to, *starts, e); break;
         case NORM_PREPEND:
             rc = text_add(to, n->content.data, n->content.size, e) ||
                  text_add(to, in.data, in.size, e);
@@ -168,6 +261,7 @@ int normalize(const struct norm *list, i64 count, struct bytes in, struct text b
         }
         if (rc) return -1;
         in = (struct bytes){to->data, to->size};
+        used = !used;
     }
     *out = in;
     return 0;

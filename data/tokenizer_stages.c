@@ -38,7 +38,7 @@ static int keep_one_character(struct reader *r, const json_t *j, const char *key
 }
 
 /* {"String": literal} or {"Regex": pattern}. */
-static int read_pattern(struct reader *r, const json_t *j, struct pattern *p, bool fast,
+static int read_pattern(struct reader *r, const json_t *j, struct pattern *p, enum pattern_use use,
                         struct err *e) {
     const json_t *pattern = json_object_get(j, "pattern");
     struct bytes regex;
@@ -50,7 +50,7 @@ static int read_pattern(struct reader *r, const json_t *j, struct pattern *p, bo
         return err_input(e, "%s: \"pattern\" must be {\"String\": ...} or {\"Regex\": ...}",
                          r->where);
     if (json_bytes(pattern, "Regex", r->where, &regex, e)) return -1;
-    return pattern_compile(p, regex.data, r->where, fast, e);
+    return pattern_compile(p, regex.data, r->where, use, e);
 }
 
 static int take(struct reader *r, struct err *e) { /* a place for one more stage */
@@ -105,8 +105,60 @@ static int norm_prepend(struct reader *r, const json_t *j, struct err *e) {
 }
 static int norm_replace(struct reader *r, const json_t *j, struct err *e) {
     struct norm *n;
-    return norm_add(r, &n, e) || read_pattern(r, j, &n->pattern, false, e) ||
+    return norm_add(r, &n, e) || read_pattern(r, j, &n->pattern, PATTERN_REGEX, e) ||
            keep(r, j, "content", &n->content, e);
+}
+static int norm_strip(struct reader *r, const json_t *j, struct err *e) {
+    struct norm *n;
+    if (norm_add(r, &n, e)) return -1;
+    n->left = json_bool(j, "strip_left", true, r->where, e);
+    n->right = json_bool(j, "strip_right", true, r->where, e);
+    return e->code ? -1 : 0;
+}
+static int norm_bert(struct reader *r, const json_t *j, struct err *e) {
+    struct norm *n;
+    if (norm_add(r, &n, e)) return -1;
+    n->clean = json_bool(j, "clean_text", true, r->where, e);
+    n->chinese = json_bool(j, "handle_chinese_chars", true, r->where, e);
+    n->lower = json_bool(j, "lowercase", true, r->where, e);
+    n->accents = n->lower;
+    if (json_object_get(j, "strip_accents") && !json_is_null(json_object_get(j, "strip_accents")))
+        n->accents = json_bool(j, "strip_accents", false, r->where, e);
+    return e->code ? -1 : 0;
+}
+
+static int base64_value(char c) {
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
+}
+
+i64 base64_decode(const char *in, i64 size, char *out) {
+    u32 bits = 0;
+    i64 n = 0;
+    if (size % 4) return -1;
+    i64 pad = size && in[size - 1] == '=' ? 1 + (in[size - 2] == '=') : 0;
+    for (i64 i = 0; i < size; i++) {
+        int v = i >= size - pad ? 0 : base64_value(in[i]);
+        if (v < 0) return -1;
+        bits = bits << 6 | (u32)v;
+        for (int k = 16; i % 4 == 3 && k >= 0; k -= 8) out[n++] = (char)(bits >> k);
+    }
+    return n - pad;
+}
+
+static int norm_precompiled(struct reader *r, const json_t *j, struct err *e) {
+    struct norm *n;
+    struct bytes b;
+    if (norm_add(r, &n, e) || json_bytes(j, "precompiled_charsmap", r->where, &b, e)) return -1;
+    char *blob = arena_new(&r->t->arena, b.size + 4, e);
+    if (!blob || !(n->map = arena_new(&r->t->arena, sizeof *n->map, e))) return -1;
+    i64 size = base64_decode(b.data, b.size, blob);
+    if (size < 0) return err_input(e, "%s: \"precompiled_charsmap\" is not base64", r->where);
+    return charsmap_open(n->map, (struct bytes){blob, size}, r->where, e);
 }
 
 int read_norms(struct tokenizer *t, const json_t *j, struct err *e) {
@@ -118,6 +170,11 @@ int read_norms(struct tokenizer *t, const json_t *j, struct err *e) {
         {"Lowercase", norm_plain, NORM_LOWERCASE},
         {"Prepend", norm_prepend, NORM_PREPEND},
         {"Replace", norm_replace, NORM_REPLACE},
+        {"Strip", norm_strip, NORM_STRIP},
+        {"StripAccents", norm_plain, NORM_STRIP_ACCENTS},
+        {"BertNormalizer", norm_bert, NORM_BERT},
+        {"ByteLevel", norm_plain, NORM_BYTES},
+        {"Precompiled", norm_precompiled, NORM_CHARSMAP},
         {NULL, NULL, 0},
     };
     struct reader r = {.t = t,
@@ -145,34 +202,67 @@ static int stage_bytelevel(struct reader *r, const json_t *j, struct err *e) {
     if (e->code || (prefix && stage_add(r, space, &s, e))) return -1;
     if (regex &&
         (stage_add(r, (struct stage){.kind = STAGE_SPLIT, .behaviour = SPLIT_ISOLATED}, &s, e) ||
-         pattern_compile(&s->pattern, pattern_gpt2, r->where, true, e)))
+         pattern_compile(&s->pattern, pattern_gpt2, r->where, PATTERN_COVER, e)))
         return -1;
     return stage_add(r, (struct stage){.kind = STAGE_BYTES}, &s, e);
 }
 
-static int stage_split(struct reader *r, const json_t *j, struct err *e) {
+static int read_behaviour(struct reader *r, const json_t *j, enum behaviour *to, struct err *e) {
     static const char *const name[] = {"Removed", "Isolated", "MergedWithPrevious",
                                        "MergedWithNext", "Contiguous"};
-    struct stage *s;
     struct bytes behaviour;
+    if (json_bytes(j, "behavior", r->where, &behaviour, e)) return -1;
+    for (int i = 0; i < COUNT(name); i++)
+        if (!strcmp(name[i], behaviour.data)) return *to = (enum behaviour)i, 0;
+    return err_input(e, "%s: unknown behavior \"%.40s\"", r->where, behaviour.data);
+}
+
+static int stage_split(struct reader *r, const json_t *j, struct err *e) {
+    struct stage *s;
     if (stage_add(r, (struct stage){.kind = STAGE_SPLIT}, &s, e) ||
-        read_pattern(r, j, &s->pattern, true, e) ||
-        json_bytes(j, "behavior", r->where, &behaviour, e))
+        read_behaviour(r, j, &s->behaviour, e))
         return -1;
     s->invert = json_bool(j, "invert", false, r->where, e);
-    for (int i = 0; i < COUNT(name); i++) {
-        s->behaviour = (enum behaviour)i;
-        if (!strcmp(name[i], behaviour.data)) return e->code ? -1 : 0;
-    }
-    return err_input(e, "%s: unknown behavior \"%.40s\"", r->where, behaviour.data);
+    enum pattern_use use = s->behaviour == SPLIT_ISOLATED               ? PATTERN_GAPS
+                           : s->behaviour == SPLIT_REMOVED && s->invert ? PATTERN_COVER
+                                                                        : PATTERN_REGEX;
+    return e->code || read_pattern(r, j, &s->pattern, use, e) ? -1 : 0;
+}
+
+static int split_at(struct reader *r, int classes, enum behaviour behaviour, struct err *e) {
+    struct stage *s,
+        split = {.kind = STAGE_SPLIT, .behaviour = behaviour, .pattern = {.set = (u16)classes}};
+    return stage_add(r, split, &s, e);
 }
 
 static int stage_digits(struct reader *r, const json_t *j, struct err *e) {
     bool each = json_bool(j, "individual_digits", false, r->where, e);
-    struct stage *s,
-        split = {.kind = STAGE_SPLIT, .behaviour = each ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS};
-    return e->code || stage_add(r, split, &s, e) ||
-           pattern_compile(&s->pattern, "\\p{N}", r->where, false, e);
+    return e->code ? -1 : split_at(r, CLASS_NUMERIC, each ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, e);
+}
+
+static int stage_punctuation(struct reader *r, const json_t *j, struct err *e) {
+    enum behaviour behaviour = SPLIT_ISOLATED;
+    if (json_object_get(j, "behavior") && read_behaviour(r, j, &behaviour, e)) return -1;
+    return split_at(r, CLASS_BERT_PUNCTUATION, behaviour, e);
+}
+
+static int stage_bert(struct reader *r, const json_t *j, struct err *e) {
+    (void)j;
+    return split_at(r, CLASS_WHITE, SPLIT_REMOVED, e) ||
+           split_at(r, CLASS_BERT_PUNCTUATION, SPLIT_ISOLATED, e);
+}
+
+/* \w+|[^\w\s]+, which is what is left between white space, cut where \w begins and ends. */
+static int stage_whitespace(struct reader *r, const json_t *j, struct err *e) {
+    (void)j;
+    return split_at(r, CLASS_WHITE, SPLIT_REMOVED, e) ||
+           (r->kind && split_at(r, CLASS_WORD, SPLIT_CONTIGUOUS, e));
+}
+
+static int stage_delimiter(struct reader *r, const json_t *j, struct err *e) {
+    struct stage *s;
+    return stage_add(r, (struct stage){.kind = STAGE_SPLIT, .behaviour = SPLIT_REMOVED}, &s, e) ||
+           keep_one_character(r, j, "delimiter", &s->pattern.literal, e);
 }
 
 /* prepend_scheme, or add_prefix_space in files from before there were schemes. */
@@ -211,8 +301,16 @@ static bool all_bytes_known(const struct vocab *v) {
 
 int read_stages(struct tokenizer *t, const json_t *j, bool *bytes, struct err *e) {
     static const struct component table[] = {
-        {"ByteLevel", stage_bytelevel, 0}, {"Split", stage_split, 0}, {"Digits", stage_digits, 0},
-        {"Metaspace", stage_metaspace, 0}, {NULL, NULL, 0},
+        {"ByteLevel", stage_bytelevel, 0},
+        {"Split", stage_split, 0},
+        {"Digits", stage_digits, 0},
+        {"Punctuation", stage_punctuation, 0},
+        {"Metaspace", stage_metaspace, 0},
+        {"Whitespace", stage_whitespace, 1},
+        {"WhitespaceSplit", stage_whitespace, 0},
+        {"BertPreTokenizer", stage_bert, 0},
+        {"CharDelimiterSplit", stage_delimiter, 0},
+        {NULL, NULL, 0},
     };
     struct reader r = {.t = t,
                        .what = "pre_tokenizer",
@@ -221,7 +319,8 @@ int read_stages(struct tokenizer *t, const json_t *j, bool *bytes, struct err *e
                        .capacity = STAGE_LIMIT};
     t->stage = arena_new(&t->arena, STAGE_LIMIT * (i64)sizeof *t->stage, e);
     if (!t->stage || read_list(&r, j, e)) return -1;
-    *bytes = t->stages && t->stage[t->stages - 1].kind == STAGE_BYTES && all_bytes_known(&t->vocab);
+    *bytes = t->model == bpe_word && !t->bpe.prefix.size && !t->bpe.suffix.size && t->stages &&
+             t->stage[t->stages - 1].kind == STAGE_BYTES && all_bytes_known(&t->vocab);
     t->stages -= *bytes;
     return 0;
 }
@@ -241,7 +340,7 @@ static int decoder_plain(struct reader *r, const json_t *j, struct err *e) {
 }
 static int decoder_replace(struct reader *r, const json_t *j, struct err *e) {
     struct decoder *d;
-    return decoder_add(r, &d, e) || read_pattern(r, j, &d->pattern, false, e) ||
+    return decoder_add(r, &d, e) || read_pattern(r, j, &d->pattern, PATTERN_REGEX, e) ||
            keep(r, j, "content", &d->content, e);
 }
 static int decoder_strip(struct reader *r, const json_t *j, struct err *e) {
@@ -263,6 +362,17 @@ static int decoder_metaspace(struct reader *r, const json_t *j, struct err *e) {
     d->start = when != PREFIX_NEVER;
     return 0;
 }
+static int decoder_wordpiece(struct reader *r, const json_t *j, struct err *e) {
+    struct decoder *d;
+    if (decoder_add(r, &d, e) || keep(r, j, "prefix", &d->content, e)) return -1;
+    d->cleanup = json_bool(j, "cleanup", true, r->where, e);
+    return e->code ? -1 : 0;
+}
+static int decoder_bpe(struct reader *r, const json_t *j, struct err *e) {
+    struct decoder *d;
+    if (decoder_add(r, &d, e) || keep(r, j, "suffix", &d->content, e)) return -1;
+    return d->content.size ? 0 : err_input(e, "%s: \"suffix\" is empty", r->where);
+}
 
 int read_decoders(struct tokenizer *t, const json_t *j, struct err *e) {
     static const struct component table[] = {
@@ -272,10 +382,13 @@ int read_decoders(struct tokenizer *t, const json_t *j, struct err *e) {
         {"Fuse", decoder_plain, DECODE_FUSE},
         {"Strip", decoder_strip, DECODE_STRIP},
         {"Metaspace", decoder_metaspace, DECODE_METASPACE},
+        {"WordPiece", decoder_wordpiece, DECODE_WORDPIECE},
+        {"BPEDecoder", decoder_bpe, DECODE_BPE},
         {NULL, NULL, 0},
     };
     struct reader r = {
         .t = t, .what = "decoder", .nested = "decoders", .table = table, .capacity = STAGE_LIMIT};
     t->decoder = arena_new(&t->arena, STAGE_LIMIT * (i64)sizeof *t->decoder, e);
+    t->decodes = json_is_object(j);
     return t->decoder && !read_list(&r, j, e) ? 0 : -1;
 }

@@ -31,6 +31,11 @@ i64 vocab_find(const struct vocab *v, const char *text, i64 size) {
     return (i64)v->slot[slot_of(v, text, size)] - 1;
 }
 
+i64 vocab_model(const struct vocab *v, const char *text, i64 size) {
+    i64 id = vocab_find(v, text, size);
+    return id >= 0 && v->token[id].added ? -1 : id;
+}
+
 bool vocab_text(const struct vocab *v, i64 id, struct bytes *out) {
     if (id < 0 || id >= v->count || v->token[id].size < 0) return false;
     *out = (struct bytes){v->pool.data + v->token[id].at, v->token[id].size};
@@ -59,7 +64,7 @@ static int vocab_reach(struct vocab *v, i64 id, struct err *e) {
         v->token = p;
         v->capacity = n;
     }
-    for (; v->count <= id; v->count++) v->token[v->count] = (struct vocab_token){0, -1};
+    for (; v->count <= id; v->count++) v->token[v->count] = (struct vocab_token){.size = -1};
     return 0;
 }
 
@@ -69,6 +74,8 @@ int vocab_add(struct vocab *v, struct bytes text, i64 id, const char *where, str
                   text.data, (long long)id);
         return err_detail(e, "ids must be from 0 to %lld", (long long)VOCAB_LIMIT - 1);
     }
+    if (text.size > INT32_MAX)
+        return err_input(e, "%s: token %lld is too long", where, (long long)id);
     struct bytes other;
     if (vocab_text(v, id, &other))
         return err_input(e, "%s: id %lld is used twice: by \"%.*s\" and by \"%.*s\"", where,
@@ -82,7 +89,7 @@ int vocab_add(struct vocab *v, struct bytes text, i64 id, const char *where, str
     if (vocab_reach(v, id, e)) return -1;
     i64 at = v->pool.size;
     if (text_add(&v->pool, text.data, text.size, e)) return -1;
-    v->token[id] = (struct vocab_token){at, text.size};
+    v->token[id] = (struct vocab_token){at, (i32)text.size, v->adding};
     v->slot[slot] = (u32)id + 1;
     v->longest = i64_max(v->longest, text.size);
     v->used++;

@@ -14,9 +14,6 @@ extern "C" {
  * is zeros. */
 int gemm_cuda(const struct gemm *g, struct err *e);
 
-/* Queues the decoding of `count` 4-bit codes to f32 or, `half`, bf16 (quant_cuda.cu). */
-int quant_decode_cuda(void *to, const struct quant *q, const u8 *packed, i64 count, bool half,
-                      struct err *e);
 /* One product for each of `count` groups of rows, offset[i] <= row < offset[i + 1] (on the device).
  * g describes them all together: A, C and T hold the rows one group after another; B and U are
  * stacks of a matrix a group (of B b_step elements), bias of a row a group. With a_t the rows are
@@ -26,6 +23,9 @@ struct gemm_groups {
     i64 count, b_step;
 };
 int gemm_groups_cuda(const struct gemm *g, const struct gemm_groups *s, struct err *e);
+/* Queues the decoding of `count` 4-bit codes to f32 or, `half`, bf16 (quant_cuda.cu). */
+int quant_decode_cuda(void *to, const struct quant *q, const u8 *packed, i64 count, bool half,
+                      struct err *e);
 
 /* ---- between the files of gemm_cuda ---- */
 /* Few rows, W along k (gemm_rows_cuda.cu): whether g is such a product; queues it. */

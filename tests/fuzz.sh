@@ -34,6 +34,9 @@ recipe) i=0
     printf '{"hone_log":1,"run":"a","lock":"00"}\n{"step":1,"tokens":2,"loss":1.5,"prev":""}\n' >> "$at/corpus/seed-2" ;;
 tokenizer) printf '%s\0the cat' "$(cat $golden/tokenizers/stories260K.json)" > "$at/corpus/file" 2> /dev/null || true
     printf 'the \303\251\377cat  123' > "$at/corpus/text" ;;
+jinja) cp $golden/jinja/*.jinja "$at/corpus"
+    sed 's/^{"template": "//; s/", "[teug][a-z]*": .*//; s/\\"/"/g; s/\\n/ /g' $golden/jinja/snippets.jsonl |
+        split -l 1 -a 3 - "$at/corpus/snippet-" ;;
 dataset) for kind in 0 1 2; do printf "\\${kind}abcdefgh" > "$at/corpus/seed-$kind"; done ;;
 esac
 # -malloc_limit_mb: hone asks for what a file says it needs and takes no for an answer.

@@ -113,7 +113,8 @@ static void test_words(void **state) {
         for (int k = 0; k < 2; k++) {
             if (pattern) {
                 pattern_free(&p[k]);
-                assert_int_equal(0, pattern_compile(&p[k], pattern, "test", k, &e));
+                assert_int_equal(0, pattern_compile(&p[k], pattern, "test",
+                                                    k ? PATTERN_COVER : PATTERN_REGEX, &e));
                 continue;
             }
             struct search s = {.text = json_string_value(text),
@@ -144,8 +145,8 @@ static void test_scanners_equal_pcre2(void **state) {
     u64 draw = 0;
     for (int k = 0; k < 3; k++) {
         struct pattern fast = {0}, slow = {0};
-        assert_int_equal(0, pattern_compile(&fast, patterns[k], "test", true, &e));
-        assert_int_equal(0, pattern_compile(&slow, patterns[k], "test", false, &e));
+        assert_int_equal(0, pattern_compile(&fast, patterns[k], "test", PATTERN_COVER, &e));
+        assert_int_equal(0, pattern_compile(&slow, patterns[k], "test", PATTERN_REGEX, &e));
         assert_non_null(fast.scan);
         assert_non_null(slow.regex);
         for (int round = 0; round < 20000; round++) {

@@ -1,5 +1,5 @@
-/* cmd_codec.c: `hone encode` and `hone decode`: JSON lines on standard input to JSON lines on
- * standard output. */
+/* cmd_codec.c: `hone encode`, `hone decode` and `hone render`: JSON lines on standard input to JSON
+ * lines on standard output. */
 #include "train/train.h"
 
 #include <jansson.h>
@@ -17,17 +17,38 @@ const struct option codec_options[] = {
     {0},
 };
 
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
+/* {"text": "..."}, or {"hex": "..."} for bytes that need not be UTF-8. */
+static int line_text(const json_t *j, struct text *out, struct err *e) {
+    const json_t *text = json_object_get(j, "text"), *hex = json_object_get(j, "hex");
+    if (json_is_string(text))
+        return text_add(out, json_string_value(text), (i64)json_string_length(text), e);
+    const char *s = json_is_string(hex) ? json_string_value(hex) : "x";
+    for (; *s; s += 2) {
+        const int high = hex_digit(s[0]), low = high < 0 ? -1 : hex_digit(s[1]);
+        if (low < 0)
+            return err_input(e,
+                             "found no text; expected {\"text\": \"...\"} or {\"hex\": \"...\"}");
+        if (text_add(out, &(char){(char)(high << 4 | low)}, 1, e)) return -1;
+    }
+    return 0;
+}
+
 static int encode_line(const struct tokenizer *t, const json_t *j, const struct codec_flags *f,
                        struct text *out, struct err *e) {
-    const json_t *text = json_object_get(j, "text");
+    struct text text = {0};
     struct ids ids = {0};
-    if (!json_is_string(text)) return err_input(e, "found no text; expected {\"text\": \"...\"}");
-    int rc = tokenizer_encode(t, json_string_value(text), (i64)json_string_length(text),
-                              f->add_special_tokens, &ids, e) ||
+    int rc = line_text(j, &text, e) ||
+             tokenizer_encode(t, text.data, text.size, f->add_special_tokens, &ids, e) ||
              text_printf(out, e, "{\"ids\": [");
     for (i64 i = 0; !rc && i < ids.count; i++)
         rc = text_printf(out, e, "%s%u", i ? ", " : "", ids.item[i]);
-    ids_free(&ids);
+    ids_free(&ids), text_free(&text);
     return rc || text_printf(out, e, "]}\n") ? -1 : 0;
 }
 
@@ -53,32 +74,69 @@ static int decode_line(const struct tokenizer *t, const json_t *j, const struct 
     return rc ? -1 : 0;
 }
 
-static int codec(int argc, char **argv, const char *usage, bool encode, struct err *e) {
+/* A row that a template refuses is a line with "error", as a row of any other result. */
+static int render_line(const struct chat *c, const json_t *j, struct text *out, struct err *e) {
+    const json_t *messages = json_object_get(j, "messages");
+    struct text text = {0};
+    struct spans spans = {0};
+    struct err refused = {0};
+    if (!json_is_array(messages))
+        return err_input(e, "found no messages; expected {\"messages\": [...]}");
+    int rc = 0;
+    if (chat_render(c, j, messages, json_is_true(json_object_get(j, "add_generation_prompt")),
+                    &text, &spans, &refused)) {
+        rc = text_printf(out, e, "{\"error\": ") ||
+             json_text_add(out, refused.primary, (i64)strlen(refused.primary), e);
+    } else {
+        rc = text_printf(out, e, "{\"text\": ") || json_text_add(out, text.data, text.size, e) ||
+             text_printf(out, e, ", \"generation\": [");
+        for (i64 i = 0; !rc && i < spans.count; i++)
+            rc = text_printf(out, e, "%s[%lld, %lld]", i ? ", " : "",
+                             (long long)spans.item[i].begin, (long long)spans.item[i].end);
+        rc = rc || text_printf(out, e, "]");
+    }
+    text_free(&text), spans_free(&spans);
+    return rc || text_printf(out, e, "}\n") ? -1 : 0;
+}
+
+enum codec { ENCODE, DECODE, RENDER };
+static int codec(int argc, char **argv, const char *usage, enum codec kind, struct err *e) {
     struct codec_flags f = {0};
     struct args a;
     struct tokenizer *t = NULL;
+    struct chat *c = NULL;
     char *line = NULL;
     size_t capacity = 0;
     ssize_t size;
-    int rc = args_parse(&a, argc, argv, codec_options, &f, e) || args_need(&a, 1, 1, usage, e) ||
-             !(t = tokenizer_open(a.rest[0], e));
+    int rc = args_parse(&a, argc, argv, codec_options, &f, e) || args_need(&a, 1, 1, usage, e);
+    if (!rc && kind == RENDER) {
+        const bool folder = path_is_dir(a.rest[0]);
+        rc = !(c = chat_open(folder ? NULL : a.rest[0], folder ? a.rest[0] : NULL, e));
+    } else if (!rc) {
+        rc = !(t = tokenizer_open(a.rest[0], e));
+    }
     for (i64 n = 1; !rc && (size = getline(&line, &capacity, stdin)) >= 0; n++) {
         struct text out = {0};
         char where[64];
         snprintf(where, sizeof where, "line %lld of standard input", (long long)n);
         json_t *j = json_parse(line, size, where, e);
-        rc = !j || (encode ? encode_line(t, j, &f, &out, e) : decode_line(t, j, &f, &out, e));
+        rc = !j || (kind == ENCODE   ? encode_line(t, j, &f, &out, e)
+                    : kind == DECODE ? decode_line(t, j, &f, &out, e)
+                                     : render_line(c, j, &out, e));
         if (!rc && fwrite(out.data, 1, (size_t)out.size, stdout) != (size_t)out.size)
             rc = err_system(e, "write", "standard output");
         if (rc && j) err_frame(e, "in %s", where);
         json_decref(j), text_free(&out);
     }
-    free(line), tokenizer_free(t), args_free(&a);
+    free(line), tokenizer_free(t), chat_free(c), args_free(&a);
     return rc ? -1 : 0;
 }
 int cmd_encode(int argc, char **argv, struct err *e) {
-    return codec(argc, argv, "encode TOKENIZER < JSONL", true, e);
+    return codec(argc, argv, "encode TOKENIZER < JSONL", ENCODE, e);
 }
 int cmd_decode(int argc, char **argv, struct err *e) {
-    return codec(argc, argv, "decode TOKENIZER < JSONL", false, e);
+    return codec(argc, argv, "decode TOKENIZER < JSONL", DECODE, e);
+}
+int cmd_render(int argc, char **argv, struct err *e) {
+    return codec(argc, argv, "render TEMPLATE < JSONL", RENDER, e);
 }

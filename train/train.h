@@ -179,7 +179,7 @@ int cmd_generate(int, char **, struct err *), cmd_export(int, char **, struct er
 int cmd_verify(int, char **, struct err *), cmd_report(int, char **, struct err *),
     cmd_forward(int, char **, struct err *);
 int cmd_encode(int, char **, struct err *), cmd_decode(int, char **, struct err *),
-    cmd_bench(int, char **, struct err *);
+    cmd_render(int, char **, struct err *), cmd_bench(int, char **, struct err *);
 int cmd_doctor(int, char **, struct err *), cmd_help(int, char **, struct err *),
     cmd_eval(int, char **, struct err *);
 extern const struct option tokenize_options[], tokenizer_options[], generate_options[],

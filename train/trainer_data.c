@@ -87,18 +87,13 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
     return loader_open(&c, e);
 }
 
-static bool has_tokenizer(const char *folder) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
-    return path_exists(path);
-}
-
 int trainer_data(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
     if (r->model_name_or_path && !path_is_dir(r->model_name_or_path))
         return err_input(e, "model_name_or_path: %s is not a folder", r->model_name_or_path);
-    if (from && (r->tokenizer || has_tokenizer(from)) && !(t->tokenizer = tokenizer_open(from, e)))
+    if (from && (r->tokenizer || tokenizer_exists(from)) &&
+        !(t->tokenizer = tokenizer_open(from, e)))
         return -1;
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");

@@ -1,0 +1,118 @@
+/* tokenizer_pre.c: named pre-tokenizers: what a GGUF file's tokenizer.ggml.pre stands for, and the
+ * families of rank files. Names are those of llama.cpp's converter; stages are what the models' own
+ * tokenizer.json say (llama.cpp approximates some of them). A name that is not here is refused: it
+ * would give ids that are nearly right. */
+#include <string.h>
+#include "data/data_int.h"
+
+static const char deepseek_letters[] =
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-"
+    "Ჿᴀ-"
+    "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώ"
+    "ᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-"
+    "ꮿﬀ-"
+    "ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓"
+    "𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+static const char deepseek_marks[] = "\\s?[!-/:-~！-／：-～‘-‟　-。]+";
+static const char deepseek_cjk[] = "[一-龥ࠀ-一가-퟿]+";
+static const char bloom[] = " ?[^(\\s|[.,!?…。，、।۔،])]+";
+static const char qwen35[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}|"
+    " ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+/* Falcon counts digits in what ByteLevel shows, so its stages are not splits alone. */
+static const char falcon[] = "[{\"type\": \"Punctuation\", \"behavior\": \"Contiguous\"},"
+                             " {\"type\": \"ByteLevel\", \"add_prefix_space\": false},"
+                             " {\"type\": \"Digits\", \"individual_digits\": false},"
+                             " {\"type\": \"Split\", \"pattern\": {\"Regex\": "
+                             "\"[0-9][0-9][0-9]\"}, \"behavior\": \"Isolated\"}]";
+
+static const struct row {
+    const char *names;
+    bool nfc, ignore_merges;
+    const char *stage[7]; /* patterns; words are isolated; then ByteLevel. One that starts with [{
+                             is the whole list */
+} rows[] = {
+    {"default gpt-2 phi-2 gpt2 jais trillion exaone4 gigachat modern-bert roberta-bpe r50k p50k",
+     false,
+     false,
+     {pattern_gpt2}},
+    {"mpt olmo", true, false, {pattern_gpt2}},
+    {"llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral lfm2", false, true, {pattern_llama3}},
+    {"dbrx smaug-bpe glm4 chatglm-bpe", false, false, {pattern_llama3}},
+    {"cl100k", false, false, {pattern_cl100k}},
+    {"qwen2 deepseek-r1-qwen megrez", true, false, {pattern_qwen2}},
+    {"stablelm2 hunyuan grok-2 solar-open", false, false, {pattern_qwen2}},
+    {"qwen35", true, false, {qwen35}},
+    {"gpt-4o llama4 kanana2 minimax-m2", false, false, {pattern_o200k}},
+    {"tekken", false, true, {pattern_tekken}},
+    {"kimi-k2", false, false, {pattern_kimi}},
+    {"deepseek-v3 hunyuan-dense",
+     false,
+     false,
+     {pattern_deepseek3_digits, pattern_deepseek3_cjk, pattern_deepseek3}},
+    {"deepseek-llm",
+     false,
+     false,
+     {"[\\r\\n]", deepseek_letters, deepseek_marks, "\\s+$", deepseek_cjk, "\\p{N}+"}},
+    {"deepseek-coder",
+     false,
+     false,
+     {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", deepseek_cjk, "\\p{N}"}},
+    {"starcoder refact command-r smollm codeshell exaone minerva-7b",
+     false,
+     false,
+     {"\\p{N}", pattern_gpt2}},
+    {"bloom gpt3-finnish poro-chat", false, false, {bloom}},
+    {"viking", false, false, {bloom, "\\p{N}"}},
+    {"falcon", false, false, {falcon}},
+};
+
+static bool has_name(const char *names, const char *name) {
+    const size_t size = strlen(name);
+    for (const char *at = names; (at = strstr(at, name)); at += size)
+        if ((at == names || at[-1] == ' ') && (!at[size] || at[size] == ' ')) return size > 0;
+    return false;
+}
+
+static json_t *stages_of(const struct row *r, const char *where, struct err *e) {
+    if (!strncmp(r->stage[0], "[{", 2))
+        return json_parse(r->stage[0], (i64)strlen(r->stage[0]), where, e);
+    json_t *list = json_array();
+    int rc = list ? 0 : -1;
+    for (int i = 0; !rc && i < COUNT(r->stage) && r->stage[i]; i++)
+        rc =
+            json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s}", "type", "Split", "pattern",
+                                                  "Regex", r->stage[i], "behavior", "Isolated"));
+    rc = rc || json_array_append_new(list, json_pack("{s:s, s:b, s:b}", "type", "ByteLevel",
+                                                     "add_prefix_space", 0, "use_regex", 0));
+    if (!rc) return list;
+    json_decref(list);
+    err_memory(e, "out of memory for the pre-tokenizer of %s", where);
+    return NULL;
+}
+
+static int pre_make(const struct row *r, const char *where, struct pre *out, struct err *e) {
+    json_t *list = stages_of(r, where, e);
+    if (!list) return -1;
+    out->pre_tokenizer = json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list);
+    if (r->nfc) out->normalizer = json_pack("{s:s}", "type", "NFC");
+    out->ignore_merges = r->ignore_merges;
+    if (out->pre_tokenizer && (out->normalizer || !r->nfc)) return 0;
+    return err_memory(e, "out of memory for the pre-tokenizer of %s", where);
+}
+
+int pre_find(const char *name, const char *pattern, const char *where, struct pre *out,
+             struct err *e) {
+    const struct row own = {"", false, false, {pattern}};
+    if (pattern) return pre_make(&own, where, out, e);
+    for (int i = 0; i < COUNT(rows); i++)
+        if (has_name(rows[i].names, name)) return pre_make(&rows[i], where, out, e);
+    char known[480] = "";
+    for (int i = 0; i < COUNT(rows); i++) {
+        const size_t at = strlen(known);
+        snprintf(known + at, sizeof known - at, "%s%s", i ? " " : "", rows[i].names);
+    }
+    err_input(e, "%s: pre-tokenizer '%.60s' is not supported", where, name);
+    return err_detail(e, "known: %s", known);
+}
