@@ -73,7 +73,7 @@ static void test_quantised_while_loading(void **state) {
         char model[64];
         snprintf(model, sizeof model, QUANT "llama_%s", name[i]);
         const char *plain = at("plain-%s", name[i]);
-        hone(0, "export %s --output %s --quiet", model, plain);
+        hone(0, "export %s --output %s --precision fp32 --quiet", model, plain);
         assert_null(strstr(text_of(at("plain-%s/config.json", name[i])), "quantization_config"));
         struct safetensors a, b;
         for (int k = 0; k < 2; k++)
@@ -132,7 +132,7 @@ static void test_merge(void **state) {
     (void)state;
     double kl[2];
     for (int i = 0; i < 2; i++) {
-        hone(0, "export %s --output %s --merge-into %s --max-kl 1 --json",
+        hone(0, "export %s --output %s --merge-into %s --precision fp32 --max-kl 1 --json",
              at("whole/checkpoints/step-000004"), at("merged-%d", i),
              i ? "original" : "dequantized");
         const char *text = strstr(said(), "\"kl\": ");

@@ -171,6 +171,21 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
 int forward_loss(struct model *m, const struct batch *b, float *loss,
                  struct err *e); /* loss [tokens] */
 
+/* ---- GGUF (gguf_vocabulary.c, gguf_export.c) */
+/* Tokens, merges or scores, special ids and chat template of l->tokenizer, a tokenizer.json. */
+int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err *e);
+/* Writes `m`, a model of l's family, as a GGUF file whose matrices are `type` ("q8_0"). */
+int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
+                struct err *e);
+/* Writes the adapter of `m` alone. */
+int gguf_export_adapter(const char *path, struct model *m, struct err *e);
+/* Writes l's model as a Hugging Face folder: "fp32", "bf16", or "auto", each tensor in the type
+ * that l's base has it in (export_folder.c). */
+int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e);
+/* FOLDER/Modelfile for Ollama: `from`, and `adapter` if not NULL, as they are to be named in it. */
+int modelfile_write(const char *folder, const struct loaded *l, const char *from,
+                    const char *adapter, struct err *e);
+
 /* ---- commands, a file each */
 int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),
     cmd_tokenizer(int, char **, struct err *);

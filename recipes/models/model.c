@@ -279,6 +279,7 @@ static bool may_stay_out(const struct model *m, const char *name) {
     static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
                                        "visual."};
     const size_t n = strlen(name);
+    if (m->gguf && !strncmp(name, "rope_f", 6)) return true; /* its factors: gguf_config.c */
     for (int i = 0; i < COUNT(buffer); i++) {
         const size_t k = strlen(buffer[i]);
         if (n >= k && !strcmp(name + n - k, buffer[i])) return true;
@@ -292,7 +293,7 @@ static bool may_stay_out(const struct model *m, const char *name) {
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
-    m->prefix = prefix_of(m, s);
+    m->prefix = m->gguf ? NULL : prefix_of(m, s);
     for (i64 i = 0; !rc && i < m->params; i++)
         if (m->param[i]->role != ROLE_NONE) rc = param_read(m, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
@@ -309,10 +310,9 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
     struct model_folder f = {0};
     struct config c;
-    char where[512];
-    snprintf(where, sizeof where, "%s/config.json", path);
+    const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
-    int rc = folder_open(&f, path, e) || config_read(&c, f.config, where, e);
+    int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
     if (!rc && load_quant.load) {
         const bool stored = c.quant.stored;
         c.quant = load_quant, c.quant.stored = stored;
@@ -321,7 +321,10 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
         rc = err_input(e, "%s: 4-bit weights cannot be trained", path);
         err_hint(e, "use_peft: true trains an adapter beside them");
     }
-    rc = rc || model_new(m, &c, d, trainable, e) || model_load(m, &f.weights, path, e);
+    rc = rc || model_new(m, &c, d, trainable, e);
+    m->gguf = arch; /* names for this file alone */
+    rc = rc || model_load(m, &f.weights, path, e);
+    m->gguf = NULL;
     folder_close(&f);
     return rc ? -1 : 0;
 }

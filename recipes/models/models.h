@@ -74,6 +74,10 @@ struct config {
     char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
+struct gguf_arch; /* what GGUF calls a family, and its habits */
+int folder_config(struct model_folder *f, struct config *c, const struct gguf_arch **arch,
+                  struct err *e);
 const char *rope_text(const struct rope_config *r); /* the name of its scaling */
 
 /* ---- families (families/FAMILY.c) */
@@ -128,6 +132,7 @@ enum layout {
     LAYOUT_T = 1,          /* [in, out] */
     LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
+    LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
 };
 struct weight_rule {
     enum role role;
@@ -242,6 +247,7 @@ struct model {
     struct layer top; /* embedding, final norm, LM head */
     struct param **param;
     i64 params;
+    const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
     i64 rope_positions;
@@ -294,6 +300,25 @@ int param_stored(const struct model *m, const struct param *p, const char *befor
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
  * file holds. Free with stored_free, before the model. */
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e);
+/* ---- as GGUF (gguf_export.c). Refused by name: what llama.cpp would compute differently */
+struct gguf_tensors { /* free with gguf_tensors_free, before the model */
+    struct gguf_tensor *tensor;
+    i64 count;
+    struct stored_list stored;
+};
+void gguf_tensors_free(struct gguf_tensors *t);
+/* The context length of the file: where llama.cpp's architecture has no window and the model has,
+ * what lies within it. */
+i64 model_gguf_length(const struct model *m);
+/* `file`: config.json, parsed. `file_type`: what GGUF's general.file_type says. */
+int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json_t *file,
+                        const char *name, i64 file_type, struct err *e);
+/* Vectors and positions F32; matrices `type` or, where rows are no whole blocks, the next best;
+ * with fewer than 8 bits the output layer has 8. The data may be the model's. */
+int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct gguf_type *type,
+                       struct err *e);
+int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err *e);
+int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e);
 double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);
