@@ -276,7 +276,7 @@ static int coded_read(struct model *m, struct param *p, const struct safetensors
     struct piece o;
     piece_of(&o, m, p, 0);
     const struct stored *t = safetensors_find(s, o.name);
-    if (t && codes_stored(s, t) && pieces_of(p) == 1 && !o.layout)
+    if (t && codes_stored(s, t) && pieces_of(m, p) == 1 && !o.layout)
         return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
     struct param plain = *p;
     plain.view.dtype = m->dtype;
