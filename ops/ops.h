@@ -21,7 +21,7 @@
     X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)                          \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
-    X(expert_lora_dt) X(expert_bias_dw) X(mla_keys) X(mla_keys_back) X(dora_norm) X(dora)           \
+    X(expert_lora_dt) X(expert_bias_dw) X(mla_keys) X(mla_keys_back) X(dora_norm) X(dora)          \
     X(dora_back)
 /* clang-format on */
 

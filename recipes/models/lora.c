@@ -8,7 +8,7 @@
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
                               i64 cols, struct err *e) {
     const char *name = lora_key(&m->arena, module, part, e);
-    struct param *p = name ? param_new(m, name, m->dtype, 2, (i64[]){rows, cols}, e) : NULL;
+    struct param *p = name ? param_new(m, name, 2, (i64[]){rows, cols}, e) : NULL;
     if (p) p->trainable = true;
     return p;
 }
@@ -110,6 +110,7 @@ static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
 
 int lora_merge(struct model *m, struct err *e) {
     if (!m->lora) return err_input(e, "there is no adapter to merge");
+    if (model_decode(m, e)) return -1;
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_Q; role_is_linear(r); r++) {
             struct lora_pair *p = &m->layer[l].lora[r];

@@ -16,8 +16,7 @@ int mla_read(struct config *c, const json_t *j, const char *where, struct err *e
 bool experts_at(const json_t *j, i64 l, const char *where, struct err *e);
 int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
-struct param *param_new(struct model *m, const char *name, enum dtype d, int rank, const i64 *dim,
-                        struct err *e);
+struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
 void param_free(struct param *p); /* its memory */
 void param_set(struct param *p, i64 i, float x);
 float param_get(const struct param *p, i64 i);
@@ -55,5 +54,21 @@ json_t *config_effective(const json_t *j, const char *where, struct err *e);
 /* What the i-th of `r->dims` / 2 frequencies is divided by: llama3, longrope (`beyond`), linear. */
 double rope_factor(const struct rope_config *r, i64 i, bool beyond);
 i64 dim_of(const struct config *c, enum dim_name d);
+
+/* ---- 4-bit codes (quantize.c) */
+enum { SCALES = 3 };
+int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* Gives `p` memory and the codes of `from` (host memory of p's shape, F32 or BF16). */
+int param_encode(struct param *p, const struct view *from, const struct quant_config *q,
+                 struct err *e);
+int param_decode(const struct param *p, enum dtype d, void *to, struct err *e);
+/* Whether tensor `t` of a file is codes; marks it and all that belongs to it as seen; gives `p`
+ * memory and the codes; or their values (data: the caller's to free). */
+bool codes_stored(const struct safetensors *s, const struct stored *t);
+void codes_seen(const struct safetensors *s, const struct stored *t, u8 *seen);
+int codes_read(struct param *p, const struct safetensors *s, const struct stored *t,
+               const char *where, struct err *e);
+int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
+                 int rank, const i64 *dim, const char *where, struct err *e);
 
 #endif
