@@ -338,6 +338,8 @@ static void test_adapters(void **state) {
     (void)state;
     for (i64 i = 0; i < COUNT(models); i++) adapter_check(models[i], "lora");
     adapter_check("llama", "lora_rslora");
+    adapter_check("llama", "lora_dora");
+    adapter_check("llama", "lora_partial");
 }
 
 int main(void) {

@@ -367,7 +367,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
     *list = (struct stored_list){0};
     for (i64 i = 0; i < m->params; i++) {
         const struct param *p = m->param[i];
-        if ((p->role == ROLE_NONE) != adapter) continue;
+        const bool whole = adapter && p->saved;
+        if ((p->role == ROLE_NONE) != adapter && !whole) continue;
         const void *from = p->view.data;
         const bool coded = p->view.dtype == U4;
         if (coded) {
@@ -380,7 +381,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
                 return stored_free(list), -1;
             from = copy;
         }
-        if (param_stored(m, p, "", from, coded ? m->dtype : p->view.dtype, list, e))
+        if (param_stored(m, p, whole ? "base_model.model." : "", from, coded ? m->dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;

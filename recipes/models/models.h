@@ -266,6 +266,8 @@ struct param {
     enum role role;
     bool trainable;
     bool decay; /* weight decay applies: matrices, not norms and biases */
+    bool fast;  /* LoRA+ gives it a larger learning rate: all of an adapter but A */
+    bool saved; /* in modules_to_save: trained, and part of the adapter's file */
     bool scalar;
     i64 layer; /* -1: none */
     u32 layout;
@@ -274,8 +276,9 @@ struct param {
     const struct weight_rule *rule;
     bool stacked; /* the file has the other form */
 };
-struct lora_pair {
-    struct param *a, *b; /* [R, in], [out, R]; NULL: none */
+struct lora_pair {           /* NULL: none */
+    struct param *a, *b;     /* [R, in], [out, R]; of the embedding [V, R], [D, R] */
+    struct param *magnitude; /* DoRA: [out] */
     double scale;
 };
 struct layer {
@@ -392,6 +395,12 @@ struct build { /* one trace */
     struct cache *cache;                          /* NULL: the keys are this batch's own */
     struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see ops/attention.c */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
+    /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
+     * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
+    double dropout;
+    u64 dropout_seed;
+    i32 dropout_at[2];
+    struct tensor *dropout_place;
     i32 *row; /* longrope: positions as rows of its table */
     i64 layer;
 };

@@ -71,4 +71,10 @@ int codes_read(struct param *p, const struct safetensors *s, const struct stored
 int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
                  int rank, const i64 *dim, const char *where, struct err *e);
 
+/* y of `linear` with inputs `in` (x, w, bias, A, B, ...) and the rest of what an adapter has:
+ * magnitudes, dropout (random numbers of `stream`). */
+struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
+                           u32 stream);
+struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
+
 #endif

@@ -33,7 +33,7 @@ struct piece {
 };
 
 static bool is_matrix(const struct param *p) {
-    return !p->rule || (p->rule->cols != DIM_NONE && p->rule->cols != DIM_BIAS);
+    return p->rule ? p->rule->cols != DIM_NONE && p->rule->cols != DIM_BIAS : p->view.rank > 1;
 }
 static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view) / cols; }
 
