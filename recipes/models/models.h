@@ -175,8 +175,10 @@ enum layout {
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
     LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
     LAYOUT_TURNED_LAST =
-        16,             /* per head: rows without RoPE, then those with; in memory the reverse */
-    LAYOUT_STACKED = 32 /* of stacked_layout: the only form that files have */
+        16,                /* per head: rows without RoPE, then those with; in memory the reverse */
+    LAYOUT_STACKED = 32,   /* of stacked_layout: the only form that files have */
+    LAYOUT_EXPERTS_A = 64, /* adapters of experts as PEFT stores them: [E * r, in] */
+    LAYOUT_EXPERTS_B = 128, /* [out, r * E], the expert's number innermost */
 };
 struct weight_rule {
     enum role role;

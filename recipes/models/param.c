@@ -107,7 +107,8 @@ static void piece_of(struct piece *o, const struct model *m, const struct param 
     const i64 experts = of_experts ? p->view.dim[0] : 1;
     *o = (struct piece){.rows = rows / count, .first = rows / count * i, .cols = cols};
     o->layout = p->stacked ? p->rule->stacked_layout : p->layout;
-    o->stride = o->block = p->stacked ? rows / experts : o->rows;
+    const bool adapter = o->layout & (LAYOUT_EXPERTS_A | LAYOUT_EXPERTS_B);
+    o->stride = o->block = p->stacked || adapter ? rows / experts : o->rows;
     piece_name(o->name, m->prefix, p->stacked ? p->rule->stacked : p->name,
                p->stacked ? p->layer : i / parts, i % parts);
     if (p->scalar) return;
@@ -115,6 +116,7 @@ static void piece_of(struct piece *o, const struct model *m, const struct param 
     o->dim[o->rank++] = o->block;
     if (matrix) o->dim[o->rank++] = cols;
     turn(o, o->layout & LAYOUT_T);
+    if (adapter) o->dim[o->layout & LAYOUT_EXPERTS_A ? 0 : 1] *= experts;
 }
 
 /* Where row r of a block in memory lies in the block on disk. */
@@ -144,6 +146,7 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
 /* The element on disk that goes to column c of row r (counted in the piece). */
 static i64 place(const struct param *p, const struct piece *o, i64 r, i64 c) {
     const i64 b = r / o->block, at = row_on_disk(p, o, r % o->block);
+    if (o->layout & LAYOUT_EXPERTS_B) return (at * o->cols + c) * p->view.dim[0] + b;
     return o->layout & LAYOUT_T ? (b * o->cols + c) * o->block + at
                                 : (b * o->block + at) * o->cols + c;
 }
