@@ -98,8 +98,6 @@ static void refusals(void **state) {
          ": alpha_pattern is set, which hone does not support"},
         {"{" OK ", \"layers_to_transform\": [1]}",
          ": layers_to_transform is set, which hone does not support"},
-        {"{" OK ", \"fan_in_fan_out\": true}",
-         ": fan_in_fan_out is set, which hone does not support"},
         {"{" OK ", \"invented\": 1}", ": invented is set, which hone does not support"},
         {"{" OK ", \"init_lora_weights\": \"olora\"}",
          ": init_lora_weights is olora; supported: true, false, gaussian, pissa"},

@@ -213,6 +213,8 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
                          where, (long long)c->hidden_size, (long long)c->heads);
     if (!e->code)
         c->head_dim = config_size(j, "head_dim", c->hidden_size / c->heads, 4096, where, e);
+    if (c->family->multi_head && !e->code)
+        c->kv_heads = c->heads, c->head_dim = c->hidden_size / c->heads;
     c->max_position_embeddings = config_size(j, "max_position_embeddings", 2048, 1 << 30, where, e);
     c->norm_eps = json_f64(j, "rms_norm_eps", 1e-5, where, e);
     c->initializer_range = json_f64(j, "initializer_range", 0.02, where, e);
@@ -229,6 +231,10 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
     if (!json_is_object(j)) return err_input(e, "%s: expected a JSON object", where);
     const json_t *text = family_find(c, j, where, e);
     json_t *all = text ? effective(c->family, text, e) : NULL;
+    /* The ids that end a text may stand outside of a wrapper's text part. */
+    json_t *eos = json_object_get(j, "eos_token_id");
+    if (all && eos && json_is_null(json_object_get(all, "eos_token_id")))
+        json_object_set(all, "eos_token_id", eos);
     const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e);
     json_decref(all);
     return rc || e->code ? -1 : 0;
