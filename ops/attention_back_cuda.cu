@@ -104,11 +104,12 @@ DEVICE i64 queries_past(const struct backward &t, i64 query, i64 last) {
 /* The bias of ALiBi; rows are keys, columns queries. */
 template <int Queries>
 DEVICE void keys_bias(float s[Queries / 8][4], float slope, int key, int query) {
-    const int ahead = key - query + lane_now() / 4 - lane_now() % 4 * 2;
+    /* A float, exact to 2^24: as an int it is one register too many. */
+    const float ahead = (float)(key - query + lane_now() / 4 - lane_now() % 4 * 2);
 #pragma unroll
     for (int n = 0; n < Queries / 2; n++)
-        s[n / 4][n % 4] =
-            v16_fma(slope, (float)(ahead + n % 4 / 2 * 8 - n / 4 * 8 - n % 2), s[n / 4][n % 4]);
+        s[n / 4][n % 4] = v16_fma(slope, v16_add(ahead, (float)(n % 4 / 2 * 8 - n / 4 * 8 - n % 2)),
+                                  s[n / 4][n % 4]);
 }
 /* S^T and dP^T of 16 keys from `key` on and the queries from `query` on become p and ds. */
 template <int Queries, bool Capped>

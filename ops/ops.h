@@ -21,8 +21,7 @@
     X(layernorm_back) X(add_layernorm) X(add_layernorm_back)                                       \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
-    X(expert_lora_dt) X(expert_bias_dw)                                                            \
-    X(sink_back)
+    X(expert_lora_dt) X(expert_bias_dw) X(dora_norm) X(dora) X(dora_back) X(sink_back)
 /* clang-format on */
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };

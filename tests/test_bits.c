@@ -25,6 +25,10 @@ static const struct kind {
      "precision=bf16 use_peft=true lora_r=4 task=sft packing=false dataset.0.path=DATA/sft.h5"},
     {"lora-no-masters", "precision=bf16 master_weights=false use_peft=true lora_r=3 "
                         "dataset.0.path=DATA/packed.h5"},
+    {"qlora-fp32", "precision=fp32 use_peft=true lora_r=3 load_in_4bit=true "
+                   "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},
+    {"qlora-bf16", "precision=bf16 use_peft=true lora_r=4 load_in_4bit=true "
+                   "bnb_4bit_quant_type=fp4 dataset.0.path=DATA/packed.h5"},
     /* families that are built otherwise: windows, soft caps, norms on both sides; attention and MLP
      * in parallel on fused weights; learned positions; xIELU and norms of heads */
     {"gemma2-bf16", "precision=bf16 model.model_type=gemma2 model.head_dim=12 "

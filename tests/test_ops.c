@@ -121,7 +121,7 @@ static double objective(struct trial *t, struct names *n, double scale) {
         char name[28];
         snprintf(name, sizeof name, "d%.23s", out[o].name);
         const struct view *w = names_get(n, name), *v = &t->call.out[o];
-        if (w && w - n->view >= n->given) continue; /* made by a row: not a weight */
+        if (!v->rank || (w && w - n->view >= n->given)) continue; /* absent; made by a row */
         for (i64 i = 0; w && i < view_count(v); i++) sum += view_at(v, i) * view_at(w, i);
     }
     return sum * scale;

@@ -235,7 +235,8 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
     json_t *eos = json_object_get(j, "eos_token_id");
     if (all && eos && json_is_null(json_object_get(all, "eos_token_id")))
         json_object_set(all, "eos_token_id", eos);
-    const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e);
+    const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e) ||
+                   quant_config_read(c, j, where, e);
     json_decref(all);
     return rc || e->code ? -1 : 0;
 }

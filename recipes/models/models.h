@@ -8,6 +8,7 @@
 #define HONE_MODELS_H
 
 #include "autograd/autograd.h"
+#include "base/quant.h"
 #include "checkpoints/checkpoints.h"
 
 /* ---- configuration (config.c, config_layers.c): config.json in any of its spellings (`rope_theta`
@@ -52,9 +53,17 @@ struct layer_config { /* what may differ between layers */
     int kind[2];      /* which mixer of its slot it has: index into slot.mixer */
     u32 has;
 };
+struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c */
+    bool load;        /* encoded while they are loaded: */
+    enum quant4 type;
+    bool twice; /* the scales too, in 8 bits */
+    i64 block;
+    bool stored; /* the file may hold codes of bitsandbytes */
+};
 struct config {
     const struct family *family;
     enum act act;
+    struct quant_config quant;
     i64 vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim,
         max_position_embeddings;
     i64 experts, experts_per_token; /* 0: dense */
@@ -68,6 +77,10 @@ struct config {
     char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
+struct gguf_arch; /* what GGUF calls a family, and its habits */
+int folder_config(struct model_folder *f, struct config *c, const struct gguf_arch **arch,
+                  struct err *e);
 const char *rope_text(const struct rope_config *r); /* the name of its scaling */
 
 /* ---- families (families/FAMILY.c) */
@@ -122,6 +135,7 @@ enum layout {
     LAYOUT_T = 1,          /* [in, out] */
     LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
+    LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
 };
 struct weight_rule {
     enum role role;
@@ -206,7 +220,8 @@ struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
     struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
-                       * [E,] rows[, cols] */
+                       * [E,] rows[, cols]. U4: 4-bit codes, which have no memory until loaded */
+    struct view scale[3]; /* what decodes them: absmax, code, absmax2 (ops/linear.c) */
     bool placed;
     enum role role;
     bool trainable;
@@ -237,6 +252,7 @@ struct model {
     struct layer top; /* embedding, final norm, LM head */
     struct param **param;
     i64 params;
+    const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
     struct view slopes;                                 /* of ALiBi, beside them */
@@ -250,6 +266,7 @@ struct model {
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable, struct err *e);
 /* How many parameters a model of this configuration has, without allocating them. */
 i64 config_parameters(const struct config *c);
+i64 config_bytes(const struct config *c, enum dtype d); /* their memory */
 void model_free(struct model *m);
 void model_init(
     struct model *m,
@@ -262,6 +279,11 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
+/* How models are loaded from now on: chosen by a recipe or --load-in-4bit; zero: as files are. */
+extern struct quant_config load_quant;
+/* Weights of 4-bit codes become plain ones in the model's dtype. */
+int model_decode(struct model *m, struct err *e);
+i64 param_bytes(const struct param *p); /* in memory */
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
 /* Builds the tables for at least so many positions, which is also the length that dynamic scaling
@@ -284,6 +306,25 @@ int param_stored(const struct model *m, const struct param *p, const char *befor
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
  * file holds. Free with stored_free, before the model. */
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e);
+/* ---- as GGUF (gguf_export.c). Refused by name: what llama.cpp would compute differently */
+struct gguf_tensors { /* free with gguf_tensors_free, before the model */
+    struct gguf_tensor *tensor;
+    i64 count;
+    struct stored_list stored;
+};
+void gguf_tensors_free(struct gguf_tensors *t);
+/* The context length of the file: where llama.cpp's architecture has no window and the model has,
+ * what lies within it. */
+i64 model_gguf_length(const struct model *m);
+/* `file`: config.json, parsed. `file_type`: what GGUF's general.file_type says. */
+int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json_t *file,
+                        const char *name, i64 file_type, struct err *e);
+/* Vectors and positions F32; matrices `type` or, where rows are no whole blocks, the next best;
+ * with fewer than 8 bits the output layer has 8. The data may be the model's. */
+int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct gguf_type *type,
+                       struct err *e);
+int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err *e);
+int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e);
 double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);

@@ -55,6 +55,13 @@ static double frequency(const struct config *c, const struct rope_config *r, i64
     return r->type == ROPE_YARN ? yarn(r, f, i) : f;
 }
 
+double rope_factor(const struct rope_config *r, i64 i, bool beyond) {
+    if (r->type == ROPE_LONGROPE) return (double)(beyond ? r->long_factor : r->short_factor)[i];
+    if (r->type == ROPE_LINEAR) return r->factor;
+    const double f = 1 / m_pow(r->theta, 2.0 * (double)i / (double)r->dims);
+    return r->type == ROPE_LLAMA3 ? f / llama3(r, f) : 1;
+}
+
 struct rows {
     float *table;
     const double *f;
