@@ -85,6 +85,7 @@ enum pattern_use { PATTERN_REGEX, PATTERN_COVER, PATTERN_GAPS }; /* which scanne
 int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e);
 void pattern_free(struct pattern *p);
+bool regex_is_script(const char *name, i64 size); /* of Unicode, as PCRE2 spells it */
 /* Oniguruma's spelling of a pattern to PCRE2's; appends. */
 int regex_translate(const char *regex, struct text *out, const char *where, struct err *e);
 struct search { /* one pass over one text; zero-initialise, set text and size */
