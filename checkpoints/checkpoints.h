@@ -34,6 +34,9 @@ struct safetensors {
  * Data stays mapped until safetensors_close, which is also right after a failed open. */
 int safetensors_open(struct safetensors *s, const char *path, struct err *e);
 void safetensors_close(struct safetensors *s);
+/* Gives the memory of a tensor's pages back; they are read again when they are needed again.
+ * Loading a large file then takes what is made of it, not the file besides. */
+void safetensors_forget(const struct safetensors *s, const struct stored *t);
 /* NULL if missing. */
 const struct stored *safetensors_find(const struct safetensors *s, const char *name);
 /* As find, but a missing tensor or an element type that hone does not compute with is an error
@@ -124,13 +127,39 @@ struct gguf_type {
 };
 extern const struct gguf_type gguf_types[];
 const struct gguf_type *gguf_type_of(const char *name); /* NULL: none of that name */
+/* Metadata to be written, in the order it is put. Zero-initialise; free also after a failure. */
+struct gguf_writer {
+    struct text head;
+    i64 values;
+};
+int gguf_put_u32(struct gguf_writer *w, const char *key, i64 x, struct err *e);
+int gguf_put_f32(struct gguf_writer *w, const char *key, double x, struct err *e);
+int gguf_put_bool(struct gguf_writer *w, const char *key, bool x, struct err *e);
+int gguf_put_text(struct gguf_writer *w, const char *key, const char *x, struct err *e);
+int gguf_put_texts(struct gguf_writer *w, const char *key, const struct gguf_text *x, i64 count,
+                   struct err *e);
+int gguf_put_f32s(struct gguf_writer *w, const char *key, const float *x, i64 count, struct err *e);
+int gguf_put_i32s(struct gguf_writer *w, const char *key, const i32 *x, i64 count, struct err *e);
+/* All values of a file whose keys begin so, as they are. */
+int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, struct err *e);
+void gguf_writer_free(struct gguf_writer *w);
+struct gguf_tensor {
+    struct stored from; /* named as in the file; readable, finite */
+    const struct gguf_type *type;
+};
+/* Creates `path`, encodes, fsyncs. */
+int gguf_write(const char *path, const struct gguf_writer *w, const struct gguf_tensor *tensor,
+               i64 count, struct err *e);
 
 /* ==== Hugging Face folders: folder.c ==== */
 struct model_folder {
     char *path;
-    json_t *config;             /* config.json, parsed */
-    struct safetensors weights; /* over all shards */
+    json_t *config;             /* config.json, parsed; NULL: a GGUF file's metadata say it */
+    struct safetensors weights; /* over all shards; or a GGUF file's tensors */
+    struct gguf gguf;           /* version 0: a folder */
 };
+/* A folder or a .gguf file. */
+bool path_is_gguf(const char *path); /* by its name */
 /* Call folder_close also after a failure. */
 int folder_open(struct model_folder *f, const char *path, struct err *e);
 void folder_close(struct model_folder *f);
@@ -138,8 +167,8 @@ void folder_close(struct model_folder *f);
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
 int folder_copy(const char *from, const char *to, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
- * file does not use the new spelling): transformers converts what it loads to that type. A file
- * that says so already keeps its bytes. */
+ * file does not use the new spelling), and no quantisation: transformers converts what it loads to
+ * that type. A file that says so already keeps its bytes. */
 int folder_dtype(const char *folder, enum dtype d, struct err *e);
 
 /* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */
@@ -152,6 +181,7 @@ struct lora_config {
     const char *target_regex;         /* or a pattern for the whole path, or "all-linear" */
     struct text_list modules_to_save; /* trained whole and saved whole */
     bool use_rslora;                  /* scale alpha / sqrt(r) */
+    bool fan_in_fan_out; /* written: the layers are transformers' Conv1D. Says nothing of A and B */
     const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
     const char *base_model_name_or_path; /* NULL: not stated */
     struct arena memory;                 /* owns the texts that lora_config_read set */

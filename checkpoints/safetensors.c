@@ -13,6 +13,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { HEADER_MAX = 100000000 }; /* the reference library's limit, bytes */
 
@@ -309,6 +311,19 @@ int safetensors_open(struct safetensors *s, const char *path, struct err *e) {
     return status;
 }
 
+/* Whole pages only: their neighbours belong to other tensors. */
+static void pages_forget(const u8 *data, i64 bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+                    first = ((uintptr_t)data + page - 1) / page * page,
+                    end = ((uintptr_t)data + (uintptr_t)bytes) / page * page;
+    if (end > first) madvise((void *)first, end - first, MADV_DONTNEED);
+}
+void safetensors_forget(const struct safetensors *s, const struct stored *t) {
+    for (i64 i = 0; i < s->maps; i++)
+        if (t->data >= s->map[i].data && t->data < s->map[i].data + s->map[i].size)
+            pages_forget(t->data, t->bytes);
+}
+
 void safetensors_close(struct safetensors *s) {
     for (i64 i = 0; i < s->maps; i++) map_close(&s->map[i]);
     mem_free(s->map);
@@ -326,7 +341,7 @@ const struct stored *safetensors_need(const struct safetensors *s, const char *n
                                       struct err *e) {
     const struct stored *t = safetensors_find(s, name);
     if (!t) return err_input(e, "tensor %.200s is missing", name), NULL;
-    if (t->dtype == DTYPE_COUNT) {
+    if (t->dtype == DTYPE_COUNT && !stored_readable(t)) {
         err_input(e, "dtype %s of tensor %.200s is not supported", t->type, name);
         return err_detail(e, "supported: F32, BF16, F16, F64, I32, I64, U8, U16, U32, I8"), NULL;
     }

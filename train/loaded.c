@@ -20,6 +20,32 @@ int numerics_choose(const char *name, struct err *e) {
     return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
 }
 
+void quant_of_recipe(const struct recipe *r) {
+    load_quant = (struct quant_config){
+        r->load_in_4bit, strcmp(r->bnb_4bit_quant_type, "fp4") ? QUANT_NF4 : QUANT_FP4,
+        r->bnb_4bit_use_double_quant, 64, false};
+}
+
+/* How the base is held: as --quantize says, or as the run had it that an adapter comes from:
+ * RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
+static int quant_choose(const char *adapter, struct err *e) {
+    const char *q = globals.quantize ? globals.quantize : "auto";
+    load_quant = (struct quant_config){strcmp(q, "auto") && strcmp(q, "none"),
+                                       *q == 'f' ? QUANT_FP4 : QUANT_NF4,
+                                       strstr(q, "double") != NULL, 64, false};
+    if (!adapter || strcmp(q, "auto")) return 0;
+    char *run = mem_printf(e, "%s/../..", adapter), *lock = mem_printf(e, "%s/recipe.lock", run);
+    int rc = run && lock ? 0 : -1;
+    if (!rc && path_exists(lock)) {
+        struct recipe r;
+        char sha256[65];
+        rc = lock_read(&r, run, sha256, e);
+        if (!rc) quant_of_recipe(&r), recipe_free(&r);
+    }
+    mem_free(run), mem_free(lock);
+    return rc;
+}
+
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e) {
     if (tokenizer_size(t) <= m->config.vocab_size) return 0;
@@ -61,7 +87,7 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
         err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
     }
     if (!rc && !(l->base = mem_text(c.base_model_name_or_path, e))) rc = -1;
-    if (!rc && !path_is_dir(l->base)) {
+    if (!rc && !path_is_dir(l->base) && !(path_exists(l->base) && path_is_gguf(l->base))) {
         rc = err_input(e, "the base model '%s' that %s names is not a folder here", l->base, path);
         err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
     }
@@ -72,17 +98,18 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
 int loaded_open(struct loaded *l, const char *path, const char *adapter, const char *tokenizer,
                 enum dtype d, bool trainable, struct err *e) {
     *l = (struct loaded){0};
-    if (!path_is_dir(path)) {
+    if (!path_is_dir(path) && !(path_exists(path) && path_is_gguf(path))) {
         err_input(e, path_exists(path) ? "%s is not a folder" : "%s does not exist", path);
         return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
-                           "runs/NAME/checkpoints/step-000100");
+                           "runs/NAME/checkpoints/step-000100, or a .gguf file");
     }
     if (!adapter && has(path, "adapter_config.json")) {
         adapter = path;
         if (base_of(l, path, e)) return -1;
     } else if (!(l->base = mem_text(path, e)))
         return -1;
-    if (model_open(&l->model, l->base, d, trainable && !adapter, e)) return -1;
+    if (quant_choose(adapter, e) || model_open(&l->model, l->base, d, trainable && !adapter, e))
+        return -1;
     if (adapter && adapter_load(l, adapter, e)) return -1;
     const char *from = tokenizer ? tokenizer : l->base;
     if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))

@@ -12,7 +12,7 @@ enum { NUMERICS_VERSION = 1 };
 /* ---- commands (main.c, args.c) */
 struct globals {
     i64 threads;
-    const char *isa, *device, *numerics;
+    const char *isa, *device, *numerics, *quantize;
     bool eager, json, quiet, profile, sync;
 };
 extern struct globals globals;
@@ -37,6 +37,7 @@ int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
+void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
 /* ---- optimizer (optimizer.c) */
 enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
@@ -147,7 +148,9 @@ void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
-bool tokenizer_is_at(const char *path); /* a .gguf, or a folder that holds a tokenizer */
+int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
+                    struct err *e); /* bench_tokenizer.c */
+bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e);
@@ -172,6 +175,21 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
  * positions 0... */
 int forward_loss(struct model *m, const struct batch *b, float *loss,
                  struct err *e); /* loss [tokens] */
+
+/* ---- GGUF (gguf_vocabulary.c, gguf_export.c) */
+/* Tokens, merges or scores, special ids and chat template of l->tokenizer, a tokenizer.json. */
+int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err *e);
+/* Writes `m`, a model of l's family, as a GGUF file whose matrices are `type` ("q8_0"). */
+int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
+                struct err *e);
+/* Writes the adapter of `m` alone. */
+int gguf_export_adapter(const char *path, struct model *m, struct err *e);
+/* Writes l's model as a Hugging Face folder: "fp32", "bf16", or "auto", each tensor in the type
+ * that l's base has it in (export_folder.c). */
+int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e);
+/* FOLDER/Modelfile for Ollama: `from`, and `adapter` if not NULL, as they are to be named in it. */
+int modelfile_write(const char *folder, const struct loaded *l, const char *from,
+                    const char *adapter, struct err *e);
 
 /* ---- commands, a file each */
 int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),

@@ -90,7 +90,8 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
 int trainer_data(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
-    if (r->model_name_or_path && !path_is_dir(r->model_name_or_path))
+    if (r->model_name_or_path && !path_is_dir(r->model_name_or_path) &&
+        !(path_exists(r->model_name_or_path) && path_is_gguf(r->model_name_or_path)))
         return err_input(e, "model_name_or_path: %s is not a folder", r->model_name_or_path);
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
@@ -130,7 +131,7 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     path = arena_printf(&t->arena, e, "%s/generation_config.json", t->model_folder);
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
-    if (rc || !t->tokenizer) return rc;
+    if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
     struct text bytes = {0};
     path = arena_printf(&t->arena, e, "%s/tokenizer.json", t->model_folder);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
@@ -174,6 +175,19 @@ static int model_create(struct trainer *t, enum dtype d, struct err *e) {
     return rc;
 }
 
+/* Checkpoints of a model that came from a GGUF file are folders with its metadata as config.json.
+ */
+static int gguf_base(struct trainer *t, struct err *e) {
+    struct model_folder f = {0};
+    struct config c;
+    const struct gguf_arch *arch;
+    int rc = folder_open(&f, t->model_folder, e) || folder_config(&f, &c, &arch, e);
+    t->model_folder = rc ? NULL : arena_printf(&t->arena, e, "%s/model", t->run_dir);
+    rc = !t->model_folder ? -1 : run_begun(t->run_dir) ? 0 : config_write(t, f.config, e);
+    folder_close(&f);
+    return rc;
+}
+
 static void lora_of_recipe(struct trainer *t) {
     const struct recipe *r = t->r;
     t->lora = (struct lora_config){.r = r->lora_r,
@@ -191,11 +205,13 @@ int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
     if (r->model_name_or_path) {
+        quant_of_recipe(r);
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
             return -1;
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
             return -1;
+        if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
     for (i64 i = 0; i < r->dataset.count; i++)
