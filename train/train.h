@@ -12,7 +12,7 @@ enum { NUMERICS_VERSION = 1 };
 /* ---- commands (main.c, args.c) */
 struct globals {
     i64 threads;
-    const char *isa, *device, *numerics;
+    const char *isa, *device, *numerics, *quantize;
     bool eager, json, quiet, profile, sync;
 };
 extern struct globals globals;
@@ -37,6 +37,7 @@ int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
+void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
 /* ---- optimizer (optimizer.c) */
 enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
