@@ -224,6 +224,12 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
 }
 
+json_t *config_effective(const json_t *j, const char *where, struct err *e) {
+    struct config c = {0};
+    const json_t *text = family_find(&c, j, where, e);
+    return text ? effective(c.family, text, e) : NULL;
+}
+
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     *c = (struct config){0};
     if (!json_is_object(j)) return err_input(e, "%s: expected a JSON object", where);
