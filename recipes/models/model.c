@@ -298,8 +298,9 @@ static const struct prefix *prefix_of(const struct model *m, const struct safete
 /* What files may hold besides: masks and frequencies that older versions of transformers stored, a
  * copy of tied embeddings, the other parts of a multimodal model, layers beyond the last. */
 static bool may_stay_out(const struct model *m, const char *name) {
-    static const char *const buffer[] = {".attn.bias", ".attn.masked_bias", ".attention.bias",
-                                         ".attention.masked_bias", "rotary_emb.inv_freq"};
+    static const char *const buffer[] = {".attn.bias",          ".attn.masked_bias",
+                                         ".attention.bias",     ".attention.masked_bias",
+                                         "rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"};
     static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
                                        "visual."};
     const size_t n = strlen(name);
@@ -323,7 +324,7 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     for (i64 i = 0; !rc && i < m->params; i++)
         if (m->param[i]->role != ROLE_NONE) rc = param_read(m, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
-        if (!seen[i] && !may_stay_out(m, s->tensor[i].name)) {
+        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, s->tensor[i].name)) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
                            s->tensor[i].name, m->config.family->model_type);
             err_hint(e, "the weights belong to another model, or to a variant that this version "

@@ -231,6 +231,7 @@ struct family {
     bool norm_bare;      /* the norms around blocks have no weight */
     bool embedding_sqrt; /* embeddings times sqrt(D), in the precision of the model */
     bool mlp_4x;         /* intermediate_size is 4 D where the file does not say */
+    bool multi_head;     /* as many key-value heads as heads, of D / H, whatever the file says */
     bool learned_positions;
     bool interleaved;     /* RoPE pairs (2i, 2i+1) */
     bool local_rope;      /* layers with a window have a RoPE table of their own, unscaled */

@@ -41,6 +41,7 @@ struct gguf_arch {
     bool one_plus;    /* norms hold 1 + w */
     i64 window; /* llama.cpp's layers with a window: all but each so-manyth; 1: all, 0: none */
 };
+bool gguf_names(enum role r); /* whether GGUF has a name for the role */
 /* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
 json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
