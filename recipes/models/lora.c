@@ -111,6 +111,7 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     a->layer = b->layer = w->layer;
     /* B's rows lie in a file as those of the layer do; a transposed layer's adapter is not. */
     b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
+    b->turned = w->turned;
     to->a = a, to->b = b;
     if (!c->use_dora) return 0;
     if (w->view.dtype == U4)
@@ -119,6 +120,7 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     struct param *g = part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim, e);
     if (!g) return -1;
     g->layer = w->layer, g->layout = b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
+    g->turned = w->turned;
     for (i64 o = 0; o < g->view.dim[0]; o++) param_set(g, o, row_norm(w, NULL, o));
     return to->magnitude = g, 0;
 }
