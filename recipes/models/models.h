@@ -78,7 +78,6 @@ struct config {
     struct mla_config {          /* kv_rank 0: no latent attention */
         i64 q_rank, kv_rank, plain, turned, value;
     } mla;
-    i64 fp8_block[2]; /* rows and columns that share a scale, where weights are stored in FP8 */
     double norm_eps, initializer_range;
     double embedding_scale, attention_softcap, logit_softcap, clip_qkv; /* 0: none */
     u32 has;

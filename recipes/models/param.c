@@ -325,17 +325,9 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
         p->stacked = p->rule->stacked_layout & LAYOUT_STACKED || safetensors_find(s, o.name);
     }
     for (i64 i = 0; i < pieces_of(m, p); i++) {
-        struct stored plain;
         piece_of(&o, m, p, i);
-        const int packed = packed_read(m, s, o.name, seen, &plain, where, e);
-        if (packed < 0) return -1;
-        if (packed == PACKED_MXFP4) turn(&o, o.layout & LAYOUT_T), o.layout &= ~(u32)LAYOUT_T;
-        const struct stored *t = packed ? &plain : safetensors_need(s, o.name, e);
-        const int rc = !t       ? -1
-                       : packed ? piece_load(p, &o, t, where, e)
-                                : tensor_read(p, &o, s, t, seen, where, e);
-        if (packed) mem_free((void *)plain.data);
-        if (rc) return -1;
+        const struct stored *t = safetensors_need(s, o.name, e);
+        if (!t || tensor_read(p, &o, s, t, seen, where, e)) return -1;
     }
     return 0;
 }
