@@ -15,7 +15,7 @@
     X(embedding) X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back)   \
     X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu)       \
     X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)     \
-    X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample) X(layernorm)              \
+    X(linear_xent) X(linear_xent_train) X(update) X(quant8) X(dequant8) X(square_sum) X(sample) X(layernorm)              \
     X(layernorm_back) X(add_layernorm) X(add_layernorm_back)                                       \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
@@ -189,10 +189,13 @@ struct route_attr { /* route.c */
 struct plan_attr {
     i64 experts;
 };
-struct adamw_attr {
-    double beta1, beta2, eps; /* the rest changes with the step: adamw.c, `hyper` */
+enum update_rule { UPDATE_ADAMW, UPDATE_LION, UPDATE_SGD };
+struct update_attr {
+    enum update_rule rule;
+    double beta1, beta2, eps; /* the rest changes with the step: update.c, `hyper` */
     u64 seed;                 /* of stochastic rounding; without masters only */
     u32 stream;
+    bool nesterov;
 };
 struct sample_attr {
     double temperature; /* 0: greedy, lowest id among equals */
