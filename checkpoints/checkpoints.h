@@ -181,6 +181,7 @@ struct lora_config {
     const char *target_regex;         /* or a pattern for the whole path, or "all-linear" */
     struct text_list modules_to_save; /* trained whole and saved whole */
     bool use_rslora;                  /* scale alpha / sqrt(r) */
+    bool fan_in_fan_out; /* written: the layers are transformers' Conv1D. Says nothing of A and B */
     const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
     const char *base_model_name_or_path; /* NULL: not stated */
     struct arena memory;                 /* owns the texts that lora_config_read set */

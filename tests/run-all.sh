@@ -2,7 +2,7 @@
 # run-all.sh [PART ...]: the slow matrix behind `make test-all`, each part a line, then 'N passed, N failed'. What a part
 # printed is in build/all/PART.log. Under an hour on 2 cores; FUZZ_SECONDS (60) is the time of each fuzzer.
 #
-#   test      the suite as everybody runs it            slow     every fault of every command, 200 damaged models
+#   test      the suite as everybody runs it            slow     every fault of every command, 1000 damaged models
 #   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
@@ -51,6 +51,8 @@ for part in "$@"; do
     printf '%-5s %-18s %5d s  %s\n' "$word" "$part" $(($(date +%s) - begin)) "$(tail -n 1 "build/all/$part.log" | cut -c1-70)"
     [ $status = 0 ] || tail -n 25 "build/all/$part.log" | sed 's/^/      | /'
 done
+build=$(folder) && make -s -j"$jobs" $(programs golden) && echo "model, errors of logits, gradients, LoRA logits, LoRA gradients" &&
+    HONE_TABLE=1 $(programs golden) 2> /dev/null | grep '^|' # kept in recipes/models/README.md
 make -s -j"$jobs" hone # a part may have left ./hone as its own build
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

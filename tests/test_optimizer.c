@@ -358,7 +358,7 @@ static double weights_mean(void) {
     return sum / MANY;
 }
 
-/* Each rounding is the one that adamw.c defines, by words taken from the generator itself. */
+/* Each rounding is the one that update.c defines, by words taken from the generator itself. */
 static void test_rounding_bits(void **state) {
     (void)state;
     const u64 seed = 0x123456789abcdefull;

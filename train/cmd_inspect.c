@@ -106,7 +106,7 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
     const i64 n = i64_min(f->tokens, i->tokens);
     u32 *ids = mem_new_array(i64_max(n, 1), sizeof *ids, e);
     u8 *trained = ids ? mem_new_array(i64_max(n, 1), 1, e) : NULL;
-    int rc = !trained || (f->tokenizer && !(t = tokenizer_open(f->tokenizer, e))) ||
+    int rc = !trained || (f->tokenizer && !(t = tokenizer_of_file(f->tokenizer, e))) ||
              (n && dataset_read(d, 0, n, ids, e));
     if (!rc && n) dataset_trained(d, 0, n, trained);
     for (i64 k = 0; !rc && k < n; k++) {
@@ -124,7 +124,7 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
 }
 
 static int inspect_tokenizer(const char *path, struct err *e) {
-    struct tokenizer *t = tokenizer_open(path, e);
+    struct tokenizer *t = tokenizer_of_file(path, e);
     if (!t) return -1;
     printf("entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
            (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),

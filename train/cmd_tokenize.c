@@ -88,7 +88,7 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
-    if (!rc) rc = !(t = tokenizer_open(f.tokenizer, e)) || datasets_make(&f, &a, t, e);
+    if (!rc) rc = !(t = tokenizer_of_file(f.tokenizer, e)) || datasets_make(&f, &a, t, e);
     tokenizer_free(t), args_free(&a);
     return rc ? -1 : 0;
 }

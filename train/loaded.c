@@ -112,7 +112,7 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
         return -1;
     if (adapter && adapter_load(l, adapter, e)) return -1;
     const char *from = tokenizer ? tokenizer : l->base;
-    if ((tokenizer || tokenizer_exists(from)) && !(l->tokenizer = tokenizer_open(from, e)))
+    if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
     return model_place(&l->model, e);

@@ -152,6 +152,9 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
                 enum dtype d, bool trainable, struct err *e);
 void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
+/* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
+struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
+bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e);

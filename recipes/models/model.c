@@ -177,6 +177,7 @@ void param_free(struct param *p) {
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
     mem_free(m->param), mem_free(m->layer);
+    device_free(m->slopes.data);
     for (int i = 0; i < MAX_ROPES; i++)
         device_free(m->rope[i].data), device_free(m->query_rope[i].data);
     arena_free(&m->arena);
@@ -239,6 +240,16 @@ static float start_of(const struct model *m, const struct param *p) {
     }
 }
 
+/* Buffers are numbers to the operations, so they are looked at while they are in host memory. */
+static void buffers_read(struct model *m) {
+    for (i64 l = 0; l < m->config.layers; l++) {
+        struct layer *at = &m->layer[l];
+        if (!at->weight[ROLE_BETA] || at->weight[ROLE_BETA]->placed) continue;
+        at->beta = param_get(at->weight[ROLE_BETA], 0),
+        at->eps = param_get(at->weight[ROLE_EPS], 0);
+    }
+}
+
 void model_init(struct model *m, u64 seed) {
     for (i64 k = 0; k < m->params; k++) {
         struct param *p = m->param[k];
@@ -249,6 +260,7 @@ void model_init(struct model *m, u64 seed) {
         else
             for (i64 i = 0; i < n; i++) param_set(p, i, start_of(m, p));
     }
+    buffers_read(m);
 }
 
 /* Roots that files use instead of the modules' own, found by where the embedding is. */
@@ -304,6 +316,7 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
                         "does not know");
         }
     mem_free(seen);
+    if (!rc) buffers_read(m);
     return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
 }
 

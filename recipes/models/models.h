@@ -41,8 +41,10 @@ enum has {
     HAS_TWO_NORMS = 1 << 10,  /* Falcon: those */
     HAS_QKV_GROUPS = 1 << 11, /* fused rows go by key-value head: [q... | k | v], ... */
     HAS_QKV_BLOCKS = 1 << 12, /* fused rows are [Q | K | V] */
-    HAS_DENSE = 1 << 13,      /* of a layer: its MLP is dense */
-    HAS_EXPERTS = 1 << 14,    /* of a layer: its MLP is a mixture of experts */
+    HAS_EMBED_NORM = 1 << 15,
+    HAS_XIELU = 1 << 16,
+    HAS_DENSE = 1 << 13,   /* of a layer: its MLP is dense */
+    HAS_EXPERTS = 1 << 14, /* of a layer: its MLP is a mixture of experts */
 };
 struct layer_config { /* what may differ between layers */
     i64 window;       /* 0: none */
@@ -60,6 +62,7 @@ struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c 
 };
 struct config {
     const struct family *family;
+    enum act act;
     struct quant_config quant;
     i64 vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim,
         max_position_embeddings;
@@ -188,7 +191,7 @@ struct family {
     bool learned_positions;
     bool interleaved;     /* RoPE pairs (2i, 2i+1) */
     bool local_rope;      /* layers with a window have a RoPE table of their own, unscaled */
-    bool alibi_scaled;    /* Falcon: the ALiBi term in bf16, scaled with the scores */
+    bool alibi_bf16;      /* Falcon: the ALiBi term in bf16, scaled with the scores */
     bool conv1d;          /* modules are transformers' Conv1D: adapters say fan_in_fan_out */
     enum qk_norm qk_norm; /* where the model HAS_QK_NORM */
     enum window_rule window;
@@ -209,7 +212,7 @@ extern const struct weight_rule rules_embed[], rules_input_norm[], rules_attenti
 extern const struct weight_rule *const weights_llama[], *const weights_qwen3[];
 extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 
-mixer_fn mix_attention, mix_glu;
+mixer_fn mix_attention, mix_glu, mix_mlp;
 
 /* ---- models (model.c, param.c) */
 struct param {
@@ -236,6 +239,7 @@ struct lora_pair {
 struct layer {
     struct param *weight[ROLE_COUNT], *bias[ROLE_COUNT];
     struct lora_pair lora[ROLE_COUNT];
+    float beta, eps; /* xIELU: the values of its buffers */
 };
 struct prefix { /* files may name the modules from another root: `module` stands as `file` */
     const char *module, *file, *head; /* head: what stands before "lm_head." */
@@ -250,6 +254,7 @@ struct model {
     const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
+    struct view slopes;                                 /* of ALiBi, beside them */
     i64 rope_positions;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
     struct arena arena;
@@ -344,7 +349,7 @@ struct build { /* one trace */
     struct model *m;
     struct cache *cache;                          /* NULL: the keys are this batch's own */
     struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see ops/attention.c */
-    struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES];
+    struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     i32 *row; /* longrope: positions as rows of its table */
     i64 layer;
 };
@@ -356,6 +361,9 @@ struct tensor *model_hidden(struct build *b, i64 tokens);
 /* Before graph_run: points the inputs at the caller's memory. A longrope model chooses here, by the
  * length of each document, which of its tables counts. */
 int model_bind(struct build *b, const struct places *p, struct err *e);
+/* Whether a document of `length` positions is the first whose keys turn by other frequencies than
+ * those of shorter ones: a cache must then be filled again. */
+bool model_turns_at(const struct model *m, i64 length);
 struct tensor *model_logits(struct build *b, struct tensor *hidden); /* [N, V] */
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
                           struct tensor *scale); /* [N] */
