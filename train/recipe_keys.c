@@ -76,12 +76,17 @@ const struct option recipe_options[] = {
     FLOAT(num_train_epochs, "1", 1e-9, 1e9, "passes over the data, where max_steps is 0"),
     INT(max_steps, "0", -1, 1e15, "optimizer steps; 0: from num_train_epochs"),
 
-    CHOICE(optim, "adamw", "adamw", "optimizer"),
+    CHOICE(optim, "adamw", "adamw adamw_8bit lion sgd",
+           "optimizer; adamw_8bit: moments of 4,096 elements or more in 8 bits, blocks of 256"),
     FLOAT(learning_rate, "3e-4", 0, 1e3, "the highest rate of the schedule"),
-    FLOAT(weight_decay, "0", 0, 1e3, "decoupled, of matrices"),
-    FLOAT(adam_beta1, "0.9", 0, 0.999999999, "decay of the mean of gradients"),
-    FLOAT(adam_beta2, "0.999", 0, 0.999999999, "decay of the mean of squared gradients"),
+    FLOAT(weight_decay, "0", 0, 1e3, "of matrices; decoupled, but in sgd"),
+    FLOAT(adam_beta1, "0.9", 0, 0.999999999, "decay of the mean of gradients; of lion too"),
+    FLOAT(adam_beta2, "0.999", 0, 0.999999999,
+          "decay of the mean of squared gradients; lion: of the mean that is kept (often 0.99)"),
     FLOAT(adam_epsilon, "1e-8", 0, 1, "added to the root in AdamW"),
+    FLOAT(sgd_momentum, "0", 0, 0.999999999, "sgd: decay of the sum of gradients; 0: none is kept"),
+    FLOAT(sgd_dampening, "0", 0, 1, "sgd: share of a gradient that does not enter that sum"),
+    BOOL(sgd_nesterov, "false", "sgd: the step looks one momentum ahead"),
     FLOAT(max_grad_norm, "1", 0, 1e9, "the gradient's global norm is clipped to this; 0: never"),
     CHOICE(lr_scheduler_type, "linear", "constant linear cosine wsd",
            "course of the learning rate after warm-up"),
@@ -139,6 +144,9 @@ const struct key_section recipe_sections[] = {
 
 #define SCHEDULES                                                                                  \
     "constant_with_warmup=constant cosine_with_min_lr=cosine warmup_stable_decay=wsd *="
+#define OPTIMIZERS                                                                                 \
+    "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw adamw_bnb_8bit=adamw_8bit "          \
+    "lion_32bit=lion *="
 #define AXOLOTL "Axolotl"
 #define FACTORY "LLaMA-Factory"
 #define UNSLOTH "Unsloth"
@@ -180,9 +188,8 @@ const struct key_alias recipe_aliases[] = {
     {"lr", "learning_rate", NULL, "torchtune"},
     {"lr_scheduler", "lr_scheduler_type", SCHEDULES, AXOLOTL},
     {"lr_scheduler_type", "lr_scheduler_type", SCHEDULES, "transformers"},
-    {"optim", "optim",
-     "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw *=", "transformers"},
-    {"optimizer", "optim", "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw *=", AXOLOTL},
+    {"optim", "optim", OPTIMIZERS, "transformers"},
+    {"optimizer", "optim", OPTIMIZERS, AXOLOTL},
     {"num_warmup_steps", "warmup_steps", NULL, "torchtune"},
     {"lr_warmup_steps", "warmup_steps", NULL, "LitGPT"},
     {"lr_warmup_iters", "warmup_steps", NULL, "Megatron"},
@@ -239,10 +246,7 @@ const struct key_absent recipe_absent[] = {
     {"task", "ppo"},
     {"precision", "fp8"},
     {"precision", "fp16"},
-    {"optim", "adamw_8bit"},
-    {"optim", "lion"},
     {"optim", "muon"},
-    {"optim", "sgd"},
     {"optim", "adafactor"},
     {"init_lora_weights", "pissa"},
     {"report_to", "wandb"},

@@ -51,6 +51,8 @@ struct recipe {
     i64 max_steps; /* 0: from num_train_epochs */
     const char *optim;
     double learning_rate, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
+    double sgd_momentum, sgd_dampening;
+    bool sgd_nesterov;
     const char *lr_scheduler_type;
     i64 warmup_steps;
     double warmup_ratio, min_lr_ratio;

@@ -41,27 +41,33 @@ void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
 /* ---- optimizer (optimizer.c) */
 enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
+enum { STATE_MASTER, STATE_M, STATE_V, STATE_M_ABSMAX, STATE_V_ABSMAX, STATE_PARTS };
 struct moments { /* of one trainable parameter; all f32 of its size, on the device */
     struct param *p;
     i64 count;
     float *master; /* the parameter's own memory in fp32; NULL: bf16 without masters */
-    float *m, *v;
+    /* m, v: as the rule has them, f32, or u8 with an absmax for each 256 (ops/quant8.c). master:
+     * where it has memory of its own */
+    struct view state[STATE_PARTS];
     float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
 };
-struct of_step {           /* what an update needs of its step: adamw.c */
+struct of_step {           /* what an update needs of its step: update.c */
     float hyper[4][HYPER]; /* without and with weight decay; the same of `fast` parameters */
     i32 step;
 };
 struct optimizer {
     struct moments *of;
     i64 count;
-    double beta1, beta2, eps, weight_decay, max_grad_norm;
+    enum update_rule rule;
+    bool nesterov, coded; /* coded: m and v of large tensors in 8 bits */
+    double beta1, beta2, eps, weight_decay, max_grad_norm, dampening;
     double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
-    u64 seed;            /* of stochastic rounding, where a parameter has no master */
-    i64 step;            /* updates done */
-    double *norms;       /* [count], sums of squares, on the device */
-    struct of_step *now; /* on the device */
+    struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
+    u64 seed;                     /* of stochastic rounding, where a parameter has no master */
+    i64 step;                     /* updates done */
+    double *norms;                /* [count], sums of squares, on the device */
+    struct of_step *now;          /* on the device */
     void *scratch;
     i64 scratch_bytes;
 };
@@ -150,7 +156,7 @@ int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
 int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
-                    struct err *e); /* bench_tokenizer.c */
+                    struct err *e);     /* bench_tokenizer.c */
 bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
