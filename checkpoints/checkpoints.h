@@ -214,9 +214,17 @@ void lora_config_free(struct lora_config *c);
 int lora_match(const struct lora_config *c, const char *module, struct err *e);
 /* Whether a tensor of the model belongs to a module of modules_to_save. */
 bool lora_saves(const struct lora_config *c, const char *tensor);
-/* [r, in], [out, r]; of embeddings [r, V], [D, r]; DoRA's magnitudes [out]; a whole tensor of
- * modules_to_save. */
-enum lora_part { LORA_A, LORA_B, LORA_EMBED_A, LORA_EMBED_B, LORA_MAGNITUDE, LORA_SAVED };
+/* [r, in], [out, r]; of embeddings [r, V], [D, r]; DoRA's magnitudes [out]; the weight beside them,
+ * which PEFT saves where the embedding is adapted; a whole tensor of modules_to_save. */
+enum lora_part {
+    LORA_A,
+    LORA_B,
+    LORA_EMBED_A,
+    LORA_EMBED_B,
+    LORA_MAGNITUDE,
+    LORA_BASE,
+    LORA_SAVED
+};
 /* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
  * SAVED. */
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);

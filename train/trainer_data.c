@@ -233,6 +233,12 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                               .base_model_name_or_path = t->model_folder};
     modules_of(&r->lora_target_modules, &c->target_modules, &c->target_regex);
     modules_of(&r->lora_exclude_modules, &c->exclude_modules, &c->exclude_regex);
+    if (c->layers_to_transform.count && c->target_regex)
+        return err_input(e,
+                         "lora_layers_to_transform goes with a list of lora_target_modules, not "
+                         "with %s (PEFT would refuse the adapter)",
+                         c->target_regex),
+               err_hint(e, "name the modules: lora_target_modules: [q_proj, v_proj]");
     for (i64 i = 0; i < c->layers_to_transform.count; i++) {
         const char *number = c->layers_to_transform.item[i];
         if (!*number || number[strspn(number, "0123456789")])
