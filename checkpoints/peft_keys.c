@@ -83,6 +83,10 @@ int lora_match(const struct lora_config *c, const char *module, struct err *e) {
     return !c->layers_to_transform.count || layer_wanted(c, module);
 }
 
+bool lora_targets(const struct lora_config *c, const char *tensor) {
+    return in_list(&c->target_parameters, tensor);
+}
+
 /* As PEFT: a module whose path ends in an item, with or without a dot before it, and what is in it.
  */
 bool lora_saves(const struct lora_config *c, const char *tensor) {
@@ -107,7 +111,7 @@ int lora_key_parse(const char *key, enum lora_part *part, char **name, struct ar
     if (strncmp(key, prefix, n))
         return err_input(e, "adapter tensor %.200s does not begin with %s", key, prefix);
     for (i64 i = 0; i < COUNT(refused); i++)
-        if (strstr(key, refused[i]))
+        if (strstr(key, refused[i]) && !strstr(key, ".experts.base_layer.lora_"))
             return err_input(e, "adapter tensor %.200s: %s is not supported", key, refused[i]);
     *part = LORA_A;
     while (*part < LORA_SAVED && !ends_with(key + n, suffix[*part])) ++*part;
@@ -131,8 +135,11 @@ static int tensor_check(const struct stored *t, const struct lora_config *c,
     }
     if (part == LORA_BASE) return 0;
     if (lora_of(c, name, &r, &scale, e)) return -1;
-    const bool first = part == LORA_A || part == LORA_EMBED_A;
-    if (part != LORA_MAGNITUDE && (t->rank != 2 || t->dim[first ? 0 : 1] != r))
+    const bool first = part == LORA_A || part == LORA_EMBED_A, /* of experts: r for each */
+        experts = c->target_parameters.count &&
+                  (ends_with(name, ".experts") || ends_with(name, ".experts.base_layer"));
+    const i64 found = t->rank == 2 ? t->dim[first ? 0 : 1] : 0;
+    if (part != LORA_MAGNITUDE && (experts ? found < r || found % r : found != r))
         return err_input(e, "adapter tensor %.200s has shape %s; with r %lld expected %s", t->name,
                          shape_text(text, t->rank, t->dim), (long long)r,
                          first ? "[r, in]" : "[out, r]");

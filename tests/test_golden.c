@@ -398,6 +398,8 @@ static void test_adapters(void **state) {
     adapter_check("llama", "lora_rslora");
     adapter_check("llama", "lora_dora");
     adapter_check("llama", "lora_partial");
+    adapter_check("mixtral", "lora_experts"), adapter_check("qwen3_moe", "lora_experts");
+    adapter_check("gpt_oss", "lora_experts"), adapter_check("deepseek_v3", "lora_experts");
 }
 
 int main(void) {
