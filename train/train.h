@@ -50,13 +50,14 @@ struct moments { /* of one trainable parameter; all f32 of its size, on the devi
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
 };
 struct of_step {           /* what an update needs of its step: adamw.c */
-    float hyper[2][HYPER]; /* without and with weight decay */
+    float hyper[4][HYPER]; /* without and with weight decay; the same of `fast` parameters */
     i32 step;
 };
 struct optimizer {
     struct moments *of;
     i64 count;
     double beta1, beta2, eps, weight_decay, max_grad_norm;
+    double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
     u64 seed;            /* of stochastic rounding, where a parameter has no master */
     i64 step;            /* updates done */
     double *norms;       /* [count], sums of squares, on the device */
