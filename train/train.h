@@ -92,6 +92,7 @@ struct trainer {
     const struct recipe *r;
     const char *run_dir;
     struct tokenizer *tokenizer;
+    struct chat *chat; /* NULL: the recipe names none and the tokenizer has none */
     struct dataset *dataset[DATASETS], *eval_dataset[DATASETS];
     double weight[DATASETS];
     struct loader *loader, *eval_loader;
@@ -148,6 +149,9 @@ int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e);
+/* The chat template that a user names (NULL: none), or the one beside the tokenizer; *out NULL if
+ * there is none and none was named. */
+int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e);
 int dataset_fits(const struct dataset *d, const struct model *m, struct err *e);
 
 struct sampling {
