@@ -124,7 +124,7 @@ static void test_refusals(void **state) {
         {"a.jsonl", "{\"instruction\": \"i\"}", "! %s:1: an instruction without 'output'", {0}},
         {"a.jsonl",
          "{\"instruction\": \"i\", \"input\": 4, \"output\": \"o\"}",
-         "! %s:1: 'input' is a number",
+         "! %s:1: 'input' is an integer",
          {0}},
         {"a.jsonl",
          "{\"instruction\": \"i\", \"instances\": {}}",
