@@ -82,8 +82,8 @@ struct tensor *graph_param(struct graph *g, const void *key, const char *name, c
                            bool trainable);
 
 /* Records op(in...) and fills out[] (NULL entries beyond its outputs); absent optional inputs are
- * NULL. Outputs that the op writes in place must be given in out[]. attr is copied. Returns 0, or
- * -1 with g->err set. */
+ * NULL. Outputs that the op writes in place must be given in out[]. attr is copied; NULL: zeros.
+ * Returns 0, or -1 with g->err set. */
 int graph_call(struct graph *g, const struct op *op, const void *attr, struct tensor *const *in,
                struct tensor **out);
 /* The first output of a call with up to four inputs, for the common case. NULL after an error. */

@@ -158,13 +158,15 @@ static void root_emit(struct graph *g, struct node *n) {
     const struct op *op = op_find(n->op->root.op);
     for (int i = 1; i < outs; i++) {
         struct tensor *target = n->in[index_of(in, ins, out[i].name + 1)];
-        if (out[i].accumulate && target->needs_grad && !(n->out[i] = graph_slot(g, target))) return;
+        if (out[i].accumulate && target && target->needs_grad &&
+            !(n->out[i] = graph_slot(g, target)))
+            return;
     }
     n->op = op;
     if (node_shape(g, n)) return;
     for (int i = 1; i < outs; i++) {
         struct tensor *target = n->in[index_of(in, ins, out[i].name + 1)];
-        if (!out[i].accumulate && target->needs_grad)
+        if (!out[i].accumulate && target && target->needs_grad)
             target->grad = n->out[i] = graph_step_tensor(g, out[i].name, &n->call.out[i]);
     }
 }

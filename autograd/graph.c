@@ -116,7 +116,7 @@ int graph_call(struct graph *g, const struct op *op, const void *attr, struct te
     const int outs = op_args(op->out, arg);
     struct node *n = g->err.code ? NULL : graph_node(g);
     if (n && op->attr_size && (n->attr = arena_new(&g->arena, op->attr_size, &g->err)))
-        memcpy((void *)n->attr, attr, (size_t)op->attr_size);
+        if (attr) memcpy((void *)n->attr, attr, (size_t)op->attr_size);
     if (n && !g->err.code) {
         n->op = op, n->where = g->where, n->block = g->block;
         memcpy(n->in, in, sizeof n->in);

@@ -124,13 +124,39 @@ struct gguf_type {
 };
 extern const struct gguf_type gguf_types[];
 const struct gguf_type *gguf_type_of(const char *name); /* NULL: none of that name */
+/* Metadata to be written, in the order it is put. Zero-initialise; free also after a failure. */
+struct gguf_writer {
+    struct text head;
+    i64 values;
+};
+int gguf_put_u32(struct gguf_writer *w, const char *key, i64 x, struct err *e);
+int gguf_put_f32(struct gguf_writer *w, const char *key, double x, struct err *e);
+int gguf_put_bool(struct gguf_writer *w, const char *key, bool x, struct err *e);
+int gguf_put_text(struct gguf_writer *w, const char *key, const char *x, struct err *e);
+int gguf_put_texts(struct gguf_writer *w, const char *key, const struct gguf_text *x, i64 count,
+                   struct err *e);
+int gguf_put_f32s(struct gguf_writer *w, const char *key, const float *x, i64 count, struct err *e);
+int gguf_put_i32s(struct gguf_writer *w, const char *key, const i32 *x, i64 count, struct err *e);
+/* All values of a file whose keys begin so, as they are. */
+int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, struct err *e);
+void gguf_writer_free(struct gguf_writer *w);
+struct gguf_tensor {
+    struct stored from; /* named as in the file; readable, finite */
+    const struct gguf_type *type;
+};
+/* Creates `path`, encodes, fsyncs. */
+int gguf_write(const char *path, const struct gguf_writer *w, const struct gguf_tensor *tensor,
+               i64 count, struct err *e);
 
 /* ==== Hugging Face folders: folder.c ==== */
 struct model_folder {
     char *path;
-    json_t *config;             /* config.json, parsed */
-    struct safetensors weights; /* over all shards */
+    json_t *config;             /* config.json, parsed; NULL: a GGUF file's metadata say it */
+    struct safetensors weights; /* over all shards; or a GGUF file's tensors */
+    struct gguf gguf;           /* version 0: a folder */
 };
+/* A folder or a .gguf file. */
+bool path_is_gguf(const char *path); /* by its name */
 /* Call folder_close also after a failure. */
 int folder_open(struct model_folder *f, const char *path, struct err *e);
 void folder_close(struct model_folder *f);
@@ -152,6 +178,7 @@ struct lora_config {
     const char *target_regex;         /* or a pattern for the whole path, or "all-linear" */
     struct text_list modules_to_save; /* trained whole and saved whole */
     bool use_rslora;                  /* scale alpha / sqrt(r) */
+    bool fan_in_fan_out; /* written: the layers are transformers' Conv1D. Says nothing of A and B */
     const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
     const char *base_model_name_or_path; /* NULL: not stated */
     struct arena memory;                 /* owns the texts that lora_config_read set */

@@ -35,9 +35,25 @@ static char *weights_path(struct arena *a, const char *folder, struct err *e) {
     return NULL;
 }
 
+bool path_is_gguf(const char *path) {
+    const size_t n = strlen(path);
+    return n > 5 && !strcmp(path + n - 5, ".gguf") && !path_is_dir(path);
+}
+
+static int file_open(struct model_folder *f, const char *path, struct err *e) {
+    struct safetensors *s = &f->weights;
+    if (gguf_open(&f->gguf, path, e) ||
+        !(s->tensor = mem_new_array(f->gguf.count + 1, sizeof *s->tensor, e)))
+        return err_frame(e, "opening model %s", path);
+    s->count = f->gguf.count;
+    memcpy(s->tensor, f->gguf.tensor, (size_t)s->count * sizeof *s->tensor);
+    return safetensors_index(s, path, e);
+}
+
 int folder_open(struct model_folder *f, const char *path, struct err *e) {
     *f = (struct model_folder){.path = mem_text(path, e)};
     if (!f->path) return -1;
+    if (path_is_gguf(path)) return file_open(f, path, e);
     if (!path_is_dir(path)) return err_input(e, "%s is not a folder", path);
     struct arena a = {0};
     char *config = path_join(&a, path, "config.json", e), *weights = NULL;
@@ -53,6 +69,7 @@ int folder_open(struct model_folder *f, const char *path, struct err *e) {
 void folder_close(struct model_folder *f) {
     json_decref(f->config);
     safetensors_close(&f->weights);
+    gguf_close(&f->gguf);
     mem_free(f->path);
     *f = (struct model_folder){0};
 }

@@ -21,7 +21,7 @@ static const char *const honoured[] = {"r",
                                        "base_model_name_or_path"};
 static const char *const inert[] = {"auto_mapping", "inference_mode", "peft_version",
                                     "revision",     "megatron_core",  "qalora_group_size",
-                                    "loftq_config", "runtime_config"};
+                                    "loftq_config", "runtime_config", "fan_in_fan_out"};
 /* Settings where one value is right; anything but null, false, {} and [] is otherwise refused. */
 static const struct {
     const char *key, *value;
@@ -179,12 +179,12 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
             o, e,
             ",\n  \"bias\": \"none\",\n  \"corda_config\": null,\n  \"ensure_weight_tying\": "
             "false,\n"
-            "  \"eva_config\": null,\n  \"exclude_modules\": null,\n  \"fan_in_fan_out\": false,\n"
+            "  \"eva_config\": null,\n  \"exclude_modules\": null,\n  \"fan_in_fan_out\": %s,\n"
             "  \"inference_mode\": true,\n  \"init_lora_weights\": %s%s%s,\n  \"kasa_config\": "
             "null,\n"
             "  \"layer_replication\": null,\n  \"layers_pattern\": null,\n"
             "  \"layers_to_transform\": null,\n  \"loftq_config\": {},\n  \"lora_alpha\": ",
-            word ? "\"" : "", init, word ? "\"" : "") ||
+            c->fan_in_fan_out ? "true" : "false", word ? "\"" : "", init, word ? "\"" : "") ||
         alpha_add(o, c->lora_alpha, e) ||
         text_printf(o, e, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ") ||
         text_f64(o, c->lora_dropout, e) ||

@@ -326,7 +326,7 @@ const struct stored *safetensors_need(const struct safetensors *s, const char *n
                                       struct err *e) {
     const struct stored *t = safetensors_find(s, name);
     if (!t) return err_input(e, "tensor %.200s is missing", name), NULL;
-    if (t->dtype == DTYPE_COUNT) {
+    if (t->dtype == DTYPE_COUNT && !stored_readable(t)) {
         err_input(e, "dtype %s of tensor %.200s is not supported", t->type, name);
         return err_detail(e, "supported: F32, BF16, F16, F64, I32, I64, U8, U16, U32, I8"), NULL;
     }

@@ -75,6 +75,8 @@ struct tokenizer_parts {
     const char *sha256;   /* of the file; NULL: computed from the parts */
 };
 struct tokenizer *tokenizer_from_parts(const struct tokenizer_parts *p, struct err *e);
+/* What GGUF calls the pre-tokenizer of a tokenizer.json (tokenizer_parts.pre); NULL: an error. */
+const char *tokenizer_pre_name(const json_t *file, const char *where, struct err *e);
 
 /* Trains a byte-level BPE (GPT-2 byte alphabet, the given split pattern) and writes a
  * tokenizer.json that Hugging Face tokenizers loads. Deterministic: highest count first, ties by

@@ -222,9 +222,8 @@ struct unigram {
     u64 *edge;      /* trie, open addressing: node << 8 | byte, then the child; 0: free */
     i64 edges, slots;
     i64 nodes;
-    u32 *piece;   /* by node: id + 1, 0: none */
-    bool single;  /* path scores are kept in f32, as SentencePiece does */
-    double bonus; /* single: the highest score, for user-defined symbols */
+    u32 *piece;  /* by node: id + 1, 0: none */
+    bool single; /* path scores are kept in f32, as SentencePiece does */
 };
 int unigram_build(struct tokenizer *t, const double *score, i64 count, struct err *e);
 void unigram_free(struct unigram *u);

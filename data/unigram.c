@@ -3,7 +3,6 @@
  * piece costs the lowest score less 10, a tie goes to the piece that starts first, neighbouring
  * unknowns are one id or their bytes. Hugging Face sums in f64. SentencePiece keeps sums in f32,
  * over the whole text, so the text must not be cut. */
-#include <float.h>
 #include <math.h>
 #include <string.h>
 #include "data/data_int.h"
@@ -37,7 +36,7 @@ static void piece_add(struct unigram *u, struct bytes text, u32 id) {
 int unigram_build(struct tokenizer *t, const double *score, i64 count, struct err *e) {
     struct unigram *u = &t->unigram;
     i64 bytes = t->vocab.pool.size;
-    double low = INFINITY, high = -INFINITY;
+    double low = INFINITY;
     if (bytes >= 1 << 27) return err_input(e, "%s: the pieces take more than 128 MiB", t->path);
     for (u->slots = 1024; u->slots < 2 * bytes;) u->slots *= 2;
     if (!(u->edge = mem_new_array(u->slots, sizeof *u->edge, e)) ||
@@ -52,10 +51,9 @@ int unigram_build(struct tokenizer *t, const double *score, i64 count, struct er
         piece_add(u, text, (u32)id);
         if (isinf(score[id])) continue;
         low = score[id] < low ? score[id] : low;
-        high = score[id] > high ? score[id] : high;
     }
     u->unknown = low - UNKNOWN_PENALTY;
-    if (u->single) u->unknown = (float)u->unknown, u->bonus = fmax(high, FLT_MIN);
+    if (u->single) u->unknown = (float)u->unknown;
     return 0;
 }
 
@@ -67,8 +65,9 @@ void unigram_free(struct unigram *u) {
 
 static void improve(const struct unigram *u, struct step *to, double score, i64 start, u32 id,
                     bool unknown) {
+    if (u->single) score = (float)score;
     if (to->start >= 0 && !(score > to->score)) return;
-    *to = (struct step){u->single ? (float)score : score, (i32)start, -1, id, unknown};
+    *to = (struct step){score, (i32)start, -1, id, unknown};
 }
 
 /* All pieces that start at `at`; *single: one of them is the character of `n` bytes. */
@@ -85,12 +84,11 @@ static void extend(const struct tokenizer *t, struct bytes word, i64 at, i64 n, 
         if (!u->piece[node]) continue;
         u32 id = u->piece[node] - 1;
         double score = u->score[id];
-        if (isinf(score)) score = (double)((float)(end - at) * (float)u->bonus) - 0.1;
+        if (isinf(score)) score = (float)(0.1f * (float)(end - at) - 0.1); /* to be chosen */
         improve(u, &path[end], before + score, at, id, id == t->unk_id);
         single |= end - at == n;
     }
-    double score = before + u->unknown;
-    if (!single) improve(u, &path[at + n], u->single ? (float)score : score, at, 0, true);
+    if (!single) improve(u, &path[at + n], before + u->unknown, at, 0, true);
 }
 
 static int add_unknown(struct work *w, struct bytes text, struct err *e) {

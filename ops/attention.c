@@ -1,18 +1,27 @@
-/* attention.c: softmax attention over documents, with caches, windows, grouped heads and softcap;
- * online as in FlashAttention-2 (Dao, 2023), so that no score matrix is ever whole.
+/* attention.c: softmax attention over documents, with caches, windows, grouped heads, softcap,
+ * sinks and ALiBi; online as in FlashAttention-2 (Dao, 2023), so that no score matrix is ever
+ * whole.
  *
- * q [Nq, heads * head_dim], k and v [Nk, kv_heads * head_dim] in f32 or bf16; begin, last [Nq] i32:
- * query i sees the keys begin[i] <= j <= last[i], and with a window W > 0 only j > last[i] - W. In
- * training Nq = Nk and last[i] = i, and documents are runs of equal begin; in decoding k and v are
- * caches, and several sequences may sit in one. Head h uses kv head h / (heads / kv_heads).
- *   o   [Nq, heads * head_dim] = softmax(scores) · v;  lse [heads, Nq] f32 = log(sum(e^score))
- * A query that sees no key gives o = 0 and lse = -FLT_MAX.
+ * q [Nq, heads * head_dim], k [Nk, kv_heads * head_dim], v [Nk, kv_heads * value_dim] in f32 or
+ * bf16; begin, last [Nq] i32: query i sees the keys begin[i] <= j <= last[i], and with a window W >
+ * 0 only j > last[i] - W. In training Nq = Nk and last[i] = i, and documents are runs of equal
+ * begin; in decoding k and v are caches, and several sequences may sit in one. Attention in chunks
+ * is begin = the later of the document's and the chunk's first key. Head h uses kv head h / (heads
+ * / kv_heads). sink [heads], in q's dtype or f32: one more score of each head, without a key.
+ * slopes [heads] f32, a constant: ALiBi.
+ *   o   [Nq, heads * value_dim] = softmax(scores) · v;  lse [heads, Nq] f32 = log(sum(e^score))
+ * A query that sees no key gives o = 0 and lse = the sink, or -FLT_MAX without.
  *
  * Definition, per query and head. Keys are counted from begin and go by blocks of KEY_BLOCK; in
- * bf16, pairs of keys too are counted from begin. m = -FLT_MAX, l = 0, o = 0, then per block:
+ * bf16, pairs of keys too are counted from begin. m = -FLT_MAX, l = 0, o = 0; with a sink m = sink
+ * + 0, l = 1; then per block:
  *   s_j = chain over d ascending from 0 (NUMERICS.md 2, 3); z = scale
+ *         alibi_bf16: s_j = s_j + r(r(slope) * r(j - begin)), r rounds to bf16 (Falcon-RW, whose
+ *         bias is scaled with the score and has exactly these roundings in training)
  *         softcap c > 0: s_j = c * tanh((s_j * scale) * (1/c)), 1/c rounded to f32; z = 1
- *         [the place for ALiBi: + slope * (j - i); and for a sink: m and l start from it]
+ *         other slopes: s_j = fma(slope / z, j - last, s_j) (BLOOM: + slope * j after the scale;
+ *         counted from the query, which changes all scores of a softmax alike, the bias is small
+ *         where its sum has weight, and so are the errors; a sink is the score of a key at last)
  *   m' = max(m, s_j * z of visible keys);  alpha = exp(m - m')
  *   p_j = exp(fma(s_j, z, -m')), masked keys 0
  *   l = fma(l, alpha, row sum of p_j by NUMERICS.md 7)
@@ -23,7 +32,8 @@
  * on nothing else: not on the queries beside it (a cached step equals the whole forward pass), on
  * the neighbours in a pack, or on how the work is cut.
  *
- * Gradients (training form). delta = row sum of do * o by fma; with s_j as above, and dp_j = chain
+ * Gradients (training form; a sink is in lse; its own: sink.c). delta = row sum of do * o by fma;
+ * with s_j as above, and dp_j = chain
  * over d ascending from 0 of do * v_j:
  *   p_j = exp(fma(s_j, z, -lse));  ds_j = (p_j * (dp_j - delta)) * scale, with softcap (p_j * (dp_j
  * - delta)) * fma(-t, t, 1) * scale, t the tanh; in bf16 p_j and ds_j are rounded (ds from the
@@ -59,15 +69,23 @@ struct attention attention_of(const struct op_call *c, int first, int begin) {
         .v = q[2].data,
         .begin = c->in[begin].data,
         .last = c->in[begin + 1].data,
+        .sink = first ? NULL : c->in[begin + 2].data,
+        .slopes = c->in[begin + (first ? 2 : 3)].data,
+        .sink_half = !first && is_half(&c->in[begin + 2]),
+        .alibi_bf16 = a->alibi_bf16,
         .queries = q->dim[0],
         .keys = k->dim[0],
         .heads = a->heads,
         .kv_heads = a->kv_heads,
         .group = a->heads / a->kv_heads,
         .head_dim = a->head_dim,
+        .value_dim = value_dim(a),
         .q_row = q->dim[1],
         .k_row = k->dim[1],
+        .v_row = q[2].dim[1],
+        .o_row = a->heads * value_dim(a),
         .lanes = round_up(a->head_dim, 16),
+        .value_lanes = round_up(value_dim(a), 16),
         .scale = a->softcap > 0 ? 1 : (float)a->scale,
         .cap = (float)a->softcap,
         .cap_inverse = a->softcap > 0 ? (float)(1 / a->softcap) : 0,
@@ -83,11 +101,30 @@ int attention_indexes(const struct attention *t, struct err *e) {
     return 0;
 }
 
-/* ---- shapes: q, k, v from in[first], then whatever stands between, then begin and last ---- */
+void alibi_slopes(float *slopes, i64 heads) {
+    i64 m = 1;
+    while (2 * m <= heads) m *= 2;
+    for (i64 i = 0; i < heads; i++)
+        slopes[i] = (float)(i < m ? m_pow(2, -8 * (double)(i + 1) / (double)m)
+                                  : m_pow(2, -4 * (double)(2 * (i - m) + 1) / (double)m));
+}
 
-static int attention_shapes(struct op_call *c, int first, int begin, struct err *e) {
+/* ---- shapes: q, k, v from in[first], then whatever stands between, then begin and last; slopes
+ * are the last input ---- */
+
+static enum dtype sum_dtype(const struct view *v) { return v->dtype == F64 ? F64 : F32; }
+
+static int need_heads(const struct op_call *c, int at, enum dtype d, struct err *e) {
     const struct attention_attr *a = c->attr;
-    if (a->heads < 1 || a->kv_heads < 1 || a->head_dim < 1 || a->heads % a->kv_heads)
+    if (!is_present(&c->in[at])) return 0;
+    return need_rank(c, at, 1, e) || need_dtype(c, at, d, e) || need_dim(c, at, 0, a->heads, e) ? -1
+                                                                                                : 0;
+}
+
+static int attention_shapes(struct op_call *c, int first, int begin, int slopes, struct err *e) {
+    const struct attention_attr *a = c->attr;
+    if (a->heads < 1 || a->kv_heads < 1 || a->head_dim < 1 || a->value_dim < 0 ||
+        a->heads % a->kv_heads)
         return err_failed(e, "operation %s: %lld heads of size %lld cannot share %lld kv heads",
                           c->op->name, (long long)a->heads, (long long)a->head_dim,
                           (long long)a->kv_heads);
@@ -100,29 +137,33 @@ static int attention_shapes(struct op_call *c, int first, int begin, struct err 
     if (need_rank(c, first, 2, e) || need_float(c, first, e) ||
         need_dim(c, first, 1, a->heads * a->head_dim, e) || need_rank(c, k, 2, e) ||
         need_dtype(c, k, c->in[first].dtype, e) ||
-        need_dim(c, k, 1, a->kv_heads * a->head_dim, e) || need_same(c, k + 1, k, e))
+        need_dim(c, k, 1, a->kv_heads * a->head_dim, e) || need_rank(c, k + 1, 2, e) ||
+        need_dtype(c, k + 1, c->in[first].dtype, e) || need_dim(c, k + 1, 0, c->in[k].dim[0], e) ||
+        need_dim(c, k + 1, 1, a->kv_heads * value_dim(a), e))
         return -1;
     for (int i = begin; i < begin + 2; i++)
         if (need_rank(c, i, 1, e) || need_dtype(c, i, I32, e) ||
             need_dim(c, i, 0, c->in[first].dim[0], e))
             return -1;
-    return 0;
+    return need_heads(c, slopes, sum_dtype(&c->in[first]), e);
 }
-
-static enum dtype sum_dtype(const struct view *v) { return v->dtype == F64 ? F64 : F32; }
 
 static int attention_shape(struct op_call *c, struct err *e) {
     const struct attention_attr *a = c->attr;
-    if (attention_shapes(c, 0, 3, e)) return -1;
-    set_out_like(c, 0, &c->in[0]);
+    const enum dtype d = c->in[0].dtype;
+    if (attention_shapes(c, 0, 3, 6, e) || need_heads(c, 5, c->in[5].dtype == F32 ? F32 : d, e))
+        return -1;
+    set_out(c, 0, d, 2, (i64[]){c->in[0].dim[0], a->heads * value_dim(a)});
     set_out(c, 1, sum_dtype(&c->in[0]), 2, (i64[]){a->heads, c->in[0].dim[0]});
     return 0;
 }
 
 static int attention_back_shape(struct op_call *c, struct err *e) {
     const struct attention_attr *a = c->attr;
-    if (attention_shapes(c, 1, 6, e) || need_dim(c, 2, 0, c->in[1].dim[0], e) ||
-        need_same(c, 0, 1, e) || need_same(c, 4, 1, e) || need_rank(c, 5, 2, e) ||
+    if (attention_shapes(c, 1, 6, 8, e) || need_dim(c, 2, 0, c->in[1].dim[0], e) ||
+        need_rank(c, 0, 2, e) || need_dtype(c, 0, c->in[1].dtype, e) ||
+        need_dim(c, 0, 0, c->in[1].dim[0], e) || need_dim(c, 0, 1, a->heads * value_dim(a), e) ||
+        need_same(c, 4, 0, e) || need_rank(c, 5, 2, e) ||
         need_dtype(c, 5, sum_dtype(&c->in[1]), e) || need_dim(c, 5, 0, a->heads, e) ||
         need_dim(c, 5, 1, c->in[1].dim[0], e))
         return -1;
@@ -134,7 +175,8 @@ static int attention_back_shape(struct op_call *c, struct err *e) {
 
 i64 forward_units(const struct attention *t) {
     const i64 rows = forward_rows(t);
-    return t->lanes * (2 * KEY_BLOCK + 16 + 2 * rows) + FORWARD_PANEL * KEY_BLOCK + 7 * rows;
+    return t->lanes * (KEY_BLOCK + 16 + rows) + t->value_lanes * (KEY_BLOCK + rows) +
+           FORWARD_PANEL * KEY_BLOCK + 8 * rows;
 }
 static i64 attention_scratch(const struct op_call *c) {
     const struct attention t = attention_of(c, 0, 3);
@@ -142,7 +184,9 @@ static i64 attention_scratch(const struct op_call *c) {
 }
 
 i64 back_units(const struct attention *t) {
-    return t->lanes * (5 * BACK_KEYS + 16 + 4 * BACK_QUERIES) + 3 * BACK_KEYS * BACK_QUERIES;
+    return t->lanes * (3 * BACK_KEYS + 2 * BACK_QUERIES) +
+           t->value_lanes * (2 * BACK_KEYS + 2 * BACK_QUERIES) +
+           i64_max(t->lanes, t->value_lanes) * 16 + 3 * BACK_KEYS * BACK_QUERIES;
 }
 i64 back_slots(const struct attention *t) { return i64_min(pool_threads(), t->kv_heads); }
 static i64 attention_back_scratch(const struct op_call *c) {
@@ -154,7 +198,8 @@ static i64 attention_back_scratch(const struct op_call *c) {
 
 bool attention_on_tensor_cores(const struct attention *t) {
     return numerics_now == NUMERICS_FAST && is_half(&t->call->in[0]) && t->head_dim % 16 == 0 &&
-           t->head_dim <= 256;
+           t->value_dim % 16 == 0 && i64_max(t->head_dim, t->value_dim) <= 256 &&
+           !(t->slopes && (t->alibi_bf16 || t->cap > 0));
 }
 bool attention_by_query(const struct attention *t) {
     return t->queries <= 128 && t->queries < t->keys;
@@ -166,7 +211,7 @@ i64 attention_splits(const struct attention *t) {
 static i64 attention_scratch_cuda(const struct op_call *c) { /* parts of results */
     const struct attention t = attention_of(c, 0, 3);
     const i64 splits = attention_on_tensor_cores(&t) ? attention_splits(&t) : 1;
-    return splits == 1 ? 0 : t.queries * t.heads * splits * (t.head_dim + 2) * 4;
+    return splits == 1 ? 0 : t.queries * t.heads * splits * (t.value_dim + 2) * 4;
 }
 static i64 attention_back_scratch_cuda(const struct op_call *c) { /* delta, or facts and low */
     const struct attention t = attention_of(c, 1, 6);
@@ -176,16 +221,21 @@ static i64 attention_back_scratch_cuda(const struct op_call *c) { /* delta, or f
 
 /* ---- references ---- */
 
-/* One score, and the derivative of it by q·k. */
+static double to_bf16(double x) { return (double)bf16_to_f32(bf16_of_f32((float)x)); }
+
+/* One score, and the derivative of it by q·k. bf16 roundings of a bias are part of the function:
+ * it is a constant. */
 static double score(const struct attention *t, i64 i, i64 head, i64 j, double *slope) {
     const double *q = (const double *)t->q + i * t->q_row + head * t->head_dim,
                  *k = (const double *)t->k + j * t->k_row + head / t->group * t->head_dim;
     double s = 0, cap = t->attr->softcap;
+    const double linear = t->slopes ? ((const double *)(const void *)t->slopes)[head] : 0;
     for (i64 d = 0; d < t->head_dim; d++) s += q[d] * k[d];
+    if (t->alibi_bf16) s += to_bf16(to_bf16(linear) * to_bf16((double)(j - t->begin[i])));
     s *= t->attr->scale;
     const double h = cap > 0 ? tanh(s / cap) : 0;
     *slope = t->attr->scale * (1 - h * h);
-    return cap > 0 ? cap * h : s;
+    return (cap > 0 ? cap * h : s) + (t->alibi_bf16 ? 0 : linear * (double)(j - t->last[i]));
 }
 
 static void attention_ref(const struct op_call *c) {
@@ -193,16 +243,19 @@ static void attention_ref(const struct op_call *c) {
     for (i64 n = 0; n < t.queries * t.heads; n++) {
         const i64 i = n / t.heads, head = n % t.heads, low = t.begin[i] + key_low(&t, i),
                   high = t.begin[i] + key_high(&t, i);
-        double *o = (double *)c->out[0].data + n * t.head_dim, top = -FLT_MAX, sum = 0, slope;
+        const double *sink = t.sink;
+        double *o = (double *)c->out[0].data + n * t.value_dim, slope,
+               top = sink ? sink[head] : -FLT_MAX;
         for (i64 j = low; j < high; j++) top = fmax(top, score(&t, i, head, j, &slope));
+        double sum = sink ? exp(sink[head] - top) : 0;
         for (i64 j = low; j < high; j++) sum += exp(score(&t, i, head, j, &slope) - top);
-        for (i64 d = 0; d < t.head_dim; d++) o[d] = 0;
+        for (i64 d = 0; d < t.value_dim; d++) o[d] = 0;
         for (i64 j = low; j < high; j++) {
             const double p = exp(score(&t, i, head, j, &slope) - top) / sum;
-            for (i64 d = 0; d < t.head_dim; d++)
-                o[d] += p * ((const double *)t.v)[j * t.k_row + head / t.group * t.head_dim + d];
+            for (i64 d = 0; d < t.value_dim; d++)
+                o[d] += p * ((const double *)t.v)[j * t.v_row + head / t.group * t.value_dim + d];
         }
-        ((double *)c->out[1].data)[head * t.queries + i] = high > low ? top + log(sum) : top;
+        ((double *)c->out[1].data)[head * t.queries + i] = sum > 0 ? top + log(sum) : top;
     }
 }
 
@@ -211,21 +264,23 @@ static void attention_back_ref(const struct op_call *c) {
     const double *q = t.q, *k = t.k, *v = t.v, *lse = c->in[5].data;
     double *dq = c->out[0].data, *dk = c->out[1].data, *dv = c->out[2].data;
     for (i64 i = 0; i < view_count(&c->out[0]); i++) dq[i] = 0;
-    for (i64 i = 0; i < view_count(&c->out[1]); i++) dk[i] = dv[i] = 0;
+    for (i64 i = 0; i < view_count(&c->out[1]); i++) dk[i] = 0;
+    for (i64 i = 0; i < view_count(&c->out[2]); i++) dv[i] = 0;
     for (i64 n = 0; n < t.queries * t.heads; n++) {
         const i64 i = n / t.heads, head = n % t.heads;
-        const double *dout = (const double *)c->in[0].data + n * t.head_dim,
-                     *o = (const double *)c->in[4].data + n * t.head_dim;
+        const double *dout = (const double *)c->in[0].data + n * t.value_dim,
+                     *o = (const double *)c->in[4].data + n * t.value_dim;
         double delta = 0;
-        for (i64 d = 0; d < t.head_dim; d++) delta += dout[d] * o[d];
+        for (i64 d = 0; d < t.value_dim; d++) delta += dout[d] * o[d];
         for (i64 j = t.begin[i] + key_low(&t, i); j < t.begin[i] + key_high(&t, i); j++) {
-            const i64 at = j * t.k_row + head / t.group * t.head_dim;
+            const i64 at = j * t.k_row + head / t.group * t.head_dim,
+                      at_v = j * t.v_row + head / t.group * t.value_dim;
             double slope, dp = 0;
             const double p = exp(score(&t, i, head, j, &slope) - lse[head * t.queries + i]);
-            for (i64 d = 0; d < t.head_dim; d++) dp += dout[d] * v[at + d];
+            for (i64 d = 0; d < t.value_dim; d++) dp += dout[d] * v[at_v + d];
+            for (i64 d = 0; d < t.value_dim; d++) dv[at_v + d] += p * dout[d];
             for (i64 d = 0; d < t.head_dim; d++) {
                 const double ds = p * (dp - delta) * slope;
-                dv[at + d] += p * dout[d];
                 dk[at + d] += ds * q[n * t.head_dim + d];
                 dq[n * t.head_dim + d] += ds * k[at + d];
             }
@@ -233,144 +288,30 @@ static void attention_back_ref(const struct op_call *c) {
     }
 }
 
-/* Visible pairs only. */
-static double pair_count(const struct attention *t) {
+/* Of visible pairs only: so many products over head_dim and over value_dim. */
+static double pair_flops(const struct attention *t, i64 heads, i64 values) {
     double pairs = 0;
     for (i64 i = 0; i < t->queries; i++)
         pairs += (double)i64_max(0, key_high(t, i) - key_low(t, i));
-    return pairs * (double)(t->heads * t->head_dim);
+    return 2 * pairs * (double)(t->heads * (heads * t->head_dim + values * t->value_dim));
 }
 static double attention_flops(const struct op_call *c) {
     const struct attention t = attention_of(c, 0, 3);
-    return 4 * pair_count(&t);
+    return pair_flops(&t, 1, 1);
 }
 static double attention_back_flops(const struct op_call *c) {
     const struct attention t = attention_of(c, 1, 6);
-    return 10 * pair_count(&t);
-}
-
-/* ---- samples ---- */
-
-static void one_document(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = 0;
-}
-static void documents_of_512(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)(i / 512 * 512);
-}
-static void several_documents(void *data, const struct view *v) { /* lengths 1, 2, 3, ... 7, rest */
-    i32 begin = 0, length = 1;
-    for (i32 i = 0; i < v->dim[0]; i++) {
-        if (i == begin + length && length < 7) begin = i, length++;
-        ((i32 *)data)[i] = begin;
-    }
-}
-static void last_self(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i;
-}
-/* Three sequences in a cache of 200 rows; query 2 follows query 1; the last one sees nothing. */
-static void cached_begin(void *data, const struct view *v) {
-    static const i32 begin[] = {0, 70, 70, 100, 5};
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = begin[i % COUNT(begin)];
-}
-static void cached_last(void *data, const struct view *v) {
-    static const i32 last[] = {69, 77, 78, 199, 4};
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = last[i % COUNT(last)];
-}
-
-/* A prompt's second part, behind 37 rows of others and 250 of its first; and long sequences. */
-static void prompt_begin(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = 37;
-}
-static void prompt_last(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i + 37 + 250;
-}
-static void long_begin(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i * 600;
-}
-static void long_last(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i * 600 + (i == 1 ? 3 : 590);
-}
-
-struct attention_sample {
-    i64 queries, keys; /* keys 0: as many, the training form */
-    struct attention_attr attr;
-    void (*begin)(void *, const struct view *);
-    bool bench;
-};
-static const struct attention_sample attention_samples[] = {
-    {1, 0, {1, 1, 8, 0.35, 0, 0}, one_document, false},
-    {5, 0, {2, 1, 3, 0.6, 0, 0}, one_document, false},
-    {70, 0, {2, 2, 20, 0.22, 0, 0}, one_document, false},
-    {37, 0, {4, 1, 16, 0.25, 0, 0}, several_documents, false},
-    {150, 0, {2, 1, 64, 0.125, 0, 0}, one_document, false},
-    {45, 0, {4, 2, 8, 0.35, 7, 0}, several_documents, false},
-    {140, 0, {1, 1, 16, 0.25, 33, 0}, one_document, false},
-    {30, 0, {2, 2, 128, 0.09, 0, 0}, several_documents, false},
-    {40, 0, {2, 1, 24, 0.5, 0, 2}, several_documents, false},
-    {5, 200, {4, 2, 33, 0.3, 0, 0}, cached_begin, false},
-    {5, 200, {2, 2, 16, 0.3, 20, 1.5}, cached_begin, false},
-    {100, 0, {2, 1, 144, 0.08, 0, 0}, several_documents, false},
-    {210, 0, {4, 2, 64, 0.125, 60, 3}, several_documents, false},
-    {150, 0, {2, 1, 112, 0.09, 0, 0}, one_document, false},
-    {150, 450, {2, 1, 32, 0.2, 0, 0}, prompt_begin, false},
-    {3, 1800, {4, 2, 48, 0.15, 0, 0}, long_begin, false},
-    {1024, 0, {16, 16, 64, 0.125, 0, 0}, one_document, true},
-    {2048, 0, {12, 12, 64, 0.125, 0, 0}, documents_of_512, true},
-    {2048, 0, {32, 8, 128, 0.088, 0, 0}, one_document, true},
-};
-
-static void sample_indexes(struct sample_in *in, const struct attention_sample *a) {
-    for (int i = 0; i < 2; i++) {
-        sample_int(&in[i], 0, 1, DIMS(a->queries));
-        in[i].fill = FILL_CUSTOM;
-    }
-    in[0].custom = a->begin;
-    in[1].custom = a->begin == prompt_begin ? prompt_last
-                   : a->begin == long_begin ? long_last
-                   : a->keys                ? cached_last
-                                            : last_self;
-}
-
-static bool attention_sample(int index, struct sample *s) {
-    if (index >= COUNT(attention_samples)) return false;
-    const struct attention_sample *a = &attention_samples[index];
-    const i64 keys = a->keys ? a->keys : a->queries;
-    *(struct attention_attr *)s->attr = a->attr;
-    sample_float(&s->in[0], -2, 2, DIMS(a->queries, a->attr.heads * a->attr.head_dim));
-    for (int i = 1; i < 3; i++)
-        sample_float(&s->in[i], -2, 2, DIMS(keys, a->attr.kv_heads * a->attr.head_dim));
-    sample_indexes(&s->in[3], a);
-    s->bench = a->bench, s->no_gradient_check = a->keys > 0;
-    return true;
-}
-
-/* Any lse will do for a test of the formula; these keep p near 1. */
-static bool attention_back_sample(int index, struct sample *s) {
-    int n = -1;
-    const struct attention_sample *a = attention_samples;
-    for (; a < attention_samples + COUNT(attention_samples); a++)
-        if (!a->keys && ++n == index) break;
-    if (n < index) return false;
-    const i64 width = a->attr.heads * a->attr.head_dim;
-    *(struct attention_attr *)s->attr = a->attr;
-    sample_float(&s->in[0], -1, 1, DIMS(a->queries, width));
-    sample_float(&s->in[1], -1, 1, DIMS(a->queries, width));
-    for (int i = 2; i < 4; i++)
-        sample_float(&s->in[i], -1, 1, DIMS(a->queries, a->attr.kv_heads * a->attr.head_dim));
-    sample_float(&s->in[4], -1, 1, DIMS(a->queries, width));
-    sample_f32(&s->in[5], 1, 3, DIMS(a->attr.heads, a->queries));
-    sample_indexes(&s->in[6], a);
-    s->bench = a->bench;
-    return true;
+    return pair_flops(&t, 3, 2);
 }
 
 const struct op op_attention = {
     .name = "attention",
-    .in = "q k v begin last",
+    .in = "q k v begin last sink? slopes?",
     .out = "o lse",
     .attr_size = sizeof(struct attention_attr),
     .shape = attention_shape,
-    .grad = {{"attention_back", "do q k v o lse begin last", "dq dk dv"}},
+    .grad = {{"attention_back", "do q k v o lse begin last slopes", "dq dk dv"},
+             {"sink_back", "do o lse sink", "+dsink"}},
     .ref = attention_ref,
     .scratch = attention_scratch,
     .scratch_cuda = attention_scratch_cuda,
@@ -382,7 +323,7 @@ const struct op op_attention = {
 };
 const struct op op_attention_back = {
     .name = "attention_back",
-    .in = "do q k v o lse begin last",
+    .in = "do q k v o lse begin last slopes?",
     .out = "dq dk dv",
     .attr_size = sizeof(struct attention_attr),
     .shape = attention_back_shape,

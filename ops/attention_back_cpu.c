@@ -40,18 +40,18 @@ struct block {
 };
 
 V16_FN struct block block_of(const struct back *b, int worker, bool half) {
-    const i64 lanes = b->t.lanes;
+    const i64 lanes = b->t.lanes, values = b->t.value_lanes;
     struct block x = {.k_columns = b->scratch + worker * back_units(&b->t)};
     x.v_columns = x.k_columns + lanes * BACK_KEYS;
-    x.k_pairs = x.v_columns + lanes * BACK_KEYS;
+    x.k_pairs = x.v_columns + values * BACK_KEYS;
     x.dk = (float *)(x.k_pairs + lanes * BACK_KEYS);
     x.dv = x.dk + lanes * BACK_KEYS;
-    x.spare = (u32 *)(x.dv + lanes * BACK_KEYS);
-    x.q_rows = x.spare + lanes * 16;
+    x.spare = (u32 *)(x.dv + values * BACK_KEYS);
+    x.q_rows = x.spare + i64_max(lanes, values) * 16;
     x.do_rows = x.q_rows + lanes * BACK_QUERIES;
-    x.q_pairs = half ? x.do_rows + lanes * BACK_QUERIES : x.q_rows;
+    x.q_pairs = half ? x.do_rows + values * BACK_QUERIES : x.q_rows;
     x.do_pairs = half ? x.q_pairs + lanes * BACK_QUERIES : x.do_rows;
-    x.s = (float *)(x.spare + lanes * (16 + 4 * BACK_QUERIES));
+    x.s = (float *)(x.do_rows + (half ? lanes + 2 * values : values) * BACK_QUERIES);
     x.d = x.s + BACK_KEYS * BACK_QUERIES;
     x.p_pairs = half ? (u32 *)(x.d + BACK_KEYS * BACK_QUERIES) : (u32 *)x.s;
     x.ds_pairs = half ? x.p_pairs + BACK_KEYS * BACK_QUERIES / 2 : (u32 *)x.d;
@@ -60,45 +60,51 @@ V16_FN struct block block_of(const struct back *b, int worker, bool half) {
 
 V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block *x, bool half) {
     const struct attention *t = &b->t;
-    const i64 from = (w->run + x->key) * t->k_row + w->kv_head * t->head_dim;
-    const i64 panel = row_units(t->head_dim, half) * KEY_BLOCK;
-    for (i64 n = 0; n * KEY_BLOCK < x->keys; n++) {
-        const i64 at = from + n * KEY_BLOCK * t->k_row, keys = x->keys - n * KEY_BLOCK;
-        columns_pack(x->k_columns + n * panel, KEY_BLOCK, KEY_BLOCK, element(t->k, at, half),
-                     t->k_row, i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
-        columns_pack(x->v_columns + n * panel, KEY_BLOCK, KEY_BLOCK, element(t->v, at, half),
-                     t->k_row, i64_min(KEY_BLOCK, keys), t->head_dim, x->spare, half);
+    const i64 k_from = (w->run + x->key) * t->k_row + w->kv_head * t->head_dim,
+              v_from = (w->run + x->key) * t->v_row + w->kv_head * t->value_dim;
+    for (i64 n = 0; n < x->keys; n += KEY_BLOCK) {
+        const i64 keys = i64_min(KEY_BLOCK, x->keys - n);
+        columns_pack(x->k_columns + n * row_units(t->head_dim, half), KEY_BLOCK, KEY_BLOCK,
+                     element(t->k, k_from + n * t->k_row, half), t->k_row, keys, t->head_dim,
+                     x->spare, half);
+        columns_pack(x->v_columns + n * row_units(t->value_dim, half), KEY_BLOCK, KEY_BLOCK,
+                     element(t->v, v_from + n * t->v_row, half), t->v_row, keys, t->value_dim,
+                     x->spare, half);
     }
     if (w->part != PART_KEYS)
-        rows_pack(x->k_pairs, element(t->k, from, half), t->k_row, x->keys, round_up(x->keys, 2),
+        rows_pack(x->k_pairs, element(t->k, k_from, half), t->k_row, x->keys, round_up(x->keys, 2),
                   t->head_dim, half);
     __builtin_memset(x->dk, 0, (size_t)(x->keys * t->lanes) * 4);
-    __builtin_memset(x->dv, 0, (size_t)(x->keys * t->lanes) * 4);
+    __builtin_memset(x->dv, 0, (size_t)(x->keys * t->value_lanes) * 4);
+}
+
+/* A chain as a result: + 0 rids a zero of its sign. */
+V16_FN void row_put(void *to, i64 at, const float *from, i64 dim, bool half) {
+    for (i64 d = 0; d < dim; d += 16)
+        v16_put_n(to, at + d, v16_add(v16_load(from + d), v16_set(0)), dim - d, half);
 }
 
 V16_FN void keys_end(const struct back *b, const struct piece *w, const struct block *x,
                      bool half) {
     const struct attention *t = &b->t;
     if (w->part == PART_QUERIES) return;
-    for (i64 j = 0; j < x->keys; j++)
-        for (i64 d = 0; d < t->head_dim; d += 16) {
-            const i64 at = (w->run + x->key + j) * t->k_row + w->kv_head * t->head_dim + d;
-            v16_put_n(t->call->out[1].data, at,
-                      v16_add(v16_load(x->dk + j * t->lanes + d), v16_set(0)), t->head_dim - d,
-                      half);
-            v16_put_n(t->call->out[2].data, at,
-                      v16_add(v16_load(x->dv + j * t->lanes + d), v16_set(0)), t->head_dim - d,
-                      half);
-        }
+    for (i64 j = 0; j < x->keys; j++) {
+        const i64 key = w->run + x->key + j;
+        row_put(t->call->out[1].data, key * t->k_row + w->kv_head * t->head_dim,
+                x->dk + j * t->lanes, t->head_dim, half);
+        row_put(t->call->out[2].data, key * t->v_row + w->kv_head * t->value_dim,
+                x->dv + j * t->value_lanes, t->value_dim, half);
+    }
 }
 
 /* S = Q·K^T and dP = dO·V^T, panels of KEY_BLOCK keys; on the diagonal strips of rows stop where
  * their last row does. */
 V16_FN void block_scores(const struct back *b, struct block *x, bool half) {
     const struct attention *t = &b->t;
-    const i64 units = row_units(t->head_dim, half), strip = x->masked ? TILE_ROWS : x->queries;
+    const i64 strip = x->masked ? TILE_ROWS : x->queries;
     for (i64 n = 0; n < x->keys; n += KEY_BLOCK)
-        for (int second = 0; second < 2; second++)
+        for (int second = 0; second < 2; second++) {
+            const i64 dim = second ? t->value_dim : t->head_dim, units = row_units(dim, half);
             for (i64 r = 0; r < x->queries; r += strip) {
                 const i64 rows = i64_min(strip, x->queries - r);
                 i64 keys = i64_min(KEY_BLOCK, x->keys - n);
@@ -115,24 +121,28 @@ V16_FN void block_scores(const struct back *b, struct block *x, bool half) {
                     .fresh = true,
                     .rows = rows,
                     .vectors = (keys + 15) / 16,
-                    .depth = half ? (t->head_dim + 1) / 2 : t->head_dim,
+                    .depth = half ? (dim + 1) / 2 : dim,
                 };
                 product_run(&p, half);
             }
+        }
 }
 
 /* One row: scores and dp become p and ds (in bf16, rounded, in the first half of the row). */
 V16_FN void row_gradient(float *s, float *d, i64 keys, i64 low, i64 high, float lse, float delta,
-                         const struct attention *t, bool masked, bool half) {
+                         float slope, i64 place, const struct attention *t, bool masked,
+                         bool half) {
     for (i64 n = 0; n < keys; n += 16) {
         v16 p = v16_set(0), ds = p;
         if (!masked || n < high) {
             v16 x = v16_load(s + n), h = p;
+            if (t->slopes && t->alibi_bf16) x = v16_bias(x, slope, place + n, true);
             if (t->cap > 0) {
                 h = v16_tanh(
                     v16_mul(v16_mul(x, v16_set((float)t->attr->scale)), v16_set(t->cap_inverse)));
                 x = v16_mul(h, v16_set(t->cap));
             }
+            if (t->slopes && !t->alibi_bf16) x = v16_bias(x, slope, place + n, false);
             if (masked) x = v16_within(x, n, low, high, v16_set(-INFINITY));
             p = v16_exp(v16_fma(x, v16_set(t->scale), v16_set(-lse)));
             ds = v16_mul(p, v16_sub(v16_load(d + n), v16_set(delta)));
@@ -148,12 +158,14 @@ static __attribute__((noinline)) void block_gradients(const struct back *b, cons
                                                       struct block *x, bool half) {
     const struct attention *t = &b->t;
     const i64 keys = round_up(x->keys, 16), at = x->head * t->queries + w->run + x->query;
+    const float slope = t->slopes ? slope_of(t, x->head) : 0;
     for (i64 i = 0; i < x->queries; i++) {
         float *s = x->s + i * BACK_KEYS, *d = x->d + i * BACK_KEYS;
         const float lse = b->lse[at + i], delta = b->delta[at + i];
         const i64 low = key_low(t, w->run + x->query + i) - x->key,
                   high = x->query + i + 1 - x->key;
-        row_gradient(s, d, keys, low, high, lse, delta, t, x->masked, half);
+        const i64 place = x->key - slope_origin(t, x->query + i + 1);
+        row_gradient(s, d, keys, low, high, lse, delta, slope, place, t, x->masked, half);
     }
     if (!half || w->part == PART_QUERIES) return;
     rows_pack(x->p_pairs, x->s, 2 * BACK_KEYS, x->queries, round_up(x->queries, 2), keys, true);
@@ -162,9 +174,10 @@ static __attribute__((noinline)) void block_gradients(const struct back *b, cons
 
 /* dV += P^T·dO and dK += dS^T·Q; on the diagonal strips of keys start at their first query. */
 V16_FN void block_keys(const struct back *b, struct block *x, bool half) {
-    const i64 lanes = b->t.lanes, row = half ? round_up(x->keys, 16) : BACK_KEYS,
+    const i64 row = half ? round_up(x->keys, 16) : BACK_KEYS,
               strip = x->masked ? TILE_ROWS : x->keys;
-    for (int second = 0; second < 2; second++)
+    for (int second = 0; second < 2; second++) {
+        const i64 lanes = second ? b->t.lanes : b->t.value_lanes;
         for (i64 j = 0; j < x->keys; j += strip) {
             const i64 from = x->masked ? i64_max(0, x->key + j - x->query) / 2 * 2 : 0;
             if (from >= x->queries) break;
@@ -183,6 +196,7 @@ V16_FN void block_keys(const struct back *b, struct block *x, bool half) {
             };
             product_run(&p, half);
         }
+    }
 }
 
 /* dQ += dS·K */
@@ -211,22 +225,19 @@ V16_FN void block_queries(const struct back *b, struct block *x, float *dq, bool
 V16_FN void block_run(const struct back *b, const struct piece *w, struct block *x, float *dq,
                       bool half) {
     const struct attention *t = &b->t;
-    const i64 from = (w->run + x->query) * t->q_row + x->head * t->head_dim;
-    const i64 padded = round_up(x->queries, 2);
-    rows_copy(x->q_rows, element(t->q, from, half), t->q_row, x->queries, x->queries, t->head_dim,
-              half);
-    rows_copy(x->do_rows, element(b->dout, from, half), t->q_row, x->queries, x->queries,
-              t->head_dim, half);
+    const i64 count = x->queries, padded = round_up(count, 2),
+              rest = i64_min(BACK_QUERIES, w->query_end - x->query - count);
+    const i64 q = (w->run + x->query) * t->q_row + x->head * t->head_dim,
+              dout = (w->run + x->query) * t->o_row + x->head * t->value_dim;
+    rows_copy(x->q_rows, element(t->q, q, half), t->q_row, count, count, t->head_dim, half);
+    rows_copy(x->do_rows, element(b->dout, dout, half), t->o_row, count, count, t->value_dim, half);
     if (half && w->part != PART_QUERIES) {
-        rows_pack(x->q_pairs, element(t->q, from, half), t->q_row, x->queries, padded, t->head_dim,
+        rows_pack(x->q_pairs, element(t->q, q, half), t->q_row, count, padded, t->head_dim, half);
+        rows_pack(x->do_pairs, element(b->dout, dout, half), t->o_row, count, padded, t->value_dim,
                   half);
-        rows_pack(x->do_pairs, element(b->dout, from, half), t->q_row, x->queries, padded,
-                  t->head_dim, half);
     }
-    const i64 next = from + x->queries * t->q_row,
-              rest = i64_min(BACK_QUERIES, w->query_end - x->query - x->queries);
-    rows_fetch(element(t->q, next, half), t->q_row, rest, t->head_dim, half);
-    rows_fetch(element(b->dout, next, half), t->q_row, rest, t->head_dim, half);
+    rows_fetch(element(t->q, q + count * t->q_row, half), t->q_row, rest, t->head_dim, half);
+    rows_fetch(element(b->dout, dout + count * t->o_row, half), t->o_row, rest, t->value_dim, half);
     block_scores(b, x, half);
     block_gradients(b, w, x, half);
     if (w->part != PART_QUERIES) block_keys(b, x, half);
@@ -243,11 +254,9 @@ V16_FN void dq_end(const struct back *b, const struct piece *w, int worker, bool
     for (i64 g = 0; g < t->group; g++) {
         const float *dq = dq_rows(b, w, g, worker);
         for (i64 i = w->query; i < w->query_end; i++)
-            for (i64 d = 0; d < t->head_dim; d += 16)
-                v16_put_n(t->call->out[0].data,
-                          (w->run + i) * t->q_row + (w->kv_head * t->group + g) * t->head_dim + d,
-                          v16_add(v16_load(dq + i * t->lanes + d), v16_set(0)), t->head_dim - d,
-                          half);
+            row_put(t->call->out[0].data,
+                    (w->run + i) * t->q_row + (w->kv_head * t->group + g) * t->head_dim,
+                    dq + i * t->lanes, t->head_dim, half);
     }
 }
 
@@ -370,8 +379,8 @@ static void delta_rows(void *arg, i64 begin, i64 end, int worker) {
     for (i64 i = begin; i < end; i++)
         for (i64 h = 0; h < t->heads; h++) {
             v16 sum = v16_set(0);
-            for (i64 d = 0; d < t->head_dim; d += 16) {
-                const i64 at = i * t->q_row + h * t->head_dim + d, left = t->head_dim - d;
+            for (i64 d = 0; d < t->value_dim; d += 16) {
+                const i64 at = i * t->o_row + h * t->value_dim + d, left = t->value_dim - d;
                 sum = v16_fma(v16_get_n(b->dout, at, left, b->half),
                               v16_get_n(t->call->in[4].data, at, left, b->half), sum);
             }

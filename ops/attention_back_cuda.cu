@@ -25,10 +25,10 @@ struct backward : device_attention {
 __global__ void facts_kernel(const __grid_constant__ struct backward t) {
     const i64 i = (i64)blockIdx.x * 16 + threadIdx.x / 16, head = blockIdx.y;
     float sum = 0;
-    for (int d = threadIdx.x % 16 * 8; d < t.head_dim && i < t.queries; d += 128) {
+    for (int d = threadIdx.x % 16 * 8; d < t.value_dim && i < t.queries; d += 128) {
         float x[8], y[8];
-        vec_load<true>(x, t.dout, i * t.q_row + head * t.head_dim + d);
-        vec_load<true>(y, t.o, i * t.q_row + head * t.head_dim + d);
+        vec_load<true>(x, t.dout, i * t.o_row + head * t.value_dim + d);
+        vec_load<true>(y, t.o, i * t.o_row + head * t.value_dim + d);
 #pragma unroll
         for (int n = 0; n < 8; n++) sum = v16_fma(x[n], y[n], sum);
     }
@@ -64,6 +64,7 @@ template <int D, int Queries> struct keys_tiles { /* in shared memory */
         u16 q[Queries * D], dout[Queries * D];
         float2 facts[Queries];
         i32 low[Queries];
+        float slope[4]; /* of the head, / scale; the rest is room for the next stage's alignment */
     } stage[2];
 };
 
@@ -73,9 +74,11 @@ DEVICE void queries_load(struct keys_tiles<D, Queries> *x, int stage, const stru
     auto &to = x->stage[stage];
     const int rows = t.queries - query < Queries ? (int)(t.queries - query) : Queries,
               piece = threadIdx.x;
-    const i64 at = query * t.q_row + head * t.head_dim;
-    tile_load<D, Queries>(to.q, (const u16 *)t.q + at, t.q_row, 1, rows, t.head_dim);
-    tile_load<D, Queries>(to.dout, (const u16 *)t.dout + at, t.q_row, 1, rows, t.head_dim);
+    tile_load<D, Queries>(to.q, (const u16 *)t.q + query * t.q_row + head * t.head_dim, t.q_row, 1,
+                          rows, t.head_dim);
+    tile_load<D, Queries>(to.dout, (const u16 *)t.dout + query * t.o_row + head * t.value_dim,
+                          t.o_row, 1, rows, t.value_dim);
+    if (piece == 0 && t.slopes) to.slope[0] = v16_div(t.slopes[head], t.raw_scale);
     if (piece < Queries / 2)
         copy_async16(to.facts + 2 * piece, t.facts + head * t.padded + query + 2 * piece, true);
     else if (piece < Queries * 3 / 4)
@@ -98,6 +101,16 @@ DEVICE i64 queries_past(const struct backward &t, i64 query, i64 last) {
     return low;
 }
 
+/* The bias of ALiBi; rows are keys, columns queries. */
+template <int Queries>
+DEVICE void keys_bias(float s[Queries / 8][4], float slope, int key, int query) {
+    /* A float, exact to 2^24: as an int it is one register too many. */
+    const float ahead = (float)(key - query + lane_now() / 4 - lane_now() % 4 * 2);
+#pragma unroll
+    for (int n = 0; n < Queries / 2; n++)
+        s[n / 4][n % 4] = v16_fma(slope, v16_add(ahead, (float)(n % 4 / 2 * 8 - n / 4 * 8 - n % 2)),
+                                  s[n / 4][n % 4]);
+}
 /* S^T and dP^T of 16 keys from `key` on and the queries from `query` on become p and ds. */
 template <int Queries, bool Capped>
 DEVICE void keys_gradient(float s[Queries / 8][4], float d[Queries / 8][4], const float2 *facts,
@@ -137,11 +150,12 @@ __global__ void __launch_bounds__(MMA_THREADS)
     typedef struct keys_tiles<D, Queries> tiles;
     DYNAMIC_SHARED(tiles, x);
     const int warp = threadIdx.x / 32;
-    const i64 first = (i64)blockIdx.x * 64, key = first + warp * 16, /* the warp's first */
-        kv = first * t.k_row + (i64)blockIdx.y * t.head_dim;
+    const i64 first = (i64)blockIdx.x * 64, key = first + warp * 16; /* the warp's first */
     const int rows = t.keys - first < 64 ? (int)(t.keys - first) : 64;
-    tile_load<D, 64>(x->k, (const u16 *)t.k + kv, t.k_row, 1, rows, t.head_dim);
-    tile_load<D, 64>(x->v, (const u16 *)t.v + kv, t.k_row, 1, rows, t.head_dim);
+    tile_load<D, 64>(x->k, (const u16 *)t.k + first * t.k_row + blockIdx.y * t.head_dim, t.k_row, 1,
+                     rows, t.head_dim);
+    tile_load<D, 64>(x->v, (const u16 *)t.v + first * t.v_row + blockIdx.y * t.value_dim, t.v_row,
+                     1, rows, t.value_dim);
     const int past = (int)queries_past(t, first, first + rows - 1),
               head_past = (int)((blockIdx.y + 1) * t.group);
     float dk[1][Part / 8][4] = {}, dv[1][Part / 8][4] = {};
@@ -159,6 +173,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
         float s[1][Queries / 8][4] = {}, d[1][Queries / 8][4] = {};
         scores_mma<D, 1, Queries, 64, Queries>(s, x->k, warp * 16, y.q, 0);
         scores_mma<D, 1, Queries, 64, Queries>(d, x->v, warp * 16, y.dout, 0);
+        if (t.slopes) keys_bias<Queries>(s[0], y.slope[0], (int)key, (int)now);
         if (t.cap > 0)
             keys_gradient<Queries, true>(s[0], d[0], y.facts, t);
         else
@@ -172,11 +187,12 @@ __global__ void __launch_bounds__(MMA_THREADS)
         rows_mma<Part, 1, Queries, Queries>(dv, p, y.dout, 0, blockIdx.z * (Part / 16));
         rows_mma<Part, 1, Queries, Queries>(dk, ds, y.q, 0, blockIdx.z * (Part / 16));
     }
-    const i64 to = kv + blockIdx.z * Part;
-    const int width = (int)t.head_dim - blockIdx.z * Part;
+    const i64 column = blockIdx.z * Part;
     const float z[2] = {t.z, t.z}, one[2] = {1, 1};
-    tile_store<Part, 64>((u16 *)t.dk + to, t.k_row, 1, x->k, warp * 16, dk[0], z, rows, width);
-    tile_store<Part, 64>((u16 *)t.dv + to, t.k_row, 1, x->v, warp * 16, dv[0], one, rows, width);
+    tile_store<Part, 64>((u16 *)t.dk + first * t.k_row + blockIdx.y * t.head_dim + column, t.k_row,
+                         1, x->k, warp * 16, dk[0], z, rows, (int)(t.head_dim - column));
+    tile_store<Part, 64>((u16 *)t.dv + first * t.v_row + blockIdx.y * t.value_dim + column, t.v_row,
+                         1, x->v, warp * 16, dv[0], one, rows, (int)(t.value_dim - column));
 }
 
 /* ---- dq ---- */
@@ -197,6 +213,16 @@ DEVICE void queries_gradient(float s[M][4][4], float d[M][4][4], const float2 fa
             gradient<Capped>(s[m][n / 4][n % 4], d[m][n / 4][n % 4], facts[m][n % 4 / 2], t);
 }
 /* `query`: of the thread's first row */
+template <int M> DEVICE void queries_bias(float s[M][4][4], float slope, int key, int query) {
+    const int ahead = key - query + lane_now() % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < 16; n++)
+            s[m][n / 4][n % 4] =
+                v16_fma(slope, (float)(ahead + n / 4 * 8 + n % 2 - 64 * m - n % 4 / 2 * 8),
+                        s[m][n / 4][n % 4]);
+}
 template <int M>
 DEVICE void queries_mask(float d[M][4][4], const int low[M][2], int key, int query) {
 #pragma unroll
@@ -216,16 +242,18 @@ __global__ void __launch_bounds__(MMA_THREADS)
     DYNAMIC_SHARED(tiles, x);
     const int warp = threadIdx.x / 32;
     const i64 first = (i64)(gridDim.x - 1 - blockIdx.x) * (64 * M), head = blockIdx.y,
-              at = first * t.q_row + head * t.head_dim, kv = head / t.group * t.head_dim;
+              at = first * t.q_row + head * t.head_dim, kv_head = head / t.group;
     const int rows = t.queries - first < 64 * M ? (int)(t.queries - first) : 64 * M;
     tile_load<D, 64 * M>(x->q, (const u16 *)t.q + at, t.q_row, 1, rows, t.head_dim);
-    tile_load<D, 64 * M>(x->dout, (const u16 *)t.dout + at, t.q_row, 1, rows, t.head_dim);
+    tile_load<D, 64 * M>(x->dout, (const u16 *)t.dout + first * t.o_row + head * t.value_dim,
+                         t.o_row, 1, rows, t.value_dim);
     copy_async_commit();
     const auto load = [&](int key, int stage) {
         const int count = first + rows - key < 32 ? (int)(first + rows - key) : 32;
-        const i64 from = key * t.k_row + kv;
-        tile_load<D, 32>(x->k[stage], (const u16 *)t.k + from, t.k_row, 1, count, t.head_dim);
-        tile_load<D, 32>(x->v[stage], (const u16 *)t.v + from, t.k_row, 1, count, t.head_dim);
+        tile_load<D, 32>(x->k[stage], (const u16 *)t.k + key * t.k_row + kv_head * t.head_dim,
+                         t.k_row, 1, count, t.head_dim);
+        tile_load<D, 32>(x->v[stage], (const u16 *)t.v + key * t.v_row + kv_head * t.value_dim,
+                         t.v_row, 1, count, t.value_dim);
         copy_async_commit();
     };
     const i64 own = first + warp * 16 + lane_now() / 4; /* the thread's first row */
@@ -253,6 +281,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
         float s[M][4][4] = {}, d[M][4][4] = {};
         scores_mma<D, M, 32, 64 * M, 32>(s, x->q, warp * 16, x->k[stage], 0);
         scores_mma<D, M, 32, 64 * M, 32>(d, x->dout, warp * 16, x->v[stage], 0);
+        if (t.slopes) queries_bias<M>(s, v16_div(t.slopes[head], t.raw_scale), key, (int)own);
         if (t.cap > 0)
             queries_gradient<M, true>(s, d, facts, t);
         else
@@ -295,7 +324,7 @@ CUDA_KERNEL(attention_back) {
     t.scale2 = (float)((t.cap > 0 ? 1 : t.attr->scale) * 1.4426950408889634), t.z = t.raw_scale;
     t.padded = round_up(t.queries, 64);
     t.facts = (float2 *)c->scratch, t.low = (i32 *)(t.facts + t.heads * t.padded);
-    return t.head_dim <= 64    ? flash_back_run<64, 64, 64, 2>(&t, e)
-           : t.head_dim <= 128 ? flash_back_run<128, 64, 128, 2>(&t, e)
-                               : flash_back_run<256, 32, 128, 1>(&t, e);
+    return widest(t) <= 64    ? flash_back_run<64, 64, 64, 2>(&t, e)
+           : widest(t) <= 128 ? flash_back_run<128, 64, 128, 2>(&t, e)
+                              : flash_back_run<256, 32, 128, 1>(&t, e);
 }

@@ -25,11 +25,11 @@ struct forward {
 /* One worker's memory for a chunk. Rows: head of the group outer, query inner. */
 struct rows {
     i64 count;
-    u32 *k, *v, *spare; /* the key block packed: [unit_row][KEY_BLOCK], [KEY_BLOCK][lanes] */
+    u32 *k, *v, *spare; /* the key block packed: [unit_row][KEY_BLOCK], [KEY_BLOCK][value_lanes] */
     u32 *q;             /* [count][unit_row] */
     float *s;           /* [FORWARD_PANEL][KEY_BLOCK]: scores, then probabilities */
-    float *o;           /* [count][lanes] */
-    float *top, *sum, *alpha;
+    float *o;           /* [count][value_lanes] */
+    float *top, *sum, *alpha, *slope;
     i64 *low, *high;
 };
 
@@ -38,13 +38,13 @@ V16_FN struct rows rows_of(const struct forward *f, int worker) {
     const i64 n = forward_rows(t);
     struct rows r = {.k = f->scratch + worker * forward_units(t)};
     r.v = r.k + t->lanes * KEY_BLOCK;
-    r.spare = r.v + t->lanes * KEY_BLOCK;
+    r.spare = r.v + t->value_lanes * KEY_BLOCK;
     r.q = r.spare + t->lanes * 16;
     r.o = (float *)(r.q + t->lanes * n);
-    r.s = r.o + t->lanes * n;
+    r.s = r.o + t->value_lanes * n;
     r.top = r.s + FORWARD_PANEL * KEY_BLOCK;
-    r.sum = r.top + n, r.alpha = r.sum + n;
-    r.low = (i64 *)(r.alpha + n), r.high = r.low + n;
+    r.sum = r.top + n, r.alpha = r.sum + n, r.slope = r.alpha + n;
+    r.low = (i64 *)(r.slope + n), r.high = r.low + n;
     return r;
 }
 
@@ -62,6 +62,12 @@ static void row_softcap(float *s, i64 vectors, const struct attention *t) {
         v16_store(s + 16 * n,
                   v16_mul(v16_tanh(v16_mul(x, v16_set(t->cap_inverse))), v16_set(t->cap)));
     }
+}
+
+/* `at`: the place of the first key */
+static void row_bias(float *s, i64 vectors, float slope, i64 at, bool bf16) {
+    for (i64 n = 0; n < vectors; n++)
+        v16_store(s + 16 * n, v16_bias(v16_load(s + 16 * n), slope, at + 16 * n, bf16));
 }
 
 V16_FN float row_top(const float *s, i64 vectors) {
@@ -90,7 +96,10 @@ static __attribute__((noinline)) void panel_softmax(const struct attention *t, s
     for (i64 i = 0; i < count; i++) {
         float *s = r->s + i * KEY_BLOCK;
         const i64 low = r->low[from + i] - at, high = r->high[from + i] - at;
+        const i64 place = at - slope_origin(t, r->high[from + i]);
+        if (t->slopes && t->alibi_bf16) row_bias(s, vectors, r->slope[from + i], place, true);
         if (t->cap > 0) row_softcap(s, vectors, t);
+        if (t->slopes && !t->alibi_bf16) row_bias(s, vectors, r->slope[from + i], place, false);
         if (low > 0 || high < vectors * 16) row_mask(s, vectors, low, high);
         top[i] = row_top(s, vectors);
     }
@@ -136,12 +145,12 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
                         .a_row = KEY_BLOCK,
                         .a_step = 1,
                         .b = r->v,
-                        .b_step = t->lanes,
-                        .c = r->o + from * t->lanes,
-                        .c_row = t->lanes,
+                        .b_step = t->value_lanes,
+                        .c = r->o + from * t->value_lanes,
+                        .c_row = t->value_lanes,
                         .scale = r->alpha,
                         .rows = count,
-                        .vectors = t->lanes / 16,
+                        .vectors = t->value_lanes / 16,
                         .depth = half ? (keys + 1) / 2 : keys};
     product_run(&o, half);
 }
@@ -152,14 +161,18 @@ V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chu
     rows_fetch(element(t->q, c->first * t->q_row + first * t->head_dim, half), t->q_row, c->count,
                heads * t->head_dim, half);
     r->count = 0;
-    for (i64 h = first; h < first + heads; h++)
+    for (i64 h = first; h < first + heads; h++) {
+        const float top = t->sink ? sink_of(t, h) : -FLT_MAX,
+                    slope = t->slopes ? slope_of(t, h) : 0;
         for (i64 i = c->first; i < c->first + c->count; i++, r->count++) {
             row_copy(r->q + r->count * f->unit_row,
                      element(t->q, i * t->q_row + h * t->head_dim, half), t->head_dim, half);
             r->low[r->count] = key_low(t, i), r->high[r->count] = key_high(t, i);
-            r->top[r->count] = -FLT_MAX, r->sum[r->count] = 0;
+            r->top[r->count] = top, r->sum[r->count] = t->sink ? 1 : 0;
+            r->slope[r->count] = slope;
         }
-    __builtin_memset(r->o, 0, (size_t)(r->count * t->lanes) * sizeof *r->o);
+    }
+    __builtin_memset(r->o, 0, (size_t)(r->count * t->value_lanes) * sizeof *r->o);
 }
 
 /* o = (o + 0) / l: the sum rids a zero of its sign. A row that sees no key gives 0 and -FLT_MAX. */
@@ -175,10 +188,10 @@ V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk
     for (i64 n = 0; n < r->count; n++) {
         const i64 head = c->kv_head * t->group + n / c->count, i = c->first + n % c->count;
         const v16 sum = v16_set(r->sum[n] == 0 ? 1 : r->sum[n]);
-        for (i64 d = 0; d < t->head_dim; d += 16)
-            v16_put_n(o, i * t->q_row + head * t->head_dim + d,
-                      v16_div(v16_add(v16_load(r->o + n * t->lanes + d), v16_set(0)), sum),
-                      t->head_dim - d, half);
+        for (i64 d = 0; d < t->value_dim; d += 16)
+            v16_put_n(o, i * t->o_row + head * t->value_dim + d,
+                      v16_div(v16_add(v16_load(r->o + n * t->value_lanes + d), v16_set(0)), sum),
+                      t->value_dim - d, half);
         lse[head * t->queries + i] = r->top[n];
     }
 }
@@ -189,18 +202,23 @@ V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk
 V16_FN void keys_pack(const struct forward *f, struct rows *r, const struct chunk *c, i64 h, i64 at,
                       i64 high, bool half) {
     const struct attention *t = &f->t;
-    const i64 block = (t->begin[c->run] + at) * t->k_row + c->kv_head * t->head_dim;
-    const i64 width = c->kv_heads * t->head_dim, keys = i64_min(KEY_BLOCK, high - at);
+    const i64 first = t->begin[c->run] + at, keys = i64_min(KEY_BLOCK, high - at);
+    const i64 k_block = first * t->k_row + c->kv_head * t->head_dim,
+              v_block = first * t->v_row + c->kv_head * t->value_dim;
     for (i64 j = 0; j < KEY_BLOCK; j += 16) {
-        const i64 from = block + j * t->k_row + h * t->head_dim, left = i64_max(0, keys - j);
-        columns_pack(r->k + j, KEY_BLOCK, 16, element(t->k, from, half), t->k_row, left,
+        const i64 left = i64_max(0, keys - j);
+        columns_pack(r->k + j, KEY_BLOCK, 16,
+                     element(t->k, k_block + j * t->k_row + h * t->head_dim, half), t->k_row, left,
                      t->head_dim, r->spare, half);
-        rows_pack(r->v + j * t->lanes / (half ? 2 : 1), element(t->v, from, half), t->k_row,
-                  i64_min(16, left), i64_min(16, round_up(left, 2)), t->head_dim, half);
+        rows_pack(r->v + j * t->value_lanes / (half ? 2 : 1),
+                  element(t->v, v_block + j * t->v_row + h * t->value_dim, half), t->v_row,
+                  i64_min(16, left), i64_min(16, round_up(left, 2)), t->value_dim, half);
         const i64 part = h * KEY_BLOCK + j, next = KEY_BLOCK + part / c->kv_heads;
         const i64 rows = i64_min(KEY_BLOCK + (part + 16) / c->kv_heads, high - at) - next;
-        rows_fetch(element(t->k, block + next * t->k_row, half), t->k_row, rows, width, half);
-        rows_fetch(element(t->v, block + next * t->k_row, half), t->k_row, rows, width, half);
+        rows_fetch(element(t->k, k_block + next * t->k_row, half), t->k_row, rows,
+                   c->kv_heads * t->head_dim, half);
+        rows_fetch(element(t->v, v_block + next * t->v_row, half), t->v_row, rows,
+                   c->kv_heads * t->value_dim, half);
     }
 }
 

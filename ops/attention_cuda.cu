@@ -1,6 +1,7 @@
-/* attention_cuda.cu: the forward pass of attention. `portable`, f32, and heads that are no
- * multiple of 16 up to 256 go to attention_portable_cuda.cu; here is `fast`, in bf16 on tensor
- * cores. Definition: attention.c; P is rounded to bf16 against the running maximum, as there.
+/* attention_cuda.cu: the forward pass of attention. `portable`, f32, heads that are no multiple of
+ * 16 up to 256, slopes in bf16 or beside a softcap go to attention_portable_cuda.cu; here is
+ * `fast`, in bf16 on tensor cores. Definition: attention.c; P is rounded to bf16 against the
+ * running maximum, as there.
  *
  * FlashAttention-2 (Dao, 2023): a block of 4 warps has 64 * M rows and walks over blocks of 64
  * keys. Warp w has the rows 16w.. of each 64, so that the M products of 64 x N are shaped like the
@@ -21,12 +22,14 @@ struct forward : device_attention {
     int pack, step; /* heads and queries that are rows of a tile */
     int splits;
     float scale2; /* of a score in the exponent of 2 */
-    float *part;  /* [query][head][split][head_dim + 2]: o, m, l; if splits > 1 */
+    float *part;  /* [query][head][split][value_dim + 2]: o, m, l; if splits > 1 */
 };
 
 template <int M> struct softmax_state { /* [m][h]: row 64m + 16 * warp + 8h + lane / 4 */
     float top[M][2], sum[M][2];
     int *limits;            /* shared: [2][64 * M], the keys low <= j < high of each row */
+    int *last;              /* shared: [64 * M], with slopes: the key where the bias is 0; and */
+    float *slope;           /* slope / scale */
     struct warp_keys *warp; /* shared too: registers are dear */
 };
 struct warp_keys {
@@ -45,8 +48,8 @@ DEVICE int warp_min(int x) {
 
 /* What the thread's rows see, cut to the block's part of the keys. */
 template <int M>
-DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64 first, int rows,
-                        int split) {
+DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64 first, i64 head,
+                        int rows, int split) {
     int low = 0x7fffffff, high = 0, whole_low = 0, whole_high = 0x7fffffff;
 #pragma unroll
     for (int m = 0; m < M; m++)
@@ -54,7 +57,12 @@ DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64
         for (int h = 0; h < 2; h++) {
             const int row = 64 * m + threadIdx.x / 32 * 16 + 8 * h + lane_now() / 4;
             int from = 0, past = 0;
+            x->top[m][h] = -FLT_MAX, x->sum[m][h] = 0;
             if (row < rows) {
+                if (t.sink && split == 0) { /* one of the row's four threads holds its 1 */
+                    x->top[m][h] = v16_mul(sink_start(t, head + row % t.pack), LOG2_E);
+                    x->sum[m][h] = lane_now() % 4 ? 0 : 1;
+                }
                 const key_range seen = keys_seen(t, first + row / t.pack, blockIdx.y == 0);
                 const int part = ((seen.high - seen.low + t.splits - 1) / t.splits + 63) / 64 * 64;
                 from = (int)seen.begin + seen.low + split * part;
@@ -68,7 +76,11 @@ DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64
                 whole_low = from > whole_low ? from : whole_low;
                 whole_high = past < whole_high ? past : whole_high;
             }
-            x->top[m][h] = -FLT_MAX, x->sum[m][h] = 0;
+            if (t.slopes && lane_now() % 4 == 0) {
+                const int own = row < rows ? row : 0;
+                x->last[row] = t.last[first + own / t.pack];
+                x->slope[row] = v16_div(t.slopes[head + own % t.pack], t.raw_scale);
+            }
             if (lane_now() % 4 == 0) x->limits[row] = from, x->limits[64 * M + row] = past;
         }
     const struct warp_keys w = {warp_min(low), -warp_min(-high), -warp_min(-whole_low),
@@ -83,6 +95,24 @@ template <int M, int N> DEVICE void scores_cap(float s[M][N / 8][4], const struc
         float &y = s[n / (N / 2)][n / 4 % (N / 8)][n % 4];
         y = v16_mul(tanh_fast(v16_mul(y, scale)), t.cap);
     }
+}
+
+/* The bias of ALiBi. */
+template <int M, int N>
+DEVICE void scores_bias(float s[M][N / 8][4], const struct softmax_state<M> &x, int key) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int row = 64 * m + threadIdx.x / 32 * 16 + 8 * h + lane_now() / 4;
+            const int from = key + lane_now() % 4 * 2 - x.last[row];
+            const float slope = x.slope[row];
+#pragma unroll
+            for (int n = 0; n < N / 4; n++) {
+                float &y = s[m][n / 2][2 * h + n % 2];
+                y = v16_fma(slope, (float)(from + n / 2 * 8 + n % 2), y);
+            }
+        }
 }
 
 /* Scores of keys that a row does not see become -inf. */
@@ -160,22 +190,22 @@ DEVICE void forward_put(const struct forward &t, u16 *tile, float o[M][D / 8][4]
                         sum > 0 ? v16_fma(x.top[m][h], LN_2, v16_log(sum)) : -FLT_MAX;
                 continue;
             }
-            float *to = t.part + ((query * t.heads + own) * t.splits + split) * (t.head_dim + 2);
-            if (lane_now() % 4 == 0) *(float2 *)(to + t.head_dim) = make_float2(x.top[m][h], sum);
+            float *to = t.part + ((query * t.heads + own) * t.splits + split) * (t.value_dim + 2);
+            if (lane_now() % 4 == 0) *(float2 *)(to + t.value_dim) = make_float2(x.top[m][h], sum);
 #pragma unroll
             for (int n = 0; n < D / 8; n++)
-                if (n * 8 < t.head_dim)
+                if (n * 8 < t.value_dim)
                     *(float2 *)(to + n * 8 + lane_now() % 4 * 2) =
                         make_float2(o[m][n][2 * h], o[m][n][2 * h + 1]);
         }
         if (t.splits == 1)
-            tile_store<D, 64 * M>((u16 *)t.o + first * t.q_row + head * t.head_dim, t.q_row, t.pack,
-                                  tile, row, o[m], z, rows, t.head_dim);
+            tile_store<D, 64 * M>((u16 *)t.o + first * t.o_row + head * t.value_dim, t.o_row,
+                                  t.pack, tile, row, o[m], z, rows, t.value_dim);
     }
 }
 
-struct flash_block {     /* what a block works on; in shared memory: registers are dear */
-    i64 first, head, kv; /* the first query and head; the element of a row of K where the head is */
+struct flash_block {       /* what a block works on; in shared memory: registers are dear */
+    i64 first, head, k, v; /* the first query and head; the elements where it is in K and V */
     int rows, split;
 };
 
@@ -187,15 +217,20 @@ __global__ void __launch_bounds__(MMA_THREADS)
     flash_mma_kernel(const __grid_constant__ struct forward t) {
     DYNAMIC_SHARED(u16, q);
     SHARED(struct warp_keys, limits, WARPS);
-    SHARED(int, row_limits, 2 * 64 * M);
+    SHARED(int, row_limits, 3 * 64 * M);
+    SHARED(float, row_slope, 64 * M);
     SHARED(struct flash_block, own, 1);
     u16 *const kv = q + 64 * M * D;
     if (threadIdx.x == 0) {
         const int split = blockIdx.x % t.splits;
         const i64 first = (i64)((gridDim.x - 1 - blockIdx.x) / t.splits) * t.step,
                   head = (i64)blockIdx.y * t.pack, left = t.queries - first;
-        *own = {first, head, head / t.group * t.head_dim,
-                (int)(left < t.step ? left : t.step) * t.pack, split};
+        *own = {first,
+                head,
+                head / t.group * t.head_dim,
+                head / t.group * t.value_dim,
+                (int)(left < t.step ? left : t.step) * t.pack,
+                split};
     }
     __syncthreads();
     tile_load<D, 64 * M>(q, (const u16 *)t.q + own->first * t.q_row + own->head * t.head_dim,
@@ -203,7 +238,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     copy_async_commit();
     struct softmax_state<M> x;
     x.limits = row_limits, x.warp = limits + threadIdx.x / 32;
-    ranges_load<M>(&x, t, own->first, own->rows, own->split);
+    x.last = row_limits + 2 * 64 * M, x.slope = row_slope;
+    ranges_load<M>(&x, t, own->first, own->head, own->rows, own->split);
     __syncthreads();
     int key = limits[0].see_low, past = limits[0].see_high;
     for (int i = 1; i < WARPS; i++) {
@@ -214,11 +250,11 @@ __global__ void __launch_bounds__(MMA_THREADS)
         [&](int at, int stage) { /* of K and V; both buffers hold the two */
                                  const int count = past - at < 64 ? past - at : 64;
                                  u16 *const to = kv + stage * (128 * D);
-                                 tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + own->kv,
+                                 tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + own->k,
                                                   t.k_row, 1, count, t.head_dim);
                                  tile_load<D, 64>(to + 64 * D,
-                                                  (const u16 *)t.v + at * t.k_row + own->kv,
-                                                  t.k_row, 1, count, t.head_dim);
+                                                  (const u16 *)t.v + at * t.v_row + own->v, t.v_row,
+                                                  1, count, t.value_dim);
                                  copy_async_commit();
         };
     float o[M][D / 8][4] = {};
@@ -235,6 +271,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
             float s[M][N / 8][4] = {};
             scores_mma<D, M, N, 64 * M, 64>(s, q, threadIdx.x / 32 * 16, k, part);
             if (t.cap > 0) scores_cap<M, N>(s, t);
+            if (t.slopes) scores_bias<M, N>(s, x, at);
             scores_mask<M, N>(s, x, at);
             u32 p[M][N / 16][4];
             softmax_step<D, M, N>(p, s, o, &x, t.scale2);
@@ -250,20 +287,20 @@ __global__ void __launch_bounds__(MMA_THREADS)
 __global__ void merge_kernel(const __grid_constant__ struct forward t) {
     const i64 n = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
     if (n >= t.queries * t.heads) return;
-    const i64 size = t.head_dim + 2, query = n / t.heads, head = n % t.heads;
+    const i64 size = t.value_dim + 2, query = n / t.heads, head = n % t.heads;
     const float *part = t.part + n * t.splits * size;
     float top = -FLT_MAX, sum = 0;
-    for (int i = 0; i < t.splits; i++) top = v16_max(top, part[i * size + t.head_dim]);
+    for (int i = 0; i < t.splits; i++) top = v16_max(top, part[i * size + t.value_dim]);
     for (int i = 0; i < t.splits; i++)
-        sum = v16_fma(exp2f_approx(v16_sub(part[i * size + t.head_dim], top)),
-                      part[i * size + t.head_dim + 1], sum);
+        sum = v16_fma(exp2f_approx(v16_sub(part[i * size + t.value_dim], top)),
+                      part[i * size + t.value_dim + 1], sum);
     const float z = sum > 0 ? v16_div(1, sum) : 0;
-    for (int d = lane_now(); d < t.head_dim; d += 32) {
+    for (int d = lane_now(); d < t.value_dim; d += 32) {
         float o = 0;
         for (int i = 0; i < t.splits; i++)
-            o = v16_fma(exp2f_approx(v16_sub(part[i * size + t.head_dim], top)), part[i * size + d],
-                        o);
-        ((u16 *)t.o)[query * t.q_row + head * t.head_dim + d] = put_bf16(v16_mul(o, z));
+            o = v16_fma(exp2f_approx(v16_sub(part[i * size + t.value_dim], top)),
+                        part[i * size + d], o);
+        ((u16 *)t.o)[query * t.o_row + head * t.value_dim + d] = put_bf16(v16_mul(o, z));
     }
     if (lane_now() == 0)
         t.lse[head * t.queries + query] = sum > 0 ? v16_fma(top, LN_2, v16_log(sum)) : -FLT_MAX;
@@ -287,13 +324,14 @@ CUDA_KERNEL(attention) {
     t.scale2 = (float)((t.cap > 0 ? 1 : t.attr->scale) * 1.4426950408889634);
     t.splits = (int)attention_splits(&t), t.part = (float *)c->scratch;
     t.pack = 1;
+    const i64 dim = widest(t);
     if (attention_by_query(&t)) {
         t.step = 1, t.pack = t.group <= 64 ? (int)t.group : 1;
-        return t.head_dim <= 64    ? flash_run<64, 1, 64>(&t, e)
-               : t.head_dim <= 128 ? flash_run<128, 1, 64>(&t, e)
-                                   : flash_run<256, 1, 64>(&t, e);
+        return dim <= 64    ? flash_run<64, 1, 64>(&t, e)
+               : dim <= 128 ? flash_run<128, 1, 64>(&t, e)
+                            : flash_run<256, 1, 64>(&t, e);
     }
-    return t.head_dim <= 64    ? flash_run<64, 2, 64>(&t, e)
-           : t.head_dim <= 128 ? flash_run<128, 2, 32>(&t, e)
-                               : flash_run<256, 1, 64>(&t, e);
+    return dim <= 64    ? flash_run<64, 2, 64>(&t, e)
+           : dim <= 128 ? flash_run<128, 2, 32>(&t, e)
+                        : flash_run<256, 1, 64>(&t, e);
 }

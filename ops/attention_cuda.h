@@ -27,7 +27,7 @@ static inline device_attention device_attention_of(const struct op_call *c, int 
     (struct attention &)t = attention_of(c, first, begin);
     t.window = t.attr->window, t.raw_scale = (float)t.attr->scale, t.fault = cuda_fault_word;
     const void *wide[] = {t.q, t.k, t.v, c->in[0].data, c->out[0].data};
-    t.wide = t.head_dim % 8 == 0 && aligned16(wide, 5);
+    t.wide = t.head_dim % 8 == 0 && t.value_dim % 8 == 0 && aligned16(wide, 5);
     return t;
 }
 static inline device_attention device_back_of(const struct op_call *c) {
@@ -65,6 +65,18 @@ DEVICE key_range keys_trained(const device_attention &t, i64 i, bool report) {
     if (t.last[i] == i && begin >= 0 && begin <= i) return keys_seen(t, i, report);
     if (report) fault_set(t.fault, BAD_KEYS, t.last[i], i, t.keys);
     return {-1, 0, 0};
+}
+
+/* Of 16 neighbouring threads: the row sum of x * y over n elements from `at` on. */
+template <bool half> DEVICE float head_dot(const void *x, const void *y, i64 at, i64 n) {
+    float sum = 0;
+    for (i64 d = threadIdx.x % 16; d < (n + 15) / 16 * 16; d += 16)
+        sum = v16_fma(d < n ? get1(x, at + d, half) : 0, d < n ? get1(y, at + d, half) : 0, sum);
+    return lanes_sum(sum);
+}
+/* Where the running maximum of a head starts, in natural units. */
+DEVICE float sink_start(const device_attention &t, i64 head) {
+    return v16_add(get1(t.sink, head, t.sink_half), 0);
 }
 
 int attention_portable(const device_attention *t, struct err *e);

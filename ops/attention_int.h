@@ -17,16 +17,23 @@ enum {
     BACK_QUERIES = 64,
 };
 
+static inline i64 value_dim(const struct attention_attr *a) {
+    return a->value_dim ? a->value_dim : a->head_dim;
+}
+
 /* The arguments both directions share. */
 struct attention {
     const struct op_call *call;
     const struct attention_attr *attr;
     const void *q, *k, *v;
     const i32 *begin, *last;
-    i64 queries, keys, heads, kv_heads, group, head_dim;
-    i64 q_row, k_row; /* elements from one row of q (k, v) to the next */
-    i64 lanes;        /* head_dim in whole vectors of 16 */
+    const void *sink;    /* or NULL */
+    const float *slopes; /* or NULL */
+    i64 queries, keys, heads, kv_heads, group, head_dim, value_dim;
+    i64 q_row, k_row, v_row, o_row; /* elements from one row to the next */
+    i64 lanes, value_lanes;         /* head_dim, value_dim in whole vectors of 16 */
     float scale, cap, cap_inverse;
+    bool sink_half, alibi_bf16;
 };
 /* first: index of q in in[]; begin: of begin */
 struct attention attention_of(const struct op_call *c, int first, int begin);
@@ -40,12 +47,29 @@ static inline i64 key_low(const struct attention *t, i64 i) {
     const i64 window = t->attr->window;
     return window > 0 ? i64_max(0, key_high(t, i) - window) : 0;
 }
+/* Where the running maximum of a head starts; the sum then starts from 1. */
+static inline float sink_of(const struct attention *t, i64 head) {
+    return (t->sink_half ? bf16_to_f32(((const u16 *)t->sink)[head])
+                         : ((const float *)t->sink)[head]) +
+           0;
+}
+/* What a key's place is multiplied by; and which place counts as 0, from begin. */
+static inline float slope_of(const struct attention *t, i64 head) {
+    return t->alibi_bf16 ? bf16_to_f32(bf16_of_f32(t->slopes[head])) : t->slopes[head] / t->scale;
+}
+static inline i64 slope_origin(const struct attention *t, i64 high) {
+    return t->alibi_bf16 ? 0 : high - 1;
+}
 /* The end of the run of equal begin that starts at query i. */
 static inline i64 run_end(const struct attention *t, i64 i) {
     i64 end = i + 1;
     while (end < t->queries && t->begin[end] == t->begin[i]) end++;
     return end;
 }
+
+/* attention_samples.c */
+bool attention_sample(int index, struct sample *s);
+bool attention_back_sample(int index, struct sample *s);
 
 /* On the GPU: does `fast` take tensor cores; is each query a tile of its own (decoding); into how
  * many parts are its keys cut: for about two blocks on each of 132 multiprocessors, but of 256 keys

@@ -15,9 +15,13 @@
 enum { WARPS = 4, MMA_THREADS = 32 * WARPS };
 static constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
+/* Tiles of q and k and of v, do and o are as wide as the wider of them needs: zeros cost no more
+ * than the kernels of every pair of widths would. */
+static inline i64 widest(const device_attention &t) { return i64_max(t.head_dim, t.value_dim); }
+
 /* Heads wider than 128 want more shared memory than some machines have. */
 static inline bool tensor_cores_fit(const device_attention &t) {
-    return t.wide && (t.head_dim <= 128 || cuda_machine.shared_per_block >= 163 << 10) &&
+    return t.wide && (widest(t) <= 128 || cuda_machine.shared_per_block >= 163 << 10) &&
            cuda_machine.shared_per_block >= 99 << 10;
 }
 

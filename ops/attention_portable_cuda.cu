@@ -34,20 +34,20 @@ static_assert((int)TILE == (int)KEY_BLOCK, "the row sum of a key block is one st
 /* to[32][64]: elements d0.. of `rows` rows of 64, zeros elsewhere, in the order of the chain.
  * `spread`: row n stands at n % 16 * 4 + n / 16, so that a thread's four are neighbours. */
 template <bool half>
-DEVICE void columns_load(float *to, const void *from, i64 row, i64 at, int rows, int d0,
-                         const device_attention &t, bool spread) {
+DEVICE void columns_load(float *to, const void *from, i64 row, i64 at, int rows, int d0, i64 dim,
+                         bool wide, bool spread) {
     const int place = threadIdx.x % TILE, d = d0 + threadIdx.x / TILE * 8,
               n = spread ? place / 4 + place % 4 * 16 : place;
     const i64 i = at + n * row + d;
     float x[8];
 #pragma unroll
     for (int k = 0; k < 8; k++) x[k] = 0;
-    if (n < rows && t.wide && d < t.head_dim) {
+    if (n < rows && wide && d < dim) {
         vec_load<half>(x, from, i);
         if (!half) vec_load<half>(x + 4, from, i + 4);
     } else if (n < rows) {
         for (int k = 0; k < 8; k++)
-            if (d + k < t.head_dim) x[k] = get1(from, i + k, half);
+            if (d + k < dim) x[k] = get1(from, i + k, half);
     }
     to += (d - d0) * TILE + place;
 #pragma unroll
@@ -56,20 +56,20 @@ DEVICE void columns_load(float *to, const void *from, i64 row, i64 at, int rows,
 
 /* to[64][128]: `rows` rows from element `column` on, zeros elsewhere. */
 template <bool half>
-DEVICE void rows_load(float *to, const void *from, i64 row, i64 at, int rows, int column,
-                      const device_attention &t) {
+DEVICE void rows_load(float *to, const void *from, i64 row, i64 at, int rows, int column, i64 dim,
+                      bool wide) {
     const int d = column + threadIdx.x % 16 * 8;
     for (int n = threadIdx.x / 16; n < TILE; n += 16) {
         const i64 i = at + n * row + d;
         float x[8];
 #pragma unroll
         for (int k = 0; k < 8; k++) x[k] = 0;
-        if (n < rows && t.wide && d < t.head_dim) {
+        if (n < rows && wide && d < dim) {
             vec_load<half>(x, from, i);
             if (!half) vec_load<half>(x + 4, from, i + 4);
         } else if (n < rows) {
             for (int k = 0; k < 8; k++)
-                if (d + k < t.head_dim) x[k] = get1(from, i + k, half);
+                if (d + k < dim) x[k] = get1(from, i + k, half);
         }
         float *out = to + n * WIDE + threadIdx.x % 16 * 8;
         vec_store<false>(out, 0, x), vec_store<false>(out, 4, x + 4);
@@ -119,14 +119,14 @@ template <bool half> DEVICE void probability_put(float *p, int column, const flo
 
 /* The thread's part of a result of 64 x 128; z: what divides each row, or NULL */
 template <bool half>
-DEVICE void result_put(void *to, i64 row, i64 at, int rows, const float o[4][8], const float z[4],
-                       const device_attention &t) {
+DEVICE void result_put(void *to, i64 row, i64 at, int rows, i64 dim, const float o[4][8],
+                       const float z[4]) {
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             const i64 d = (i64)blockIdx.z * WIDE + j / 4 * TILE + threadIdx.x % 16 * 4 + j % 4;
-            if (row_of(i) < rows && d < t.head_dim)
+            if (row_of(i) < rows && d < dim)
                 put1(to, at + row_of(i) * row + d,
                      z ? v16_div(v16_add(o[i][j], 0), z[i]) : v16_add(o[i][j], 0), half);
         }
@@ -136,6 +136,15 @@ DEVICE float softcap(float s, const device_attention &t, float *slope) {
     const float h = v16_tanh(v16_mul(v16_mul(s, t.raw_scale), t.cap_inverse));
     *slope = v16_fma(v16_sub(0, h), h, 1);
     return v16_mul(h, t.cap);
+}
+
+/* ALiBi: `place` of the key from begin, `last` that of the query. */
+DEVICE float slope_now(const device_attention &t, i64 head) {
+    return t.alibi_bf16 ? get_bf16(put_bf16(t.slopes[head])) : v16_div(t.slopes[head], t.scale);
+}
+DEVICE float biased(float s, float slope, int place, int last, const device_attention &t) {
+    if (!t.alibi_bf16) return v16_fma(slope, (float)(place - last), s);
+    return v16_add(s, get_bf16(put_bf16(v16_mul(slope, get_bf16(put_bf16((float)place))))));
 }
 
 /* ---- the rows of a block: what they see, and their runs of equal begin ---- */
@@ -186,14 +195,16 @@ struct softmax_rows { /* the thread's four rows, the same in 16 neighbours */
 /* Scores of the keys `at`.. of the run become probabilities in p. */
 template <bool half>
 DEVICE void online_softmax(struct softmax_rows *x, float s[4][4], float *p, const int low[4],
-                           const int high[4], int at, const device_attention &t) {
+                           const int high[4], int at, float slope, const device_attention &t) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float top = -INFINITY, unused;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int key = at + column_of(j);
+            if (t.slopes && t.alibi_bf16) s[i][j] = biased(s[i][j], slope, key, 0, t);
             if (t.cap > 0) s[i][j] = softcap(s[i][j], t, &unused);
+            if (t.slopes && !t.alibi_bf16) s[i][j] = biased(s[i][j], slope, key, high[i] - 1, t);
             s[i][j] = v16_select(key >= low[i] && key < high[i], s[i][j], -INFINITY);
             top = v16_max(top, s[i][j]);
         }
@@ -230,12 +241,14 @@ __global__ void __launch_bounds__(THREADS, 2)
     SHARED(i64, begin, TILE);
     SHARED(int, limits, 2 * TILE);
     float *const columns = memory + DEPTH * TILE, *const v = memory + TILE * PAD;
-    const i64 first = (i64)blockIdx.x * step, head = blockIdx.y, kv = head / t.group * t.head_dim;
+    const i64 first = (i64)blockIdx.x * step, head = blockIdx.y, kv_head = head / t.group;
     const int depth = half ? (t.head_dim + 1) / 2 * 2 : t.head_dim;
     const struct tile_rows rows = {begin, limits, limits + TILE,
                                    t.queries - first < step ? (int)(t.queries - first) : step};
     tile_rows_load(rows, t, first, false, !head && !blockIdx.z);
-    struct softmax_rows x = {{}, {-FLT_MAX, -FLT_MAX, -FLT_MAX, -FLT_MAX}, {}};
+    const float start = t.sink ? sink_start(t, head) : -FLT_MAX, one = t.sink ? 1 : 0,
+                slope = t.slopes ? slope_now(t, head) : 0;
+    struct softmax_rows x = {{}, {start, start, start, start}, {one, one, one, one}};
     for (int a = 0, end; a < rows.count; a = end) {
         const struct run run = run_at(rows, a);
         end = run.end;
@@ -243,19 +256,20 @@ __global__ void __launch_bounds__(THREADS, 2)
         own_rows(rows, run, low, high);
         for (int at = run.low / TILE * TILE; at < run.high; at += TILE) {
             const int keys = run.high - at < TILE ? run.high - at : TILE;
-            const i64 key = (begin[a] + at) * t.k_row + kv;
+            const i64 key = (begin[a] + at) * t.k_row + kv_head * t.head_dim,
+                      value = (begin[a] + at) * t.v_row + kv_head * t.value_dim;
             float s[4][4] = {};
             for (int d = 0; d < depth; d += DEPTH) {
                 __syncthreads();
                 columns_load<half>(memory, t.q, t.q_row, first * t.q_row + head * t.head_dim,
-                                   rows.count, d, t, false);
-                columns_load<half>(columns, t.k, t.k_row, key, keys, d, t, true);
+                                   rows.count, d, t.head_dim, t.wide, false);
+                columns_load<half>(columns, t.k, t.k_row, key, keys, d, t.head_dim, t.wide, true);
                 __syncthreads();
                 if (run.busy) scores_add(s, memory, columns, depth - d < DEPTH ? depth - d : DEPTH);
             }
             __syncthreads();
-            rows_load<half>(v, t.v, t.k_row, key, keys, blockIdx.z * WIDE, t);
-            if (run.busy) online_softmax<half>(&x, s, memory, low, high, at, t);
+            rows_load<half>(v, t.v, t.v_row, value, keys, blockIdx.z * WIDE, t.value_dim, t.wide);
+            if (run.busy) online_softmax<half>(&x, s, memory, low, high, at, slope, t);
             __syncthreads();
             if (run.busy) rows_add<half>(x.o, memory, v, keys);
         }
@@ -268,16 +282,17 @@ __global__ void __launch_bounds__(THREADS, 2)
             t.lse[head * t.queries + first + row_of(i)] =
                 x.sum[i] > 0 ? v16_add(x.top[i], v16_log(x.sum[i])) : -FLT_MAX;
     }
-    result_put<half>(t.o, t.q_row, first * t.q_row + head * t.head_dim, rows.count, x.o, z, t);
+    result_put<half>(t.o, t.o_row, first * t.o_row + head * t.value_dim, rows.count, t.value_dim,
+                     x.o, z);
 }
 
-static dim3 grid_of(i64 tiles, i64 heads, const device_attention *t) {
-    return dim3((unsigned)tiles, (unsigned)heads, (unsigned)((t->head_dim + WIDE - 1) / WIDE));
+static dim3 grid_of(i64 tiles, i64 heads, i64 dim) {
+    return dim3((unsigned)tiles, (unsigned)heads, (unsigned)((dim + WIDE - 1) / WIDE));
 }
 
 int attention_portable(const device_attention *t, struct err *e) {
     const int step = attention_by_query(t) ? 1 : TILE;
-    const dim3 grid = grid_of((t->queries + step - 1) / step, t->heads, t);
+    const dim3 grid = grid_of((t->queries + step - 1) / step, t->heads, t->value_dim);
     return is_half(&t->call->in[0])
                ? LAUNCH(e, (forward_kernel<true>), grid, THREADS, FORWARD_SHARED, *t, step)
                : LAUNCH(e, (forward_kernel<false>), grid, THREADS, FORWARD_SHARED, *t, step);
@@ -285,32 +300,13 @@ int attention_portable(const device_attention *t, struct err *e) {
 
 /* ---- backward ---- */
 
-/* A row for each query and head: 16 lanes, 16 queries a block. */
-template <bool half> __global__ void delta_kernel(const __grid_constant__ device_attention t) {
-    const i64 i = (i64)blockIdx.x * 16 + threadIdx.x / 16, head = blockIdx.y;
-    const bool own = i < t.queries;
-    float sum = 0;
-    for (int d = threadIdx.x % 16; d < t.lanes; d += 16) {
-        const i64 at = i * t.q_row + head * t.head_dim + d;
-        const bool in = own && d < t.head_dim;
-        sum = v16_fma(in ? get1(t.dout, at, half) : 0, in ? get1(t.o, at, half) : 0, sum);
-    }
-    sum = lanes_sum(sum);
-    if (!own || threadIdx.x % 16) return;
-    t.delta[head * t.queries + i] = sum;
-    if (!head) keys_trained(t, i, true);
-}
-int attention_delta(const device_attention *t, struct err *e) {
-    const dim3 grid((unsigned)((t->queries + 15) / 16), (unsigned)t->heads);
-    return is_half(&t->call->in[0]) ? LAUNCH(e, delta_kernel<true>, grid, THREADS, 0, *t)
-                                    : LAUNCH(e, delta_kernel<false>, grid, THREADS, 0, *t);
-}
-
 /* A score and dp become p and ds. */
 DEVICE void gradient(float s, float d, float lse, float delta, bool visible, float *p, float *ds,
-                     const device_attention &t) {
+                     float bias, int place, int last, const device_attention &t) {
     float slope = 1;
+    if (t.slopes && t.alibi_bf16) s = biased(s, bias, place, last, t);
     if (t.cap > 0) s = softcap(s, t, &slope);
+    if (t.slopes && !t.alibi_bf16) s = biased(s, bias, place, last, t);
     const float x = v16_exp(v16_fma(s, t.scale, -lse));
     float y = v16_mul(x, v16_sub(d, delta));
     if (t.cap > 0) y = v16_mul(y, slope);
@@ -321,24 +317,30 @@ DEVICE void gradient(float s, float d, float lse, float delta, bool visible, flo
 struct operand {
     const void *data;
     i64 row, at; /* elements */
+    const void *second;
+    i64 second_row, second_at;
     int rows;
 };
 template <bool half>
 DEVICE void back_scores(float s[4][4], float d[4][4], float *memory, const struct operand &a,
-                        const struct operand &b, const void *c, const void *e, bool busy,
-                        const device_attention &t) {
-    const int depth = half ? (t.head_dim + 1) / 2 * 2 : t.head_dim, part = DEPTH * TILE;
-    for (int at = 0; at < depth; at += DEPTH) {
-        const int n = depth - at < DEPTH ? depth - at : DEPTH;
+                        const struct operand &b, bool busy, const device_attention &t) {
+    const int part = DEPTH * TILE, depth = half ? (t.head_dim + 1) / 2 * 2 : t.head_dim,
+              values = half ? (t.value_dim + 1) / 2 * 2 : t.value_dim;
+    for (int at = 0; at < depth || at < values; at += DEPTH) {
+        const int n = depth - at < DEPTH ? depth - at : DEPTH,
+                  m = values - at < DEPTH ? values - at : DEPTH;
         __syncthreads();
-        columns_load<half>(memory, a.data, a.row, a.at, a.rows, at, t, false);
-        columns_load<half>(memory + part, b.data, b.row, b.at, b.rows, at, t, true);
-        columns_load<half>(memory + 2 * part, c, a.row, a.at, a.rows, at, t, false);
-        columns_load<half>(memory + 3 * part, e, b.row, b.at, b.rows, at, t, true);
+        columns_load<half>(memory, a.data, a.row, a.at, a.rows, at, t.head_dim, t.wide, false);
+        columns_load<half>(memory + part, b.data, b.row, b.at, b.rows, at, t.head_dim, t.wide,
+                           true);
+        columns_load<half>(memory + 2 * part, a.second, a.second_row, a.second_at, a.rows, at,
+                           t.value_dim, t.wide, false);
+        columns_load<half>(memory + 3 * part, b.second, b.second_row, b.second_at, b.rows, at,
+                           t.value_dim, t.wide, true);
         __syncthreads();
         if (!busy) continue;
         scores_add(s, memory, memory + part, n);
-        scores_add(d, memory + 2 * part, memory + 3 * part, n);
+        scores_add(d, memory + 2 * part, memory + 3 * part, m);
     }
     __syncthreads();
 }
@@ -371,7 +373,8 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ d
     SHARED(int, limits, 3 * TILE);
     SHARED(float, facts, 2 * TILE);
     float *const p = memory, *const ds = p + TILE * PAD, *const wide = ds + TILE * PAD;
-    const i64 first = (i64)blockIdx.x * TILE, kv = (i64)blockIdx.y * t.head_dim;
+    const i64 first = (i64)blockIdx.x * TILE, kv = first * t.k_row + blockIdx.y * t.head_dim,
+              values = first * t.v_row + blockIdx.y * t.value_dim;
     const int left = t.keys - first < TILE ? (int)(t.keys - first) : TILE;
     const struct tile_rows rows = {begin, limits, limits + TILE, left};
     const struct query_facts facts_now = {facts, facts + TILE, limits + 2 * TILE};
@@ -386,14 +389,17 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ d
         if (start < 0) continue;
         for (int g = 0; g < t.group; g++)
             for (i64 q = key - (key - start) % 2; q < past && t.begin[q] == start; q += TILE) {
-                const i64 head = blockIdx.y * t.group + g, query = q * t.q_row + head * t.head_dim;
+                const i64 head = blockIdx.y * t.group + g, query = q * t.q_row + head * t.head_dim,
+                          dout = q * t.o_row + head * t.value_dim;
                 __syncthreads();
                 const int count = queries_load(facts_now, t, q, start, head);
-                const struct operand k = {t.k, t.k_row, first * t.k_row + kv, left},
-                                     x = {t.q, t.q_row, query, count};
+                const struct operand k = {t.k, t.k_row, kv, t.v, t.v_row, values, left},
+                                     x = {t.q, t.q_row, query, t.dout, t.o_row, dout, count};
+                const float slope = t.slopes ? slope_now(t, head) : 0;
                 float s[4][4] = {}, d[4][4] = {};
-                back_scores<half>(s, d, memory, k, x, t.v, t.dout, run.busy, t);
-                rows_load<half>(wide, t.dout, t.q_row, query, count, blockIdx.z * WIDE, t);
+                back_scores<half>(s, d, memory, k, x, run.busy, t);
+                rows_load<half>(wide, t.dout, t.o_row, dout, count, blockIdx.z * WIDE, t.value_dim,
+                                t.wide);
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     float px[4], dx[4];
@@ -404,20 +410,22 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ d
                         const bool seen = c < count && row_of(i) >= a && row_of(i) < end &&
                                           at <= q + c && at - start >= facts_now.low[c];
                         gradient(s[i][j], d[i][j], c < count ? facts_now.lse[c] : 0,
-                                 c < count ? facts_now.delta[c] : 0, seen, &px[i], &dx[i], t);
+                                 c < count ? facts_now.delta[c] : 0, seen, &px[i], &dx[i], slope,
+                                 (int)(at - start), (int)(q - start) + c, t);
                     }
                     probability_put<half>(p, c, px), probability_put<half>(ds, c, dx);
                 }
                 __syncthreads();
                 if (run.busy) rows_add<half>(dv, p, wide, count);
                 __syncthreads();
-                rows_load<half>(wide, t.q, t.q_row, query, count, blockIdx.z * WIDE, t);
+                rows_load<half>(wide, t.q, t.q_row, query, count, blockIdx.z * WIDE, t.head_dim,
+                                t.wide);
                 __syncthreads();
                 if (run.busy) rows_add<half>(dk, ds, wide, count);
             }
     }
-    result_put<half>(t.dk, t.k_row, first * t.k_row + kv, left, dk, NULL, t);
-    result_put<half>(t.dv, t.k_row, first * t.k_row + kv, left, dv, NULL, t);
+    result_put<half>(t.dk, t.k_row, kv, left, t.head_dim, dk, NULL);
+    result_put<half>(t.dv, t.v_row, values, left, t.value_dim, dv, NULL);
 }
 
 /* dq of one tile of queries and one head: rows are queries, columns keys. */
@@ -428,10 +436,11 @@ __global__ void __launch_bounds__(THREADS, 1)
     SHARED(i64, begin, TILE);
     SHARED(int, limits, 2 * TILE);
     float *const ds = memory, *const wide = memory + 2 * TILE * PAD;
-    const i64 first = (i64)blockIdx.x * TILE, head = blockIdx.y, kv = head / t.group * t.head_dim;
+    const i64 first = (i64)blockIdx.x * TILE, head = blockIdx.y, kv_head = head / t.group;
     const int left = t.queries - first < TILE ? (int)(t.queries - first) : TILE;
     const struct tile_rows rows = {begin, limits, limits + TILE, left};
     tile_rows_load(rows, t, first, true, false);
+    const float slope = t.slopes ? slope_now(t, head) : 0;
     float dq[4][8] = {}, lse[4], delta[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -445,11 +454,16 @@ __global__ void __launch_bounds__(THREADS, 1)
         own_rows(rows, run, low, high);
         for (int at = run.low / TILE * TILE; at < run.high; at += TILE) {
             const int keys = run.high - at < TILE ? run.high - at : TILE;
-            const struct operand x = {t.q, t.q_row, first * t.q_row + head * t.head_dim, left},
-                                 k = {t.k, t.k_row, (begin[a] + at) * t.k_row + kv, keys};
+            const i64 key = begin[a] + at;
+            const struct operand x = {t.q,    t.q_row, first * t.q_row + head * t.head_dim,
+                                      t.dout, t.o_row, first * t.o_row + head * t.value_dim,
+                                      left},
+                                 k = {t.k, t.k_row, key * t.k_row + kv_head * t.head_dim,
+                                      t.v, t.v_row, key * t.v_row + kv_head * t.value_dim,
+                                      keys};
             float s[4][4] = {}, d[4][4] = {};
-            back_scores<half>(s, d, memory, x, k, t.dout, t.v, run.busy, t);
-            rows_load<half>(wide, t.k, t.k_row, k.at, keys, blockIdx.z * WIDE, t);
+            back_scores<half>(s, d, memory, x, k, run.busy, t);
+            rows_load<half>(wide, t.k, t.k_row, k.at, keys, blockIdx.z * WIDE, t.head_dim, t.wide);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 float unused, dx[4];
@@ -457,21 +471,23 @@ __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     gradient(s[i][j], d[i][j], lse[i], delta[i], key >= low[i] && key < high[i],
-                             &unused, &dx[i], t);
+                             &unused, &dx[i], slope, key, high[i] - 1, t);
                 probability_put<half>(ds, column_of(j), dx);
             }
             __syncthreads();
             if (run.busy) rows_add<half>(dq, ds, wide, keys);
         }
     }
-    result_put<half>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, dq, NULL, t);
+    result_put<half>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, t.head_dim, dq,
+                     NULL);
 }
 
 template <bool half> static int back_run(const device_attention *t, struct err *e) {
     const i64 tiles = (t->queries + TILE - 1) / TILE;
-    if (LAUNCH(e, keys_kernel<half>, grid_of(tiles, t->kv_heads, t), THREADS, BACK_SHARED, *t) != 0)
-        return -1;
-    return LAUNCH(e, queries_kernel<half>, grid_of(tiles, t->heads, t), THREADS, BACK_SHARED, *t);
+    const dim3 keys = grid_of(tiles, t->kv_heads, i64_max(t->head_dim, t->value_dim)),
+               queries = grid_of(tiles, t->heads, t->head_dim);
+    if (LAUNCH(e, keys_kernel<half>, keys, THREADS, BACK_SHARED, *t) != 0) return -1;
+    return LAUNCH(e, queries_kernel<half>, queries, THREADS, BACK_SHARED, *t);
 }
 int attention_back_portable(const device_attention *t, struct err *e) {
     return is_half(&t->call->in[0]) ? back_run<true>(t, e) : back_run<false>(t, e);

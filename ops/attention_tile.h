@@ -232,7 +232,15 @@ V16_FN void probability_put(float *s, i64 at, v16 x, bool half) {
     v16_put(s, at, x, half);
 }
 
-/* ---- masks ---- */
+/* ---- bias and masks ---- */
+
+/* s + the bias of ALiBi at places `at`.. of neighbouring keys */
+V16_FN v16 v16_bias(v16 s, float slope, i64 at, bool bf16) {
+    static const float lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const v16 place = v16_add(v16_set((float)at), v16_load(lane));
+    if (!bf16) return v16_fma(v16_set(slope), place, s);
+    return v16_add(s, v16_rounded(v16_mul(v16_set(slope), v16_rounded(place, true)), true));
+}
 
 /* x where low <= lane + at < high, else `other` */
 V16_FN v16 v16_within(v16 x, i64 at, i64 low, i64 high, v16 other) {

@@ -1,16 +1,19 @@
 /* linear_xent.c: the LM head with its loss, the logits never whole; and all gradients in one op.
  *
- *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), scale [1] f32
- *   linear_xent        loss [N] f32 = log(sum over v of e^(l[v] - max)) + max - l[target], l =
- * x·w^T linear_xent_train  also d = (softmax(l) - onehot(target)) * scale, dx = d·w, dw += d^T·x
+ *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), scale [1] f32, bias [V] or absent
+ *   linear_xent        loss [N] f32 = log(sum over v of e^(l[v] - max)) + max - l[target],
+ *                      l = x·w^T + bias, with a softcap c > 0 then c * tanh(l * (1/c))
+ *   linear_xent_train  also d = (softmax(l) - onehot(target)) * scale, with a softcap * (1 - (l *
+ *                      (1/c))^2), dx = d·w, dw += d^T·x, dbias += the sum of d over tokens
  *
  * `scale` is 1 / (trained tokens of the whole optimizer step): it makes the gradient that of the
  * mean, and does not touch the loss, which is 0 where nothing is trained.
- * Roundings: l by the chain of the dtype from 0, kept in f32; max exact; e = exp(l - max); the sum
- * s by NUMERICS.md 7; loss = (log s + max) - l[target] in f32, with log s computed in f64 and
- * rounded; d = (e * (1/s)) * scale, for the target (e * (1/s) - 1) * scale, rounded to the dtype of
- * x, 0 where nothing is trained; dx one chain over the whole vocabulary, rounded; dw a chain over
- * tokens that starts from dw.
+ * Roundings: l by the chain of the dtype from 0, kept in f32; + bias and the softcap in f32, 1/c
+ * rounded to f32; max exact; e = exp(l - max); the sum s by NUMERICS.md 7; loss = (log s + max) -
+ * l[target] in f32, with log s computed in f64 and rounded; d = (e * (1/s)) * scale, for the target
+ * (e * (1/s) - 1) * scale, then the softcap's factor, rounded to the dtype of x, 0 where nothing is
+ * trained; dx one chain over the whole vocabulary, rounded; dw and dbias chains over tokens that
+ * start from what is there.
  *
  * Rows go through in chunks (xent_rows): a chunk's logits are the scratch, its d takes their
  * place. Rejected: chunks of the vocabulary (they need the logits twice: a third more work);
@@ -44,7 +47,9 @@ static int xent_shape(struct op_call *c, struct err *e) {
     if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || need_rank(c, 1, 2, e) ||
         need_dtype(c, 1, x->dtype, e) || need_dim(c, 1, 1, x->dim[1], e) || need_rank(c, 2, 1, e) ||
         need_dtype(c, 2, I32, e) || need_dim(c, 2, 0, x->dim[0], e) || need_rank(c, 3, 1, e) ||
-        need_dtype(c, 3, sum, e) || need_dim(c, 3, 0, 1, e))
+        need_dtype(c, 3, sum, e) || need_dim(c, 3, 0, 1, e) ||
+        (is_present(&c->in[4]) && (need_rank(c, 4, 1, e) || need_dtype(c, 4, x->dtype, e) ||
+                                   need_dim(c, 4, 0, w->dim[0], e))))
         return -1;
     if (w->dim[0] < 1) return err_failed(e, "operation %s: 'w' has no rows", c->op->name);
     set_out(c, 0, sum, 1, (i64[]){x->dim[0]});
@@ -53,7 +58,10 @@ static int xent_shape(struct op_call *c, struct err *e) {
 static int xent_train_shape(struct op_call *c, struct err *e) {
     if (xent_shape(c, e)) return -1;
     set_out_like(c, 1, &c->in[0]);
-    return is_present(&c->out[2]) ? need_out(c, 2, c->out[0].dtype, 2, c->in[1].dim, e) : 0;
+    for (int i = 2; i < 4; i++)
+        if (is_present(&c->out[i]) && need_out(c, i, c->out[0].dtype, 4 - i, c->in[1].dim, e))
+            return -1;
+    return 0;
 }
 
 static double dot(const double *a, const double *b, i64 n) {
@@ -61,32 +69,40 @@ static double dot(const double *a, const double *b, i64 n) {
     for (i64 i = 0; i < n; i++) sum += a[i] * b[i];
     return sum;
 }
-/* One token; dx and dw may be NULL. */
-static double token_ref(const double *x, const double *w, i64 vocab, i64 width, i32 target,
-                        double scale, double *dx, double *dw) {
+static double at(const struct view *v, i64 i) { return ((const double *)v->data)[i]; }
+static double logit_ref(const struct op_call *c, i64 token, i64 v) {
+    const i64 width = c->in[0].dim[1];
+    const double cap = ((const struct xent_attr *)c->attr)->softcap;
+    const double l =
+        dot((double *)c->in[0].data + token * width, (double *)c->in[1].data + v * width, width) +
+        (is_present(&c->in[4]) ? at(&c->in[4], v) : 0);
+    return cap > 0 ? cap * tanh(l / cap) : l;
+}
+static double token_ref(const struct op_call *c, i64 token, i32 target) {
+    const i64 width = c->in[0].dim[1], vocab = c->in[1].dim[0];
+    const double scale = at(&c->in[3], 0), cap = ((const struct xent_attr *)c->attr)->softcap;
     double top = -INFINITY, sum = 0;
+    double *dx = c->out[1].data, *dw = c->out[2].data;
+    double *dbias = is_present(&c->out[3]) ? c->out[3].data : NULL;
     if (target < 0) return 0;
-    for (i64 v = 0; v < vocab; v++) top = fmax(top, dot(x, w + v * width, width));
-    for (i64 v = 0; v < vocab; v++) sum += exp(dot(x, w + v * width, width) - top);
-    for (i64 v = 0; v < vocab && (dx || dw); v++) {
-        const double p = exp(dot(x, w + v * width, width) - top) / sum,
-                     d = (p - (v == target)) * scale;
+    for (i64 v = 0; v < vocab; v++) top = fmax(top, logit_ref(c, token, v));
+    for (i64 v = 0; v < vocab; v++) sum += exp(logit_ref(c, token, v) - top);
+    for (i64 v = 0; v < vocab && (dx || dw || dbias); v++) {
+        const double l = logit_ref(c, token, v), p = exp(l - top) / sum;
+        const double d = (p - (v == target)) * scale * (cap > 0 ? 1 - l / cap * l / cap : 1);
         for (i64 i = 0; i < width; i++) {
-            if (dx) dx[i] += d * w[v * width + i];
-            if (dw) dw[v * width + i] += d * x[i];
+            if (dx) dx[token * width + i] += d * at(&c->in[1], v * width + i);
+            if (dw) dw[v * width + i] += d * at(&c->in[0], token * width + i);
         }
+        if (dbias) dbias[v] += d;
     }
-    return log(sum) + top - dot(x, w + target * width, width);
+    return log(sum) + top - logit_ref(c, token, target);
 }
 static void xent_ref(const struct op_call *c) {
-    const i64 width = c->in[0].dim[1];
     double *dx = c->out[1].data;
     for (i64 i = 0; dx && i < view_count(&c->out[1]); i++) dx[i] = 0;
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
-        ((double *)c->out[0].data)[n] =
-            token_ref((double *)c->in[0].data + n * width, c->in[1].data, c->in[1].dim[0], width,
-                      ((i32 *)c->in[2].data)[n], *(double *)c->in[3].data,
-                      dx ? dx + n * width : NULL, c->out[2].data);
+        ((double *)c->out[0].data)[n] = token_ref(c, n, ((i32 *)c->in[2].data)[n]);
 }
 
 static i64 xent_scratch(const struct op_call *c) { /* logits, then packing */
@@ -108,9 +124,11 @@ static double xent_train_flops(const struct op_call *c) {
     return xent_flops(c) * (1 + (c->out[1].data != NULL) + is_present(&c->out[2]));
 }
 
-static bool xent_sample(int index, struct sample *s) { /* N, D, V */
-    static const i64 sizes[][3] = {{1, 1, 1},     {3, 5, 2},    {7, 16, 33}, {67, 9, 50},
-                                   {5, 40, 1000}, {2, 8, 4107}, {133, 3, 5}, {2048, 768, 50304}};
+static bool xent_sample(int index, struct sample *s) { /* N, D, V, bias, softcap */
+    static const i64 sizes[][5] = {
+        {1, 1, 1},      {3, 5, 2},          {7, 16, 33},        {67, 9, 50},
+        {5, 40, 1000},  {2, 8, 4107},       {133, 3, 5},        {7, 16, 33, 1, 2},
+        {67, 9, 50, 1}, {65, 24, 71, 0, 3}, {2048, 768, 50304}, {2048, 768, 50304, 1, 30}};
     if (index >= COUNT(sizes)) return false;
     const i64 *d = sizes[index];
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
@@ -119,6 +137,8 @@ static bool xent_sample(int index, struct sample *s) { /* N, D, V */
     if (d[0] == 2)
         s->in[2].low = (double)d[2] - 3; /* near the end of dx's chain, which stays small */
     sample_f32(&s->in[3], 0.1, 0.2, DIMS(1));
+    if (d[3]) sample_float(&s->in[4], -1, 1, DIMS(d[2]));
+    *(struct xent_attr *)s->attr = (struct xent_attr){(double)d[4]};
     s->no_gradient_check = d[2] > 1000; /* for its cost */
     s->bench = d[2] > 10000;
     return true;
@@ -126,15 +146,17 @@ static bool xent_sample(int index, struct sample *s) { /* N, D, V */
 static bool xent_train_sample(int index, struct sample *s) {
     if (!xent_sample(index, s)) return false;
     sample_out(&s->out[2], 2, s->in[1].dim);
+    if (s->in[4].present) sample_out(&s->out[3], 1, s->in[4].dim);
     return true;
 }
 
 const struct op op_linear_xent = {
     .name = "linear_xent",
-    .in = "x w targets scale",
+    .in = "x w targets scale bias?",
     .out = "loss",
+    .attr_size = sizeof(struct xent_attr),
     .shape = xent_shape,
-    .root = {"linear_xent_train", "x w targets scale", "loss dx +dw"},
+    .root = {"linear_xent_train", "x w targets scale bias", "loss dx +dw +dbias"},
     .ref = xent_ref,
     .scratch = xent_scratch,
     .scratch_cuda = xent_scratch_cuda,
@@ -146,8 +168,9 @@ const struct op op_linear_xent = {
 };
 const struct op op_linear_xent_train = {
     .name = "linear_xent_train",
-    .in = "x w targets scale",
-    .out = "loss dx +dw",
+    .in = "x w targets scale bias?",
+    .out = "loss dx +dw +dbias?",
+    .attr_size = sizeof(struct xent_attr),
     .shape = xent_train_shape,
     .ref = xent_ref,
     .scratch = xent_scratch,

@@ -11,6 +11,7 @@ struct chunk {
     float *logits; /* [rows][vocab]; d in the dtype of x takes the place of each row */
     i64 first, rows, vocab;
     bool train;
+    float cap; /* softcap; 0: none */
 };
 
 static int targets_check(const struct op_call *c, struct err *e) {
@@ -19,14 +20,30 @@ static int targets_check(const struct op_call *c, struct err *e) {
     for (i64 n = 0; n < c->in[2].dim[0]; n++)
         if (target[n] >= vocab) {
             err_input(e, "target id %d at position %lld is outside the vocabulary of %lld",
-                       target[n], (long long)n, (long long)vocab);
+                      target[n], (long long)n, (long long)vocab);
             return err_hint(e, "the data was made with another tokenizer than the model's");
         }
     return 0;
 }
 
-/* l[v] becomes e^(l[v] - max); returns the sum. */
-V16_FN float row_exp(float *l, i64 vocab, float *max) {
+/* What a bias and a softcap make of a row of products. */
+V16_FN void row_finish(const struct chunk *k, float *l, bool half) {
+    const void *bias = k->call->in[4].data;
+    const v16 cap = v16_set(k->cap), inverse = v16_set((float)(1 / (double)k->cap));
+    for (i64 v = 0; v < k->vocab; v += 16) {
+        v16 x = v16_load_n(l + v, k->vocab - v);
+        if (bias) x = v16_add(x, v16_get_n(bias, v, k->vocab - v, half));
+        if (k->cap > 0) x = v16_mul(cap, v16_tanh(v16_mul(x, inverse)));
+        v16_store_n(l + v, x, k->vocab - v);
+    }
+}
+V16_FN v16 cap_slope(float cap, v16 l) { /* 1 - (l / cap)^2 */
+    const v16 t = v16_mul(l, v16_set((float)(1 / (double)cap)));
+    return v16_fma(v16_sub(v16_set(0), t), t, v16_set(1));
+}
+
+/* l[v] becomes e^(l[v] - max), if it is not to be `kept`; returns the sum. */
+V16_FN float row_exp(float *l, i64 vocab, bool kept, float *max) {
     const v16 low = v16_set(-__builtin_inff());
     v16 top = low, sum = v16_set(0);
     for (i64 v = 0; v < vocab; v += 16)
@@ -34,25 +51,33 @@ V16_FN float row_exp(float *l, i64 vocab, float *max) {
     *max = v16_top(top);
     for (i64 v = 0; v < vocab; v += 16) {
         const v16 e = v16_exp(v16_sub(v16_load_n(l + v, vocab - v), v16_set(*max)));
-        v16_store_n(l + v, e, vocab - v);
+        if (!kept) v16_store_n(l + v, e, vocab - v);
         sum = v16_add(sum, v16_select(m16_first(vocab - v), e, v16_set(0)));
     }
     return v16_sum(sum);
 }
 
-/* e^(l - max) becomes d, in place: element v of a bf16 row is written after element v was read. */
-V16_FN void row_gradient(float *l, i64 vocab, float sum, i32 target, float scale, bool half) {
-    const float each = 1.0f / sum, at_target = (l[target] * each - 1.0f) * scale;
+/* e^(l - max), or with a softcap l, becomes d, in place: element v of a bf16 row is written after
+ * element v was read. */
+V16_FN void row_gradient(const struct chunk *k, float *l, float max, float sum, i32 target,
+                         bool half) {
+    const i64 vocab = k->vocab;
+    const v16 each = v16_set(1.0f / sum), scale = v16_set(*(const float *)k->call->in[3].data);
+    float at_target[16];
+    const v16 x = v16_set(l[target]), e = k->cap > 0 ? v16_exp(v16_sub(x, v16_set(max))) : x;
+    const v16 t = v16_mul(v16_sub(v16_mul(e, each), v16_set(1.0f)), scale);
+    v16_put(at_target, 0, k->cap > 0 ? v16_mul(t, cap_slope(k->cap, x)) : t, half);
     for (i64 v = 0; v < vocab; v += 16) {
         const i64 n = i64_min(16, vocab - v);
-        const v16 d = v16_mul(v16_mul(v16_load_n(l + v, vocab - v), v16_set(each)), v16_set(scale));
+        v16 a = v16_load_n(l + v, vocab - v), slope = v16_set(1);
+        if (k->cap > 0) slope = cap_slope(k->cap, a), a = v16_exp(v16_sub(a, v16_set(max)));
+        v16 d = v16_mul(v16_mul(a, each), scale);
+        if (k->cap > 0) d = v16_mul(d, slope);
         float copy[16]; /* through bytes: the row changes its type */
         v16_put(copy, 0, d, half);
         memcpy((u8 *)l + v * (half ? 2 : 4), copy, (size_t)(half ? 2 * n : 4 * n));
     }
-    const u16 rounded = bf16_of_f32(at_target);
-    memcpy((u8 *)l + target * (half ? 2 : 4), half ? (const void *)&rounded : &at_target,
-           half ? 2 : 4);
+    memcpy((u8 *)l + target * (half ? 2 : 4), at_target, half ? 2 : 4);
 }
 
 static void rows_task(void *arg, i64 begin, i64 end, int worker) {
@@ -68,11 +93,27 @@ static void rows_task(void *arg, i64 begin, i64 end, int worker) {
             if (k->train) memset(l, 0, (size_t)k->vocab * sizeof *l);
             continue;
         }
+        if (c->in[4].data || k->cap > 0) row_finish(k, l, half);
         const float at_target = l[target];
         float max;
-        const float sum = row_exp(l, k->vocab, &max);
+        const float sum = row_exp(l, k->vocab, k->cap > 0, &max);
         *loss = ((float)m_log((double)sum) + max) - at_target;
-        if (k->train) row_gradient(l, k->vocab, sum, target, *(const float *)c->in[3].data, half);
+        if (k->train) row_gradient(k, l, max, sum, target, half);
+    }
+}
+
+/* dbias += d, tokens ascending: 16 columns a task. */
+static void bias_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct chunk *k = arg;
+    const bool half = is_half(&k->call->in[0]);
+    const i64 ld = half ? 2 * k->vocab : k->vocab;
+    for (i64 v = begin * 16; v < i64_min(end * 16, k->vocab); v += 16) {
+        float *to = (float *)k->call->out[3].data + v;
+        v16 sum = v16_load_n(to, k->vocab - v);
+        for (i64 n = 0; n < k->rows; n++)
+            sum = v16_add(sum, v16_get_n(k->logits, n * ld + v, k->vocab - v, half));
+        v16_store_n(to, sum, k->vocab - v);
     }
 }
 
@@ -126,14 +167,17 @@ static void chunk_run(const struct chunk *k, void *scratch) {
                                 .accumulate = true};
         CPU_NAME(gemm)(&dw, scratch);
     }
+    if (k->train && c->out[3].data) pool_run((k->vocab + 15) / 16, bias_task, (void *)k);
 }
 
 static int xent_run(const struct op_call *c, bool train, struct err *e) {
     if (targets_check(c, e)) return -1;
     const i64 rows = c->in[0].dim[0], vocab = c->in[1].dim[0], step = xent_rows(rows, vocab);
+    const float cap = (float)((const struct xent_attr *)c->attr)->softcap;
     u8 *packing = (u8 *)c->scratch + round_up(step * vocab * (i64)sizeof(float), 64);
     for (i64 first = 0; first < rows; first += step) {
-        const struct chunk k = {c, c->scratch, first, i64_min(step, rows - first), vocab, train};
+        const struct chunk k = {c,     c->scratch, first, i64_min(step, rows - first),
+                                vocab, train,      cap};
         chunk_run(&k, packing);
     }
     return 0;

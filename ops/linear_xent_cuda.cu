@@ -23,7 +23,8 @@ struct rows { /* a chunk: the first of `logits` is row `first` of the call */
     i64 first, ld, vocab;
     const i32 *target;
     const float *scale;
-    float *loss;
+    const void *bias; /* NULL: none */
+    float *loss, cap; /* softcap; 0: none */
     bool train, half;
 };
 
@@ -41,6 +42,25 @@ DEVICE void eight_put(float *l, i64 v, const float d[8], bool half) {
         vec_store<true>(l, v, d);
     else
         vec_store<false>(l, v, d), vec_store<false>(l, v + 4, d + 4);
+}
+
+/* What a bias and a softcap make of a row of products, in place. */
+DEVICE void row_finish(const struct rows &r, float *l) {
+    const float inverse = r.cap > 0 ? (float)(1 / (double)r.cap) : 0;
+    for (i64 v = threadIdx.x * 8; v < r.vocab; v += STEP) {
+        float x[8];
+        eight(x, l, v, r.vocab);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (r.bias && v + i < r.vocab) x[i] = v16_add(x[i], get1(r.bias, v + i, r.half));
+            if (r.cap > 0) x[i] = v16_mul(r.cap, v16_tanh(v16_mul(x[i], inverse)));
+        }
+        eight_put(l, v, x, false);
+    }
+}
+DEVICE float cap_slope(float cap, float l) { /* 1 - (l / cap)^2 */
+    const float t = v16_mul(l, (float)(1 / (double)cap));
+    return v16_fma(-t, t, 1);
 }
 
 /* The largest of a row, for every thread. */
@@ -99,7 +119,9 @@ DEVICE void row_gradient(const struct rows &r, float *l, float top, float sum, i
         for (int i = 0; i < 8; i++) {
             float x = sum ? v16_mul(v16_exp(v16_sub(d[i], top)), each) : 0;
             if (v + i == target) x = v16_sub(x, 1);
-            d[i] = v + i < r.vocab && sum ? v16_mul(x, scale) : 0;
+            x = v16_mul(x, scale);
+            if (r.cap > 0) x = v16_mul(x, cap_slope(r.cap, d[i]));
+            d[i] = v + i < r.vocab && sum ? x : 0;
         }
         if (r.half) __syncthreads();
         if (v < r.ld) eight_put(l, v, d, r.half);
@@ -118,11 +140,25 @@ __global__ void __launch_bounds__(THREADS) row_kernel(struct rows r, struct faul
         if (r.train) row_gradient(r, l, 0, 0, -1);
         return;
     }
+    if (r.bias || r.cap > 0) {
+        row_finish(r, l);
+        __syncthreads();
+    }
     const float at_target = l[target], top = row_top(l, r.vocab, shared),
                 sum = row_sum(l, r.vocab, top, e, shared);
     if (threadIdx.x == 0)
         r.loss[row] = v16_sub(v16_add((float)f64_log((double)sum), top), at_target);
     if (r.train) row_gradient(r, l, top, sum, target);
+}
+
+/* dbias += d, tokens ascending: a thread for each column. */
+__global__ void bias_kernel(const void *d, i64 ld, i64 rows, i64 vocab, bool half, float *sums) {
+    const i64 v = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (v >= vocab) return;
+    float sum = sums[v];
+#pragma unroll 8
+    for (i64 n = 0; n < rows; n++) sum = v16_add(sum, get1(d, n * ld + v, half));
+    sums[v] = sum;
 }
 
 static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct err *e) {
@@ -147,7 +183,10 @@ static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct er
     dw.a = r.logits, dw.lda = dx.lda, dw.a_t = true;
     dw.b = logits.a, dw.ldb = width;
     dw.c = c->out[2].data, dw.ldc = width, dw.c_dtype = F32, dw.accumulate = true;
-    return r.train && c->out[2].data ? gemm_cuda(&dw, e) : 0;
+    if (r.train && c->out[2].data && gemm_cuda(&dw, e)) return -1;
+    if (!r.train || !c->out[3].data) return 0;
+    return LAUNCH(e, bias_kernel, (unsigned)((r.vocab + 127) / 128), 128, 0, r.logits, dx.lda, rows,
+                  r.vocab, r.half, (float *)c->out[3].data);
 }
 
 static int xent_run(const struct op_call *c, bool train, struct err *e) {
@@ -155,6 +194,7 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
     struct rows r = {};
     r.logits = (float *)c->scratch, r.ld = xent_ld_cuda(vocab), r.vocab = vocab;
     r.target = (const i32 *)c->in[2].data, r.scale = (const float *)c->in[3].data;
+    r.bias = c->in[4].data, r.cap = (float)((const struct xent_attr *)c->attr)->softcap;
     r.loss = (float *)c->out[0].data, r.train = train, r.half = is_half(&c->in[0]);
     for (r.first = 0; r.first < rows; r.first += step)
         if (chunk_run(c, r, i64_min(step, rows - r.first), e)) return -1;

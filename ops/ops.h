@@ -13,13 +13,15 @@
 /* clang-format off */
 #define OP_LIST(X)                                                                                 \
     X(embedding) X(embedding_back) X(rmsnorm) X(rmsnorm_back) X(add_rmsnorm) X(add_rmsnorm_back)   \
-    X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(swiglu)       \
-    X(swiglu_back) X(add) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)     \
+    X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(glu)          \
+    X(glu_back) X(act) X(act_back) X(xielu) X(xielu_back) X(add) X(scale) X(softcap)               \
+    X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
+    X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
     X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample) X(layernorm)              \
     X(layernorm_back) X(add_layernorm) X(add_layernorm_back)                                       \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
-    X(expert_lora_dt) X(expert_bias_dw)
+    X(expert_lora_dt) X(expert_bias_dw) X(dora_norm) X(dora) X(dora_back) X(sink_back)
 /* clang-format on */
 
 enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
@@ -172,12 +174,42 @@ struct rope_attr {
 struct attention_attr {
     i64 heads, kv_heads, head_dim;
     double scale;
-    i64 window;     /* keys j with i - window < j <= i; 0: all j <= i */
-    double softcap; /* 0: none. c * tanh(s / c) */
+    i64 window;      /* keys j with i - window < j <= i; 0: all j <= i */
+    double softcap;  /* 0: none. c * tanh(s / c) */
+    i64 value_dim;   /* of a head in v and o; 0: head_dim */
+    bool alibi_bf16; /* with slopes: as Falcon-RW adds them (attention.c) */
+};
+/* The slopes of ALiBi (Press et al., 2022) for so many heads, each the f32 nearest to its formula:
+ * with m the largest power of two in heads, 2^(-8i/m) for i = 1..m, then 2^(-4i/m) for odd i. */
+void alibi_slopes(float *slopes, i64 heads);
+enum act { ACT_SILU, ACT_GELU /* by erf */, ACT_GELU_TANH, ACT_RELU, ACT_CLAMPED /* glu only */ };
+struct act_attr {
+    enum act act;
+    double limit, alpha; /* ACT_CLAMPED; GPT-OSS: 7, 1.702 */
+};
+struct xielu_attr {
+    double beta, eps;
+};
+struct scale_attr {
+    double factor;
+};
+struct limit_attr { /* softcap, clamp */
+    double limit;
+};
+struct split_attr {
+    i64 width[3]; /* columns of each part; 0: there is none */
+};
+struct dropout_attr {
+    double p; /* of being dropped */
+    u64 seed;
+    u32 stream;
 };
 struct lora_attr {
     double scale;
 }; /* linear and its gradients; unused without an adapter */
+struct xent_attr {
+    double softcap; /* of the logits; 0: none */
+};
 enum route_score { ROUTE_SOFTMAX, ROUTE_SIGMOID };
 struct route_attr { /* route.c */
     i64 top_k;

@@ -35,7 +35,7 @@ static void tensors_read(const struct gguf *g) {
         for (i64 b = 0; b < t->bytes; b++) sink ^= t->data[b];
         float piece[300];
         for (i64 at = 0; stored_readable(t) && at < count; at += 300)
-            stored_read(t, at, i64_min(300, count - at), F32, piece), sink ^= (u8)piece[0];
+            stored_read(t, at, i64_min(300, count - at), F32, piece), sink ^= piece[0] > 0;
     }
 }
 

@@ -51,6 +51,8 @@ for part in "$@"; do
     printf '%-5s %-18s %5d s  %s\n' "$word" "$part" $(($(date +%s) - begin)) "$(tail -n 1 "build/all/$part.log" | cut -c1-70)"
     [ $status = 0 ] || tail -n 25 "build/all/$part.log" | sed 's/^/      | /'
 done
+build=$(folder) && make -s -j"$jobs" $(programs golden) && echo "model, errors of logits, gradients, LoRA logits, LoRA gradients" &&
+    HONE_TABLE=1 $(programs golden) 2> /dev/null | grep '^|' # kept in recipes/models/README.md
 make -s -j"$jobs" hone # a part may have left ./hone as its own build
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -244,7 +244,7 @@ static void test_frozen_lifetime(void **state) {
         const bool first = strstr(n->where, "layers.0.self_attn");
         if (first && n->op == &op_attention)
             attention++, assert_true(n->out[0]->last < r.g->forward_nodes);
-        if (strstr(n->where, "mlp") && n->op == &op_swiglu) /* read by dw of down_proj */
+        if (strstr(n->where, "mlp") && n->op == &op_glu) /* read by dw of down_proj */
             products++, assert_true(n->out[0]->last >= r.g->forward_nodes);
     }
     assert_int_equal(attention, 1), assert_int_equal(products, LAYERS);

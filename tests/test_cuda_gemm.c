@@ -133,7 +133,9 @@ static void test_bad_target(void **state) {
     matrix_open(&scale, 1, 1, 1, F32, 0);
     void *targets = device_new(sizeof target, &e), *loss = device_new(3 * sizeof(float), &e);
     assert_int_equal(device_write(targets, target, sizeof target, &e), 0);
+    const struct xent_attr attr = {0};
     struct op_call c = {.op = op,
+                        .attr = &attr,
                         .in = {{x.device, F32, 2, {3, 8}},
                                {w.device, F32, 2, {5, 8}},
                                {targets, I32, 1, {3}},

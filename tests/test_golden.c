@@ -6,12 +6,26 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MODELS "tests/golden/models/"
-static const char *const models[] = {
-    "llama", "llama_rope3_tied", "olmo2", "mistral",      "ministral",    "qwen2", "qwen2_yarn",
-    "qwen3", "smollm3",          "olmo3", "llama_linear", "llama_dynamic"};
+static const char *const models[] = {"llama",        "llama_rope3_tied",
+                                     "llama_linear", "llama_dynamic",
+                                     "mistral",      "ministral",
+                                     "qwen2",        "qwen2_yarn",
+                                     "qwen3",        "gemma",
+                                     "gemma2",       "gemma3_text",
+                                     "phi",          "phi3",
+                                     "phi3_long",    "olmo",
+                                     "olmo2",        "olmo3",
+                                     "apertus",      "smollm3",
+                                     "stablelm",     "stablelm_parallel",
+                                     "glm",          "glm4",
+                                     "gpt2",         "gpt_neox",
+                                     "gpt_neox_seq", "falcon_7b",
+                                     "falcon_40b",   "falcon_rw",
+                                     "bloom"};
 
 static void ok(int rc, const struct err *e) {
     if (rc) fail_msg("%s", e->primary);
@@ -49,33 +63,47 @@ static const struct stored *need(const struct safetensors *s, const char *name) 
     return t;
 }
 
-/* The last elements of `a` against all of `b`. */
-static void near(const char *what, const struct stored *a, const struct stored *b, double bound,
-                 bool relative) {
+/* What was measured, for the table of recipes/models/README.md: a line for each model where
+ * HONE_TABLE is set. */
+enum measure { LOGITS, GRADIENTS, LORA_LOGITS, LORA_GRADIENTS, MEASURES };
+static double measured[COUNT(models)][MEASURES];
+static void measure(const char *model, enum measure m, double error) {
+    for (int i = 0; i < COUNT(models); i++)
+        if (!strcmp(models[i], model)) measured[i][m] = fmax(measured[i][m], error);
+}
+
+/* The last elements of `a` against all of `b`. Returns the largest error. */
+static double near(const char *what, const struct stored *a, const struct stored *b, double bound,
+                   bool relative) {
     assert_true(a->dtype == F32 && b->dtype == F32 && a->bytes >= b->bytes);
     const float *x = (const float *)(a->data + a->bytes - b->bytes), *y = (const float *)b->data;
-    double top = 0;
+    double top = 0, most = 0;
     for (i64 i = 0; i < b->bytes / 4; i++) top = fmax(top, fabs((double)y[i]));
-    for (i64 i = 0; i < b->bytes / 4; i++)
+    for (i64 i = 0; i < b->bytes / 4; i++) {
+        most = fmax(most, fabs((double)x[i] - (double)y[i]));
         if (!(fabs((double)x[i] - (double)y[i]) <= bound * (relative ? top : 1)))
             fail_msg("%s: %s[%lld] is %.9g, golden %.9g, largest %.3g, bound %.3g", what, b->name,
                      (long long)i, (double)x[i], (double)y[i], top, bound);
+    }
+    return relative ? most / (top > 0 ? top : 1) : most;
 }
 
 /* Every grad.* of the golden has its like, and there is none besides. */
-static void near_gradients(const char *what, const struct safetensors *got,
-                           const struct safetensors *want, double bound) {
+static double near_gradients(const char *what, const struct safetensors *got,
+                             const struct safetensors *want, double bound) {
     i64 gradients = 0, given = 0;
+    double most = 0;
     for (i64 i = 0; i < got->count; i++) given += !strncmp(got->tensor[i].name, "grad.", 5);
     for (i64 i = 0; i < want->count; i++) {
         if (strncmp(want->tensor[i].name, "grad.", 5)) continue;
         const struct stored *g = need(got, want->tensor[i].name);
         assert_int_equal(g->bytes, want->tensor[i].bytes);
-        near(what, g, &want->tensor[i], bound, true);
+        most = fmax(most, near(what, g, &want->tensor[i], bound, true));
         gradients++;
     }
     assert_true(gradients > 10);
     assert_int_equal(given, gradients);
+    return most;
 }
 
 /* The model under its other config.json. */
@@ -98,9 +126,10 @@ static void model_check(const char *model, const char *config) {
     open_file(&want, golden);
     hone(0, "forward %s --ids %s --out %s --grad --generate 12", folder, golden, out);
     open_file(&got, out);
-    near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
+    measure(model, LOGITS,
+            near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false));
     near(folder, need(&got, "loss"), need(&want, "loss"), t.loss, false);
-    near_gradients(folder, &got, &want, t.gradient);
+    measure(model, GRADIENTS, near_gradients(folder, &got, &want, t.gradient));
     const struct stored *ids = need(&want, "greedy_ids"), *generated = need(&got, "generated");
     assert_int_equal(ids->bytes, generated->bytes);
     assert_memory_equal(ids->data, generated->data, (size_t)ids->bytes);
@@ -222,6 +251,55 @@ static void test_full_steps(void **state) {
     }
 }
 
+/* What is loaded and saved again has the names, shapes and numbers of the file, and nothing else;
+ * also where the file's names have another root. */
+static void test_saved_as_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *cut, *with;
+    } files[] = {{"gpt2", "transformer.", ""},
+                 {"bloom", "transformer.", ""},
+                 {"gemma3_text", "model.", "language_model.model."},
+                 {"mistral", "model.", "model.language_model."}};
+    for (i64 i = 0; i < COUNT(models) + COUNT(files); i++) {
+        const i64 k = i - COUNT(models);
+        const char *model = k < 0 ? models[i] : files[k].model;
+        char path[256];
+        struct safetensors s;
+        struct stored_list list;
+        struct arena names = {0};
+        struct model m;
+        struct config c;
+        struct err e = {0};
+        snprintf(path, sizeof path, MODELS "%s/config.json", model);
+        json_t *j = json_open(path, &e);
+        snprintf(path, sizeof path, MODELS "%s/model.safetensors", model);
+        open_file(&s, path);
+        for (i64 n = 0; k >= 0 && n < s.count; n++) {
+            const size_t cut = strlen(files[k].cut);
+            if (strncmp(s.tensor[n].name, files[k].cut, cut)) continue;
+            s.tensor[n].name =
+                arena_printf(&names, &e, "%s%s", files[k].with, s.tensor[n].name + cut);
+        }
+        ok(!j || config_read(&c, j, path, &e) || model_new(&m, &c, F32, false, &e) ||
+               model_load(&m, &s, path, &e) || model_stored(&m, false, &list, &e),
+           &e);
+        assert_int_equal(list.count, s.count);
+        for (i64 n = 0; n < s.count; n++) {
+            const struct stored *a = &s.tensor[n], *b = NULL;
+            for (i64 t = 0; t < list.count; t++)
+                if (!strcmp(list.tensor[t].name, a->name)) b = &list.tensor[t];
+            if (!b) fail_msg("%s: %s is not saved", model, a->name);
+            assert_int_equal(a->rank, b->rank), assert_int_equal(a->bytes, b->bytes);
+            assert_memory_equal(a->dim, b->dim, sizeof *a->dim * (size_t)a->rank);
+            if (memcmp(a->data, b->data, (size_t)a->bytes))
+                fail_msg("%s: %s has other numbers", model, a->name);
+        }
+        stored_free(&list), model_free(&m), json_decref(j), safetensors_close(&s);
+        arena_free(&names);
+    }
+}
+
 static void adapter_check(const char *model, const char *adapter) {
     const struct tolerance t = tolerance_of(model);
     const char *out = at("out.safetensors");
@@ -235,9 +313,12 @@ static void adapter_check(const char *model, const char *adapter) {
     snprintf(own, sizeof own, MODELS "%s/golden.safetensors", model);
     hone(0, "forward " MODELS "%s --adapter %s --ids %s --out %s --grad", model, folder, own, out);
     open_file(&got, out), open_file(&want, golden);
-    near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
+    const double logits =
+        near(folder, need(&got, "logits"), need(&want, "logits"), t.logits, false);
     near(folder, need(&got, "loss"), need(&want, "loss"), t.loss, false);
-    near_gradients(folder, &got, &want, t.gradient);
+    const double gradients = near_gradients(folder, &got, &want, t.gradient);
+    if (!strcmp(adapter, "lora"))
+        measure(model, LORA_LOGITS, logits), measure(model, LORA_GRADIENTS, gradients);
     char base[128];
     snprintf(base, sizeof base, MODELS "%s", model);
     ok(loaded_open(&l, base, folder, NULL, F32, true, &e), &e);
@@ -256,13 +337,16 @@ static void test_adapters(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_models),
-                                       cmocka_unit_test(test_full_steps),
-                                       cmocka_unit_test(test_adapters)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_models), cmocka_unit_test(test_saved_as_read),
+        cmocka_unit_test(test_full_steps), cmocka_unit_test(test_adapters)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */
     const int failed = cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
+    for (int i = 0; i < COUNT(models) && getenv("HONE_TABLE"); i++)
+        printf("| %s | %.1e | %.1e | %.1e | %.1e |\n", models[i], measured[i][LOGITS],
+               measured[i][GRADIENTS], measured[i][LORA_LOGITS], measured[i][LORA_GRADIENTS]);
     pool_stop();
     return failed;
 }

@@ -199,6 +199,8 @@ static void test_reductions(void **state) {
 static long double log_l(long double x) { return logl(x); }
 static long double exp_l(long double x) { return expl(x); }
 static long double tanh_l(long double x) { return tanhl(x); }
+static long double expm1_l(long double x) { return expm1l(x); }
+static long double erf_l(long double x) { return erfl(x); }
 static long double sigmoid_l(long double x) { return 1 / (1 + expl(-x)); }
 static long double rsqrt_l(long double x) { return 1 / sqrtl(x); }
 static const struct function {
@@ -210,6 +212,8 @@ static const struct function {
     {PROBE_LOG, log_l, FLT_MIN, FLT_MAX, 1},
     {PROBE_SIGMOID, sigmoid_l, -FLT_MAX, FLT_MAX, 2.5},
     {PROBE_TANH, tanh_l, -FLT_MAX, FLT_MAX, 1.5},
+    {PROBE_EXPM1, expm1_l, -FLT_MAX, 88, 1.5},
+    {PROBE_ERF, erf_l, -FLT_MAX, FLT_MAX, 1.5},
     {PROBE_RSQRT, rsqrt_l, FLT_MIN, FLT_MAX, 1.5},
 };
 
@@ -270,6 +274,11 @@ static void test_function_edges(void **state) {
                {PROBE_TANH, INFINITY, 1},
                {PROBE_TANH, -INFINITY, -1},
                {PROBE_TANH, NAN, NAN},
+               {PROBE_EXPM1, -INFINITY, -1},
+               {PROBE_EXPM1, NAN, NAN},
+               {PROBE_ERF, INFINITY, 1},
+               {PROBE_ERF, -INFINITY, -1},
+               {PROBE_ERF, NAN, NAN},
                {PROBE_ROUND, 0.5f, 0},
                {PROBE_ROUND, 1.5f, 2},
                {PROBE_ROUND, 2.5f, 2},

@@ -7,8 +7,9 @@
 #define PROBE_LIST(X)                                                                              \
     X(ADD)                                                                                         \
     X(SUB)                                                                                         \
-    X(MUL) X(DIV) X(FMA) X(MIN) X(MAX) X(SQRT) X(SELECT) X(ABS) X(COPYSIGN) X(ROUND) X(SPLIT2)     \
-        X(SCALE2) X(SUM) X(TOP) X(NARROW) X(WIDEN) X(DOT) X(EXP) X(LOG) X(SIGMOID) X(TANH)         \
+    X(MUL)                                                                                         \
+    X(DIV) X(FMA) X(MIN) X(MAX) X(SQRT) X(SELECT) X(ABS) X(COPYSIGN) X(ROUND) X(SPLIT2) X(SCALE2)  \
+        X(SUM) X(TOP) X(NARROW) X(WIDEN) X(DOT) X(EXP) X(LOG) X(SIGMOID) X(TANH) X(EXPM1) X(ERF)   \
             X(RSQRT) X(FMA1) X(PART)
 enum probe {
 #define X(name) PROBE_##name,

@@ -47,6 +47,8 @@ V16_FN v16 apply(enum probe what, const float *pa, const float *pb, const float 
     case PROBE_LOG: return v16_log(a);
     case PROBE_SIGMOID: return v16_sigmoid(a);
     case PROBE_TANH: return v16_tanh(a);
+    case PROBE_EXPM1: return v16_expm1(a);
+    case PROBE_ERF: return v16_erf(a);
     case PROBE_RSQRT:
         for (int l = 0; l < 16; l++) f[l] = f32_rsqrt(pa[l]);
         return v16_load(f);

@@ -113,7 +113,7 @@ static int codec(int argc, char **argv, const char *usage, enum codec kind, stru
         const bool folder = path_is_dir(a.rest[0]);
         rc = !(c = chat_open(folder ? NULL : a.rest[0], folder ? a.rest[0] : NULL, e));
     } else if (!rc) {
-        rc = !(t = tokenizer_open(a.rest[0], e));
+        rc = !(t = tokenizer_of_file(a.rest[0], e));
     }
     for (i64 n = 1; !rc && (size = getline(&line, &capacity, stdin)) >= 0; n++) {
         struct text out = {0};

@@ -1,24 +1,34 @@
-/* cmd_export.c: `hone export`: the model as a Hugging Face folder, an adapter merged into it, and
- * how far the result is from what was trained: the mean KL divergence of the next-token
- * distributions and the share of equal top tokens, over a text. */
+/* cmd_export.c: `hone export`: the model as a Hugging Face folder or a GGUF file, an adapter merged
+ * into it, and how far the result is from what was trained: the mean KL divergence of the
+ * next-token distributions and the share of equal top tokens, over a text. What was written is
+ * opened again for that, so that the numbers are those of the file; it takes its name only then. */
 #include "train/train.h"
 
 #include <string.h>
 
 struct export_flags {
-    const char *output, *adapter, *precision, *data;
+    const char *output, *adapter, *precision, *data, *format, *type;
     double max_kl;
     i64 tokens;
+    bool adapter_only;
 };
 #define ROW(key, type, otherwise, low, high, help)                                                 \
     { #key, type, offsetof(struct export_flags, key), otherwise, low, high, NULL, help }
 const struct option export_options[] = {
-    ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write"),
+    ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
     ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder to merge"),
-    ROW(precision, OPT_TEXT, "fp32", 0, 0, "of the written weights: fp32 or bf16"),
+    ROW(adapter_only, OPT_BOOL, "false", 0, 0,
+        "gguf: the adapter alone, with a Modelfile for Ollama"),
+    {"format", OPT_CHOICE, offsetof(struct export_flags, format), "hf", 0, 0, "hf gguf",
+     "a Hugging Face folder, or GGUF: a file, or a folder with a Modelfile for Ollama"},
+    {"type", OPT_CHOICE, offsetof(struct export_flags, type), "q8_0", 0, 0,
+     "f32 f16 bf16 q8_0 q4_0 q4_k", "gguf: of the matrices"},
+    ROW(precision, OPT_TEXT, "auto", 0, 0,
+        "hf: of the written weights: fp32, bf16, or auto: each as the base's files have it"),
     ROW(data, OPT_TEXT, NULL, 0, 0, "tokenised dataset to compare on; default: random tokens"),
     ROW(tokens, OPT_INT, "512", 1, 1 << 20, "tokens to compare on"),
-    ROW(max_kl, OPT_FLOAT, "0.01", 0, 1e9, "refuse to write if the mean KL (nats) is larger"),
+    ROW(max_kl, OPT_FLOAT, "0.01", 0, 1e9,
+        "refuse to write if the mean KL (nats) is larger; q4_0 and q4_k are only measured"),
     {0},
 };
 #undef ROW
@@ -85,56 +95,86 @@ static int probe_ids(const struct export_flags *f, const struct model *m, i32 *i
     return rc;
 }
 
-static int folder_write(const char *to, struct loaded *l, struct model *m, struct err *e) {
-    struct stored_list list;
-    const int rc = model_stored(m, false, &list, e) || dir_make(to, e) ||
-                   folder_copy(l->base, to, e) || folder_dtype(to, m->dtype, e) ||
-                   safetensors_write(to, "model", list.tensor, list.count, SHARD_BYTES, e);
-    stored_free(&list);
-    return rc ? -1 : 0;
+static bool to_gguf(const struct export_flags *f) { return f->format[0] == 'g'; }
+
+/* GGUF into a file, or into a folder with a Modelfile. */
+static int gguf_make(const struct export_flags *f, struct loaded *l, const char *to, char *model,
+                     struct err *e) {
+    if (path_is_gguf(to)) {
+        snprintf(model, 4096, "%s", to);
+        return gguf_export(to, l, &l->model, f->type, e);
+    }
+    snprintf(model, 4096, "%s/model.gguf", to);
+    return dir_make(to, e) || gguf_export(model, l, &l->model, f->type, e) ||
+                   modelfile_write(to, l, "./model.gguf", NULL, e)
+               ? -1
+               : 0;
 }
 
-/* Written beside its place and renamed: the folder appears whole or not at all. */
-static int folder_publish(const struct export_flags *f, struct loaded *l, struct model *m,
-                          struct err *e) {
-    struct err unused = {0};
-    int size = (int)strlen(f->output);
-    while (size > 1 && f->output[size - 1] == '/') size--;
-    char *fresh = mem_printf(e, "%.*s.new", size, f->output);
-    int rc = !fresh || dir_remove(fresh, e) || folder_write(fresh, l, m, e) || dir_sync(fresh, e) ||
-             path_rename(fresh, f->output, e);
-    if (rc && fresh) dir_remove(fresh, &unused);
-    mem_free(fresh);
-    return rc ? -1 : 0;
-}
-
-/* The merged model in the precision that is written, beside the one that was trained. */
-static int export_run(const struct export_flags *f, struct loaded *l, enum dtype d, double *kl,
-                      double *agree, struct err *e) {
-    const i64 tokens = i64_min(f->tokens, l->model.config.max_position_embeddings),
-              vocab = l->model.config.vocab_size;
+/* Writes under `fresh`, reads it again, and says how far it is from `before`. */
+static int make(const struct export_flags *f, struct loaded *l, const char *fresh, const i32 *ids,
+                i64 tokens, const float *before, float *after, double *kl, double *agree,
+                struct err *e) {
+    char model[4096];
     struct model out = {0};
-    i32 *ids = mem_new_array(tokens, sizeof *ids, e);
-    float *before = ids ? mem_new_array(tokens * vocab, sizeof *before, e) : NULL;
-    float *after = before ? mem_new_array(tokens * vocab, sizeof *after, e) : NULL;
-    int rc = !after || model_rope(&l->model, tokens, e) ||
-             probe_ids(f, &l->model, ids, tokens, e) ||
-             logits_of(&l->model, ids, tokens, before, e) ||
-             (l->model.lora && lora_merge(&l->model, e)) ||
-             model_new(&out, &l->model.config, d, false, e);
-    out.prefix = l->model.prefix; /* written as it was read */
-    for (i64 i = 0; !rc && i < out.params; i++) rc = param_copy(out.param[i], l->model.param[i], e);
-    rc = rc || model_rope(&out, tokens, e) || logits_of(&out, ids, tokens, after, e);
-    if (!rc) compare(before, after, tokens, vocab, kl, agree);
-    if (!rc && !(*kl <= f->max_kl)) {
+    snprintf(model, sizeof model, "%s", fresh);
+    int rc =
+        to_gguf(f) ? gguf_make(f, l, fresh, model, e) : export_folder(fresh, l, f->precision, e);
+    rc = rc || model_open(&out, model, F32, false, e) || model_rope(&out, tokens, e) ||
+         logits_of(&out, ids, tokens, after, e);
+    if (!rc) compare(before, after, tokens, l->model.config.vocab_size, kl, agree);
+    const bool measured = to_gguf(f) && !strncmp(f->type, "q4", 2);
+    if (!rc && !measured && !(*kl <= f->max_kl)) {
         rc = err_failed(e,
                         "the exported model differs from the trained one: mean KL %.3g nats, more "
                         "than --max-kl %.3g",
                         *kl, f->max_kl);
-        err_hint(e, "--precision fp32 keeps all digits");
+        err_hint(e,
+                 to_gguf(f) ? "--type f32 keeps all digits" : "--precision fp32 keeps all digits");
     }
-    if (!rc) rc = folder_publish(f, l, &out, e);
-    model_free(&out), mem_free(ids), mem_free(before), mem_free(after);
+    model_free(&out);
+    return rc ? -1 : 0;
+}
+
+/* The adapter alone, for llama.cpp and Ollama. */
+static int adapter_make(struct loaded *l, const char *to, struct err *e) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/adapter.gguf", to);
+    if (!l->model.lora) {
+        err_input(e, "--adapter-only: there is no adapter");
+        return err_hint(e, "name it: --adapter DIR");
+    }
+    return dir_make(to, e) || gguf_export_adapter(path, &l->model, e) ||
+                   modelfile_write(to, l, l->base, "./adapter.gguf", e)
+               ? -1
+               : 0;
+}
+
+/* Written beside its place and renamed: it appears whole or not at all. */
+static int export_run(const struct export_flags *f, struct loaded *l, double *kl, double *agree,
+                      struct err *e) {
+    const i64 tokens = i64_min(f->tokens, to_gguf(f) ? model_gguf_length(&l->model)
+                                                     : l->model.config.max_position_embeddings),
+              vocab = l->model.config.vocab_size;
+    struct err unused = {0};
+    int size = (int)strlen(f->output);
+    while (size > 1 && f->output[size - 1] == '/') size--;
+    const bool file = to_gguf(f) && path_is_gguf(f->output);
+    char *fresh = mem_printf(e, "%.*s.new%s", size, f->output, file ? ".gguf" : "");
+    i32 *ids = fresh ? mem_new_array(tokens, sizeof *ids, e) : NULL;
+    float *before = ids ? mem_new_array(tokens * vocab, sizeof *before, e) : NULL;
+    float *after = before ? mem_new_array(tokens * vocab, sizeof *after, e) : NULL;
+    int rc = after ? dir_remove(fresh, e) : -1;
+    if (!rc && f->adapter_only)
+        rc = adapter_make(l, fresh, e);
+    else if (!rc)
+        rc = model_rope(&l->model, tokens, e) || probe_ids(f, &l->model, ids, tokens, e) ||
+             logits_of(&l->model, ids, tokens, before, e) ||
+             (l->model.lora && lora_merge(&l->model, e)) ||
+             make(f, l, fresh, ids, tokens, before, after, kl, agree, e);
+    rc = rc || (!file && dir_sync(fresh, e)) || path_rename(fresh, f->output, e);
+    if (rc && fresh) dir_remove(fresh, &unused);
+    mem_free(fresh), mem_free(ids), mem_free(before), mem_free(after);
     return rc ? -1 : 0;
 }
 
@@ -142,7 +182,6 @@ int cmd_export(int argc, char **argv, struct err *e) {
     struct export_flags f = {0};
     struct args a;
     struct loaded l = {0};
-    enum dtype d;
     double kl = 0, agree = 0;
     int rc = args_parse(&a, argc, argv, export_options, &f, e) ||
              args_need(&a, 1, 1, "export MODEL --output DIR", e);
@@ -153,10 +192,16 @@ int cmd_export(int argc, char **argv, struct err *e) {
         rc = err_input(e, "export runs on the CPU"), err_hint(e, "leave --device out");
     if (!rc && path_exists(f.output))
         rc = err_input(e, "%s exists already", f.output), err_hint(e, "name a new folder");
+    enum dtype d;
+    if (!rc && strcmp(f.precision, "auto")) rc = precision_parse(f.precision, &d, e);
+    if (!rc && f.adapter_only && !to_gguf(&f))
+        rc = err_input(e, "--adapter-only needs --format gguf"),
+        err_hint(e, "a PEFT adapter is exported already: it is its folder");
     if (!rc)
-        rc = precision_parse(f.precision, &d, e) ||
-             loaded_open(&l, a.rest[0], f.adapter, NULL, F32, false, e) ||
-             export_run(&f, &l, d, &kl, &agree, e);
+        rc = loaded_open(&l, a.rest[0], f.adapter, NULL, F32, false, e) ||
+             export_run(&f, &l, &kl, &agree, e);
+    if (!rc && f.adapter_only && !globals.json && !quiet) printf("%s: written\n", f.output);
+    if (!rc && f.adapter_only && !globals.json) quiet = true;
     if (!rc && globals.json)
         printf("{\"path\": \"%s\", \"kl\": %.9g, \"top1_agreement\": %.9g}\n", f.output, kl, agree);
     else if (!rc && !quiet)

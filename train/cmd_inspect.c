@@ -106,7 +106,7 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
     const i64 n = i64_min(f->tokens, i->tokens);
     u32 *ids = mem_new_array(i64_max(n, 1), sizeof *ids, e);
     u8 *trained = ids ? mem_new_array(i64_max(n, 1), 1, e) : NULL;
-    int rc = !trained || (f->tokenizer && !(t = tokenizer_open(f->tokenizer, e))) ||
+    int rc = !trained || (f->tokenizer && !(t = tokenizer_of_file(f->tokenizer, e))) ||
              (n && dataset_read(d, 0, n, ids, e));
     if (!rc && n) dataset_trained(d, 0, n, trained);
     for (i64 k = 0; !rc && k < n; k++) {
@@ -124,7 +124,7 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
 }
 
 static int inspect_tokenizer(const char *path, struct err *e) {
-    struct tokenizer *t = tokenizer_open(path, e);
+    struct tokenizer *t = tokenizer_of_file(path, e);
     if (!t) return -1;
     printf("entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
            (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
@@ -197,6 +197,17 @@ static int inspect_folder(const char *path, const struct inspect_flags *f, struc
     return rc ? -1 : 0;
 }
 
+static int inspect_gguf(const char *path, const struct inspect_flags *f, struct err *e) {
+    struct model_folder m = {0};
+    struct config c;
+    const struct gguf_arch *arch;
+    const int rc = folder_open(&m, path, e) || folder_config(&m, &c, &arch, e) ||
+                   config_print(m.config, path, e);
+    if (!rc && f->tensors) tensors_print(&m.weights);
+    folder_close(&m);
+    return rc;
+}
+
 static bool ends(const char *text, const char *end) {
     const size_t n = strlen(text), k = strlen(end);
     return n >= k && !strcmp(text + n - k, end);
@@ -209,6 +220,7 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
     if (path_is_dir(what)) return inspect_folder(what, f, e);
     if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
         return inspect_weights(what, e);
+    if (ends(what, ".gguf")) return inspect_gguf(what, f, e);
     if (ends(what, ".h5")) return inspect_dataset(what, f, e);
     if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
     if (ends(what, ".json")) {
@@ -219,8 +231,9 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
         return rc;
     }
     err_input(e, "%s: unknown kind of file", what);
-    return err_detail(e, "known: folders, .safetensors, .h5, tokenizer.json, config.json, .yaml, "
-                         "and the words ops, families");
+    return err_detail(
+        e, "known: folders, .safetensors, .gguf, .h5, tokenizer.json, config.json, .yaml, "
+           "and the words ops, families");
 }
 
 int cmd_inspect(int argc, char **argv, struct err *e) {

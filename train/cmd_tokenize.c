@@ -97,7 +97,8 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
-    if (!rc) rc = !(t = tokenizer_open(f.tokenizer, e)) || chat_find(&chat, f.chat_template, t, e);
+    if (!rc)
+        rc = !(t = tokenizer_of_file(f.tokenizer, e)) || chat_find(&chat, f.chat_template, t, e);
     f.chat = chat;
     if (!rc) rc = datasets_make(&f, &a, t, e);
     tokenizer_free(t), chat_free(chat), args_free(&a);

@@ -49,6 +49,22 @@ static int decoder_run(struct decoder *d, const u32 *ids, i64 at, u32 *id, struc
     return graph_run(d->graph, e) || graph_read(d->graph, d->id, id, e) ? -1 : 0;
 }
 
+/* Where a longer sequence takes other RoPE frequencies, the keys so far are made again with them:
+ * the cache is filled by one pass over prompt and answer. *id is what follows. */
+static int cache_refill(struct model *m, struct cache *cache, const u32 *prompt, i64 count,
+                        const u32 *answer, i64 more, const struct sampling *s, u32 *id,
+                        struct err *e) {
+    struct decoder all = {0};
+    u32 *ids = mem_new_array(count + more, sizeof *ids, e);
+    int rc = ids ? 0 : -1;
+    for (i64 i = 0; !rc && i < count + more; i++)
+        ids[i] = i < count ? prompt[i] : answer[i - count];
+    if (!rc)
+        rc = decoder_new(&all, m, cache, count + more, s, e) || decoder_run(&all, ids, 0, id, e);
+    decoder_free(&all), mem_free(ids);
+    return rc ? -1 : 0;
+}
+
 int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sampling *s,
                  struct ids *out, token_fn *each, void *arg, struct err *e) {
     struct cache cache = {0};
@@ -69,10 +85,16 @@ int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sam
              decoder_new(&first, m, &cache, count, s, e) || decoder_run(&first, prompt, 0, &id, e);
     decoder_free(&first);
     if (!rc) rc = decoder_new(&next, m, &cache, 1, s, e);
+    const i64 begun = out->count;
     for (i64 at = count; !rc && at < room; at++) {
         if (!s->ignore_eos && is_eos(&m->config, id)) break;
         if ((rc = ids_add(out, id, e)) || (each && each(arg, id))) break;
-        if (at + 1 < room) rc = decoder_run(&next, &id, at, &id, e);
+        if (at + 1 == room) break;
+        if (model_turns_at(m, at + 1))
+            rc = cache_refill(m, &cache, prompt, count, out->item + begun, out->count - begun, s,
+                              &id, e);
+        else
+            rc = decoder_run(&next, &id, at, &id, e);
     }
     decoder_free(&next), cache_free(&cache, m);
     return rc ? err_frame(e, "while generating") : 0;

@@ -70,7 +70,7 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
         err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
     }
     if (!rc && !(l->base = mem_text(c.base_model_name_or_path, e))) rc = -1;
-    if (!rc && !path_is_dir(l->base)) {
+    if (!rc && !path_is_dir(l->base) && !(path_exists(l->base) && path_is_gguf(l->base))) {
         rc = err_input(e, "the base model '%s' that %s names is not a folder here", l->base, path);
         err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
     }
@@ -81,10 +81,10 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
 int loaded_open(struct loaded *l, const char *path, const char *adapter, const char *tokenizer,
                 enum dtype d, bool trainable, struct err *e) {
     *l = (struct loaded){0};
-    if (!path_is_dir(path)) {
+    if (!path_is_dir(path) && !(path_exists(path) && path_is_gguf(path))) {
         err_input(e, path_exists(path) ? "%s is not a folder" : "%s does not exist", path);
         return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
-                           "runs/NAME/checkpoints/step-000100");
+                           "runs/NAME/checkpoints/step-000100, or a .gguf file");
     }
     if (!adapter && has(path, "adapter_config.json")) {
         adapter = path;
@@ -94,7 +94,7 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
     if (model_open(&l->model, l->base, d, trainable && !adapter, e)) return -1;
     if (adapter && adapter_load(l, adapter, e)) return -1;
     const char *from = tokenizer ? tokenizer : l->base;
-    if ((tokenizer || tokenizer_exists(from)) && !(l->tokenizer = tokenizer_open(from, e)))
+    if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
     return model_place(&l->model, e);

@@ -146,6 +146,9 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
                 enum dtype d, bool trainable, struct err *e);
 void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
+/* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
+struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
+bool tokenizer_is_at(const char *path); /* a .gguf, or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e);
@@ -173,6 +176,21 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
  * positions 0... */
 int forward_loss(struct model *m, const struct batch *b, float *loss,
                  struct err *e); /* loss [tokens] */
+
+/* ---- GGUF (gguf_vocabulary.c, gguf_export.c) */
+/* Tokens, merges or scores, special ids and chat template of l->tokenizer, a tokenizer.json. */
+int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err *e);
+/* Writes `m`, a model of l's family, as a GGUF file whose matrices are `type` ("q8_0"). */
+int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
+                struct err *e);
+/* Writes the adapter of `m` alone. */
+int gguf_export_adapter(const char *path, struct model *m, struct err *e);
+/* Writes l's model as a Hugging Face folder: "fp32", "bf16", or "auto", each tensor in the type
+ * that l's base has it in (export_folder.c). */
+int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e);
+/* FOLDER/Modelfile for Ollama: `from`, and `adapter` if not NULL, as they are to be named in it. */
+int modelfile_write(const char *folder, const struct loaded *l, const char *from,
+                    const char *adapter, struct err *e);
 
 /* ---- commands, a file each */
 int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),

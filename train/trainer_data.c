@@ -95,8 +95,8 @@ int trainer_data(struct trainer *t, struct err *e) {
     const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
     if (r->model_name_or_path && !path_is_dir(r->model_name_or_path))
         return err_input(e, "model_name_or_path: %s is not a folder", r->model_name_or_path);
-    if (from && (r->tokenizer || tokenizer_exists(from)) &&
-        !(t->tokenizer = tokenizer_open(from, e)))
+    if (from && (r->tokenizer || tokenizer_is_at(from)) &&
+        !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
     if (r->sample_prompts.count && !t->tokenizer) {
@@ -178,6 +178,19 @@ static int model_create(struct trainer *t, enum dtype d, struct err *e) {
     return rc;
 }
 
+/* Checkpoints of a model that came from a GGUF file are folders with its metadata as config.json.
+ */
+static int gguf_base(struct trainer *t, struct err *e) {
+    struct model_folder f = {0};
+    struct config c;
+    const struct gguf_arch *arch;
+    int rc = folder_open(&f, t->model_folder, e) || folder_config(&f, &c, &arch, e);
+    t->model_folder = rc ? NULL : arena_printf(&t->arena, e, "%s/model", t->run_dir);
+    rc = !t->model_folder ? -1 : run_begun(t->run_dir) ? 0 : config_write(t, f.config, e);
+    folder_close(&f);
+    return rc;
+}
+
 static void lora_of_recipe(struct trainer *t) {
     const struct recipe *r = t->r;
     t->lora = (struct lora_config){.r = r->lora_r,
@@ -200,6 +213,7 @@ int trainer_model(struct trainer *t, struct err *e) {
             return -1;
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
             return -1;
+        if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
     for (i64 i = 0; i < r->dataset.count; i++)

@@ -152,11 +152,22 @@ static int ids_read(struct config *c, const json_t *j, const char *where, struct
 }
 
 static int act_read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    static const struct {
+        const char *name;
+        enum act act;
+    } act[] = {{"silu", ACT_SILU},
+               {"swish", ACT_SILU},
+               {"gelu", ACT_GELU},
+               {"gelu_new", ACT_GELU_TANH},
+               {"gelu_fast", ACT_GELU_TANH},
+               {"gelu_pytorch_tanh", ACT_GELU_TANH},
+               {"relu", ACT_RELU}};
     const char *name = json_text(j, "hidden_act", "silu", where, e);
-    if (e->code || !strcmp(name, "silu")) return e->code ? -1 : 0;
-    err_input(e, "%s: activation '%s' is not supported for %s", where, name,
-              c->family->model_type);
-    return err_detail(e, "supported: silu");
+    if (e->code) return -1;
+    for (int i = 0; i < COUNT(act); i++)
+        if (!strcmp(act[i].name, name)) return c->act = act[i].act, 0;
+    err_input(e, "%s: activation '%s' is not supported", where, name);
+    return err_detail(e, "supported: silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
 }
 
 static int consistent(const struct config *c, const char *where, struct err *e) {
@@ -207,7 +218,8 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     c->initializer_range = json_f64(j, "initializer_range", 0.02, where, e);
     if (c->family->embedding_sqrt) c->embedding_scale = __builtin_sqrt((double)c->hidden_size);
     flags_read(c, j, where, e);
-    if (e->code || act_read(c, j, where, e) || ids_read(c, j, where, e)) return -1;
+    if (e->code || (!(c->has & HAS_XIELU) && act_read(c, j, where, e)) || ids_read(c, j, where, e))
+        return -1;
     if (c->family->finish && c->family->finish(c, j, where, e)) return -1;
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
 }

@@ -97,9 +97,16 @@ static void parallel_run(struct build *b, struct stream *s) {
 static struct tensor *embedded(struct build *b) {
     struct graph *g = b->g;
     const struct layer *top = &b->m->top;
+    const struct config *c = &b->m->config;
     graph_at(g, "embed_tokens");
     struct tensor *x = graph_op(g, &op_embedding, NULL, b->ids,
                                 build_param(b, top->weight[ROLE_EMBED]), NULL, NULL);
+    if (c->embedding_scale > 0) {
+        const double exact = c->embedding_scale;
+        const struct scale_attr attr = {
+            b->m->dtype == BF16 ? (double)bf16_to_f32(bf16_of_f32((float)exact)) : exact};
+        x = graph_op(g, &op_scale, &attr, x, NULL, NULL, NULL);
+    }
     if (top->weight[ROLE_POSITIONS]) {
         struct tensor *p = graph_op(g, &op_embedding, NULL, b->position,
                                     build_param(b, top->weight[ROLE_POSITIONS]), NULL, NULL);
@@ -121,6 +128,8 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
         b->rope[i] = k->data ? graph_param(g, k, "rope", k, false) : NULL;
         b->query_rope[i] = q->data ? graph_param(g, q, "query_rope", q, false) : b->rope[i];
     }
+    const struct view *slopes = &b->m->slopes;
+    b->slopes = slopes->data ? graph_param(g, slopes, "slopes", slopes, false) : NULL;
     if (g->err.code) return NULL;
     struct stream s = {.x = embedded(b)};
     for (b->layer = 0; b->layer < c->layers; b->layer++) {
@@ -137,13 +146,20 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
 }
 
 struct tensor *model_logits(struct build *b, struct tensor *hidden) {
+    const struct limit_attr cap = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
-    return build_linear(b, hidden, ROLE_LM_HEAD);
+    struct tensor *logits = build_linear(b, hidden, ROLE_LM_HEAD);
+    return cap.limit > 0 ? graph_op(b->g, &op_softcap, &cap, logits, NULL, NULL, NULL) : logits;
 }
 
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
                           struct tensor *scale) {
+    struct layer *top = &b->m->top;
+    const struct xent_attr attr = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
-    return graph_op(b->g, &op_linear_xent, NULL, hidden,
-                    build_param(b, b->m->top.weight[ROLE_LM_HEAD]), targets, scale);
+    struct tensor *in[OP_IN] = {hidden, build_param(b, top->weight[ROLE_LM_HEAD]), targets, scale,
+                                build_param(b, top->bias[ROLE_LM_HEAD])},
+                  *out[OP_OUT] = {0};
+    graph_call(b->g, &op_linear_xent, &attr, in, out);
+    return out[0];
 }

@@ -50,24 +50,73 @@ static struct tensor *turned(struct build *b, struct tensor *x, struct tensor *c
     return graph_op(b->g, &op_rope, &turn, x, b->position, tables[rope], NULL);
 }
 
+/* Query, key and value columns: one product that is taken apart, or three. */
+static void projected(struct build *b, struct tensor *x, struct tensor **q, struct tensor **k,
+                      struct tensor **v) {
+    const struct config *c = &b->m->config;
+    if (!b->m->layer[b->layer].weight[ROLE_QKV]) {
+        *q = build_linear(b, x, ROLE_Q), *k = build_linear(b, x, ROLE_K);
+        *v = build_linear(b, x, ROLE_V);
+        return;
+    }
+    const struct split_attr cut = {
+        {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim}};
+    struct tensor *in[OP_IN] = {build_linear(b, x, ROLE_QKV)}, *out[OP_OUT] = {0};
+    graph_call(b->g, &op_split, &cut, in, out);
+    *q = out[0], *k = out[1], *v = out[2];
+}
+
+static struct tensor *clipped(struct build *b, struct tensor *x) {
+    const struct limit_attr attr = {b->m->config.clip_qkv};
+    return attr.limit > 0 ? graph_op(b->g, &op_clamp, &attr, x, NULL, NULL, NULL) : x;
+}
+
 /* x [N, D] -> [N, D] */
 struct tensor *mix_attention(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct layer_config *at = &c->layer[b->layer];
-    const struct attention_attr attr = {c->heads,  c->kv_heads, c->head_dim,
-                                        at->scale, at->window,  c->attention_softcap};
-    struct tensor *q = qk_norm(b, build_linear(b, x, ROLE_Q), ROLE_Q_NORM);
-    struct tensor *k = qk_norm(b, build_linear(b, x, ROLE_K), ROLE_K_NORM);
-    struct tensor *v = build_linear(b, x, ROLE_V);
-    q = turned(b, q, b->query_rope), k = turned(b, k, b->rope);
+    const struct attention_attr attr = {.heads = c->heads,
+                                        .kv_heads = c->kv_heads,
+                                        .head_dim = c->head_dim,
+                                        .scale = at->scale,
+                                        .window = at->window,
+                                        .softcap = c->attention_softcap,
+                                        .alibi_bf16 = c->family->alibi_bf16};
+    struct tensor *q, *k, *v;
+    projected(b, x, &q, &k, &v);
+    q = turned(b, clipped(b, qk_norm(b, q, ROLE_Q_NORM)), b->query_rope);
+    k = turned(b, clipped(b, qk_norm(b, k, ROLE_K_NORM)), b->rope);
+    v = clipped(b, v);
     if (b->cache)
         k = cached(b, k, &b->cache->k[b->layer]), v = cached(b, v, &b->cache->v[b->layer]);
-    struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last}, *out[OP_OUT] = {0};
+    struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last, NULL, b->slopes}, *out[OP_OUT] = {0};
     graph_call(b->g, &op_attention, &attr, in, out);
     return build_linear(b, out[0], ROLE_O);
 }
 
+/* down(act(gate) * up), gate and up from one product or two */
 struct tensor *mix_glu(struct build *b, struct tensor *x) {
-    struct tensor *gate = build_linear(b, x, ROLE_GATE), *up = build_linear(b, x, ROLE_UP);
-    return build_linear(b, graph_op(b->g, &op_swiglu, NULL, gate, up, NULL, NULL), ROLE_DOWN);
+    const struct config *c = &b->m->config;
+    const struct act_attr attr = {.act = c->act};
+    struct tensor *in[OP_IN] = {0}, *out[OP_OUT] = {0};
+    if (b->m->layer[b->layer].weight[ROLE_GATE_UP]) {
+        const struct split_attr cut = {{c->intermediate_size, c->intermediate_size, 0}};
+        in[0] = build_linear(b, x, ROLE_GATE_UP);
+        graph_call(b->g, &op_split, &cut, in, out);
+    } else
+        out[0] = build_linear(b, x, ROLE_GATE), out[1] = build_linear(b, x, ROLE_UP);
+    return build_linear(b, graph_op(b->g, &op_glu, &attr, out[0], out[1], NULL, NULL), ROLE_DOWN);
+}
+
+/* down(act(up)) */
+struct tensor *mix_mlp(struct build *b, struct tensor *x) {
+    const struct act_attr attr = {.act = b->m->config.act};
+    const struct layer *at = &b->m->layer[b->layer];
+    x = build_linear(b, x, ROLE_UP);
+    const struct xielu_attr bend = {at->beta, at->eps};
+    x = at->weight[ROLE_ALPHA_P]
+            ? graph_op(b->g, &op_xielu, &bend, x, build_param(b, at->weight[ROLE_ALPHA_P]),
+                       build_param(b, at->weight[ROLE_ALPHA_N]), NULL)
+            : graph_op(b->g, &op_act, &attr, x, NULL, NULL, NULL);
+    return build_linear(b, x, ROLE_DOWN);
 }

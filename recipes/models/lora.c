@@ -52,11 +52,20 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
                 return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
-        err_detail(e,
-                   "layers end in q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj");
+        struct text names = {0};
+        for (enum role r = ROLE_Q; role_is_linear(r); r++) {
+            const struct param *w = m->layer[0].weight[r];
+            const char *name = w ? strstr(w->name, ".0.") : NULL;
+            if (name)
+                text_printf(&names, e, "%s%.*s", names.size ? ", " : "", (int)strlen(name + 3) - 7,
+                            name + 3);
+        }
+        err_detail(e, "layers end in %s", names.data ? names.data : "nothing");
+        text_free(&names);
         return err_hint(e, "`lora_target_modules: all-linear` adapts all of them");
     }
     m->lora = c, m->frozen = true;
+    c->fan_in_fan_out = m->config.family->conv1d;
     return 0;
 }
 

@@ -158,6 +158,7 @@ void param_free(struct param *p) {
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
     mem_free(m->param), mem_free(m->layer);
+    device_free(m->slopes.data);
     for (int i = 0; i < MAX_ROPES; i++)
         device_free(m->rope[i].data), device_free(m->query_rope[i].data);
     arena_free(&m->arena);
@@ -209,6 +210,16 @@ static float start_of(const struct model *m, const struct param *p) {
     }
 }
 
+/* Buffers are numbers to the operations, so they are looked at while they are in host memory. */
+static void buffers_read(struct model *m) {
+    for (i64 l = 0; l < m->config.layers; l++) {
+        struct layer *at = &m->layer[l];
+        if (!at->weight[ROLE_BETA] || at->weight[ROLE_BETA]->placed) continue;
+        at->beta = param_get(at->weight[ROLE_BETA], 0),
+        at->eps = param_get(at->weight[ROLE_EPS], 0);
+    }
+}
+
 void model_init(struct model *m, u64 seed) {
     for (i64 k = 0; k < m->params; k++) {
         struct param *p = m->param[k];
@@ -219,6 +230,7 @@ void model_init(struct model *m, u64 seed) {
         else
             for (i64 i = 0; i < n; i++) param_set(p, i, start_of(m, p));
     }
+    buffers_read(m);
 }
 
 /* Roots that files use instead of the modules' own, found by where the embedding is. */
@@ -249,6 +261,7 @@ static bool may_stay_out(const struct model *m, const char *name) {
     static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
                                        "visual."};
     const size_t n = strlen(name);
+    if (m->gguf && !strncmp(name, "rope_f", 6)) return true; /* its factors: gguf_config.c */
     for (int i = 0; i < COUNT(buffer); i++) {
         const size_t k = strlen(buffer[i]);
         if (n >= k && !strcmp(name + n - k, buffer[i])) return true;
@@ -262,7 +275,7 @@ static bool may_stay_out(const struct model *m, const char *name) {
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
-    m->prefix = prefix_of(m, s);
+    m->prefix = m->gguf ? NULL : prefix_of(m, s);
     for (i64 i = 0; !rc && i < m->params; i++)
         if (m->param[i]->role != ROLE_NONE) rc = param_read(m, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
@@ -273,17 +286,20 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
                         "does not know");
         }
     mem_free(seen);
+    if (!rc) buffers_read(m);
     return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
 }
 
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
     struct model_folder f = {0};
     struct config c;
-    char where[512];
-    snprintf(where, sizeof where, "%s/config.json", path);
+    const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
-    int rc = folder_open(&f, path, e) || config_read(&c, f.config, where, e) ||
-             model_new(m, &c, d, trainable, e) || model_load(m, &f.weights, path, e);
+    int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e) ||
+             model_new(m, &c, d, trainable, e);
+    m->gguf = arch; /* names for this file alone */
+    rc = rc || model_load(m, &f.weights, path, e);
+    m->gguf = NULL;
     folder_close(&f);
     return rc ? -1 : 0;
 }

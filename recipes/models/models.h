@@ -40,8 +40,10 @@ enum has {
     HAS_TWO_NORMS = 1 << 10,  /* Falcon: those */
     HAS_QKV_GROUPS = 1 << 11, /* fused rows go by key-value head: [q... | k | v], ... */
     HAS_QKV_BLOCKS = 1 << 12, /* fused rows are [Q | K | V] */
-    HAS_DENSE = 1 << 13,      /* of a layer: its MLP is dense */
-    HAS_EXPERTS = 1 << 14,    /* of a layer: its MLP is a mixture of experts */
+    HAS_EMBED_NORM = 1 << 15,
+    HAS_XIELU = 1 << 16,
+    HAS_DENSE = 1 << 13,   /* of a layer: its MLP is dense */
+    HAS_EXPERTS = 1 << 14, /* of a layer: its MLP is a mixture of experts */
 };
 struct layer_config { /* what may differ between layers */
     i64 window;       /* 0: none */
@@ -52,6 +54,7 @@ struct layer_config { /* what may differ between layers */
 };
 struct config {
     const struct family *family;
+    enum act act;
     i64 vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim,
         max_position_embeddings;
     i64 experts, experts_per_token; /* 0: dense */
@@ -65,6 +68,10 @@ struct config {
     char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
+struct gguf_arch; /* what GGUF calls a family, and its habits */
+int folder_config(struct model_folder *f, struct config *c, const struct gguf_arch **arch,
+                  struct err *e);
 const char *rope_text(const struct rope_config *r); /* the name of its scaling */
 
 /* ---- families (families/FAMILY.c) */
@@ -119,6 +126,7 @@ enum layout {
     LAYOUT_T = 1,          /* [in, out] */
     LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
+    LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
 };
 struct weight_rule {
     enum role role;
@@ -174,7 +182,7 @@ struct family {
     bool learned_positions;
     bool interleaved;     /* RoPE pairs (2i, 2i+1) */
     bool local_rope;      /* layers with a window have a RoPE table of their own, unscaled */
-    bool alibi_scaled;    /* Falcon: the ALiBi term in bf16, scaled with the scores */
+    bool alibi_bf16;      /* Falcon: the ALiBi term in bf16, scaled with the scores */
     bool conv1d;          /* modules are transformers' Conv1D: adapters say fan_in_fan_out */
     enum qk_norm qk_norm; /* where the model HAS_QK_NORM */
     enum window_rule window;
@@ -195,7 +203,7 @@ extern const struct weight_rule rules_embed[], rules_input_norm[], rules_attenti
 extern const struct weight_rule *const weights_llama[], *const weights_qwen3[];
 extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 
-mixer_fn mix_attention, mix_glu;
+mixer_fn mix_attention, mix_glu, mix_mlp;
 
 /* ---- models (model.c, param.c) */
 struct param {
@@ -221,6 +229,7 @@ struct lora_pair {
 struct layer {
     struct param *weight[ROLE_COUNT], *bias[ROLE_COUNT];
     struct lora_pair lora[ROLE_COUNT];
+    float beta, eps; /* xIELU: the values of its buffers */
 };
 struct prefix { /* files may name the modules from another root: `module` stands as `file` */
     const char *module, *file, *head; /* head: what stands before "lm_head." */
@@ -232,8 +241,10 @@ struct model {
     struct layer top; /* embedding, final norm, LM head */
     struct param **param;
     i64 params;
+    const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
+    struct view slopes;                                 /* of ALiBi, beside them */
     i64 rope_positions;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
     struct arena arena;
@@ -278,6 +289,25 @@ int param_stored(const struct model *m, const struct param *p, const char *befor
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
  * file holds. Free with stored_free, before the model. */
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e);
+/* ---- as GGUF (gguf_export.c). Refused by name: what llama.cpp would compute differently */
+struct gguf_tensors { /* free with gguf_tensors_free, before the model */
+    struct gguf_tensor *tensor;
+    i64 count;
+    struct stored_list stored;
+};
+void gguf_tensors_free(struct gguf_tensors *t);
+/* The context length of the file: where llama.cpp's architecture has no window and the model has,
+ * what lies within it. */
+i64 model_gguf_length(const struct model *m);
+/* `file`: config.json, parsed. `file_type`: what GGUF's general.file_type says. */
+int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json_t *file,
+                        const char *name, i64 file_type, struct err *e);
+/* Vectors and positions F32; matrices `type` or, where rows are no whole blocks, the next best;
+ * with fewer than 8 bits the output layer has 8. The data may be the model's. */
+int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct gguf_type *type,
+                       struct err *e);
+int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err *e);
+int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e);
 double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);
@@ -303,7 +333,7 @@ struct build { /* one trace */
     struct model *m;
     struct cache *cache;                          /* NULL: the keys are this batch's own */
     struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see ops/attention.c */
-    struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES];
+    struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     i32 *row; /* longrope: positions as rows of its table */
     i64 layer;
 };
@@ -315,6 +345,9 @@ struct tensor *model_hidden(struct build *b, i64 tokens);
 /* Before graph_run: points the inputs at the caller's memory. A longrope model chooses here, by the
  * length of each document, which of its tables counts. */
 int model_bind(struct build *b, const struct places *p, struct err *e);
+/* Whether a document of `length` positions is the first whose keys turn by other frequencies than
+ * those of shorter ones: a cache must then be filled again. */
+bool model_turns_at(const struct model *m, i64 length);
 struct tensor *model_logits(struct build *b, struct tensor *hidden); /* [N, V] */
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
                           struct tensor *scale); /* [N] */

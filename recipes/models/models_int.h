@@ -20,6 +20,26 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
                const char *where, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
+/* ---- GGUF (gguf_config.c, gguf_map.c) */
+struct gguf_arch {
+    const char *name, *model_type;
+    const char *tell; /* a key, "ARCH.KEY", without which a file is another row's; NULL: none */
+    bool rope_rows;   /* rows of queries and keys are LAYOUT_PAIRS */
+    bool one_plus;    /* norms hold 1 + w */
+    i64 window; /* llama.cpp's layers with a window: all but each so-manyth; 1: all, 0: none */
+};
+/* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
+void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
+json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
+                    struct err *e);
+const struct gguf_arch *gguf_arch_of(const char *model_type); /* NULL: none */
+/* The keys of `values`, a whole configuration, that the table has. */
+int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const json_t *values,
+                  struct err *e);
+/* The keys of a config.json that count, over the family's defaults. A new reference. */
+json_t *config_effective(const json_t *j, const char *where, struct err *e);
+/* What the i-th of `r->dims` / 2 frequencies is divided by: llama3, longrope (`beyond`), linear. */
+double rope_factor(const struct rope_config *r, i64 i, bool beyond);
 i64 dim_of(const struct config *c, enum dim_name d);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+enum { LOAD_PIECE = 1 << 14 }; /* elements at a time, checked while in the cache */
+
 void param_set(struct param *p, i64 i, float x) {
     if (p->view.dtype == BF16)
         ((u16 *)p->view.data)[i] = bf16_of_f32(x);
@@ -25,7 +27,9 @@ struct piece {
     i64 dim[STORED_RANK]; /* on disk */
     i64 first, rows;      /* in memory */
     i64 block, cols;      /* rows of a block: layouts act inside of one */
+    i64 stride;           /* rows in memory from one block to the next */
     u32 layout;
+    float add; /* the file's values are the model's and so much */
 };
 
 static bool is_matrix(const struct param *p) {
@@ -35,8 +39,9 @@ static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view
 
 static i64 parts_of(const struct param *p) { return strchr(p->name, '|') ? 2 : 1; }
 
-static i64 pieces_of(const struct param *p) {
+static i64 pieces_of(const struct model *m, const struct param *p) {
     if (!p->rule || p->stacked) return 1;
+    if (m->gguf) return parts_of(p); /* its experts and heads are one tensor */
     if (strstr(p->name, "%E")) return p->view.dim[0] * parts_of(p);
     if (strstr(p->name, "%H")) return p->heads;
     return parts_of(p);
@@ -64,14 +69,38 @@ static void piece_name(char out[256], const struct prefix *x, const char *patter
                  numbered);
 }
 
+/* A GGUF file holds experts stacked and rows as they are in memory, but for two of its habits. */
+static void gguf_piece(struct piece *o, const struct model *m, const struct param *p, i64 part) {
+    const bool matrix = is_matrix(p), experts = strstr(p->name, "%E") != NULL;
+    const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
+    const i64 blocks = experts ? p->view.dim[0] : 1, block = rows / blocks / parts_of(p);
+    *o = (struct piece){.first = block * part,
+                        .rows = blocks * block,
+                        .block = block,
+                        .cols = cols,
+                        .stride = rows / blocks};
+    gguf_name(o->name, m->gguf, p, part);
+    if (m->gguf->rope_rows && (p->role == ROLE_Q || p->role == ROLE_K)) o->layout = LAYOUT_PAIRS;
+    if (m->gguf->one_plus && role_is_norm(p->role)) o->add = 1;
+    if (p->scalar) return;
+    if (experts) o->dim[o->rank++] = blocks;
+    if (strstr(p->name, "%H")) o->dim[o->rank++] = p->heads;
+    o->dim[o->rank++] = strstr(p->name, "%H") ? block / p->heads : block;
+    if (matrix) o->dim[o->rank++] = cols;
+}
+
 static void piece_of(struct piece *o, const struct model *m, const struct param *p, i64 i) {
+    if (m->gguf && p->rule) {
+        gguf_piece(o, m, p, i);
+        return;
+    }
     const bool matrix = is_matrix(p);
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
-    const i64 count = pieces_of(p), parts = p->rule && !p->stacked ? parts_of(p) : 1;
+    const i64 count = pieces_of(m, p), parts = p->rule && !p->stacked ? parts_of(p) : 1;
     const i64 experts = p->view.rank > 1 + matrix ? p->view.dim[0] : 1;
     *o = (struct piece){.rows = rows / count, .first = rows / count * i, .cols = cols};
     o->layout = p->stacked ? p->rule->stacked_layout : p->layout;
-    o->block = p->stacked ? rows / experts : o->rows;
+    o->stride = o->block = p->stacked ? rows / experts : o->rows;
     piece_name(o->name, m->prefix, p->stacked ? p->rule->stacked : p->name, i / parts, i % parts);
     if (p->scalar) return;
     if (p->stacked) o->dim[o->rank++] = experts;
@@ -94,6 +123,11 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
                            : (head - p->heads - p->kv_heads) * (group + 2) + group + 1;
         return at * width + r % width;
     }
+    if (o->layout & LAYOUT_PAIRS) {
+        const i64 width = o->block / (p->role == ROLE_K ? p->kv_heads : p->heads);
+        const i64 at = r % width, half = width / 2;
+        return r - at + (at < half ? 2 * at : 2 * (at - half) + 1);
+    }
     if (o->layout & LAYOUT_GU_ALT) return r < o->block / 2 ? 2 * r : 2 * (r - o->block / 2) + 1;
     return r;
 }
@@ -105,53 +139,76 @@ static i64 place(const struct param *p, const struct piece *o, i64 r, i64 c) {
                                 : (b * o->block + at) * o->cols + c;
 }
 
+static i64 row_in_memory(const struct piece *o, i64 r) {
+    return o->first + r / o->block * o->stride + r % o->block;
+}
+
 struct move {
     const struct param *p;
     const struct piece *piece;
-    const u8 *from;
-    u8 *to;
-    enum dtype from_type, to_type;
-    bool load; /* else save: `to` is on disk */
+    const struct stored *disk; /* read, or written */
+    u8 *memory;
+    enum dtype type; /* of memory */
+    i64 *bad;        /* [threads], loading: the first element in memory that is no number, or -1 */
 };
 
-static float element(const u8 *from, enum dtype d, i64 i) {
-    float x = 0;
-    u16 h = 0;
-    double f = 0;
-    if (d == F32)
-        memcpy(&x, from + i * 4, 4);
-    else if (d == F64)
-        memcpy(&f, from + i * 8, 8), x = (float)f;
+/* Notes the first of elements [at, at + n) that is NaN or infinite. */
+static void finite_check(const struct move *m, i64 at, i64 n, int worker) {
+    u32 wrong = 0; /* by exponents, without a branch, so that the compiler can do many at once */
+    if (m->bad[worker] >= 0) return;
+    if (m->type == BF16)
+        for (i64 i = at; i < at + n; i++) wrong |= (((const u16 *)m->memory)[i] & 0x7f80) == 0x7f80;
     else
-        memcpy(&h, from + i * 2, 2), x = d == BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-    return x;
+        for (i64 i = at; i < at + n; i++)
+            wrong |= (((const u32 *)m->memory)[i] & 0x7f800000) == 0x7f800000;
+    for (i64 i = at; wrong && i < at + n && m->bad[worker] < 0; i++) {
+        const float x = param_get(m->p, i);
+        if (!(x - x == 0)) m->bad[worker] = i;
+    }
 }
 
-static void move_rows(void *arg, i64 begin, i64 end, int worker) {
+/* From the file, rounded once; `add` in f32 before. */
+static void load_rows(void *arg, i64 begin, i64 end, int worker) {
+    const struct move *m = arg;
+    const struct piece *o = m->piece;
+    const i64 size = dtype_size(m->type);
+    const bool plain = !o->layout && o->stride == o->block && o->add == 0;
+    const i64 rows = plain ? i64_max(1, LOAD_PIECE / o->cols) : 1;
+    for (i64 r = begin; r < end; r += rows) {
+        const i64 at = row_in_memory(o, r) * o->cols, disk = place(m->p, o, r, 0),
+                  count = i64_min(rows, end - r) * o->cols,
+                  step = o->cols > 1 ? place(m->p, o, r, 1) - disk : 1;
+        if (step == 1 && o->add == 0)
+            stored_read(m->disk, disk, count, m->type, m->memory + at * size);
+        for (i64 c = 0; (step != 1 || o->add != 0) && c < count; c++) {
+            float x;
+            stored_read(m->disk, disk + c * step, 1, F32, &x), x -= o->add;
+            const u16 half = bf16_of_f32(x);
+            memcpy(m->memory + (at + c) * size, size == 2 ? (const void *)&half : &x, (size_t)size);
+        }
+        finite_check(m, at, count, worker);
+    }
+}
+
+/* To the file, in the type of the memory; with `add`, in f32. */
+static void save_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct move *m = arg;
     const struct piece *o = m->piece;
-    const i64 size = dtype_size(m->to_type);
-    const bool same = m->from_type == m->to_type;
+    const i64 size = dtype_size(m->type);
+    u8 *to = (u8 *)m->disk->data;
     for (i64 r = begin; r < end; r++) {
-        const i64 row = (o->first + r) * o->cols; /* in memory */
-        const i64 step = o->cols > 1 ? place(m->p, o, r, 1) - place(m->p, o, r, 0) : 1,
-                  disk = place(m->p, o, r, 0);
-        if (same && step == 1) {
-            const i64 from = m->load ? disk : row, to = m->load ? row : disk;
-            memcpy(m->to + to * size, m->from + from * size, (size_t)(o->cols * size));
-            continue;
-        }
-        for (i64 c = 0; c < o->cols; c++) {
-            const i64 from = m->load ? disk + c * step : row + c,
-                      to = m->load ? row + c : disk + c * step;
-            if (same) {
-                memcpy(m->to + to * size, m->from + from * size, (size_t)size);
-                continue;
-            }
-            const float x = element(m->from, m->from_type, from);
-            const u16 half = bf16_of_f32(x);
-            memcpy(m->to + to * size, m->to_type == BF16 ? (const void *)&half : &x, (size_t)size);
+        const i64 at = row_in_memory(o, r) * o->cols, disk = place(m->p, o, r, 0),
+                  step = o->cols > 1 ? place(m->p, o, r, 1) - disk : 1;
+        if (step == 1 && o->add == 0)
+            memcpy(to + disk * size, m->memory + at * size, (size_t)(o->cols * size));
+        for (i64 c = 0; (step != 1 || o->add != 0) && c < o->cols; c++) {
+            if (o->add == 0)
+                memcpy(to + (disk + c * step) * size, m->memory + (at + c) * size, (size_t)size);
+            else
+                ((float *)to)[disk + c * step] =
+                    o->add + (size == 2 ? bf16_to_f32(((const u16 *)m->memory)[at + c])
+                                        : ((const float *)m->memory)[at + c]);
         }
     }
 }
@@ -161,19 +218,6 @@ static void shape_print(char out[160], int rank, const i64 *dim) {
     for (int i = 0; i < rank && at < 130; i++)
         at += snprintf(out + at, 160 - (size_t)at, "%s%lld", i ? ", " : "", (long long)dim[i]);
     snprintf(out + at, 160 - (size_t)at, "]");
-}
-
-static int finite_check(const struct param *p, const struct piece *o, const struct stored *s,
-                        const char *where, struct err *e) {
-    for (i64 i = o->first * o->cols; i < (o->first + o->rows) * o->cols; i++) {
-        const float x = param_get(p, i);
-        if (x - x == 0) continue;
-        const i64 n = i - o->first * o->cols;
-        return err_input(e, "%s: tensor '%s' holds %s at element %lld", where, s->name,
-                         x != x ? "NaN" : "an infinity",
-                         (long long)place(p, o, n / o->cols, n % o->cols));
-    }
-    return 0;
 }
 
 static int piece_load(struct param *p, const struct piece *o, const struct stored *s,
@@ -187,7 +231,7 @@ static int piece_load(struct param *p, const struct piece *o, const struct store
                   s->name, found, wanted);
         return err_hint(e, "the weights belong to another model");
     }
-    if (s->dtype != F32 && s->dtype != BF16 && s->dtype != F16 && s->dtype != F64)
+    if (!stored_readable(s))
         return err_input(e, "%s: tensor '%s' has dtype %s; expected F32, BF16, F16 or F64", where,
                          s->name, s->type);
     if (p->placed) {
@@ -202,9 +246,20 @@ static int piece_load(struct param *p, const struct piece *o, const struct store
         mem_free(host.view.data);
         return rc ? -1 : 0;
     }
-    struct move job = {p, o, s->data, p->view.data, s->dtype, p->view.dtype, true};
-    pool_run(o->rows, move_rows, &job);
-    return finite_check(p, o, s, where, e);
+    const int threads = pool_threads();
+    struct move job = {
+        p, o, s, p->view.data, p->view.dtype, mem_new_array(threads, sizeof *job.bad, e)};
+    if (!job.bad) return -1;
+    i64 bad = -1;
+    for (int i = 0; i < threads; i++) job.bad[i] = -1;
+    pool_run(o->rows, load_rows, &job);
+    for (int i = 0; i < threads && bad < 0; i++) bad = job.bad[i]; /* ranges are in order */
+    mem_free(job.bad);
+    if (bad < 0) return 0;
+    const float x = param_get(p, bad);
+    const i64 row = bad / o->cols - o->first, r = row / o->stride * o->block + row % o->stride;
+    return err_input(e, "%s: tensor '%s' holds %s at element %lld", where, s->name,
+                     x != x ? "NaN" : "an infinity", (long long)place(p, o, r, bad % o->cols));
 }
 
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e) {
@@ -222,7 +277,7 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
         piece_of(&o, m, p, 0);
         p->stacked = safetensors_find(s, o.name) != NULL;
     }
-    for (i64 i = 0; i < pieces_of(p); i++) {
+    for (i64 i = 0; i < pieces_of(m, p); i++) {
         piece_of(&o, m, p, i);
         const struct stored *t = safetensors_need(s, o.name, e);
         if (!t || piece_load(p, &o, t, where, e)) return -1;
@@ -241,8 +296,9 @@ int param_copy(struct param *to, const struct param *from, struct err *e) {
                        .data = from->view.data,
                        .bytes = view_bytes(&from->view)};
     memcpy(s.dim, from->view.dim, sizeof from->view.dim);
-    struct piece o = {.rank = to->view.rank, .rows = view_count(&to->view), .cols = 1};
-    o.block = o.rows;
+    struct piece o = {.rank = to->view.rank};
+    o.cols = o.rank > 1 ? to->view.dim[o.rank - 1] : 1;
+    o.stride = o.block = o.rows = view_count(&to->view) / o.cols;
     memcpy(o.dim, to->view.dim, sizeof to->view.dim);
     return piece_load(&plain, &o, &s, "the model", e);
 }
@@ -267,22 +323,20 @@ void stored_free(struct stored_list *list) {
 int param_stored(const struct model *m, const struct param *p, const char *before, const void *from,
                  enum dtype d, struct stored_list *list, struct err *e) {
     const i64 size = dtype_size(d);
-    for (i64 i = 0; i < pieces_of(p); i++) {
+    for (i64 i = 0; i < pieces_of(m, p); i++) {
         struct piece o;
         piece_of(&o, m, p, i);
         struct stored *s = stored_add(list, e);
         const char *name = s ? arena_printf(&list->arena, e, "%s%s", before, o.name) : NULL;
         if (!name) return -1;
-        *s = (struct stored){
-            .name = name, .dtype = d, .rank = o.rank, .bytes = o.rows * o.cols * size};
+        *s = (struct stored){.name = name, .dtype = o.add == 0 ? d : F32, .rank = o.rank};
+        s->bytes = o.rows * o.cols * dtype_size(s->dtype);
         memcpy(s->dim, o.dim, sizeof o.dim);
         s->data = (const u8 *)from + o.first * o.cols * size;
-        if (o.layout) {
-            u8 *to = arena_new(&list->arena, i64_max(s->bytes, 1), e);
-            if (!to) return -1;
-            struct move job = {p, &o, from, to, d, d, false};
-            pool_run(o.rows, move_rows, &job);
-            s->data = to;
+        if (o.layout || o.stride != o.block || o.add != 0) {
+            if (!(s->data = arena_new(&list->arena, i64_max(s->bytes, 1), e))) return -1;
+            struct move job = {p, &o, s, (u8 *)from, d, NULL};
+            pool_run(o.rows, save_rows, &job);
         }
         list->count++;
     }

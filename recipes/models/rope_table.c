@@ -55,6 +55,13 @@ static double frequency(const struct config *c, const struct rope_config *r, i64
     return r->type == ROPE_YARN ? yarn(r, f, i) : f;
 }
 
+double rope_factor(const struct rope_config *r, i64 i, bool beyond) {
+    if (r->type == ROPE_LONGROPE) return (double)(beyond ? r->long_factor : r->short_factor)[i];
+    if (r->type == ROPE_LINEAR) return r->factor;
+    const double f = 1 / m_pow(r->theta, 2.0 * (double)i / (double)r->dims);
+    return r->type == ROPE_LLAMA3 ? f / llama3(r, f) : 1;
+}
+
 struct rows {
     float *table;
     const double *f;
@@ -97,6 +104,17 @@ static int table_new(const struct config *c, const struct rope_config *r, bool q
     return rc ? -1 : 0;
 }
 
+static int slopes_new(struct model *m, struct err *e) {
+    float slopes[4096];
+    m->slopes = (struct view){.dtype = F32, .rank = 1, .dim = {m->config.heads}};
+    alibi_slopes(slopes, m->config.heads);
+    m->slopes.data = device_new(view_bytes(&m->slopes), e);
+    return !m->slopes.data || device_write(m->slopes.data, slopes, view_bytes(&m->slopes), e) ||
+                   device_sync(e)
+               ? -1
+               : 0;
+}
+
 int model_rope(struct model *m, i64 positions, struct err *e) {
     const struct config *c = &m->config;
     if (positions <= m->rope_positions) return 0;
@@ -106,6 +124,7 @@ int model_rope(struct model *m, i64 positions, struct err *e) {
         return err_hint(e, "use shorter sequences, or raise max_position_embeddings in the model's "
                            "config and train it on");
     }
+    if (c->alibi && !m->slopes.data && slopes_new(m, e)) return -1;
     for (int i = 0; i < MAX_ROPES; i++) {
         const struct rope_config *r = &c->rope[i];
         if (!r->dims) continue;
@@ -117,6 +136,14 @@ int model_rope(struct model *m, i64 positions, struct err *e) {
     }
     m->rope_positions = positions;
     return 0;
+}
+
+static bool beyond(const struct rope_config *r, i64 length) {
+    return r->type == ROPE_LONGROPE && (double)length > r->original_length;
+}
+
+bool model_turns_at(const struct model *m, i64 length) {
+    return beyond(&m->config.rope[0], length) && !beyond(&m->config.rope[0], length - 1);
 }
 
 int model_bind(struct build *b, const struct places *p, struct err *e) {
@@ -131,7 +158,7 @@ int model_bind(struct build *b, const struct places *p, struct err *e) {
         i64 length = 0;
         for (end = at; end < tokens && p->begin[end] == p->begin[at]; end++)
             length = i64_max(length, p->position[end] + 1);
-        const i64 shift = (double)length > r->original_length ? b->m->rope_positions : 0;
+        const i64 shift = beyond(r, length) ? b->m->rope_positions : 0;
         for (i64 i = at; i < end; i++) b->row[i] = (i32)(p->position[i] + shift);
     }
     b->position->view.data = b->row;

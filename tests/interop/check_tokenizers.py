@@ -33,7 +33,7 @@ except ModuleNotFoundError as missing:
     sys.exit(0)
 
 ROOT = Path(__file__).resolve().parents[2]
-HONE = ROOT / "hone"
+HONE = os.environ.get("HONE", ROOT / "hone")
 GOLDEN = ROOT / "tests/golden/tokenizers"
 failures = 0
 
@@ -62,11 +62,11 @@ def fail(what, *lines):
 
 
 def shorter(text, differs):
-    """A smaller text that still differs: halves, then single characters."""
-    step = max(1, len(text) // 2)
+    """A smaller text that still differs: halves, then single characters; for 20 seconds."""
+    step, end = max(1, len(text) // 2), time.time() + 20
     while step:
         at = 0
-        while at < len(text):
+        while at < len(text) and time.time() < end:
             less = text[:at] + text[at + step:]
             if len(text) > step and differs(less):
                 text = less

@@ -97,9 +97,14 @@ const struct slot block_sandwich[2] = {
     {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_POST_FFN_NORM}};
 
 extern const struct family family_llama, family_mistral, family_ministral, family_ministral3,
-    family_qwen2, family_qwen3, family_smollm3, family_olmo2, family_olmo3;
+    family_qwen2, family_qwen3, family_gemma, family_gemma2, family_gemma3, family_phi, family_phi3,
+    family_olmo, family_olmo2, family_olmo3, family_apertus, family_smollm3, family_stablelm,
+    family_glm, family_glm4, family_gpt2, family_gpt_neox, family_falcon, family_bloom;
 const struct family *const families[] = {
-    &family_llama, &family_mistral, &family_ministral, &family_ministral3, &family_qwen2,
-    &family_qwen3, &family_smollm3, &family_olmo2,     &family_olmo3,
+    &family_llama,    &family_mistral,  &family_ministral, &family_ministral3, &family_qwen2,
+    &family_qwen3,    &family_gemma,    &family_gemma2,    &family_gemma3,     &family_phi,
+    &family_phi3,     &family_olmo,     &family_olmo2,     &family_olmo3,      &family_apertus,
+    &family_smollm3,  &family_stablelm, &family_glm,       &family_glm4,       &family_gpt2,
+    &family_gpt_neox, &family_falcon,   &family_bloom,
 };
 const int family_count = COUNT(families);

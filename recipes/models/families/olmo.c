@@ -1,11 +1,31 @@
-/* olmo.c: OLMo 2 (2024) and 3 (2025): norms on the branch outputs and none before them, RMSNorm
- * over the whole query and key projections. OLMo 3 has a window in three layers of four, and yarn
- * in the fourth alone, as its paper says (transformers before 5.23 stretched all). */
+/* olmo.c: OLMo 1 (2024): Llama whose norms have neither weights nor biases, and optionally a clamp
+ * of queries, keys and values. OLMo 2 (2024) and 3 (2025): norms on the branch outputs and none
+ * before them, RMSNorm over the whole query and key projections. OLMo 3 has a window in three
+ * layers of four, and yarn in the fourth alone, as its paper says (transformers before 5.23
+ * stretched all). */
 #include "recipes/models/models.h"
 
 static const struct weight_rule *const weights[] = {
     rules_embed, rules_attention,     rules_qk_norm_whole, rules_post_attention_norm,
     rules_glu,   rules_post_ffn_norm, rules_top,           NULL};
+
+static const struct weight_rule head[] = {
+    {ROLE_LM_HEAD, "lm_head.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
+    {0},
+};
+static const struct weight_rule *const weights_olmo[] = {rules_embed, rules_attention, rules_glu,
+                                                         head, NULL};
+
+const struct family family_olmo = {
+    .model_type = "olmo",
+    .architecture = "OlmoForCausalLM",
+    .defaults = "{\"clip_qkv\": null, \"attention_bias\": false}",
+    .norm = NORM_LAYER,
+    .has = HAS_FFN_NORM,
+    .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
+    .block = block_pre,
+    .weights = weights_olmo,
+};
 
 const struct family family_olmo2 = {
     .model_type = "olmo2",

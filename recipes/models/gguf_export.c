@@ -1,0 +1,258 @@
+/* gguf_export.c: a model as a GGUF file's metadata and tensors: gguf_config.c's table the other
+ * way, and what llama.cpp takes from nowhere else.
+ *
+ * llama.cpp derives some of a computation from the architecture's name (Gemma's scale of scores,
+ * the layers with a window, SmolLM3's layers without positions). Where a model differs from what it
+ * would derive, it is refused by name; a file that runs and says something else is worse than none.
+ */
+#include "recipes/models/models_int.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static const struct gguf_arch *arch_for(const struct config *c, struct err *e) {
+    const struct gguf_arch *arch = gguf_arch_of(c->family->model_type);
+    if (arch) return arch;
+    err_input(e, "models of type %s are not written as GGUF", c->family->model_type);
+    err_hint(e, "export a Hugging Face folder; llama.cpp's own converter may know the model");
+    return NULL;
+}
+
+static i64 window_of(const struct config *c) { /* the largest; 0: none */
+    i64 window = 0;
+    for (i64 l = 0; l < c->layers; l++) window = i64_max(window, c->layer[l].window);
+    return window;
+}
+
+i64 model_gguf_length(const struct model *m) {
+    const struct gguf_arch *arch = gguf_arch_of(m->config.family->model_type);
+    const i64 window = window_of(&m->config), length = m->config.max_position_embeddings;
+    return window && !(arch && arch->window) ? i64_min(window, length) : length;
+}
+
+/* What llama.cpp would do otherwise, without saying so. */
+static int derived_check(const struct config *c, const struct gguf_arch *arch, struct err *e) {
+    const char *type = c->family->model_type;
+    const bool gemma2 = !strcmp(type, "gemma2"), gemma3 = !strcmp(type, "gemma3_text"),
+               wide = (gemma2 && c->layers == 46) || (gemma3 && c->layers == 62);
+    const double width = wide ? (double)c->hidden_size / (double)c->heads : (double)c->head_dim,
+                 scale = 1 / __builtin_sqrt(width);
+    for (i64 l = 0; l < c->layers; l++) {
+        const struct layer_config *at = &c->layer[l];
+        const bool nope = !strcmp(type, "smollm3") && l % 4 == 3;
+        if (!(at->scale > scale * 0.999 && at->scale < scale * 1.001))
+            return err_input(e,
+                             "llama.cpp's %s scales the scores of layer %lld by %g, this model "
+                             "by %g: not written as GGUF",
+                             arch->name, (long long)l, scale, at->scale);
+        if (arch->window &&
+            (at->window > 0) != (arch->window == 1 || (l + 1) % arch->window != 0) && window_of(c))
+            return err_input(e,
+                             "llama.cpp's %s has a window in other layers than this model: not "
+                             "written as GGUF",
+                             arch->name);
+        if (c->rope[0].dims && (at->rope < 0) != nope)
+            return err_input(e,
+                             "llama.cpp's %s has positions in other layers than this model: not "
+                             "written as GGUF",
+                             arch->name);
+    }
+    const enum rope_type r = c->rope[0].type;
+    if (r == ROPE_DYNAMIC || c->rope[0].query_beta != 0)
+        return err_input(e, "RoPE scaling '%s' has no counterpart in llama.cpp's %s",
+                         rope_text(&c->rope[0]), arch->name);
+    return 0;
+}
+
+/* The configuration with what only the model knows. A new reference. */
+static json_t *values_of(const struct model *m, const struct gguf_arch *arch, const json_t *file,
+                         struct err *e) {
+    const struct config *c = &m->config;
+    const i64 window = arch->window ? window_of(c) : 0;
+    json_t *o = config_effective(file, "config.json", e);
+    if (!o) return NULL;
+    const struct {
+        const char *key;
+        i64 value;
+    } whole[] = {{"max_position_embeddings", model_gguf_length(m)},
+                 {"hidden_size", c->hidden_size},
+                 {"num_hidden_layers", c->layers},
+                 {"intermediate_size", c->intermediate_size},
+                 {"num_attention_heads", c->heads},
+                 {"num_key_value_heads", c->kv_heads},
+                 {"head_dim", c->head_dim},
+                 {"sliding_window", window}};
+    for (int i = 0; i < COUNT(whole); i++)
+        json_object_set_new(o, whole[i].key, json_integer(whole[i].value));
+    if (!window) json_object_del(o, "sliding_window");
+    json_object_del(o, "rms_norm_eps"), json_object_del(o, "layer_norm_eps");
+    json_object_set_new(o, c->family->norm == NORM_RMS ? "rms_norm_eps" : "layer_norm_eps",
+                        json_real(c->norm_eps));
+    if (c->rope[0].dims)
+        json_object_set_new(o, "rope_theta", json_real(c->rope[0].theta));
+    else
+        json_object_del(o, "rope_theta");
+    return o;
+}
+
+static int rope_put(struct gguf_writer *w, const struct config *c, const char *arch,
+                    struct err *e) {
+    static const char *const name[] = {
+        [ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn", [ROPE_LONGROPE] = "longrope"};
+    const struct rope_config *r = &c->rope[0];
+    char key[6][96];
+    static const char *const keys[] = {"dimension_count",     "scaling.type",
+                                       "scaling.factor",      "scaling.original_context_length",
+                                       "scaling.attn_factor", "scaling.finetuned"};
+    for (int i = 0; i < COUNT(keys); i++)
+        snprintf(key[i], sizeof key[i], "%s.rope.%s", arch, keys[i]);
+    if (!r->dims) return 0;
+    if (gguf_put_u32(w, key[0], r->dims, e)) return -1;
+    if (r->type != ROPE_LINEAR && r->type != ROPE_YARN && r->type != ROPE_LONGROPE) return 0;
+    if (gguf_put_text(w, key[1], name[r->type], e) || gguf_put_f32(w, key[2], r->factor, e))
+        return -1;
+    if (r->type == ROPE_LINEAR) return 0;
+    const double usual = 1 + 0.1 * m_log(r->factor); /* which llama.cpp multiplies in itself */
+    return gguf_put_u32(w, key[3], (i64)r->original_length, e) ||
+                   gguf_put_f32(w, key[4],
+                                r->type == ROPE_YARN ? r->attention_factor / usual
+                                                     : r->attention_factor,
+                                e) ||
+                   gguf_put_bool(w, key[5], true, e)
+               ? -1
+               : 0;
+}
+
+int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json_t *file,
+                        const char *name, i64 file_type, struct err *e) {
+    const struct config *c = &m->config;
+    const struct gguf_arch *arch = arch_for(c, e);
+    if (!arch || derived_check(c, arch, e)) return -1;
+    json_t *o = values_of(m, arch, file, e);
+    char key[96];
+    int rc = !o || gguf_put_text(w, "general.architecture", arch->name, e) ||
+             gguf_put_text(w, "general.type", "model", e) ||
+             gguf_put_text(w, "general.name", name, e) ||
+             gguf_put_u32(w, "general.file_type", file_type, e) ||
+             gguf_put_u32(w, "general.quantization_version", 2, e) || gguf_put_keys(w, arch, o, e);
+    snprintf(key, sizeof key, "%s.vocab_size", arch->name);
+    rc = rc || gguf_put_u32(w, key, c->vocab_size, e);
+    snprintf(key, sizeof key, "%s.attention.value_length", arch->name);
+    rc = rc || gguf_put_u32(w, key, c->head_dim, e) || rope_put(w, c, arch->name, e);
+    json_decref(o);
+    return rc ? -1 : 0;
+}
+
+/* ---- tensors */
+
+static const struct gguf_type *type_for(const struct model *m, const struct param *p,
+                                        const struct stored *s, const struct gguf_type *wanted) {
+    const i64 row = s->rank ? s->dim[s->rank - 1] : 1;
+    const bool few = wanted->elements > 1 && strcmp(wanted->name, "Q8_0");
+    if (s->rank < 2 || !p->rule || p->rule->cols == DIM_NONE || p->rule->cols == DIM_BIAS ||
+        p->role == ROLE_POSITIONS)
+        return gguf_type_of("F32");
+    if (few && p == m->top.weight[ROLE_LM_HEAD]) wanted = gguf_type_of("Q8_0");
+    if (row % wanted->elements) wanted = gguf_type_of("Q8_0");
+    return row % wanted->elements ? gguf_type_of("F16") : wanted;
+}
+
+static int tensor_add(struct gguf_tensors *t, const struct stored *s, const struct gguf_type *type,
+                      struct err *e) {
+    struct gguf_tensor *more =
+        mem_grow(t->tensor, t->count * (i64)sizeof *more, (t->count + 1) * (i64)sizeof *more, e);
+    if (!more) return -1;
+    t->tensor = more;
+    t->tensor[t->count++] = (struct gguf_tensor){*s, type};
+    return 0;
+}
+
+/* RoPE's factors, where llama.cpp takes them from a tensor. */
+static int factors_add(struct gguf_tensors *t, const struct config *c, struct err *e) {
+    const struct rope_config *r = &c->rope[0];
+    const bool two = r->type == ROPE_LONGROPE;
+    if (r->type != ROPE_LLAMA3 && !two) return 0;
+    for (int far = 0; far < 1 + two; far++) {
+        float *x = arena_new(&t->stored.arena, r->dims * 2, e);
+        if (!x) return -1;
+        for (i64 i = 0; i < r->dims / 2; i++) x[i] = (float)rope_factor(r, i, far);
+        const struct stored s = {.name = !two  ? "rope_freqs.weight"
+                                         : far ? "rope_factors_long.weight"
+                                               : "rope_factors_short.weight",
+                                 .dtype = F32,
+                                 .rank = 1,
+                                 .dim = {r->dims / 2},
+                                 .data = (u8 *)x,
+                                 .bytes = r->dims * 2};
+        if (tensor_add(t, &s, gguf_type_of("F32"), e)) return -1;
+    }
+    return 0;
+}
+
+int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct gguf_type *type,
+                       struct err *e) {
+    const struct gguf_arch *arch = arch_for(&m->config, e);
+    int rc = arch ? factors_add(t, &m->config, e) : -1;
+    m->gguf = arch;
+    for (i64 i = 0; !rc && i < m->params; i++) {
+        const struct param *p = m->param[i];
+        const i64 before = t->stored.count;
+        if (p->role == ROLE_NONE) continue;
+        rc = param_stored(m, p, "", p->view.data, p->view.dtype, &t->stored, e);
+        for (i64 k = before; !rc && k < t->stored.count; k++) {
+            const struct stored *s = &t->stored.tensor[k];
+            rc = tensor_add(t, s, type_for(m, p, s, type), e);
+        }
+    }
+    m->gguf = NULL;
+    return rc;
+}
+
+/* A and B of an adapter, named after the tensor they change; B's rows lie as that tensor's do. */
+int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
+    const struct gguf_arch *arch = arch_for(&m->config, e);
+    int rc = arch ? 0 : -1;
+    for (i64 l = 0; !rc && l < m->config.layers; l++)
+        for (enum role r = ROLE_Q; !rc && role_is_linear(r); r++) {
+            const struct lora_pair *pair = &m->layer[l].lora[r];
+            const struct param *half[2] = {pair->a, pair->b}, *w = m->layer[l].weight[r];
+            for (int i = 0; !rc && half[0] && i < 2; i++) {
+                char name[256];
+                struct param p = *half[i];
+                p.rule = i ? w->rule : NULL, p.role = i ? w->role : ROLE_NONE;
+                p.heads = w->heads, p.kv_heads = w->kv_heads;
+                gguf_name(name, arch, w, 0);
+                m->gguf = i ? arch : NULL;
+                const i64 k = t->stored.count;
+                rc = param_stored(m, &p, "", p.view.data, p.view.dtype, &t->stored, e);
+                m->gguf = NULL;
+                if (rc) break;
+                struct stored *s = &t->stored.tensor[k];
+                s->name = arena_printf(&t->stored.arena, e, "%s.lora_%c", name, i ? 'b' : 'a');
+                rc = !s->name || tensor_add(t, s, gguf_type_of("F32"), e) ? -1 : 0;
+            }
+        }
+    return rc;
+}
+
+int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err *e) {
+    const struct gguf_arch *arch = arch_for(&m->config, e);
+    double scale = 0;
+    i64 rank = 1;
+    for (i64 i = 0; arch && i < m->config.layers; i++)
+        for (enum role r = ROLE_Q; role_is_linear(r); r++)
+            if (m->layer[i].lora[r].a)
+                scale = m->layer[i].lora[r].scale, rank = m->layer[i].lora[r].a->view.dim[0];
+    /* llama.cpp multiplies by alpha / r: alpha is what gives our scale, rsLoRA's too */
+    return !arch || gguf_put_text(w, "general.architecture", arch->name, e) ||
+                   gguf_put_text(w, "general.type", "adapter", e) ||
+                   gguf_put_text(w, "adapter.type", "lora", e) ||
+                   gguf_put_f32(w, "adapter.lora.alpha", scale * (double)rank, e)
+               ? -1
+               : 0;
+}
+
+void gguf_tensors_free(struct gguf_tensors *t) {
+    mem_free(t->tensor), stored_free(&t->stored);
+    *t = (struct gguf_tensors){0};
+}

@@ -1,0 +1,42 @@
+/* gguf_map.c: what GGUF calls the tensors that hold a parameter: by role, so that one table serves
+ * all families; some architectures have a name of their own for a role. */
+#include "recipes/models/models_int.h"
+
+#include <string.h>
+
+/* "a|b": the names of the two parts of a parameter that files may cut. */
+static const char *const stems[ROLE_COUNT] = {
+    [ROLE_EMBED] = "token_embd",
+    [ROLE_POSITIONS] = "position_embd",
+    [ROLE_LM_HEAD] = "output",
+    [ROLE_EMBED_NORM] = "token_embd_norm",
+    [ROLE_FINAL_NORM] = "output_norm",
+    [ROLE_INPUT_NORM] = "attn_norm",
+    [ROLE_POST_ATTENTION_NORM] = "post_attention_norm",
+    [ROLE_PRE_FFN_NORM] = "ffn_norm",
+    [ROLE_POST_FFN_NORM] = "post_ffw_norm",
+    [ROLE_Q_NORM] = "attn_q_norm",
+    [ROLE_K_NORM] = "attn_k_norm",
+    [ROLE_Q] = "attn_q",
+    [ROLE_K] = "attn_k",
+    [ROLE_V] = "attn_v",
+    [ROLE_QKV] = "attn_qkv",
+    [ROLE_O] = "attn_output",
+    [ROLE_GATE] = "ffn_gate",
+    [ROLE_UP] = "ffn_up",
+    [ROLE_GATE_UP] = "ffn_gate|ffn_up",
+    [ROLE_DOWN] = "ffn_down",
+};
+
+void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part) {
+    const char *stem = stems[p->role] ? stems[p->role] : "", *bar = strchr(stem, '|');
+    const char *kind = p->rule->cols == DIM_BIAS ? "bias" : "weight";
+    (void)arch;
+    /* a fused tensor of one name goes under the second: Phi-3's gate_up is its ffn_up */
+    if (bar && (part || !strchr(p->rule->name, '|'))) stem = bar + 1, bar = NULL;
+    const int size = bar ? (int)(bar - stem) : (int)strlen(stem);
+    if (p->layer < 0)
+        snprintf(out, 256, "%.*s.%s", size, stem, kind);
+    else
+        snprintf(out, 256, "blk.%lld.%.*s.%s", (long long)p->layer, size, stem, kind);
+}
