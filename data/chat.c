@@ -209,7 +209,7 @@ static const struct named_template *template_for(const struct chat *c, const jso
 }
 
 const char *chat_sha256(const struct chat *c) { return (c->use ? c->use : c->tools)->sha256; }
-const char *chat_text(const struct chat *c, i64 *size) {
+const char *chat_source(const struct chat *c, i64 *size) {
     const struct named_template *t = c->use ? c->use : c->tools;
     *size = t->size;
     return t->text;

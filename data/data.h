@@ -120,7 +120,7 @@ struct chat;
 struct chat *chat_open(const char *chosen, const char *path, struct err *e);
 void chat_free(struct chat *c);
 const char *chat_sha256(const struct chat *c);          /* of the template's text, hex */
-const char *chat_text(const struct chat *c, i64 *size); /* the template's text */
+const char *chat_source(const struct chat *c, i64 *size); /* the template's text */
 /* What the template puts after an answer, "" if nothing. `row` (may be NULL) as below. */
 const char *chat_stop(const struct chat *c, const json_t *row);
 /* Appends the text of `messages`, a JSON list of {role, content, ...}; `row` may hold "tools",

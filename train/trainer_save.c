@@ -23,7 +23,7 @@ static int template_write(const struct trainer *t, const char *folder, struct er
     char path[4096];
     i64 size = 0;
     if (!t->chat || !t->r->chat_template) return 0;
-    const char *text = chat_text(t->chat, &size);
+    const char *text = chat_source(t->chat, &size);
     snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
     return file_replace(path, text, size, e);
 }
