@@ -34,6 +34,9 @@ struct safetensors {
  * Data stays mapped until safetensors_close, which is also right after a failed open. */
 int safetensors_open(struct safetensors *s, const char *path, struct err *e);
 void safetensors_close(struct safetensors *s);
+/* Gives the memory of a tensor's pages back; they are read again when they are needed again.
+ * Loading a large file then takes what is made of it, not the file besides. */
+void safetensors_forget(const struct safetensors *s, const struct stored *t);
 /* NULL if missing. */
 const struct stored *safetensors_find(const struct safetensors *s, const char *name);
 /* As find, but a missing tensor or an element type that hone does not compute with is an error
@@ -164,8 +167,8 @@ void folder_close(struct model_folder *f);
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
 int folder_copy(const char *from, const char *to, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
- * file does not use the new spelling): transformers converts what it loads to that type. A file
- * that says so already keeps its bytes. */
+ * file does not use the new spelling), and no quantisation: transformers converts what it loads to
+ * that type. A file that says so already keeps its bytes. */
 int folder_dtype(const char *folder, enum dtype d, struct err *e);
 
 /* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */

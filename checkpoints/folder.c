@@ -100,7 +100,8 @@ int folder_dtype(const char *folder, enum dtype d, struct err *e) {
     const char *name = d == BF16 ? "bfloat16" : "float32";
     const char *found = json_string_value(json_object_get(config, key));
     int status = config ? 0 : -1;
-    if (config && (!found || strcmp(found, name)))
+    const bool coded = !json_object_del(config, "quantization_config"); /* it was: no more */
+    if (config && (coded || !found || strcmp(found, name)))
         status = json_object_set_new(config, key, json_string(name))
                      ? err_memory(e, "out of memory")
                      : json_save(config, path, 2, e);

@@ -13,6 +13,8 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { HEADER_MAX = 100000000 }; /* the reference library's limit, bytes */
 
@@ -307,6 +309,19 @@ int safetensors_open(struct safetensors *s, const char *path, struct err *e) {
                      : err_input(e, "%s: weight_map is missing or not an object", path);
     json_decref(index);
     return status;
+}
+
+/* Whole pages only: their neighbours belong to other tensors. */
+static void pages_forget(const u8 *data, i64 bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE),
+                    first = ((uintptr_t)data + page - 1) / page * page,
+                    end = ((uintptr_t)data + (uintptr_t)bytes) / page * page;
+    if (end > first) madvise((void *)first, end - first, MADV_DONTNEED);
+}
+void safetensors_forget(const struct safetensors *s, const struct stored *t) {
+    for (i64 i = 0; i < s->maps; i++)
+        if (t->data >= s->map[i].data && t->data < s->map[i].data + s->map[i].size)
+            pages_forget(t->data, t->bytes);
 }
 
 void safetensors_close(struct safetensors *s) {

@@ -7,7 +7,8 @@
 
 /* Escapes stand for what Unicode composition would turn into other characters. */
 static const char deepseek_letters[] =
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-"
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-"
+    "ᏽᲐ-"
     "ᲺᲽ-"
     "Ჿᴀ-"
     "ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\\u1f7d"
@@ -118,4 +119,56 @@ int pre_find(const char *name, const char *pattern, const char *where, struct pr
     }
     err_input(e, "%s: pre-tokenizer '%.60s' is not supported", where, name);
     return err_detail(e, "known: %s", known);
+}
+/* ---- the other way: the name of a tokenizer.json's pre-tokenizer */
+
+/* The patterns that cut, in order; -1: a stage that no row has. */
+static int patterns_of(const json_t *j, const char *list[], int *count) {
+    const char *type = json_string_value(json_object_get(j, "type"));
+    const json_t *parts = json_object_get(j, "pretokenizers"), *flag;
+    const char *pattern = NULL;
+    if (!type) return json_is_null(j) || !j ? 0 : -1;
+    if (!strcmp(type, "Sequence")) {
+        for (size_t i = 0; i < json_array_size(parts); i++)
+            if (patterns_of(json_array_get(parts, i), list, count)) return -1;
+        return 0;
+    }
+    if (!strcmp(type, "Split"))
+        pattern = json_string_value(json_object_get(json_object_get(j, "pattern"), "Regex"));
+    else if (!strcmp(type, "Digits") && json_is_true(json_object_get(j, "individual_digits")))
+        pattern = "\\p{N}";
+    else if (!strcmp(type, "ByteLevel")) {
+        flag = json_object_get(j, "use_regex");
+        if (flag && !json_is_true(flag)) return 0;
+        pattern = pattern_gpt2;
+    }
+    if (!pattern || *count == COUNT(rows->stage)) return -1;
+    list[(*count)++] = pattern;
+    return 0;
+}
+
+const char *tokenizer_pre_name(const json_t *file, const char *where, struct err *e) {
+    static const char *const names[] = {
+        /* the one of its row that llama.cpp has had longest */
+        "gpt-2",          "olmo",      "llama-bpe", "dbrx",    "qwen2",       "stablelm2",
+        "qwen35",         "gpt-4o",    "tekken",    "kimi-k2", "deepseek-v3", "deepseek-llm",
+        "deepseek-coder", "starcoder", "bloom",     "viking"};
+    const char *list[COUNT(rows->stage)];
+    int count = 0, best = -1, points = -1;
+    const json_t *norm = json_object_get(file, "normalizer"),
+                 *model = json_object_get(file, "model");
+    const bool nfc = norm && !json_is_null(norm),
+               ignore = json_is_true(json_object_get(model, "ignore_merges"));
+    const bool known = !patterns_of(json_object_get(file, "pre_tokenizer"), list, &count);
+    for (int i = 0; known && i < COUNT(rows); i++) {
+        bool same = count < COUNT(rows->stage) ? !rows[i].stage[count] : true;
+        for (int k = 0; same && k < count; k++)
+            same = rows[i].stage[k] && !strcmp(rows[i].stage[k], list[k]);
+        const int has = (rows[i].nfc == nfc) + (rows[i].ignore_merges == ignore);
+        if (same && has > points) best = i, points = has;
+    }
+    for (int i = 0; best >= 0 && i < COUNT(names); i++)
+        if (has_name(rows[best].names, names[i])) return names[i];
+    err_input(e, "%s: llama.cpp has no name for its pre-tokenizer that hone knows", where);
+    return NULL;
 }

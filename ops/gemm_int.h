@@ -44,9 +44,9 @@ struct gemm_room gemm_room(i64 m, i64 n, i64 k, i64 rank);
 /* One matrix operand as packing sees it: element (i, k) with i a row of A or a column of B. */
 struct operand {
     const void *data;
-    i64 ld, count, size; /* count: how many i there are; size: bytes of an element */
-    bool k_inner;        /* element (i, k) at [i * ld + k], else at [k * ld + i] */
-    bool in_order;       /* bf16, k outside: the even k of a pair comes first */
+    i64 ld, count, size;       /* count: how many i there are; size: bytes of an element */
+    bool k_inner;              /* element (i, k) at [i * ld + k], else at [k * ld + i] */
+    bool in_order;             /* bf16, k outside: the even k of a pair comes first */
     const struct quant *quant; /* 4-bit codes: see pack_panels */
 };
 

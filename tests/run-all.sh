@@ -2,7 +2,7 @@
 # run-all.sh [PART ...]: the slow matrix behind `make test-all`, each part a line, then 'N passed, N failed'. What a part
 # printed is in build/all/PART.log. Under an hour on 2 cores; FUZZ_SECONDS (60) is the time of each fuzzer.
 #
-#   test      the suite as everybody runs it            slow     every fault of every command, 200 damaged models
+#   test      the suite as everybody runs it            slow     every fault of every command, 1000 damaged models
 #   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer

@@ -326,25 +326,39 @@ static void file_mutate(const char *path, const struct rng *r) {
     text_free(&old), text_free(&fresh);
 }
 
-/* A model folder with random damage works or is refused: no crash, no hang, no silence. */
+/* A model with random damage works or is refused: no crash, no hang, no silence, and what it left
+ * behind is whole or nothing. */
 static void mutations_run(void **state) {
-    static const char *const file[] = {"model/config.json", "model/model.safetensors",
-                                       "model/tokenizer.json", "adapter/adapter_config.json",
-                                       "adapter/adapter_model.safetensors"};
-    const int count = getenv("HONE_SLOW") ? 200 : 40;
+    static const char generate[] = "hone generate model --adapter adapter --prompt 'the cat' "
+                                   "--max-new-tokens 4",
+                      sharded[] = "hone generate sharded --prompt 'the cat' --max-new-tokens 4",
+                      gguf[] = "hone export model.gguf --output new --tokens 8 --max-kl 1e9";
+    static const struct {
+        const char *file, *command;
+    } job[] = {{"model/config.json", generate},
+               {"model/model.safetensors", generate},
+               {"model/tokenizer.json", generate},
+               {"adapter/adapter_config.json", generate},
+               {"adapter/adapter_model.safetensors", generate},
+               {"sharded/model.safetensors.index.json", sharded},
+               {"sharded/config.json", sharded},
+               {"model.gguf", gguf}};
+    const int count = getenv("HONE_SLOW") ? 1000 : 48;
     int bad = 0;
     (void)state;
     for (int i = 0; i < count && (!only || !strcmp(only, "mutations")); i++) {
         char path[256];
+        const int k = i % (int)COUNT(job);
         const struct rng r = {11, RNG_TEST, 0, (u32)i};
         assert_int_equal(shell("fixture", "rm -rf ../row && cp -r ../fixture ../row"), 0);
-        snprintf(path, sizeof path, "%s/row/%s", root, file[i % COUNT(file)]);
+        snprintf(path, sizeof path, "%s/row/%s", root, job[k].file);
         file_mutate(path, &r);
-        const int code = shell("row", "hone generate model --adapter adapter --prompt 'the cat' "
-                                      "--max-new-tokens 4");
+        const int code = shell("row", job[k].command);
         struct text t = said();
-        if (code > 2 || sanitizer_spoke(t.data) || (code && !strstr(t.data, "error: ")))
-            print_error("mutation %d of %s\n%s  (exit %d)\n", i, path, t.data, code), bad++;
+        snprintf(path, sizeof path, "%s/row/new", root);
+        if (code > 2 || sanitizer_spoke(t.data) || (code && !strstr(t.data, "error: ")) ||
+            (job[k].command == gguf && path_exists(path) != !code))
+            print_error("mutation %d of %s\n%s  (exit %d)\n", i, job[k].file, t.data, code), bad++;
         text_free(&t);
     }
     if (bad) fail_msg("%d of %d mutations", bad, count);

@@ -23,6 +23,10 @@ static const struct kind {
      "precision=bf16 use_peft=true lora_r=4 task=sft packing=false dataset.0.path=DATA/sft.h5"},
     {"lora-no-masters", "precision=bf16 master_weights=false use_peft=true lora_r=3 "
                         "dataset.0.path=DATA/packed.h5"},
+    {"qlora-fp32", "precision=fp32 use_peft=true lora_r=3 load_in_4bit=true "
+                   "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},
+    {"qlora-bf16", "precision=bf16 use_peft=true lora_r=4 load_in_4bit=true "
+                   "bnb_4bit_quant_type=fp4 dataset.0.path=DATA/packed.h5"},
 };
 static const char *const ways[] = {
     "--threads 1",

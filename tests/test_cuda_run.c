@@ -105,9 +105,15 @@ static void adapters(void **state) {
     put(at("lora.yaml"), recipe, (i64)strlen(recipe));
     snprintf(line, sizeof line, "train %s model_name_or_path=%s dataset.0.path=%s", at("lora.yaml"),
              at("fp32-0/checkpoints/step-000012"), at("data.h5"));
-    hone(0, "%s output_dir=%s --quiet", line, at("lora-cpu"));
-    cuda(0, "%s output_dir=%s", line, at("lora-gpu"));
-    assert_string_equal(state_of("lora-cpu", "000002"), state_of("lora-gpu", "000002"));
+    static const char *const base[] = {"", "load_in_4bit=true bnb_4bit_use_double_quant=true"};
+    for (int i = 0; i < COUNT(base); i++) {
+        char cpu[32], other[32];
+        snprintf(cpu, sizeof cpu, "lora-cpu-%d", i),
+            snprintf(other, sizeof other, "lora-gpu-%d", i);
+        hone(0, "%s %s output_dir=%s --quiet", line, base[i], at("%s", cpu));
+        cuda(0, "%s %s output_dir=%s", line, base[i], at("%s", other));
+        assert_string_equal(state_of(cpu, "000002"), state_of(other, "000002"));
+    }
 }
 
 static void generation(void **state) {

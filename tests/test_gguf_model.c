@@ -2,6 +2,7 @@
  */
 #include "tests/tiny_run.h"
 
+#include <jansson.h>
 #include <math.h>
 
 static void ok(int rc, const struct err *e) {
@@ -164,11 +165,66 @@ static void untouched(void **state) {
     }
 }
 
+/* Files that llama.cpp was seen to compute the same greedy ids with (interop/check_gguf.py). */
+static void recorded(void **state) {
+    (void)state;
+    struct err e = {0};
+    json_t *all = json_open("tests/golden/gguf/llama_cpp.json", &e);
+    ok(!all, &e);
+    const char *name;
+    json_t *row;
+    json_object_foreach(all, name, row) {
+        const json_t *prompt = json_object_get(row, "prompt"),
+                     *greedy = json_object_get(row, "greedy");
+        const char *file = at("%s-recorded.gguf", name);
+        hone(0, "export %s/%s --format gguf --type f32 --output %s --max-kl 1",
+             prompt ? "tests/golden/models" : "recipes/data", name, file);
+        assert_string_equal(sha_of(file), json_string_value(json_object_get(row, "sha256")));
+        if (!prompt) continue;
+        i64 ids[32], n = (i64)json_array_size(prompt);
+        for (i64 i = 0; i < n; i++) ids[i] = json_integer_value(json_array_get(prompt, (size_t)i));
+        struct stored s = {.name = "input_ids",
+                           .dtype = I64,
+                           .rank = 2,
+                           .dim = {1, n},
+                           .data = (u8 *)ids,
+                           .bytes = n * 8};
+        ok(safetensors_write(tiny, "prompt", &s, 1, INT64_MAX, &e), &e);
+        hone(0, "forward %s --ids %s --out %s --generate %d", file, at("prompt.safetensors"),
+             at("greedy.safetensors"), (int)json_array_size(greedy));
+        struct safetensors got;
+        open_file(&got, at("greedy.safetensors"));
+        const i64 *made = (const i64 *)safetensors_find(&got, "generated")->data;
+        for (size_t i = 0; i < json_array_size(greedy); i++)
+            assert_int_equal(made[i], json_integer_value(json_array_get(greedy, i)));
+        safetensors_close(&got);
+    }
+    json_decref(all);
+}
+
+/* A GGUF file as the base of training: an adapter, and all weights. */
+static void trained(void **state) {
+    (void)state;
+    static const char recipe[] = "dataset: tests/golden/tokenizers/corpus.txt\nmax_seq_length: 64\n"
+                                 "micro_batch_size: 1\nglobal_batch_size: 1\nmax_steps: 1\n";
+    const char *base = at("base.gguf");
+    put(at("recipe.yaml"), recipe, sizeof recipe - 1);
+    hone(0, "export recipes/data/stories260K --format gguf --type q8_0 --output %s", base);
+    hone(0, "generate %s --prompt 'Once' --max-new-tokens 3", base);
+    for (int lora = 0; lora < 2; lora++) {
+        hone(0, "train %s model_name_or_path=%s output_dir=%s use_peft=%s --quiet",
+             at("recipe.yaml"), base, at("run-%d", lora), lora ? "true" : "false");
+        hone(0, "generate %s --tokenizer %s --prompt 'Once' --max-new-tokens 3",
+             at("run-%d/checkpoints/step-000001", lora), base);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(near_llama_cpp), cmocka_unit_test(inspected),
         cmocka_unit_test(there_and_back), cmocka_unit_test(types),
-        cmocka_unit_test(adapter),        cmocka_unit_test(untouched)};
+        cmocka_unit_test(adapter),        cmocka_unit_test(untouched),
+        cmocka_unit_test(recorded),       cmocka_unit_test(trained)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1;

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+struct globals globals;
+
 static void key_of(char key[64], const char *text) {
     snprintf(key, 64, "%.*s", (int)strcspn(text, "="), text);
     for (char *p = key; *p; p++)

@@ -24,7 +24,7 @@ const char *const build_info[] = {"version",
 #ifdef __clang__
                                   "clang " __clang_version__,
 #else
-                                   "gcc " __VERSION__,
+                                  "gcc " __VERSION__,
 #endif
                                   "flags",
                                   HONE_FLAGS,

@@ -7,7 +7,7 @@
 #include <string.h>
 
 struct export_flags {
-    const char *output, *adapter, *precision, *data, *format, *type;
+    const char *output, *adapter, *precision, *data, *format, *type, *merge_into, *model;
     double max_kl;
     i64 tokens;
     bool adapter_only;
@@ -17,6 +17,9 @@ struct export_flags {
 const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
     ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder to merge"),
+    {"merge_into", OPT_CHOICE, offsetof(struct export_flags, merge_into), "dequantized", 0, 0,
+     "dequantized original",
+     "an adapter trained on a 4-bit base: that base, decoded, or the base as its files have it"},
     ROW(adapter_only, OPT_BOOL, "false", 0, 0,
         "gguf: the adapter alone, with a Modelfile for Ollama"),
     {"format", OPT_CHOICE, offsetof(struct export_flags, format), "hf", 0, 0, "hf gguf",
@@ -111,6 +114,27 @@ static int gguf_make(const struct export_flags *f, struct loaded *l, const char 
                : 0;
 }
 
+/* The adapter goes into the base that it was trained on, decoded if it was in 4 bits; or into the
+ * weights that those were made from. */
+static int merge(const struct export_flags *f, struct loaded *l, struct err *e) {
+    if (f->merge_into[0] == 'o' && l->model.config.quant.load) {
+        struct loaded plain;
+        const char *const before = globals.quantize;
+        globals.quantize = "none";
+        const int rc = loaded_open(&plain, f->model, f->adapter, NULL, F32, false, e);
+        globals.quantize = before;
+        if (!rc) {
+            const struct loaded was = *l;
+            *l = plain, plain = was;
+            l->model.lora = l->model.lora ? &l->lora : NULL;
+        }
+        loaded_close(&plain);
+        if (rc) return -1;
+    }
+    load_quant = (struct quant_config){0}; /* what is written is read again as it is */
+    return l->model.lora ? lora_merge(&l->model, e) : model_decode(&l->model, e);
+}
+
 /* Writes under `fresh`, reads it again, and says how far it is from `before`. */
 static int make(const struct export_flags *f, struct loaded *l, const char *fresh, const i32 *ids,
                 i64 tokens, const float *before, float *after, double *kl, double *agree,
@@ -169,8 +193,7 @@ static int export_run(const struct export_flags *f, struct loaded *l, double *kl
         rc = adapter_make(l, fresh, e);
     else if (!rc)
         rc = model_rope(&l->model, tokens, e) || probe_ids(f, &l->model, ids, tokens, e) ||
-             logits_of(&l->model, ids, tokens, before, e) ||
-             (l->model.lora && lora_merge(&l->model, e)) ||
+             logits_of(&l->model, ids, tokens, before, e) || merge(f, l, e) ||
              make(f, l, fresh, ids, tokens, before, after, kl, agree, e);
     rc = rc || (!file && dir_sync(fresh, e)) || path_rename(fresh, f->output, e);
     if (rc && fresh) dir_remove(fresh, &unused);
@@ -197,6 +220,7 @@ int cmd_export(int argc, char **argv, struct err *e) {
     if (!rc && f.adapter_only && !to_gguf(&f))
         rc = err_input(e, "--adapter-only needs --format gguf"),
         err_hint(e, "a PEFT adapter is exported already: it is its folder");
+    if (!rc) f.model = a.rest[0];
     if (!rc)
         rc = loaded_open(&l, a.rest[0], f.adapter, NULL, F32, false, e) ||
              export_run(&f, &l, &kl, &agree, e);

@@ -20,6 +20,32 @@ int numerics_choose(const char *name, struct err *e) {
     return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
 }
 
+void quant_of_recipe(const struct recipe *r) {
+    load_quant = (struct quant_config){
+        r->load_in_4bit, strcmp(r->bnb_4bit_quant_type, "fp4") ? QUANT_NF4 : QUANT_FP4,
+        r->bnb_4bit_use_double_quant, 64, false};
+}
+
+/* How the base is held: as --quantize says, or as the run had it that an adapter comes from:
+ * RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
+static int quant_choose(const char *adapter, struct err *e) {
+    const char *q = globals.quantize ? globals.quantize : "auto";
+    load_quant = (struct quant_config){strcmp(q, "auto") && strcmp(q, "none"),
+                                       *q == 'f' ? QUANT_FP4 : QUANT_NF4,
+                                       strstr(q, "double") != NULL, 64, false};
+    if (!adapter || strcmp(q, "auto")) return 0;
+    char *run = mem_printf(e, "%s/../..", adapter), *lock = mem_printf(e, "%s/recipe.lock", run);
+    int rc = run && lock ? 0 : -1;
+    if (!rc && path_exists(lock)) {
+        struct recipe r;
+        char sha256[65];
+        rc = lock_read(&r, run, sha256, e);
+        if (!rc) quant_of_recipe(&r), recipe_free(&r);
+    }
+    mem_free(run), mem_free(lock);
+    return rc;
+}
+
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e) {
     if (tokenizer_size(t) <= m->config.vocab_size) return 0;
@@ -91,7 +117,8 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
         if (base_of(l, path, e)) return -1;
     } else if (!(l->base = mem_text(path, e)))
         return -1;
-    if (model_open(&l->model, l->base, d, trainable && !adapter, e)) return -1;
+    if (quant_choose(adapter, e) || model_open(&l->model, l->base, d, trainable && !adapter, e))
+        return -1;
     if (adapter && adapter_load(l, adapter, e)) return -1;
     const char *from = tokenizer ? tokenizer : l->base;
     if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))

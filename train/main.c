@@ -9,8 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-struct globals globals;
-
 static const struct option global_options[] = {
     {"threads", OPT_INT, offsetof(struct globals, threads), "0", 0, 4096, NULL,
      "threads; 0: one per core"},
@@ -20,6 +18,9 @@ static const struct option global_options[] = {
      "cpu, cuda or cuda:N"},
     {"numerics", OPT_CHOICE, offsetof(struct globals, numerics), "auto", 0, 0, "auto portable fast",
      "what products promise, where no recipe says it: auto is fast on a GPU, portable on a CPU"},
+    {"quantize", OPT_CHOICE, offsetof(struct globals, quantize), "auto", 0, 0,
+     "auto none nf4 fp4 nf4-double fp4-double",
+     "linear weights of the model in 4 bits; auto: as the run that trained the adapter had them"},
     {"eager", OPT_BOOL, offsetof(struct globals, eager), "false", 0, 0, NULL,
      "a buffer for every tensor: the debugging mode, same bits"},
     {"json", OPT_BOOL, offsetof(struct globals, json), "false", 0, 0, NULL,

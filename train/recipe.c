@@ -138,6 +138,28 @@ static int resolve_batches(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* bnb_4bit_*: what the model is trained in cannot be told apart from what it is decoded to. */
+static int check_quant(struct recipe *r, const char *name, struct err *e) {
+    static const char *const keys[] = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
+                                       "bnb_4bit_compute_dtype", NULL};
+    const char *compute = r->bnb_4bit_compute_dtype;
+    if (r->load_in_4bit && !r->use_peft)
+        return err_input(e, "%s: load_in_4bit needs use_peft: true",
+                         place(r, "load_in_4bit", name)),
+               err_hint(e, "4-bit weights are frozen; an adapter beside them is trained (QLoRA)");
+    if (r->load_in_4bit && strcmp(compute, "auto") &&
+        strcmp(compute, strcmp(r->precision, "bf16") ? "float32" : "bfloat16"))
+        return err_input(e, "%s: bnb_4bit_compute_dtype: %s with precision: %s",
+                         place(r, "bnb_4bit_compute_dtype", name), compute, r->precision),
+               err_hint(e, "weights are decoded to the compute type: precision says which");
+    for (int i = 0; keys[i] && !r->load_in_4bit; i++)
+        if (recipe_given(r, keys[i]) &&
+            text_printf(&r->notes, e, "%s: '%s' has no effect without 'load_in_4bit: true'\n",
+                        place(r, keys[i], name), keys[i]))
+            return -1;
+    return 0;
+}
+
 static int check_model(struct recipe *r, const char *name, struct err *e) {
     if (r->model && r->model_name_or_path)
         return err_input(e, "%s: both 'model' and 'model_name_or_path'",
@@ -180,7 +202,8 @@ static int check_report_to(struct recipe *r, const char *name, struct err *e) {
 }
 
 static int check(struct recipe *r, const char *name, struct err *e) {
-    if (check_model(r, name, e) || resolve_batches(r, name, e) || check_report_to(r, name, e))
+    if (check_model(r, name, e) || check_quant(r, name, e) || resolve_batches(r, name, e) ||
+        check_report_to(r, name, e))
         return -1;
     if (!r->master_weights && strcmp(r->precision, "bf16"))
         return err_input(e, "%s: master_weights: false goes with precision: bf16 only",

@@ -38,6 +38,8 @@ struct recipe {
     struct text_list lora_target_modules;
     bool use_rslora;
     const char *init_lora_weights;
+    bool load_in_4bit, bnb_4bit_use_double_quant;
+    const char *bnb_4bit_quant_type, *bnb_4bit_compute_dtype;
     const char *precision, *numerics;
     bool master_weights;
     i64 max_seq_length;

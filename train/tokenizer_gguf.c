@@ -74,7 +74,14 @@ static bool is_gguf(const char *path) {
     return size > 5 && !strcmp(path + size - 5, ".gguf") && !path_is_dir(path);
 }
 
-bool tokenizer_is_at(const char *path) { return is_gguf(path) || tokenizer_exists(path); }
+bool tokenizer_is_at(const char *path) {
+    if (!is_gguf(path)) return tokenizer_exists(path);
+    struct gguf g;
+    struct err e = {0}; /* a broken file: tokenizer_of_file says so */
+    const bool is = gguf_open(&g, path, &e) || gguf_find(&g, "tokenizer.ggml.tokens");
+    gguf_close(&g);
+    return is;
+}
 
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e) {
     if (!is_gguf(path)) return tokenizer_open(path, e);

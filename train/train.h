@@ -12,7 +12,7 @@ enum { NUMERICS_VERSION = 1 };
 /* ---- commands (main.c, args.c) */
 struct globals {
     i64 threads;
-    const char *isa, *device, *numerics;
+    const char *isa, *device, *numerics, *quantize;
     bool eager, json, quiet, profile, sync;
 };
 extern struct globals globals;
@@ -37,6 +37,7 @@ int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
+void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
 /* ---- optimizer (optimizer.c) */
 enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
@@ -148,7 +149,7 @@ void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
-bool tokenizer_is_at(const char *path); /* a .gguf, or a folder that holds a tokenizer */
+bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e);

@@ -93,7 +93,8 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
 int trainer_data(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const char *from = r->tokenizer ? r->tokenizer : r->model_name_or_path;
-    if (r->model_name_or_path && !path_is_dir(r->model_name_or_path))
+    if (r->model_name_or_path && !path_is_dir(r->model_name_or_path) &&
+        !(path_exists(r->model_name_or_path) && path_is_gguf(r->model_name_or_path)))
         return err_input(e, "model_name_or_path: %s is not a folder", r->model_name_or_path);
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
@@ -134,7 +135,7 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     path = arena_printf(&t->arena, e, "%s/generation_config.json", t->model_folder);
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
-    if (rc || !t->tokenizer) return rc;
+    if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
     struct text bytes = {0};
     path = arena_printf(&t->arena, e, "%s/tokenizer.json", t->model_folder);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
@@ -208,6 +209,7 @@ int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
     if (r->model_name_or_path) {
+        quant_of_recipe(r);
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
             return -1;

@@ -229,7 +229,8 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
     if (!json_is_object(j)) return err_input(e, "%s: expected a JSON object", where);
     const json_t *text = family_find(c, j, where, e);
     json_t *all = text ? effective(c->family, text, e) : NULL;
-    const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e);
+    const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e) ||
+                   quant_config_read(c, j, where, e);
     json_decref(all);
     return rc || e->code ? -1 : 0;
 }

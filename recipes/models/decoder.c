@@ -22,9 +22,12 @@ struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
     struct layer *at = layer_of(b);
     const struct lora_pair *lora = &at->lora[role];
     const struct lora_attr attr = {lora->scale};
-    struct tensor *in[OP_IN] = {x, build_param(b, at->weight[role]),
-                                build_param(b, at->bias[role])},
+    struct param *w = at->weight[role];
+    struct tensor *in[OP_IN] = {x, build_param(b, w), build_param(b, at->bias[role])},
                   *out[OP_OUT] = {0};
+    for (int i = 0; i < SCALES; i++)
+        if (w->scale[i].data)
+            in[5 + i] = graph_param(b->g, &w->scale[i], w->name, &w->scale[i], false);
     if (lora->a) in[3] = build_param(b, lora->a), in[4] = build_param(b, lora->b);
     graph_call(b->g, &op_linear, &attr, in, out);
     return out[0];

@@ -152,6 +152,20 @@ static bool is_llama3(const json_t *list, double theta) {
     return true;
 }
 
+/* llama.cpp multiplies yarn's own factor by attn_factor. */
+static void yarn_of(const struct gguf *g, const char *arch, double factor, json_t *o,
+                    const char *where, struct err *e) {
+    static const char *const key[] = {"yarn_beta_fast", "yarn_beta_slow", "attn_factor"},
+                             *const hf[] = {"beta_fast", "beta_slow", "attention_factor"};
+    for (int i = 0; i < COUNT(key); i++) {
+        char name[128];
+        snprintf(name, sizeof name, "%.60s.rope.scaling.%s", arch, key[i]);
+        const double x = gguf_f64(g, name, 0, where, e),
+                     times = i < 2 ? 1 : 1 + 0.1 * m_log(factor);
+        if (x > 0) set(o, hf[i], json_real(decimal(x * times)), e);
+    }
+}
+
 static json_t *scaling_of(const struct gguf *g, const char *arch, double theta, const char *where,
                           struct err *e) {
     char key[128];
@@ -190,6 +204,7 @@ static json_t *scaling_of(const struct gguf *g, const char *arch, double theta, 
         arena_free(&a);
         return NULL;
     }
+    if (!strcmp(type, "yarn")) yarn_of(g, arch, factor, o, where, e);
     set(o, "rope_type", json_string(type), e);
     arena_free(&a);
     return o;

@@ -57,10 +57,14 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
                              "written as GGUF",
                              arch->name);
     }
-    const enum rope_type r = c->rope[0].type;
-    if (r == ROPE_DYNAMIC || c->rope[0].query_beta != 0)
-        return err_input(e, "RoPE scaling '%s' has no counterpart in llama.cpp's %s",
-                         rope_text(&c->rope[0]), arch->name);
+    const struct rope_config *r = &c->rope[0];
+    const bool yarn = r->type == ROPE_YARN && (r->beta_fast != 32 || r->beta_slow != 1 ||
+                                               !r->truncate); /* it takes these from no file */
+    if (r->type == ROPE_DYNAMIC || r->query_beta != 0 || yarn) {
+        err_input(e, "RoPE scaling '%s' as this model has it has no counterpart in llama.cpp's %s",
+                  rope_text(r), arch->name);
+        return yarn ? err_detail(e, "its yarn has beta_fast 32, beta_slow 1 and truncates") : -1;
+    }
     return 0;
 }
 

@@ -109,6 +109,7 @@ static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
 
 int lora_merge(struct model *m, struct err *e) {
     if (!m->lora) return err_input(e, "there is no adapter to merge");
+    if (model_decode(m, e)) return -1;
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_Q; role_is_linear(r); r++) {
             struct lora_pair *p = &m->layer[l].lora[r];

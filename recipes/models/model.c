@@ -50,6 +50,16 @@ static i64 rule_count(const struct config *c, const struct weight_rule *w) {
            (strstr(w->name, "%E") ? c->experts : 1);
 }
 
+/* Whether it is, or may be, 4-bit codes. */
+static bool rule_coded(const struct config *c, const struct weight_rule *w) {
+    return (c->quant.load || c->quant.stored) && role_is_linear(w->role) && is_matrix(w) &&
+           of_layers(w) && !strstr(w->name, "%E");
+}
+
+static i64 coded_bytes(const struct config *c, i64 count) {
+    return count / 2 + count / i64_max(c->quant.block, 64) * (c->quant.twice ? 1 : 4);
+}
+
 static char *name_of(struct model *m, const char *pattern, i64 layer, struct err *e) {
     struct text t = {0};
     int rc = 0;
@@ -63,9 +73,8 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
     return name;
 }
 
-/* A parameter of the model, with its own zeroed memory. */
-struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim,
-                        struct err *e) {
+static struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim,
+                               enum dtype d, struct err *e) {
     struct param *p = arena_new(&m->arena, sizeof *p, e);
     struct param **more =
         p ? mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e)
@@ -73,13 +82,18 @@ struct param *param_new(struct model *m, const char *name, int rank, const i64 *
     if (!more) return NULL;
     m->param = more;
     *p = (struct param){
-        .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = m->dtype, .rank = rank}};
+        .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = d, .rank = rank}};
     memcpy(p->view.dim, dim, sizeof *dim * (size_t)rank);
-    if (!(p->view.data = mem_new(view_bytes(&p->view), e))) {
+    if (d != U4 && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
         err_detail(e, "for parameter %s", name);
         return NULL;
     }
     return m->param[m->params++] = p;
+}
+/* A parameter of the model, with its own zeroed memory. */
+struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim,
+                        struct err *e) {
+    return param_add(m, name, rank, dim, m->dtype, e);
 }
 
 static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, bool trainable,
@@ -92,7 +106,8 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    struct param *p = name ? param_new(m, name, rank, dim, e) : NULL;
+    struct param *p =
+        name ? param_add(m, name, rank, dim, rule_coded(c, w) ? U4 : m->dtype, e) : NULL;
     if (!p) return -1;
     p->role = w->role, p->layer = layer, p->rule = w, p->layout = w->layout;
     p->trainable = trainable && !role_is_buffer(w->role);
@@ -120,7 +135,7 @@ static int rules_apply(struct model *m, bool trainable, struct err *e) {
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable,
               struct err *e) {
     *m = (struct model){.config = *c, .dtype = d};
-    const i64 bytes = config_parameters(c) * dtype_size(d), left = mem_available();
+    const i64 bytes = config_bytes(c, d), left = mem_available();
     if (bytes >
         left) { /* untouched pages cost nothing, so the allocations themselves would succeed */
         err_failed(e,
@@ -136,23 +151,27 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
     return 0;
 }
 
-i64 config_parameters(const struct config *c) {
+/* Numbers, or, with the size of an element, bytes in memory. */
+static i64 config_sum(const struct config *c, i64 size) {
     const struct weight_rule *list[RULES];
     i64 count = 0;
     for (int i = rules_of(c->family, list); i-- > 0;) {
         if (role_is_buffer(list[i]->role)) continue;
         const bool layers = of_layers(list[i]);
         for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
-            if (applies(c, list[i], l)) count += rule_count(c, list[i]);
+            if (applies(c, list[i], l))
+                count += size && rule_coded(c, list[i]) ? coded_bytes(c, rule_count(c, list[i]))
+                                                        : rule_count(c, list[i]) * i64_max(size, 1);
     }
     return count;
 }
+i64 config_parameters(const struct config *c) { return config_sum(c, 0); }
+i64 config_bytes(const struct config *c, enum dtype d) { return config_sum(c, dtype_size(d)); }
 
 void param_free(struct param *p) {
-    if (p->placed)
-        device_free(p->view.data);
-    else
-        mem_free(p->view.data);
+    void (*give)(void *) = p->placed ? device_free : mem_free;
+    give(p->view.data);
+    for (int i = 0; i < SCALES; i++) give(p->scale[i].data);
 }
 
 void model_free(struct model *m) {
@@ -165,19 +184,30 @@ void model_free(struct model *m) {
     *m = (struct model){0};
 }
 
+/* A copy of host memory on the device takes its place in the view. */
+static int view_place(struct view *v, struct err *e) {
+    void *there = device_new(view_bytes(v), e);
+    if (!there || device_write(there, v->data, view_bytes(v), e) || device_sync(e))
+        return device_free(there), -1;
+    v->data = there;
+    return 0;
+}
+
 int model_place(struct model *m, struct err *e) {
     if (device_now() == DEVICE_CPU) return 0;
     for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i];
+        struct param *p = m->param[i], there = *p;
         if (p->placed) continue;
-        void *there = device_new(view_bytes(&p->view), e);
-        if (!there || device_write(there, p->view.data, view_bytes(&p->view), e)) {
-            device_free(there);
-            return err_frame(e, "while moving %s to the GPU", p->name);
-        }
-        if (device_sync(e)) return device_free(there), -1;
-        mem_free(p->view.data);
-        p->view.data = there, p->placed = true;
+        there.placed = true;
+        struct view *to[] = {&there.view, &there.scale[0], &there.scale[1], &there.scale[2]};
+        for (int k = 0; k < COUNT(to); k++)
+            if (to[k]->data && view_place(to[k], e)) {
+                for (int n = k; n < COUNT(to); n++) to[n]->data = NULL;
+                param_free(&there);
+                return err_frame(e, "while moving %s to the GPU", p->name);
+            }
+        param_free(p);
+        *p = there;
     }
     return 0;
 }
@@ -295,8 +325,16 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
     struct config c;
     const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
-    int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e) ||
-             model_new(m, &c, d, trainable, e);
+    int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
+    if (!rc && load_quant.load) {
+        const bool stored = c.quant.stored;
+        c.quant = load_quant, c.quant.stored = stored;
+    }
+    if (!rc && trainable && (c.quant.load || c.quant.stored)) {
+        rc = err_input(e, "%s: 4-bit weights cannot be trained", path);
+        err_hint(e, "use_peft: true trains an adapter beside them");
+    }
+    rc = rc || model_new(m, &c, d, trainable, e);
     m->gguf = arch; /* names for this file alone */
     rc = rc || model_load(m, &f.weights, path, e);
     m->gguf = NULL;
@@ -317,13 +355,19 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
         const struct param *p = m->param[i];
         if ((p->role == ROLE_NONE) != adapter) continue;
         const void *from = p->view.data;
-        if (p->placed) {
+        const bool coded = p->view.dtype == U4;
+        if (coded) {
+            void *plain = arena_new(&list->arena, view_count(&p->view) * dtype_size(m->dtype), e);
+            if (!plain || param_decode(p, m->dtype, plain, e)) return stored_free(list), -1;
+            from = plain;
+        } else if (p->placed) {
             void *copy = arena_new(&list->arena, i64_max(view_bytes(&p->view), 1), e);
             if (!copy || device_read(copy, from, view_bytes(&p->view), e))
                 return stored_free(list), -1;
             from = copy;
         }
-        if (param_stored(m, p, "", from, p->view.dtype, list, e)) return stored_free(list), -1;
+        if (param_stored(m, p, "", from, coded ? m->dtype : p->view.dtype, list, e))
+            return stored_free(list), -1;
     }
     return 0;
 }

@@ -8,6 +8,7 @@
 #define HONE_MODELS_H
 
 #include "autograd/autograd.h"
+#include "base/quant.h"
 #include "checkpoints/checkpoints.h"
 
 /* ---- configuration (config.c, config_layers.c): config.json in any of its spellings (`rope_theta`
@@ -52,9 +53,17 @@ struct layer_config { /* what may differ between layers */
     int kind[2];      /* which mixer of its slot it has: index into slot.mixer */
     u32 has;
 };
+struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c */
+    bool load;        /* encoded while they are loaded: */
+    enum quant4 type;
+    bool twice; /* the scales too, in 8 bits */
+    i64 block;
+    bool stored; /* the file may hold codes of bitsandbytes */
+};
 struct config {
     const struct family *family;
     enum act act;
+    struct quant_config quant;
     i64 vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim,
         max_position_embeddings;
     i64 experts, experts_per_token; /* 0: dense */
@@ -210,7 +219,8 @@ struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
     struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
-                       * [E,] rows[, cols] */
+                       * [E,] rows[, cols]. U4: 4-bit codes, which have no memory until loaded */
+    struct view scale[3]; /* what decodes them: absmax, code, absmax2 (ops/linear.c) */
     bool placed;
     enum role role;
     bool trainable;
@@ -255,6 +265,7 @@ struct model {
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable, struct err *e);
 /* How many parameters a model of this configuration has, without allocating them. */
 i64 config_parameters(const struct config *c);
+i64 config_bytes(const struct config *c, enum dtype d); /* their memory */
 void model_free(struct model *m);
 void model_init(
     struct model *m,
@@ -267,6 +278,11 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
+/* How models are loaded from now on: chosen by a recipe or --load-in-4bit; zero: as files are. */
+extern struct quant_config load_quant;
+/* Weights of 4-bit codes become plain ones in the model's dtype. */
+int model_decode(struct model *m, struct err *e);
+i64 param_bytes(const struct param *p); /* in memory */
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
 /* Builds the tables for at least so many positions, which is also the length that dynamic scaling

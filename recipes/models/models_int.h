@@ -42,4 +42,20 @@ json_t *config_effective(const json_t *j, const char *where, struct err *e);
 double rope_factor(const struct rope_config *r, i64 i, bool beyond);
 i64 dim_of(const struct config *c, enum dim_name d);
 
+/* ---- 4-bit codes (quantize.c) */
+enum { SCALES = 3 };
+int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* Gives `p` memory and the codes of `from` (host memory of p's shape, F32 or BF16). */
+int param_encode(struct param *p, const struct view *from, const struct quant_config *q,
+                 struct err *e);
+int param_decode(const struct param *p, enum dtype d, void *to, struct err *e);
+/* Whether tensor `t` of a file is codes; marks it and all that belongs to it as seen; gives `p`
+ * memory and the codes; or their values (data: the caller's to free). */
+bool codes_stored(const struct safetensors *s, const struct stored *t);
+void codes_seen(const struct safetensors *s, const struct stored *t, u8 *seen);
+int codes_read(struct param *p, const struct safetensors *s, const struct stored *t,
+               const char *where, struct err *e);
+int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
+                 int rank, const i64 *dim, const char *where, struct err *e);
+
 #endif

@@ -269,9 +269,44 @@ int param_load(struct param *p, const struct stored *s, const char *where, struc
     return piece_load(p, &o, s, where, e);
 }
 
+/* A weight that is to be 4-bit codes: those of the file; or its values, encoded; or, where the file
+ * has codes that do not lie as in memory, or none and nothing asked for them, plain values. */
+static int coded_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
+                      const char *where, struct err *e) {
+    struct piece o;
+    piece_of(&o, m, p, 0);
+    const struct stored *t = safetensors_find(s, o.name);
+    if (t && codes_stored(s, t) && pieces_of(m, p) == 1 && !o.layout)
+        return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
+    struct param plain = *p;
+    plain.view.dtype = m->dtype;
+    if (!(plain.view.data = mem_new(view_bytes(&plain.view), e)))
+        return err_detail(e, "for parameter %s", p->name);
+    const bool encode = m->config.quant.load && !(t && codes_stored(s, t));
+    int rc = param_read(m, &plain, s, seen, where, e);
+    if (!rc && encode) rc = param_encode(p, &plain.view, &m->config.quant, e);
+    if (rc || encode) return mem_free(plain.view.data), rc;
+    *p = plain;
+    return 0;
+}
+
+/* Piece `o` from tensor `t`, whose mapped memory may be given back then. */
+static int tensor_read(struct param *p, const struct piece *o, const struct safetensors *s,
+                       const struct stored *t, u8 *seen, const char *where, struct err *e) {
+    struct stored plain = *t;
+    const bool coded = codes_stored(s, t);
+    int rc = coded ? codes_values(&plain, s, t, o->rank, o->dim, where, e) : 0;
+    rc = rc || piece_load(p, o, &plain, where, e);
+    if (coded) mem_free((void *)plain.data), codes_seen(s, t, seen);
+    if (seen) seen[t - s->tensor] = 1;
+    safetensors_forget(s, t);
+    return rc;
+}
+
 int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
                const char *where, struct err *e) {
     struct piece o;
+    if (p->view.dtype == U4) return coded_read(m, p, s, seen, where, e);
     if (p->rule && p->rule->stacked) {
         p->stacked = true;
         piece_of(&o, m, p, 0);
@@ -280,8 +315,7 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
     for (i64 i = 0; i < pieces_of(m, p); i++) {
         piece_of(&o, m, p, i);
         const struct stored *t = safetensors_need(s, o.name, e);
-        if (!t || piece_load(p, &o, t, where, e)) return -1;
-        if (seen) seen[t - s->tensor] = 1;
+        if (!t || tensor_read(p, &o, s, t, seen, where, e)) return -1;
     }
     return 0;
 }

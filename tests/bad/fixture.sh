@@ -52,6 +52,14 @@ hone train lora.yaml output_dir=lora-run --quiet
 cp -r lora-run/checkpoints/step-000002 adapter
 rm adapter/state.h5 adapter/manifest.json
 
+# The same weights under an index, and as GGUF.
+cp -r model sharded
+mv sharded/model.safetensors sharded/part.safetensors
+hone inspect model --tensors | awk 'BEGIN { printf "{\"metadata\": {}, \"weight_map\": {" }
+    $2 == "F32" { printf "%s\"%s\": \"part.safetensors\"", comma, $1; comma = ", " } END { print "}}" }' \
+    > sharded/model.safetensors.index.json
+hone export model --format gguf --type q8_0 --output model.gguf --quiet
+
 # Tools for rows.
 cat > ../tools/st <<'TOOL'
 #!/bin/sh
