@@ -11,6 +11,10 @@ int safetensors_parse(struct safetensors *s, const u8 *data, i64 size, const cha
                       struct err *e);
 /* After the last file: sorts by name, refuses a name that two shards hold. */
 int safetensors_index(struct safetensors *s, const char *path, struct err *e);
+/* Finds the scales of tensors of few bits; `block`: rows and columns to a scale of float8. */
+int safetensors_link(struct safetensors *s, const i64 block[2], const char *path, struct err *e);
+bool scaled_readable(const struct stored *t);
+void scaled_read(const struct stored *t, i64 begin, i64 count, float *to);
 int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e);
 /* `n` blocks each: rows of gguf_types. */
 void gguf_encode_f32(const float *from, i64 n, u8 *to), gguf_encode_f16(const float *, i64, u8 *),
@@ -32,5 +36,8 @@ int h5_start(struct err *e);
 hid_t h5_type(enum dtype dtype); /* little endian; -1 if state files do not hold it */
 /* -1, with HDF5's own reason as the detail. */
 int hdf5_failed(struct err *e, const char *what, const char *name, const char *path);
+
+/* Whether the whole of `text` matches: 1, 0, or -1 for a pattern that PCRE2 refuses. */
+int lora_regex(const char *pattern, const char *text, struct err *e);
 
 #endif

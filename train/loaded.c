@@ -119,6 +119,8 @@ int loaded_open(struct loaded *l, const char *path, const char *adapter, const c
         return -1;
     if (quant_choose(adapter, e) || model_open(&l->model, l->base, d, trainable && !adapter, e))
         return -1;
+    if (*l->model.config.note && !quiet)
+        fprintf(stderr, "note: %s: %s\n", l->base, l->model.config.note);
     if (adapter && adapter_load(l, adapter, e)) return -1;
     const char *from = tokenizer ? tokenizer : l->base;
     if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))

@@ -42,6 +42,7 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm,
+                            .fast_ratio = r->use_peft ? r->loraplus_lr_ratio : 1,
                             .seed = (u64)r->seed};
     if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
         !(o->norms = device_new(m->params * (i64)sizeof *o->norms, e)) ||
@@ -148,24 +149,27 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
     return 0;
 }
 
-/* What the update needs of this step, without and with weight decay: adamw.c. */
+/* What the update needs of this step: adamw.c. */
 static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
     const double t = (double)(o->step + 1);
-    struct of_step now = {{{(float)scale, 1, (float)(lr / (1 - m_pow(o->beta1, t))),
-                            (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0}},
-                          (i32)(o->step & 0x3ffffff)};
-    memcpy(now.hyper[1], now.hyper[0], sizeof now.hyper[0]);
-    now.hyper[1][1] = (float)(1 - lr * o->weight_decay);
+    struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
+    for (int k = 0; k < 4; k++) {
+        const double rate = k < 2 ? lr : lr * o->fast_ratio;
+        const float hyper[HYPER] = {(float)scale, k % 2 ? (float)(1 - rate * o->weight_decay) : 1,
+                                    (float)(rate / (1 - m_pow(o->beta1, t))),
+                                    (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0};
+        memcpy(now.hyper[k], hyper, sizeof hyper);
+    }
     return device_write(o->now, &now, sizeof now, e);
 }
 
 static int update_one(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
     const struct adamw_attr attr = {o->beta1, o->beta2, o->eps, o->seed, (u32)(s - o->of)};
-    struct op_call c = {
-        .op = &op_adamw,
-        .attr = &attr,
-        .in = {flat(grad, s->count, F32), flat(o->now->hyper[s->p->decay], HYPER, F32)},
-        .out = {{0}, flat(s->m, s->count, F32), flat(s->v, s->count, F32)}};
+    struct op_call c = {.op = &op_adamw,
+                        .attr = &attr,
+                        .in = {flat(grad, s->count, F32),
+                               flat(o->now->hyper[s->p->decay + 2 * s->p->fast], HYPER, F32)},
+                        .out = {{0}, flat(s->m, s->count, F32), flat(s->v, s->count, F32)}};
     if (s->master)
         c.out[0] = flat(s->master, s->count, F32);
     else

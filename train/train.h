@@ -50,13 +50,14 @@ struct moments { /* of one trainable parameter; all f32 of its size, on the devi
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
 };
 struct of_step {           /* what an update needs of its step: adamw.c */
-    float hyper[2][HYPER]; /* without and with weight decay */
+    float hyper[4][HYPER]; /* without and with weight decay; the same of `fast` parameters */
     i32 step;
 };
 struct optimizer {
     struct moments *of;
     i64 count;
     double beta1, beta2, eps, weight_decay, max_grad_norm;
+    double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
     u64 seed;            /* of stochastic rounding, where a parameter has no master */
     i64 step;            /* updates done */
     double *norms;       /* [count], sums of squares, on the device */
@@ -149,6 +150,8 @@ void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
+int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
+                    struct err *e); /* bench_tokenizer.c */
 bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,

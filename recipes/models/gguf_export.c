@@ -35,6 +35,13 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
     const char *type = c->family->model_type;
     const bool gemma2 = !strcmp(type, "gemma2"), gemma3 = !strcmp(type, "gemma3_text"),
                wide = (gemma2 && c->layers == 46) || (gemma3 && c->layers == 62);
+    /* each architecture has one activation: that of the family's own files */
+    if ((c->act != ACT_SILU) != (strstr(c->family->defaults, "gelu") != NULL) ||
+        (c->alibi && strcmp(arch->name, "bloom")))
+        return err_input(e,
+                         "llama.cpp's %s has another activation, or no ALiBi: this model is not "
+                         "written as GGUF",
+                         arch->name);
     const double width = wide ? (double)c->hidden_size / (double)c->heads : (double)c->head_dim,
                  scale = 1 / __builtin_sqrt(width);
     for (i64 l = 0; l < c->layers; l++) {
@@ -202,6 +209,11 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
         const struct param *p = m->param[i];
         const i64 before = t->stored.count;
         if (p->role == ROLE_NONE) continue;
+        if (!gguf_names(p->role)) {
+            rc = err_input(e, "tensor %s has no counterpart in llama.cpp's %s that hone knows",
+                           p->name, arch->name);
+            break;
+        }
         rc = param_stored(m, p, "", p->view.data, p->view.dtype, &t->stored, e);
         for (i64 k = before; !rc && k < t->stored.count; k++) {
             const struct stored *s = &t->stored.tensor[k];
