@@ -260,6 +260,16 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
         rc = !t || param_load(p, t, where, e) ? err_frame(e, "while loading adapter %s", where) : 0;
         if (t) seen[t - s->tensor] = 1;
     }
+    /* Weights of the base that PEFT saves beside an adapter. */
+    for (i64 i = 0; !rc && i < m->params; i++) {
+        char text[160];
+        struct param *p = m->param[i];
+        if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.dtype == U4) continue;
+        const char *key = lora_key(&m->arena, module_of(text, p), LORA_BASE, e);
+        const struct stored *t = key ? safetensors_find(s, key) : NULL;
+        rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
+        if (t) seen[t - s->tensor] = 1;
+    }
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i])
             rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where,

@@ -41,6 +41,8 @@ bool gguf_names(enum role r); /* whether GGUF has a name for the role */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
 json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
                     struct err *e);
+/* The 27B models scale their scores by hidden_size / heads, which llama.cpp tells by the layers. */
+bool is_wide_gemma(const char *model_type, i64 layers);
 const struct gguf_arch *gguf_arch_of(const char *model_type); /* NULL: none */
 /* The keys of `values`, a whole configuration, that the table has. */
 int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const json_t *values,
