@@ -174,19 +174,30 @@ int folder_dtype(const char *folder, enum dtype d, struct err *e);
 /* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */
 /* Files of PEFT 0.21: adapter_config.json, adapter_model.safetensors. Every setting that hone
  * would not honour is refused by name, never ignored. */
+struct lora_pattern { /* values for the modules whose path ends in a match of a key */
+    struct text_list key;
+    double *value; /* [key.count] */
+};
 struct lora_config {
     i64 r;
     double lora_alpha, lora_dropout;
     struct text_list target_modules;  /* matches what equals an item or ends in "." and an item */
     const char *target_regex;         /* or a pattern for the whole path, or "all-linear" */
-    struct text_list modules_to_save; /* trained whole and saved whole */
-    bool use_rslora;                  /* scale alpha / sqrt(r) */
+    struct text_list exclude_modules; /* the same for what is left out */
+    const char *exclude_regex;
+    struct text_list layers_to_transform;            /* numbers of layers; none: all */
+    struct lora_pattern rank_pattern, alpha_pattern; /* in place of r and lora_alpha */
+    struct text_list modules_to_save;                /* trained whole and saved whole */
+    bool use_rslora;                                 /* scale alpha / sqrt(r) */
     bool fan_in_fan_out; /* written: the layers are transformers' Conv1D. Says nothing of A and B */
+    bool use_dora;       /* magnitudes of rows, trained apart (Liu et al., 2024) */
     const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
     const char *base_model_name_or_path; /* NULL: not stated */
     struct arena memory;                 /* owns the texts that lora_config_read set */
 };
 double lora_scale(const struct lora_config *c); /* alpha / r, or alpha / sqrt(r) */
+/* The same of a module, and its rank. */
+int lora_of(const struct lora_config *c, const char *module, i64 *r, double *scale, struct err *e);
 /* Free also after a failure. */
 int lora_config_read(struct lora_config *c, const char *path, struct err *e);
 int lora_config_write(const struct lora_config *c, const char *path, struct err *e);
@@ -195,8 +206,11 @@ void lora_config_free(struct lora_config *c);
  * refuses. "all-linear" matches everything: the model offers only its linear layers, without the
  * output layer. */
 int lora_match(const struct lora_config *c, const char *module, struct err *e);
-/* [r, in], [out, r], and a whole tensor of modules_to_save. */
-enum lora_part { LORA_A, LORA_B, LORA_SAVED };
+/* Whether a tensor of the model belongs to a module of modules_to_save. */
+bool lora_saves(const struct lora_config *c, const char *tensor);
+/* [r, in], [out, r]; of embeddings [r, V], [D, r]; DoRA's magnitudes [out]; a whole tensor of
+ * modules_to_save. */
+enum lora_part { LORA_A, LORA_B, LORA_EMBED_A, LORA_EMBED_B, LORA_MAGNITUDE, LORA_SAVED };
 /* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
  * SAVED. */
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);

@@ -33,4 +33,7 @@ hid_t h5_type(enum dtype dtype); /* little endian; -1 if state files do not hold
 /* -1, with HDF5's own reason as the detail. */
 int hdf5_failed(struct err *e, const char *what, const char *name, const char *path);
 
+/* Whether the whole of `text` matches: 1, 0, or -1 for a pattern that PCRE2 refuses. */
+int lora_regex(const char *pattern, const char *text, struct err *e);
+
 #endif

@@ -17,6 +17,11 @@ static const char *const honoured[] = {"r",
                                        "target_modules",
                                        "modules_to_save",
                                        "use_rslora",
+                                       "use_dora",
+                                       "rank_pattern",
+                                       "alpha_pattern",
+                                       "exclude_modules",
+                                       "layers_to_transform",
                                        "init_lora_weights",
                                        "base_model_name_or_path"};
 static const char *const inert[] = {"auto_mapping", "inference_mode", "peft_version",
@@ -77,6 +82,51 @@ static int list_read(struct text_list *list, const json_t *value, const char *ke
     return 0;
 }
 
+/* A list of names, or a pattern for the whole path. */
+static int modules_read(struct text_list *list, const char **regex, const json_t *j,
+                        const char *key, const char *path, struct arena *a, struct err *e) {
+    const json_t *value = json_object_get(j, key);
+    if (!json_is_string(value)) return list_read(list, value, key, path, a, e);
+    return (*regex = arena_text(a, json_string_value(value), e)) ? 0 : -1;
+}
+
+static int pattern_read(struct lora_pattern *p, const json_t *j, const char *key, const char *path,
+                        struct arena *a, struct err *e) {
+    json_t *map = json_object_get(j, key), *value;
+    const char *name;
+    if (!map || json_is_null(map)) return 0;
+    if (!json_is_object(map)) return err_input(e, "%s: %s is not an object", path, key);
+    const i64 count = (i64)json_object_size(map);
+    p->key.item = arena_new(a, (count + 1) * (i64)sizeof *p->key.item, e);
+    p->value = arena_new(a, (count + 1) * (i64)sizeof *p->value, e);
+    if (!p->key.item || !p->value) return -1;
+    json_object_foreach(map, name, value) {
+        const double x = json_number_value(value);
+        if (!(x > 0 && x <= 1 << 20))
+            return err_input(e, "%s: %s of '%.100s' is not a number from 1 to %d", path, key, name,
+                             1 << 20);
+        if (!(p->key.item[p->key.count] = arena_text(a, name, e))) return -1;
+        p->value[p->key.count++] = x;
+    }
+    return 0;
+}
+
+/* A number or a list of numbers. */
+static int layers_read(struct text_list *list, const json_t *value, const char *path,
+                       struct arena *a, struct err *e) {
+    if (!value || json_is_null(value)) return 0;
+    const i64 count = json_is_array(value) ? (i64)json_array_size(value) : 1;
+    if (!(list->item = arena_new(a, (count + 1) * (i64)sizeof *list->item, e))) return -1;
+    for (i64 i = 0; i < count; i++) {
+        const json_t *n = json_is_array(value) ? json_array_get(value, (size_t)i) : value;
+        if (!json_is_integer(n) || json_integer_value(n) < 0)
+            return err_input(e, "%s: layers_to_transform is not a list of layer numbers", path);
+        list->item[i] = arena_printf(a, e, "%lld", (long long)json_integer_value(n));
+        if (!list->item[list->count++]) return -1;
+    }
+    return 0;
+}
+
 static int init_read(struct lora_config *c, const json_t *value, const char *path, struct err *e) {
     static const char *const word[] = {"gaussian", "pissa"};
     const char *text = json_string_value(value);
@@ -91,22 +141,25 @@ static int init_read(struct lora_config *c, const json_t *value, const char *pat
 static int config_read(struct lora_config *c, json_t *j, const char *path, struct err *e) {
     if (!json_is_object(j)) return err_input(e, "%s is not a JSON object", path);
     if (keys_check(j, path, e)) return -1;
-    const json_t *targets = json_object_get(j, "target_modules");
+    struct arena *a = &c->memory;
     const char *base;
     c->r = json_i64(j, "r", 8, path, e);
     c->lora_alpha = json_f64(j, "lora_alpha", 8, path, e);
     c->lora_dropout = json_f64(j, "lora_dropout", 0, path, e);
     c->use_rslora = json_bool(j, "use_rslora", false, path, e);
+    c->use_dora = json_bool(j, "use_dora", false, path, e);
     base = json_is_null(json_object_get(j, "base_model_name_or_path"))
                ? NULL
                : json_text(j, "base_model_name_or_path", NULL, path, e);
     if (base && !(c->base_model_name_or_path = arena_text(&c->memory, base, e))) return -1;
-    if (json_is_string(targets)) {
-        if (!(c->target_regex = arena_text(&c->memory, json_string_value(targets), e))) return -1;
-    } else if (list_read(&c->target_modules, targets, "target_modules", path, &c->memory, e))
-        return -1;
-    if (list_read(&c->modules_to_save, json_object_get(j, "modules_to_save"), "modules_to_save",
-                  path, &c->memory, e) ||
+    if (modules_read(&c->target_modules, &c->target_regex, j, "target_modules", path, a, e) ||
+        modules_read(&c->exclude_modules, &c->exclude_regex, j, "exclude_modules", path, a, e) ||
+        pattern_read(&c->rank_pattern, j, "rank_pattern", path, a, e) ||
+        pattern_read(&c->alpha_pattern, j, "alpha_pattern", path, a, e) ||
+        layers_read(&c->layers_to_transform, json_object_get(j, "layers_to_transform"), path, a,
+                    e) ||
+        list_read(&c->modules_to_save, json_object_get(j, "modules_to_save"), "modules_to_save",
+                  path, a, e) ||
         init_read(c, json_object_get(j, "init_lora_weights"), path, e) || e->code)
         return -1;
     if (!c->target_regex && !c->target_modules.count)
@@ -132,8 +185,30 @@ void lora_config_free(struct lora_config *c) {
     *c = (struct lora_config){0};
 }
 
-double lora_scale(const struct lora_config *c) {
-    return c->lora_alpha / (c->use_rslora ? sqrt((double)c->r) : (double)c->r);
+static double scale_of(const struct lora_config *c, double alpha, i64 r) {
+    return alpha / (c->use_rslora ? sqrt((double)r) : (double)r);
+}
+double lora_scale(const struct lora_config *c) { return scale_of(c, c->lora_alpha, c->r); }
+
+/* The value of the first key that matches the end of the path. */
+static int pattern_get(const struct lora_pattern *p, const char *module, double *value,
+                       struct err *e) {
+    for (i64 i = 0; i < p->key.count; i++) {
+        char pattern[512];
+        snprintf(pattern, sizeof pattern, "(.*\\.)?(%.480s)", p->key.item[i]);
+        const int found = lora_regex(pattern, module, e);
+        if (found < 0) return -1;
+        if (found) return *value = p->value[i], 0;
+    }
+    return 0;
+}
+int lora_of(const struct lora_config *c, const char *module, i64 *r, double *scale, struct err *e) {
+    double rank = (double)c->r, alpha = c->lora_alpha;
+    if (pattern_get(&c->rank_pattern, module, &rank, e) ||
+        pattern_get(&c->alpha_pattern, module, &alpha, e))
+        return -1;
+    *r = i64_max(1, (i64)rank), *scale = scale_of(c, alpha, *r);
+    return 0;
 }
 
 /* Python keeps an alpha given as 8 an integer. */
@@ -165,26 +240,55 @@ static int list_add(struct text *out, const struct text_list *list, struct err *
     return status || text_add(out, "\n  ]", 4, e);
 }
 
+static int regex_or_list(struct text *out, const char *regex, const struct text_list *list,
+                         struct err *e) {
+    return regex ? text_or_null(out, regex, e) : list_add(out, list, e);
+}
+
+static int pattern_add(struct text *out, const struct lora_pattern *p, struct err *e) {
+    int status = text_add(out, "{", 1, e);
+    for (i64 i = 0; i < p->key.count && !status; i++)
+        status = text_printf(out, e, i ? ",\n    " : "\n    ") ||
+                 json_text_add(out, p->key.item[i], (i64)strlen(p->key.item[i]), e) ||
+                 text_printf(out, e, ": ") || alpha_add(out, p->value[i], e);
+    return status || text_printf(out, e, p->key.count ? "\n  }" : "}");
+}
+
+static int layers_add(struct text *out, const struct text_list *list, struct err *e) {
+    if (!list->count) return text_add(out, "null", 4, e);
+    int status = 0;
+    for (i64 i = 0; i < list->count && !status; i++)
+        status = text_printf(out, e, "%s%s", i ? ",\n    " : "[\n    ", list->item[i]);
+    return status || text_printf(out, e, "\n  ]");
+}
+
 int lora_config_write(const struct lora_config *c, const char *path, struct err *e) {
     struct text out = {0}, *o = &out;
     const char *init = c->init_lora_weights ? c->init_lora_weights : "true";
     bool word = strcmp(init, "true") && strcmp(init, "false");
     int status =
+        text_printf(o, e, "{\n  \"alora_invocation_tokens\": null,\n  \"alpha_pattern\": ") ||
+        pattern_add(o, &c->alpha_pattern, e) ||
         text_printf(o, e,
-                    "{\n  \"alora_invocation_tokens\": null,\n  \"alpha_pattern\": {},\n"
-                    "  \"arrow_config\": null,\n  \"auto_mapping\": null,\n  "
+                    ",\n  \"arrow_config\": null,\n  \"auto_mapping\": null,\n  "
                     "\"base_model_name_or_path\": ") ||
         text_or_null(o, c->base_model_name_or_path, e) ||
         text_printf(
             o, e,
             ",\n  \"bias\": \"none\",\n  \"corda_config\": null,\n  \"ensure_weight_tying\": "
             "false,\n"
-            "  \"eva_config\": null,\n  \"exclude_modules\": null,\n  \"fan_in_fan_out\": %s,\n"
+            "  \"eva_config\": null,\n  \"exclude_modules\": ") ||
+        regex_or_list(o, c->exclude_regex, &c->exclude_modules, e) ||
+        text_printf(
+            o, e,
+            ",\n  \"fan_in_fan_out\": %s,\n"
             "  \"inference_mode\": true,\n  \"init_lora_weights\": %s%s%s,\n  \"kasa_config\": "
             "null,\n"
             "  \"layer_replication\": null,\n  \"layers_pattern\": null,\n"
-            "  \"layers_to_transform\": null,\n  \"loftq_config\": {},\n  \"lora_alpha\": ",
+            "  \"layers_to_transform\": ",
             c->fan_in_fan_out ? "true" : "false", word ? "\"" : "", init, word ? "\"" : "") ||
+        layers_add(o, &c->layers_to_transform, e) ||
+        text_printf(o, e, ",\n  \"loftq_config\": {},\n  \"lora_alpha\": ") ||
         alpha_add(o, c->lora_alpha, e) ||
         text_printf(o, e, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ") ||
         text_f64(o, c->lora_dropout, e) ||
@@ -196,16 +300,17 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
             o, e,
             ",\n  \"monteclora_config\": null,\n  \"peft_type\": \"LORA\",\n"
             "  \"peft_version\": \"0.21.2\",\n  \"qalora_group_size\": 16,\n  \"r\": %lld,\n"
-            "  \"rank_pattern\": {},\n  \"revision\": null,\n  \"target_modules\": ",
+            "  \"rank_pattern\": ",
             (long long)c->r) ||
-        (c->target_regex ? text_or_null(o, c->target_regex, e)
-                         : list_add(o, &c->target_modules, e)) ||
+        pattern_add(o, &c->rank_pattern, e) ||
+        text_printf(o, e, ",\n  \"revision\": null,\n  \"target_modules\": ") ||
+        regex_or_list(o, c->target_regex, &c->target_modules, e) ||
         text_printf(o, e,
                     ",\n  \"target_parameters\": null,\n  \"task_type\": \"CAUSAL_LM\",\n"
                     "  \"trainable_token_indices\": null,\n  \"use_bdlora\": null,\n  "
-                    "\"use_dora\": false,\n"
+                    "\"use_dora\": %s,\n"
                     "  \"use_qalora\": false,\n  \"use_rslora\": %s,\n  \"velora_config\": null\n}",
-                    c->use_rslora ? "true" : "false") ||
+                    c->use_dora ? "true" : "false", c->use_rslora ? "true" : "false") ||
         file_write(path, out.data, out.size, e);
     text_free(&out);
     return status ? -1 : 0;

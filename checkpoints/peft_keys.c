@@ -1,23 +1,24 @@
 /* peft_keys.c: which modules an adapter is for, and what its tensors are called on disk.
  *
- * Key = "base_model.model." + module path + ".lora_A.weight" [r, in] or ".lora_B.weight" [out, r];
- * a tensor of modules_to_save stands under its plain path. Other parts that PEFT can write (DoRA
- * magnitudes, embedding adapters, biases of B, wrapped base layers, trainable tokens) are refused
- * by name. */
+ * Key = "base_model.model." + module path + a suffix, such as ".lora_A.weight" [r, in]; a tensor of
+ * modules_to_save stands under its plain path. Other parts that PEFT can write (biases of B,
+ * wrapped base layers, trainable tokens) are refused by name. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "checkpoints/checkpoints_int.h"
 #include <pcre2.h>
 #include <string.h>
 
-static const char prefix[] = "base_model.model.", suffix_a[] = ".lora_A.weight",
-                  suffix_b[] = ".lora_B.weight";
+static const char prefix[] = "base_model.model.";
+static const char *const suffix[] = {".lora_A.weight",         ".lora_B.weight",
+                                     ".lora_embedding_A",      ".lora_embedding_B",
+                                     ".lora_magnitude_vector", ""};
 
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n > m && !strcmp(text + n - m, end);
 }
 
-static int regex_match(const char *pattern, const char *module, struct err *e) {
+int lora_regex(const char *pattern, const char *text, struct err *e) {
     int code, status = 0;
     PCRE2_SIZE at;
     pcre2_code *regex =
@@ -26,76 +27,108 @@ static int regex_match(const char *pattern, const char *module, struct err *e) {
     if (!regex) {
         char why[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-        return err_input(e, "target_modules \"%.150s\": at byte %zu: %s", pattern, (size_t)at, why);
+        return err_input(e, "pattern \"%.150s\": at byte %zu: %s", pattern, (size_t)at, why);
     }
     pcre2_match_data *match = pcre2_match_data_create_from_pattern(regex, NULL);
-    int found = match ? pcre2_match(regex, (PCRE2_SPTR)module, strlen(module), 0, 0, match, NULL)
+    int found = match ? pcre2_match(regex, (PCRE2_SPTR)text, strlen(text), 0, 0, match, NULL)
                       : PCRE2_ERROR_NOMEMORY;
     if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-        status = err_input(e, "target_modules \"%.150s\" is too costly to match with %.200s",
-                           pattern, module);
+        status =
+            err_input(e, "pattern \"%.150s\" is too costly to match with %.200s", pattern, text);
     pcre2_match_data_free(match);
     pcre2_code_free(regex);
     return status ? status : found >= 0;
 }
 
-int lora_match(const struct lora_config *c, const char *module, struct err *e) {
-    if (c->target_regex)
-        return strcmp(c->target_regex, "all-linear") ? regex_match(c->target_regex, module, e) : 1;
-    for (i64 i = 0; i < c->target_modules.count; i++) {
-        const char *item = c->target_modules.item[i];
-        size_t n = strlen(module), m = strlen(item);
-        if (!strcmp(module, item) || (ends_with(module, item) && module[n - m - 1] == '.'))
-            return 1;
+static bool in_list(const struct text_list *list, const char *module) {
+    for (i64 i = 0; i < list->count; i++) {
+        const size_t n = strlen(module), m = strlen(list->item[i]);
+        if (!strcmp(module, list->item[i]) ||
+            (ends_with(module, list->item[i]) && module[n - m - 1] == '.'))
+            return true;
     }
-    return 0;
+    return false;
+}
+static bool is_item(const struct text_list *list, const char *text) {
+    for (i64 i = 0; i < list->count; i++)
+        if (!strcmp(list->item[i], text)) return true;
+    return false;
+}
+
+/* As PEFT finds the layer of a module: its path's last part that is a number, with two or more
+ * parts before it and one or more after it. */
+static bool layer_wanted(const struct lora_config *c, const char *module) {
+    char last[32] = "";
+    int part = 0;
+    for (const char *p = module, *dot; (dot = strchr(p, '.')); p = dot + 1, part++) {
+        const size_t n = (size_t)(dot - p);
+        if (part > 1 && n && n == strspn(p, "0123456789") && n < sizeof last)
+            memcpy(last, p, n), last[n] = 0;
+    }
+    return is_item(&c->layers_to_transform, last);
+}
+
+int lora_match(const struct lora_config *c, const char *module, struct err *e) {
+    const int out = c->exclude_regex ? lora_regex(c->exclude_regex, module, e)
+                                     : in_list(&c->exclude_modules, module);
+    if (out) return out < 0 ? -1 : 0;
+    const bool all = c->target_regex && !strcmp(c->target_regex, "all-linear");
+    if (c->target_regex && !all) return lora_regex(c->target_regex, module, e);
+    if (!all && is_item(&c->target_modules, module)) return 1; /* named whole: whatever its layer */
+    if (!all && !in_list(&c->target_modules, module)) return 0;
+    return !c->layers_to_transform.count || layer_wanted(c, module);
+}
+
+bool lora_saves(const struct lora_config *c, const char *tensor) {
+    char module[256];
+    const char *end = strrchr(tensor, '.');
+    snprintf(module, sizeof module, "%.*s", end ? (int)(end - tensor) : 0, tensor);
+    return in_list(&c->modules_to_save, module);
 }
 
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e) {
-    return arena_printf(a, e, "%s%s%s", prefix, name,
-                        part == LORA_A   ? suffix_a
-                        : part == LORA_B ? suffix_b
-                                         : "");
+    return arena_printf(a, e, "%s%s%s", prefix, name, suffix[part]);
 }
 
 int lora_key_parse(const char *key, enum lora_part *part, char **name, struct arena *a,
                    struct err *e) {
-    static const char *const refused[] = {
-        "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B", "lora_bias",
-        ".lora_A.bias",          ".lora_B.bias",     ".base_layer.",     ".token_adapter."};
+    static const char *const refused[] = {"lora_bias", ".lora_A.bias", ".lora_B.bias",
+                                          ".base_layer.", ".token_adapter."};
     size_t n = sizeof prefix - 1;
     if (strncmp(key, prefix, n))
         return err_input(e, "adapter tensor %.200s does not begin with %s", key, prefix);
     for (i64 i = 0; i < COUNT(refused); i++)
         if (strstr(key, refused[i]))
             return err_input(e, "adapter tensor %.200s: %s is not supported", key, refused[i]);
-    *part = ends_with(key + n, suffix_a)   ? LORA_A
-            : ends_with(key + n, suffix_b) ? LORA_B
-                                           : LORA_SAVED;
-    size_t cut = *part == LORA_SAVED ? 0 : sizeof suffix_a - 1;
+    *part = LORA_A;
+    while (*part < LORA_SAVED && !ends_with(key + n, suffix[*part])) ++*part;
+    const size_t cut = strlen(suffix[*part]);
     *name = arena_printf(a, e, "%.*s", (int)(strlen(key + n) - cut), key + n);
     return *name ? 0 : -1;
 }
 
 static int tensor_check(const struct stored *t, const struct lora_config *c,
                         const struct safetensors *s, struct arena *a, struct err *e) {
+    static const enum lora_part partner[] = {LORA_B, LORA_A, LORA_EMBED_B, LORA_EMBED_A, LORA_A};
     enum lora_part part;
     char *name, text[192];
+    i64 r;
+    double scale;
     if (lora_key_parse(t->name, &part, &name, a, e)) return -1;
     if (part == LORA_SAVED) {
-        for (i64 i = 0; i < c->modules_to_save.count; i++) {
-            const char *at = strstr(name, c->modules_to_save.item[i]);
-            size_t n = strlen(c->modules_to_save.item[i]);
-            if (at && (at == name || at[-1] == '.') && (at[n] == '.' || !at[n])) return 0;
-        }
+        if (lora_saves(c, name)) return 0;
         return err_input(e, "adapter tensor %.200s is no part of LoRA and not in modules_to_save",
                          t->name);
     }
-    if (t->rank != 2 || t->dim[part == LORA_A ? 0 : 1] != c->r)
+    if (lora_of(c, name, &r, &scale, e)) return -1;
+    const bool first = part == LORA_A || part == LORA_EMBED_A;
+    if (part != LORA_MAGNITUDE && (t->rank != 2 || t->dim[first ? 0 : 1] != r))
         return err_input(e, "adapter tensor %.200s has shape %s; with r %lld expected %s", t->name,
-                         shape_text(text, t->rank, t->dim), (long long)c->r,
-                         part == LORA_A ? "[r, in]" : "[out, r]");
-    char *other = lora_key(a, name, part == LORA_A ? LORA_B : LORA_A, e);
+                         shape_text(text, t->rank, t->dim), (long long)r,
+                         first ? "[r, in]" : "[out, r]");
+    if ((part == LORA_MAGNITUDE) && !c->use_dora)
+        return err_input(e, "adapter tensor %.200s is DoRA's, but use_dora is false", t->name);
+    char *other = lora_key(a, name, partner[part], e);
     if (!other) return -1;
     if (!safetensors_find(s, other))
         return err_input(e, "adapter tensor %.200s is there, but not %.200s", t->name, other);

@@ -226,8 +226,6 @@ CUDA_KERNEL(expert_plan) {
     p.offset = (i32 *)c->out[0].data, p.order = (i32 *)c->out[1].data;
     p.place = (i32 *)c->out[2].data, p.count = view_count(&c->in[0]);
     p.experts = (int)c->out[0].dim[0] - 1;
-    return LAUNCH(e, plan_count, (unsigned)p.experts, PLAN, 0, p) ||
-                   LAUNCH(e, plan_write, (unsigned)p.experts, PLAN, 0, p)
-               ? -1
-               : 0;
+    const int rc = LAUNCH(e, plan_count, (unsigned)p.experts, PLAN, 0, p);
+    return rc ? rc : LAUNCH(e, plan_write, (unsigned)p.experts, PLAN, 0, p);
 }

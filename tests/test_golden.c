@@ -25,7 +25,11 @@ static const char *const models[] = {"llama",        "llama_rope3_tied",
                                      "gpt2",         "gpt_neox",
                                      "gpt_neox_seq", "falcon_7b",
                                      "falcon_40b",   "falcon_rw",
-                                     "bloom"};
+                                     "bloom",        "mixtral",
+                                     "qwen2_moe",    "qwen3_moe",
+                                     "olmoe",        "gpt_oss",
+                                     "glm4_moe",     "deepseek_v2",
+                                     "deepseek_v3",  "kimi_k2"};
 
 static void ok(int rc, const struct err *e) {
     if (rc) fail_msg("%s", e->primary);
@@ -334,6 +338,8 @@ static void test_adapters(void **state) {
     (void)state;
     for (i64 i = 0; i < COUNT(models); i++) adapter_check(models[i], "lora");
     adapter_check("llama", "lora_rslora");
+    adapter_check("llama", "lora_dora");
+    adapter_check("llama", "lora_partial");
 }
 
 /* Several documents in a row give what each gives by itself, and a step over unequal micro-batches

@@ -23,6 +23,7 @@ static void goldens(void **state) {
         double scale;
     } golden[] = {{"tests/golden/models/llama/lora", 28, 2},
                   {"tests/golden/models/llama/lora_rslora", 28, 4},
+                  {"tests/golden/models/llama/lora_dora", 42, 2},
                   {"tests/golden/models/llama_rope3_tied/lora", 28, 2},
                   {"tests/golden/models/olmo2/lora", 28, 2}};
     for (i64 i = 0; i < COUNT(golden); i++) {
@@ -44,6 +45,46 @@ static void goldens(void **state) {
         safetensors_close(&s);
         lora_config_free(&c);
     }
+}
+
+/* Patterns, layers and modules that are trained whole. */
+static void partial(void **state) {
+    (void)state;
+    static const struct {
+        const char *module;
+        int match;
+        i64 r;
+        double scale;
+    } want[] = {{"model.layers.1.mlp.down_proj", 1, 2, 3.5},
+                {"model.layers.1.self_attn.q_proj", 1, 3, 5.0 / 3},
+                {"model.layers.0.mlp.down_proj", 0, 2, 3.5},
+                {"down_proj", 1, 2, 3.5},
+                {"model.layers.1.mlp.up_proj", 0, 3, 5.0 / 3}};
+    struct lora_config c;
+    struct safetensors s;
+    struct err e = {0};
+    ok(adapter_open("tests/golden/models/llama/lora_partial", &c, &s, &e), &e);
+    assert_int_equal(s.count, 5);
+    for (i64 i = 0; i < COUNT(want); i++) {
+        i64 r;
+        double scale;
+        ok(lora_of(&c, want[i].module, &r, &scale, &e), &e);
+        assert_int_equal(lora_match(&c, want[i].module, &e), want[i].match);
+        assert_true(r == want[i].r && scale == want[i].scale);
+    }
+    assert_true(lora_saves(&c, "lm_head.weight") && !lora_saves(&c, "model.norm.weight"));
+    ok(lora_config_write(&c, path, &e), &e);
+    json_t *a = json_open("tests/golden/models/llama/lora_partial/adapter_config.json", &e);
+    json_t *b = json_open(path, &e);
+    assert_true(a && b && json_equal(a, b));
+    json_decref(a), json_decref(b);
+    char *out[] = {"down_proj"};
+    c.exclude_modules = (struct text_list){out, 1};
+    assert_int_equal(lora_match(&c, "model.layers.1.mlp.down_proj", &e), 0);
+    c.exclude_regex = ".*q_proj";
+    assert_int_equal(lora_match(&c, "model.layers.1.self_attn.q_proj", &e), 0);
+    assert_int_equal(lora_match(&c, "model.layers.1.mlp.down_proj", &e), 1);
+    safetensors_close(&s), lora_config_free(&c);
 }
 
 /* The bytes of json.dumps(config, indent=2, sort_keys=True), as PEFT saves them. */
@@ -91,15 +132,13 @@ static void refusals(void **state) {
         {"{}", ": peft_type is missing or not text"},
         {"{" OK ", \"task_type\": \"SEQ_CLS\"}", ": task_type is SEQ_CLS"},
         {"{" OK ", \"bias\": \"all\"}", ": bias is all"},
-        {"{" OK ", \"use_dora\": true}", ": use_dora is set, which hone does not support"},
-        {"{" OK ", \"rank_pattern\": {\"q\": 2}}",
-         ": rank_pattern is set, which hone does not support"},
-        {"{" OK ", \"alpha_pattern\": {\"q\": 2}}",
-         ": alpha_pattern is set, which hone does not support"},
-        {"{" OK ", \"layers_to_transform\": [1]}",
-         ": layers_to_transform is set, which hone does not support"},
-        {"{" OK ", \"fan_in_fan_out\": true}",
-         ": fan_in_fan_out is set, which hone does not support"},
+        {"{" OK ", \"rank_pattern\": {\"q\": 0}}",
+         ": rank_pattern of 'q' is not a number from 1 to 1048576"},
+        {"{" OK ", \"alpha_pattern\": [2]}", ": alpha_pattern is not an object"},
+        {"{" OK ", \"layers_to_transform\": [-1]}",
+         ": layers_to_transform is not a list of layer numbers"},
+        {"{" OK ", \"layers_pattern\": \"h\"}",
+         ": layers_pattern is set, which hone does not support"},
         {"{" OK ", \"invented\": 1}", ": invented is set, which hone does not support"},
         {"{" OK ", \"init_lora_weights\": \"olora\"}",
          ": init_lora_weights is olora; supported: true, false, gaussian, pissa"},
@@ -139,7 +178,7 @@ static void matching(void **state) {
     assert_int_equal(lora_match(&c, "anything", &e), 1);
     c.target_regex = "(";
     assert_int_equal(lora_match(&c, "x", &e), -1);
-    assert_string_equal(e.primary, "target_modules \"(\": at byte 1: missing closing parenthesis");
+    assert_string_equal(e.primary, "pattern \"(\": at byte 1: missing closing parenthesis");
 }
 
 static void keys(void **state) {
@@ -148,22 +187,28 @@ static void keys(void **state) {
     struct err e = {0};
     enum lora_part part;
     char *name;
-    static const char *const key[] = {"base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
-                                      "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight",
-                                      "base_model.model.lm_head.weight"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const key[] = {
+        "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight",
+        "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight",
+        "base_model.model.model.embed_tokens.lora_embedding_A",
+        "base_model.model.model.embed_tokens.lora_embedding_B",
+        "base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector",
+        "base_model.model.lm_head.weight"};
+    static const char *const module[] = {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj",
+                                         "model.embed_tokens",         "model.embed_tokens",
+                                         "model.layers.0.mlp.up_proj", "lm_head.weight"};
+    for (int i = 0; i < COUNT(key); i++) {
         ok(lora_key_parse(key[i], &part, &name, &a, &e), &e);
         assert_int_equal(part, i);
-        assert_string_equal(name, i < 2 ? "model.layers.0.mlp.up_proj" : "lm_head.weight");
+        assert_string_equal(name, module[i]);
         assert_string_equal(lora_key(&a, name, part, &e), key[i]);
     }
     assert_int_equal(lora_key_parse("model.x", &part, &name, &a, &e), -1);
     assert_string_equal(e.primary, "adapter tensor model.x does not begin with base_model.model.");
     e = (struct err){0};
-    assert_int_equal(
-        lora_key_parse("base_model.model.x.lora_magnitude_vector", &part, &name, &a, &e), -1);
-    assert_string_equal(e.primary, "adapter tensor base_model.model.x.lora_magnitude_vector: "
-                                   "lora_magnitude_vector is not supported");
+    assert_int_equal(lora_key_parse("base_model.model.x.lora_B.bias", &part, &name, &a, &e), -1);
+    assert_string_equal(
+        e.primary, "adapter tensor base_model.model.x.lora_B.bias: .lora_B.bias is not supported");
     arena_free(&a);
 }
 
@@ -227,8 +272,9 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goldens),  cmocka_unit_test(exact_text), cmocka_unit_test(refusals),
-        cmocka_unit_test(matching), cmocka_unit_test(keys),       cmocka_unit_test(broken_adapters),
+        cmocka_unit_test(goldens),         cmocka_unit_test(partial),  cmocka_unit_test(exact_text),
+        cmocka_unit_test(refusals),        cmocka_unit_test(matching), cmocka_unit_test(keys),
+        cmocka_unit_test(broken_adapters),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -166,7 +166,8 @@ static int gradients_of(const struct graph *g, const struct model *m, struct sto
             rc = !sum || !from;
             for (i64 n = 0; !rc && n < count; n++) sum[n] = first ? from[n] : sum[n] + from[n];
         }
-        if (sum && !rc) rc = param_stored(m, p, "grad.", sum, F32, o, e);
+        if (sum && !rc)
+            rc = param_stored(m, p, p->saved ? "grad.base_model.model." : "grad.", sum, F32, o, e);
     }
     mem_free(copy.data);
     return rc ? -1 : 0;

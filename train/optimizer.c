@@ -87,6 +87,7 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm,
+                            .fast_ratio = r->use_peft ? r->loraplus_lr_ratio : 1,
                             .seed = (u64)r->seed};
     if (o->rule == UPDATE_SGD)
         o->beta1 = r->sgd_momentum, o->dampening = r->sgd_dampening, o->nesterov = r->sgd_nesterov;
@@ -191,16 +192,16 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
     return 0;
 }
 
-/* What the update needs of this step, without and with weight decay: update.c. */
+/* What the update needs of this step: update.c. */
 static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
     const double t = (double)(o->step + 1);
     struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
-    for (int decay = 0; decay < 2; decay++) {
-        float *h = now.hyper[decay];
-        const double wd = decay ? o->weight_decay : 0;
-        h[0] = (float)scale, h[1] = (float)(1 - lr * wd), h[2] = (float)lr;
+    for (int k = 0; k < 4; k++) {
+        float *h = now.hyper[k];
+        const double rate = k < 2 ? lr : lr * o->fast_ratio, wd = k % 2 ? o->weight_decay : 0;
+        h[0] = (float)scale, h[1] = (float)(1 - rate * wd), h[2] = (float)rate;
         if (o->rule == UPDATE_ADAMW) {
-            h[2] = (float)(lr / (1 - m_pow(o->beta1, t)));
+            h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));
             h[3] = (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t)));
         } else if (o->rule == UPDATE_SGD) {
             h[1] = 1, h[3] = o->step ? (float)(1 - o->dampening) : 1, h[4] = (float)wd;
@@ -239,7 +240,8 @@ static int update_part(struct optimizer *o, struct moments *s, float *grad, i64 
                       weight = flat(param.data, s->count, param.dtype);
     struct op_call c = {.op = &op_update,
                         .attr = &attr,
-                        .in = {part(&all, at, count), flat(o->now->hyper[s->p->decay], HYPER, F32)},
+                        .in = {part(&all, at, count),
+                               flat(o->now->hyper[s->p->decay + 2 * s->p->fast], HYPER, F32)},
                         .out = {part(&master, at, count)}};
     for (int k = 0; k < moments_of(o); k++) {
         if (coded && moment_code(o, s, k, at, count, false, e)) return -1;

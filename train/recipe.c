@@ -174,12 +174,23 @@ static int check_model(struct recipe *r, const char *name, struct err *e) {
     if (r->use_peft && !r->model_name_or_path)
         return err_input(e, "%s: use_peft adapts a trained model: give model_name_or_path",
                          place(r, "use_peft", name));
+    if (r->use_peft && r->use_dora && r->lora_dropout > 0)
+        return err_input(e, "%s: use_dora and lora_dropout together are not implemented",
+                         place(r, "use_dora", name)),
+               err_hint(e, "leave one of them out");
     if (r->use_peft) return 0;
     static const char *const peft[] = {"lora_r",
                                        "lora_alpha",
                                        "lora_dropout",
                                        "lora_target_modules",
+                                       "lora_exclude_modules",
+                                       "lora_layers_to_transform",
+                                       "lora_rank_pattern",
+                                       "lora_alpha_pattern",
+                                       "lora_modules_to_save",
+                                       "loraplus_lr_ratio",
                                        "use_rslora",
+                                       "use_dora",
                                        "init_lora_weights",
                                        NULL};
     for (int i = 0; peft[i]; i++)

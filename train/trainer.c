@@ -47,6 +47,8 @@ static int plan_new(struct trainer *t, struct planned *p, i64 tokens, bool train
     g->shared = &t->memory;
     g->recompute = train && t->r->gradient_checkpointing;
     p->build = (struct build){.g = g, .m = &t->model};
+    if (train && t->r->use_peft)
+        p->build.dropout = t->lora.lora_dropout, p->build.dropout_seed = (u64)t->r->seed;
     struct tensor *hidden = model_hidden(&p->build, tokens);
     p->targets = graph_input(g, "labels", I32, DIMS(tokens));
     p->scale = graph_input(g, "scale", F32, DIMS(1));
@@ -77,12 +79,15 @@ static int positions_check(const struct trainer *t, const struct batch *b, struc
     return 0;
 }
 
-/* Runs one micro-batch; adds its losses to *sum in token order. */
-static int batch_run(struct trainer *t, const struct batch *b, bool train, float scale, double *sum,
-                     struct err *e) {
+/* Runs one micro-batch, before which the step had `first` tokens; adds its losses to *sum in token
+ * order. */
+static int batch_run(struct trainer *t, const struct batch *b, bool train, i64 first, float scale,
+                     double *sum, struct err *e) {
     struct planned *p = positions_check(t, b, e) ? NULL : plan_for(t, b->tokens, train, e);
     if (!p) return -1;
     const struct places places = {b->ids, b->position, b->begin, b->last};
+    p->build.dropout_at[0] = (i32)(t->optimizer.step & 0x3ffffff);
+    p->build.dropout_at[1] = (i32)first;
     p->targets->view.data = (void *)b->targets, p->scale->view.data = &scale;
     if (model_bind(&p->build, &places, e) || graph_run(p->graph, e) ||
         graph_read(p->graph, p->loss, p->losses, e))
@@ -108,12 +113,12 @@ int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
     }
     const float scale = (float)(1.0 / (double)s->trained);
     double sum = 0;
-    i64 group = 0, samples = 0;
+    i64 group = 0, samples = 0, first = 0;
     if (optimizer_zero(o, e)) return -1;
     for (i64 i = 0; i < s->count; i++) {
-        if (batch_run(t, &s->batch[i], true, scale, &sum, e))
+        if (batch_run(t, &s->batch[i], true, first, scale, &sum, e))
             return err_frame(e, "in step %lld", (long long)step + 1);
-        samples += s->batch[i].samples;
+        samples += s->batch[i].samples, first += s->batch[i].tokens;
         if (groups > 1 && samples == (group + 1) * (s->samples / groups)) {
             if (optimizer_group_done(o, group++, e)) return -1;
             if (group < groups && optimizer_zero(o, e)) return -1;
@@ -132,7 +137,7 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
         const struct step_batches *s;
         if (loader_step(t->eval_loader, i, &s, e)) return -1;
         for (i64 k = 0; k < s->count; k++)
-            if (batch_run(t, &s->batch[k], false, 1, &sum, e))
+            if (batch_run(t, &s->batch[k], false, 0, 1, &sum, e))
                 return err_frame(e, "in the evaluation");
         *tokens += s->trained;
     }

@@ -3,6 +3,7 @@
 #include "train/train.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool ends_with(const char *text, const char *end) {
@@ -188,17 +189,59 @@ static int gguf_base(struct trainer *t, struct err *e) {
     return rc;
 }
 
-static void lora_of_recipe(struct trainer *t) {
+/* One item that is no plain name is a pattern for the whole path. */
+static void modules_of(const struct text_list *from, struct text_list *list, const char **regex) {
+    const char *one = from->count == 1 ? from->item[0] : "";
+    if (!strcmp(one, "all-linear") || strpbrk(one, "*+?()[]{}|\\^$"))
+        *regex = one;
+    else
+        *list = *from;
+}
+
+/* Items NAME=VALUE. */
+static int pattern_of(struct trainer *t, const char *key, const struct text_list *from,
+                      struct lora_pattern *to, struct err *e) {
+    to->key.item = arena_new(&t->arena, (from->count + 1) * (i64)sizeof *to->key.item, e);
+    to->value = arena_new(&t->arena, (from->count + 1) * (i64)sizeof *to->value, e);
+    if (!to->key.item || !to->value) return -1;
+    for (i64 i = 0; i < from->count; i++) {
+        const char *equals = strrchr(from->item[i], '=');
+        char *end = NULL;
+        const double value = equals ? strtod(equals + 1, &end) : 0;
+        if (!equals || equals == from->item[i] || *end || !(value >= 1 && value <= 65536))
+            return err_input(e, "%s: '%s' is not NAME=NUMBER, a number from 1 to 65536", key,
+                             from->item[i]);
+        to->key.item[i] =
+            arena_printf(&t->arena, e, "%.*s", (int)(equals - from->item[i]), from->item[i]);
+        if (!to->key.item[i]) return -1;
+        to->value[to->key.count++] = value;
+    }
+    return 0;
+}
+
+static int lora_of_recipe(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
-    t->lora = (struct lora_config){.r = r->lora_r,
-                                   .lora_alpha = r->lora_alpha,
-                                   .lora_dropout = r->lora_dropout,
-                                   .target_modules = r->lora_target_modules,
-                                   .use_rslora = r->use_rslora,
-                                   .init_lora_weights = r->init_lora_weights,
-                                   .base_model_name_or_path = t->model_folder};
-    if (r->lora_target_modules.count == 1 && !strcmp(r->lora_target_modules.item[0], "all-linear"))
-        t->lora.target_regex = "all-linear", t->lora.target_modules = (struct text_list){0};
+    struct lora_config *c = &t->lora;
+    *c = (struct lora_config){.r = r->lora_r,
+                              .lora_alpha = r->lora_alpha,
+                              .lora_dropout = r->lora_dropout,
+                              .layers_to_transform = r->lora_layers_to_transform,
+                              .modules_to_save = r->lora_modules_to_save,
+                              .use_rslora = r->use_rslora,
+                              .use_dora = r->use_dora,
+                              .init_lora_weights = r->init_lora_weights,
+                              .base_model_name_or_path = t->model_folder};
+    modules_of(&r->lora_target_modules, &c->target_modules, &c->target_regex);
+    modules_of(&r->lora_exclude_modules, &c->exclude_modules, &c->exclude_regex);
+    for (i64 i = 0; i < c->layers_to_transform.count; i++) {
+        const char *number = c->layers_to_transform.item[i];
+        if (!*number || number[strspn(number, "0123456789")])
+            return err_input(e, "lora_layers_to_transform: '%s' is no layer number", number);
+    }
+    return pattern_of(t, "lora_rank_pattern", &r->lora_rank_pattern, &c->rank_pattern, e) ||
+                   pattern_of(t, "lora_alpha_pattern", &r->lora_alpha_pattern, &c->alpha_pattern, e)
+               ? -1
+               : 0;
 }
 
 int trainer_model(struct trainer *t, struct err *e) {
@@ -219,8 +262,7 @@ int trainer_model(struct trainer *t, struct err *e) {
     for (i64 i = 0; i < r->eval_dataset.count; i++)
         if (dataset_fits(t->eval_dataset[i], &t->model, e)) return -1;
     if (r->use_peft) {
-        lora_of_recipe(t);
-        if (lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;
+        if (lora_of_recipe(t, e) || lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;
     }
     return model_place(&t->model, e) || model_rope(&t->model, r->max_seq_length, e) ? -1 : 0;
 }

@@ -48,6 +48,9 @@ static const struct {
                {"hidden_activation", "hidden_act"},
                {"activation_function", "hidden_act"},
                {"activation", "hidden_act"},
+               {"num_local_experts", "num_experts"},
+               {"n_routed_experts", "num_experts"},
+               {"experts_per_token", "num_experts_per_tok"},
                {"rotary_emb_base", "rope_theta"},
                {"rotary_pct", "partial_rotary_factor"}};
 
@@ -224,6 +227,22 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
 }
 
+/* How weights are packed: what packed.c must know of it. */
+static void packing_read(struct config *c, const json_t *j) {
+    const json_t *block =
+        json_object_get(json_object_get(j, "quantization_config"), "weight_block_size");
+    for (size_t i = 0; i < 2; i++) {
+        const i64 n = json_integer_value(json_array_get(block, i));
+        c->fp8_block[i] = n > 0 ? n : 128;
+    }
+}
+
+json_t *config_effective(const json_t *j, const char *where, struct err *e) {
+    struct config c = {0};
+    const json_t *text = family_find(&c, j, where, e);
+    return text ? effective(c.family, text, e) : NULL;
+}
+
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     *c = (struct config){0};
     if (!json_is_object(j)) return err_input(e, "%s: expected a JSON object", where);
@@ -231,6 +250,7 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
     json_t *all = text ? effective(c->family, text, e) : NULL;
     const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e) ||
                    quant_config_read(c, j, where, e);
+    packing_read(c, text);
     json_decref(all);
     return rc || e->code ? -1 : 0;
 }

@@ -64,7 +64,8 @@ static int rope_read(struct config *c, struct rope_config *r, const json_t *all,
     if (!(share > 0 && share <= 1))
         return err_input(e, "%s: 'partial_rotary_factor' is %g; expected more than 0, at most 1",
                          where, share);
-    r->dims = (i64)((double)c->head_dim * share), r->attention_factor = 1;
+    r->dims = c->mla.kv_rank ? c->mla.turned : (i64)((double)c->head_dim * share);
+    r->attention_factor = 1;
     if (r->dims < 2 || r->dims % 2)
         return err_input(e, "%s: RoPE would turn %lld of %lld dimensions; expected an even number",
                          where, (long long)r->dims, (long long)c->head_dim);
@@ -164,6 +165,11 @@ int layers_read(struct config *c, const json_t *j, const char *where, struct err
         const bool nope = turn ? !json_integer_value(turn) && !json_is_true(turn)
                                : interval && (l + 1) % interval == 0;
         *at = (struct layer_config){.scale = 1 / __builtin_sqrt(query), .has = HAS_DENSE};
+        if (c->experts && experts_at(j, l, where, e)) at->has = HAS_EXPERTS, at->kind[1] = 1;
+        if (c->mla.kv_rank && c->rope[0].mscale_all_dim != 0) {
+            const double m = yarn_scale(c->rope[0].factor, c->rope[0].mscale_all_dim);
+            at->scale *= m * m;
+        }
         at->rope = nope || !c->rope[0].dims ? -1 : 0;
         const int said = says_window(c, types, l, where, e);
         if (e->code) return -1;

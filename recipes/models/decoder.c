@@ -28,7 +28,10 @@ struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
     for (int i = 0; i < SCALES; i++)
         if (w->scale[i].data)
             in[5 + i] = graph_param(b->g, &w->scale[i], w->name, &w->scale[i], false);
-    if (lora->a) in[3] = build_param(b, lora->a), in[4] = build_param(b, lora->b);
+    if (lora->a) {
+        in[3] = build_param(b, lora->a), in[4] = build_param(b, lora->b);
+        return lora_linear(b, in, lora, (u32)((b->layer + 1) * ROLE_COUNT + role));
+    }
     graph_call(b->g, &op_linear, &attr, in, out);
     return out[0];
 }
@@ -104,6 +107,7 @@ static struct tensor *embedded(struct build *b) {
     graph_at(g, "embed_tokens");
     struct tensor *x = graph_op(g, &op_embedding, NULL, b->ids,
                                 build_param(b, top->weight[ROLE_EMBED]), NULL, NULL);
+    if (top->lora[ROLE_EMBED].a) x = lora_embedding(b, x, &top->lora[ROLE_EMBED]);
     if (c->embedding_scale > 0) {
         const double exact = c->embedding_scale;
         const struct scale_attr attr = {
@@ -126,6 +130,7 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
     b->position = graph_input(g, "position_ids", I32, DIMS(tokens));
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
     b->last = graph_input(g, "last", I32, DIMS(tokens));
+    if (b->dropout > 0) b->dropout_place = graph_input(g, "dropout_place", I32, DIMS(2));
     for (int i = 0; i < MAX_ROPES; i++) {
         const struct view *k = &b->m->rope[i], *q = &b->m->query_rope[i];
         b->rope[i] = k->data ? graph_param(g, k, "rope", k, false) : NULL;

@@ -3,13 +3,16 @@
 #include "recipes/models/models_int.h"
 
 int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e) {
-    const i64 layers = m->config.layers, width = m->config.kv_heads * m->config.head_dim;
+    const struct config *g = &m->config;
+    const i64 layers = g->layers, value = g->mla.kv_rank ? g->mla.value : g->head_dim;
     *c = (struct cache){.rows = rows};
     if (!(c->k = mem_new_array(layers, sizeof *c->k, e)) ||
         !(c->v = mem_new_array(layers, sizeof *c->v, e)))
         return -1;
     for (i64 l = 0; l < layers; l++) {
-        c->k[l] = c->v[l] = (struct view){.dtype = m->dtype, .rank = 2, .dim = {rows, width}};
+        c->k[l] = c->v[l] =
+            (struct view){.dtype = m->dtype, .rank = 2, .dim = {rows, g->kv_heads * g->head_dim}};
+        c->v[l].dim[1] = g->kv_heads * value;
         if (!(c->k[l].data = device_new(view_bytes(&c->k[l]), e)) ||
             !(c->v[l].data = device_new(view_bytes(&c->v[l]), e)))
             return err_detail(e, "for the key-value cache of %lld positions", (long long)rows);
@@ -26,11 +29,9 @@ void cache_free(struct cache *c, const struct model *m) {
     *c = (struct cache){0};
 }
 
-/* Puts this call's rows into the cache; the result is the cache. Without one, the rows themselves.
- */
-static struct tensor *cached(struct build *b, struct tensor *rows, const struct view *cache) {
+struct tensor *build_cached(struct build *b, struct tensor *rows, const struct view *to) {
     if (!b->cache) return rows;
-    struct tensor *all = graph_param(b->g, cache->data, "cache", cache, false);
+    struct tensor *all = graph_param(b->g, to->data, "cache", to, false);
     struct tensor *in[OP_IN] = {rows, b->last}, *out[OP_OUT] = {all};
     graph_call(b->g, &op_kv_store, NULL, in, out);
     return out[0];
@@ -88,8 +89,11 @@ struct tensor *mix_attention(struct build *b, struct tensor *x) {
     k = turned(b, clipped(b, qk_norm(b, k, ROLE_K_NORM)), b->rope);
     v = clipped(b, v);
     if (b->cache)
-        k = cached(b, k, &b->cache->k[b->layer]), v = cached(b, v, &b->cache->v[b->layer]);
-    struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last, NULL, b->slopes}, *out[OP_OUT] = {0};
+        k = build_cached(b, k, &b->cache->k[b->layer]),
+        v = build_cached(b, v, &b->cache->v[b->layer]);
+    struct param *sink = b->m->layer[b->layer].weight[ROLE_SINK];
+    struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last, build_param(b, sink), b->slopes},
+                  *out[OP_OUT] = {0};
     graph_call(b->g, &op_attention, &attr, in, out);
     return build_linear(b, out[0], ROLE_O);
 }

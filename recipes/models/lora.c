@@ -5,12 +5,59 @@
 
 #include <string.h>
 
+/* ---- in the trace ---- */
+
+static struct tensor *linear(struct build *b, struct tensor *x, struct tensor *w) {
+    const struct lora_attr none = {0};
+    return graph_op(b->g, &op_linear, &none, x, w, NULL, NULL);
+}
+static struct tensor *plus_scaled(struct build *b, struct tensor *y, struct tensor *v, double s) {
+    const struct scale_attr by = {s};
+    return graph_op(b->g, &op_add, NULL, y, graph_op(b->g, &op_scale, &by, v, NULL, NULL, NULL),
+                    NULL, NULL);
+}
+
+struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
+                           u32 stream) {
+    const struct lora_attr attr = {l->scale};
+    struct tensor *out[OP_OUT] = {0};
+    if (l->magnitude) {
+        struct tensor *bias = in[2];
+        in[2] = NULL;
+        graph_call(b->g, &op_linear, &attr, in, out);
+        struct tensor *norm = graph_op(b->g, &op_dora_norm, &attr, in[1], in[3], in[4], NULL);
+        return graph_op(b->g, &op_dora, &attr, out[0], build_param(b, l->magnitude), norm, bias);
+    }
+    if (!b->dropout_place) {
+        graph_call(b->g, &op_linear, &attr, in, out);
+        return out[0];
+    }
+    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
+    struct tensor *A = in[3], *B = in[4];
+    in[3] = in[4] = NULL;
+    graph_call(b->g, &op_linear, &attr, in, out);
+    struct tensor *x = graph_op(b->g, &op_dropout, &drop, in[0], b->dropout_place, NULL, NULL);
+    return plus_scaled(b, out[0], linear(b, linear(b, x, A), B), l->scale);
+}
+
+struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l) {
+    struct tensor *t =
+        graph_op(b->g, &op_embedding, NULL, b->ids, build_param(b, l->a), NULL, NULL);
+    return plus_scaled(b, x, linear(b, t, build_param(b, l->b)), l->scale);
+}
+
+/* ---- parameters ---- */
+
+static struct param *part_new(struct model *m, const char *module, enum lora_part part, int rank,
+                              const i64 *dim, struct err *e) {
+    const char *name = lora_key(&m->arena, module, part, e);
+    struct param *p = name ? param_new(m, name, rank, dim, e) : NULL;
+    if (p) p->trainable = true, p->fast = part != LORA_A && part != LORA_EMBED_A;
+    return p;
+}
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
                               i64 cols, struct err *e) {
-    const char *name = lora_key(&m->arena, module, part, e);
-    struct param *p = name ? param_new(m, name, 2, (i64[]){rows, cols}, e) : NULL;
-    if (p) p->trainable = true;
-    return p;
+    return part_new(m, module, part, 2, (i64[]){rows, cols}, e);
 }
 
 /* A: uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt(5)), or normal with deviation 1/r. B is
@@ -21,35 +68,122 @@ static void half_init(struct param *a, const struct lora_config *c, u64 seed, i6
     const float bound = (float)(1 / __builtin_sqrt((double)a->view.dim[1]));
     for (i64 i = 0; i < view_count(&a->view); i++)
         param_set(a, i,
-                  gaussian ? rng_normal(&r, (u64)i) / (float)c->r
+                  gaussian ? rng_normal(&r, (u64)i) / (float)a->view.dim[0]
                            : bound * (2 * rng_uniform(&r, (u64)i) - 1));
+}
+
+static float adapted(const struct param *w, const struct lora_pair *l, i64 o, i64 i) {
+    const i64 cols = w->view.dim[1], r = l->a->view.dim[0];
+    float sum = 0;
+    for (i64 k = 0; k < r; k++)
+        sum = __builtin_fmaf(param_get(l->b, o * r + k), param_get(l->a, k * cols + i), sum);
+    return __builtin_fmaf((float)l->scale, sum, param_get(w, o * cols + i));
+}
+static float row_norm(const struct param *w, const struct lora_pair *l, i64 o) {
+    const i64 cols = w->view.dim[1];
+    double sum = 0;
+    for (i64 i = 0; i < cols; i++) {
+        const double x = (double)(l ? adapted(w, l, o, i) : param_get(w, o * cols + i));
+        sum += x * x;
+    }
+    return (float)__builtin_sqrt(sum);
+}
+
+static const char *module_of(char text[160], const struct param *w) {
+    snprintf(text, 160, "%.*s", (int)(strlen(w->name) - strlen(".weight")), w->name);
+    return text;
 }
 
 static int module_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
                       u64 seed, i64 *index, struct err *e) {
     struct param *w = l->weight[role];
-    char module[160];
-    snprintf(module, sizeof module, "%.*s", (int)(strlen(w->name) - strlen(".weight")), w->name);
+    struct lora_pair *to = &l->lora[role];
+    char text[160];
+    const char *module = module_of(text, w);
     const int match = lora_match(c, module, e);
+    i64 r;
     if (match <= 0) return match;
-    struct param *a = half_new(m, module, LORA_A, c->r, w->view.dim[1], e);
-    struct param *b = a ? half_new(m, module, LORA_B, w->view.dim[0], c->r, e) : NULL;
+    if (lora_of(c, module, &r, &to->scale, e)) return -1;
+    struct param *a = half_new(m, module, LORA_A, r, w->view.dim[1], e);
+    struct param *b = a ? half_new(m, module, LORA_B, w->view.dim[0], r, e) : NULL;
     if (!b) return -1;
     half_init(a, c, seed, (*index)++);
     a->layer = b->layer = w->layer;
     /* B's rows lie in a file as those of the layer do; a transposed layer's adapter is not. */
     b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
-    l->lora[role] = (struct lora_pair){a, b, lora_scale(c)};
+    b->turned = w->turned;
+    to->a = a, to->b = b;
+    if (!c->use_dora) return 0;
+    if (w->view.dtype == U4)
+        return err_input(e, "use_dora needs the norms of weights in 16 or 32 bits, and %s is in 4",
+                         w->name);
+    struct param *g = part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim, e);
+    if (!g) return -1;
+    g->layer = w->layer, g->layout = b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
+    g->turned = w->turned;
+    for (i64 o = 0; o < g->view.dim[0]; o++) param_set(g, o, row_norm(w, NULL, o));
+    return to->magnitude = g, 0;
+}
+
+/* The embedding: A [V, r] in memory, zero; B [D, r], normal. "all-linear" does not mean it. */
+static int embedding_add(struct model *m, struct lora_config *c, u64 seed, i64 *index,
+                         struct err *e) {
+    struct param *w = m->top.weight[ROLE_EMBED];
+    struct lora_pair *to = &m->top.lora[ROLE_EMBED];
+    char text[160];
+    const char *module = module_of(text, w);
+    const bool all = c->target_regex && !strcmp(c->target_regex, "all-linear");
+    const int match = all ? 0 : lora_match(c, module, e);
+    i64 r;
+    if (match <= 0) return match;
+    if (c->use_dora) return err_input(e, "use_dora is not implemented for embeddings (%s)", module);
+    if (lora_of(c, module, &r, &to->scale, e)) return -1;
+    struct param *a = half_new(m, module, LORA_EMBED_A, w->view.dim[0], r, e);
+    struct param *b = a ? half_new(m, module, LORA_EMBED_B, w->view.dim[1], r, e) : NULL;
+    if (!b) return -1;
+    a->layout = LAYOUT_T;
+    const struct rng rng = {seed, RNG_INIT, 1, (u32)(*index)++};
+    for (i64 i = 0; i < view_count(&b->view); i++) param_set(b, i, rng_normal(&rng, (u64)i));
+    return to->a = a, to->b = b, 0;
+}
+
+/* Modules that are trained whole: the model's own parameters are, and go into the adapter's file.
+ */
+static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
+    for (i64 k = 0; k < c->modules_to_save.count; k++) {
+        const struct lora_config one = {.modules_to_save = {c->modules_to_save.item + k, 1}};
+        bool found = false;
+        for (i64 i = 0; i < m->params; i++) {
+            struct param *p = m->param[i];
+            if (p->role == ROLE_NONE || !lora_saves(&one, p->name)) continue;
+            if (p->view.dtype == U4 || strpbrk(p->name, "|%"))
+                return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
+            if (p == m->top.weight[ROLE_EMBED] && !(m->config.has & HAS_UNTIED))
+                return err_input(e,
+                                 "modules_to_save: %s is also the output layer of this model, "
+                                 "which PEFT would cut apart",
+                                 p->name);
+            found = p->saved = p->trainable = true;
+        }
+        if (!found)
+            return err_input(e, "modules_to_save: no module of the model is named %s",
+                             c->modules_to_save.item[k]);
+    }
     return 0;
 }
 
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     i64 index = 0;
+    if (c->init_lora_weights && !strcmp(c->init_lora_weights, "pissa"))
+        return err_input(e, "init_lora_weights pissa: the base of such an adapter is a residual, "
+                            "which hone does not compute; convert it with PEFT "
+                            "(path_initial_model_for_weight_conversion)");
     for (i64 i = 0; i < m->params; i++) m->param[i]->trainable = false;
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_Q; role_is_linear(r); r++)
             if (m->layer[l].weight[r] && module_add(m, &m->layer[l], r, c, seed, &index, e))
                 return -1;
+    if (embedding_add(m, c, seed, &index, e) || saved_add(m, c, e)) return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
         struct text names = {0};
@@ -69,23 +203,28 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     return 0;
 }
 
+/* What a parameter is called in an adapter's file; NULL: it is not there. */
+static const char *key_of(struct model *m, const struct param *p, struct err *e) {
+    return p->role == ROLE_NONE ? p->name : lora_key(&m->arena, p->name, LORA_SAVED, e);
+}
+
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
-    i64 found = 0;
-    for (i64 i = 0; i < m->params; i++) {
-        if (m->param[i]->role != ROLE_NONE) continue;
-        const struct stored *t = safetensors_need(s, m->param[i]->name, e);
-        if (!t || param_load(m->param[i], t, where, e))
-            return err_frame(e, "while loading adapter %s", where);
-        found++;
+    u8 *seen = mem_new(i64_max(s->count, 1), e);
+    int rc = seen ? 0 : -1;
+    for (i64 i = 0; !rc && i < m->params; i++) {
+        struct param *p = m->param[i];
+        if (p->role != ROLE_NONE && !p->saved) continue;
+        const char *key = key_of(m, p, e);
+        const struct stored *t = key ? safetensors_need(s, key, e) : NULL;
+        rc = !t || param_load(p, t, where, e) ? err_frame(e, "while loading adapter %s", where) : 0;
+        if (t) seen[t - s->tensor] = 1;
     }
-    for (i64 i = 0; found < s->count && i < s->count; i++) {
-        bool known = false;
-        for (i64 k = 0; k < m->params; k++) known |= !strcmp(m->param[k]->name, s->tensor[i].name);
-        if (!known)
-            return err_input(e, "%s: tensor '%s' belongs to no layer of this model", where,
-                             s->tensor[i].name);
-    }
-    return 0;
+    for (i64 i = 0; !rc && i < s->count; i++)
+        if (!seen[i])
+            rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where,
+                           s->tensor[i].name);
+    mem_free(seen);
+    return rc ? -1 : 0;
 }
 
 struct merge {
@@ -95,15 +234,27 @@ struct merge {
 static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct merge *m = arg;
-    const i64 cols = m->w->view.dim[1], r = m->l->a->view.dim[0];
-    for (i64 o = begin; o < end; o++)
+    const i64 cols = m->w->view.dim[1];
+    for (i64 o = begin; o < end; o++) {
+        const struct param *g = m->l->magnitude;
+        const float by = g ? param_get(g, o) / row_norm(m->w, m->l, o) : 1;
+        for (i64 i = 0; i < cols; i++)
+            param_set(m->w, o * cols + i, by * adapted(m->w, m->l, o, i));
+    }
+}
+/* w[v] += scale * B·A[v] */
+static void merge_embedding(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct merge *m = arg;
+    const i64 cols = m->w->view.dim[1], r = m->l->a->view.dim[1];
+    for (i64 v = begin; v < end; v++)
         for (i64 i = 0; i < cols; i++) {
             float sum = 0;
             for (i64 k = 0; k < r; k++)
-                sum = __builtin_fmaf(param_get(m->l->b, o * r + k),
-                                     param_get(m->l->a, k * cols + i), sum);
-            param_set(m->w, o * cols + i,
-                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->w, o * cols + i)));
+                sum = __builtin_fmaf(param_get(m->l->b, i * r + k), param_get(m->l->a, v * r + k),
+                                     sum);
+            param_set(m->w, v * cols + i,
+                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->w, v * cols + i)));
         }
 }
 
@@ -117,8 +268,15 @@ int lora_merge(struct model *m, struct err *e) {
             if (p->a) pool_run(job.w->view.dim[0], merge_rows, &job);
             *p = (struct lora_pair){0};
         }
+    struct merge top = {m->top.weight[ROLE_EMBED], &m->top.lora[ROLE_EMBED]};
+    if (top.l->a && !(m->config.has & HAS_UNTIED))
+        return err_input(e, "the adapter of the embedding cannot be merged: the output layer has "
+                            "the same weights");
+    if (top.l->a) pool_run(top.w->view.dim[0], merge_embedding, &top);
+    m->top.lora[ROLE_EMBED] = (struct lora_pair){0};
     i64 kept = 0;
     for (i64 i = 0; i < m->params; i++) {
+        m->param[i]->saved = false;
         if (m->param[i]->role == ROLE_NONE)
             param_free(m->param[i]);
         else

@@ -2,6 +2,7 @@
 #include "recipes/models/models_int.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 i64 dim_of(const struct config *c, enum dim_name d) {
@@ -18,6 +19,16 @@ i64 dim_of(const struct config *c, enum dim_name d) {
     case DIM_KZ: return c->kv_heads * z;
     case DIM_QKV: return (c->heads + 2 * c->kv_heads) * z;
     case DIM_Z: return z;
+    case DIM_H: return c->heads;
+    case DIM_E: return c->experts;
+    case DIM_EF: return c->expert_size;
+    case DIM_2EF: return 2 * c->expert_size;
+    case DIM_SF: return c->shared_size;
+    case DIM_QR: return c->mla.q_rank;
+    case DIM_KVR: return c->mla.kv_rank;
+    case DIM_KVRT: return c->mla.kv_rank + c->mla.turned;
+    case DIM_KVB: return c->heads * (c->mla.plain + c->mla.value);
+    case DIM_HV: return c->heads * c->mla.value;
     default: return 0;
     }
 }
@@ -106,11 +117,12 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    struct param *p =
-        name ? param_add(m, name, rank, dim, rule_coded(c, w) ? U4 : m->dtype, e) : NULL;
+    const enum dtype d = w->role == ROLE_CORRECTION ? F32 : rule_coded(c, w) ? U4 : m->dtype;
+    struct param *p = name ? param_add(m, name, rank, dim, d, e) : NULL;
     if (!p) return -1;
     p->role = w->role, p->layer = layer, p->rule = w, p->layout = w->layout;
-    p->trainable = trainable && !role_is_buffer(w->role);
+    p->trainable = trainable && role_is_trained(w->role);
+    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned;
     p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
     p->heads = w->role == ROLE_K_NORM ? c->kv_heads : c->heads, p->kv_heads = c->kv_heads;
     *(w->cols == DIM_BIAS ? &to->bias[w->role] : &to->weight[w->role]) = p;
@@ -284,7 +296,7 @@ static const struct prefix *prefix_of(const struct model *m, const struct safete
 }
 
 /* What files may hold besides: masks and frequencies that older versions of transformers stored, a
- * copy of tied embeddings, the other parts of a multimodal model. */
+ * copy of tied embeddings, the other parts of a multimodal model, layers beyond the last. */
 static bool may_stay_out(const struct model *m, const char *name) {
     static const char *const buffer[] = {".attn.bias", ".attn.masked_bias", ".attention.bias",
                                          ".attention.masked_bias", "rotary_emb.inv_freq"};
@@ -296,6 +308,8 @@ static bool may_stay_out(const struct model *m, const char *name) {
         const size_t k = strlen(buffer[i]);
         if (n >= k && !strcmp(name + n - k, buffer[i])) return true;
     }
+    if (!strncmp(name, "model.layers.", 13) && strtoll(name + 13, NULL, 10) >= m->config.layers)
+        return true; /* DeepSeek V3, GLM 4.5: layers that predict several tokens */
     for (int i = 0; *m->config.note && i < COUNT(part); i++)
         if (strstr(name, part[i])) return true;
     return !(m->config.has & HAS_UNTIED) &&
@@ -353,7 +367,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
     *list = (struct stored_list){0};
     for (i64 i = 0; i < m->params; i++) {
         const struct param *p = m->param[i];
-        if ((p->role == ROLE_NONE) != adapter) continue;
+        const bool whole = adapter && p->saved;
+        if ((p->role == ROLE_NONE) != adapter && !whole) continue;
         const void *from = p->view.data;
         const bool coded = p->view.dtype == U4;
         if (coded) {
@@ -366,7 +381,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
                 return stored_free(list), -1;
             from = copy;
         }
-        if (param_stored(m, p, "", from, coded ? m->dtype : p->view.dtype, list, e))
+        if (param_stored(m, p, whole ? "base_model.model." : "", from, coded ? m->dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;

@@ -43,8 +43,13 @@ enum has {
     HAS_QKV_BLOCKS = 1 << 12, /* fused rows are [Q | K | V] */
     HAS_EMBED_NORM = 1 << 15,
     HAS_XIELU = 1 << 16,
-    HAS_DENSE = 1 << 13,   /* of a layer: its MLP is dense */
-    HAS_EXPERTS = 1 << 14, /* of a layer: its MLP is a mixture of experts */
+    HAS_DENSE = 1 << 13,    /* of a layer: its MLP is dense */
+    HAS_EXPERTS = 1 << 14,  /* of a layer: its MLP is a mixture of experts */
+    HAS_SHARED = 1 << 20,   /* an expert that sees all tokens */
+    HAS_SIGMOID = 1 << 21,  /* routing by sigmoids, with a correction of the choice */
+    HAS_RENORM = 1 << 22,   /* weights of the chosen always add up to one */
+    HAS_Q_LATENT = 1 << 23, /* MLA: queries come from a latent too */
+    HAS_Q_PLAIN = 1 << 24,  /* MLA: they do not */
 };
 struct layer_config { /* what may differ between layers */
     i64 window;       /* 0: none */
@@ -67,6 +72,13 @@ struct config {
     i64 vocab_size, hidden_size, intermediate_size, layers, heads, kv_heads, head_dim,
         max_position_embeddings;
     i64 experts, experts_per_token; /* 0: dense */
+    i64 expert_size, shared_size;   /* widths of the MLPs of an expert and of the shared one */
+    struct route_attr route;
+    double glu_limit, glu_alpha; /* GPT-OSS; 0: no limit */
+    struct mla_config {          /* kv_rank 0: no latent attention */
+        i64 q_rank, kv_rank, plain, turned, value;
+    } mla;
+    i64 fp8_block[2]; /* rows and columns that share a scale, where weights are stored in FP8 */
     double norm_eps, initializer_range;
     double embedding_scale, attention_softcap, logit_softcap, clip_qkv; /* 0: none */
     u32 has;
@@ -95,24 +107,40 @@ enum role {
     ROLE_POST_ATTENTION_NORM,
     ROLE_PRE_FFN_NORM,
     ROLE_POST_FFN_NORM,
+    ROLE_Q_LATENT_NORM,
+    ROLE_KV_LATENT_NORM,
     ROLE_Q_NORM,
     ROLE_K_NORM,
     ROLE_Q, /* from here to ROLE_DOWN: linear layers, which adapters may target */
     ROLE_K,
     ROLE_V,
     ROLE_QKV, /* [Q | K | V] rows */
+    ROLE_Q_A, /* MLA: down to the latents and up again */
+    ROLE_Q_B,
+    ROLE_KV_A,
+    ROLE_KV_B,
     ROLE_O,
+    ROLE_SHARED_GATE, /* of the expert that sees all tokens, and what weighs it */
+    ROLE_SHARED_UP,
+    ROLE_SHARED_DOWN,
+    ROLE_SHARED_SCORE,
     ROLE_GATE,
     ROLE_UP,
     ROLE_GATE_UP, /* [gate | up] rows */
     ROLE_DOWN,
+    ROLE_ROUTER,
+    ROLE_EXPERTS_GATE_UP, /* [E, gate | up rows, D] */
+    ROLE_EXPERTS_DOWN,
+    ROLE_SINK,
     ROLE_ALPHA_P, /* xIELU */
     ROLE_ALPHA_N,
-    ROLE_BETA, /* from here on buffers: stored beside the parameters, but not trained */
+    ROLE_CORRECTION, /* of the choice of experts, f32. From here on: not trained */
+    ROLE_BETA,       /* from here on buffers: stored beside the parameters, and not counted */
     ROLE_EPS,
     ROLE_COUNT
 };
 static inline bool role_is_norm(enum role r) { return r >= ROLE_EMBED_NORM && r <= ROLE_K_NORM; }
+static inline bool role_is_trained(enum role r) { return r < ROLE_CORRECTION; }
 static inline bool role_is_buffer(enum role r) { return r >= ROLE_BETA; }
 static inline bool role_is_linear(enum role r) { return r >= ROLE_Q && r <= ROLE_DOWN; }
 enum dim_name {
@@ -128,7 +156,17 @@ enum dim_name {
     DIM_HZ,
     DIM_KZ,
     DIM_QKV,
-    DIM_Z
+    DIM_Z,
+    DIM_H,
+    DIM_E, /* experts */
+    DIM_EF,
+    DIM_2EF,
+    DIM_SF,
+    DIM_QR, /* MLA: latents; with the rotated part; what comes of them for all heads */
+    DIM_KVR,
+    DIM_KVRT,
+    DIM_KVB,
+    DIM_HV
 };
 /* How the rows of a tensor lie on disk, where they do not as in memory. */
 enum layout {
@@ -136,6 +174,9 @@ enum layout {
     LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
     LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
+    LAYOUT_TURNED_LAST =
+        16,             /* per head: rows without RoPE, then those with; in memory the reverse */
+    LAYOUT_STACKED = 32 /* of stacked_layout: the only form that files have */
 };
 struct weight_rule {
     enum role role;
@@ -208,11 +249,11 @@ extern const int family_count;
 /* What families share (families/common.c): groups of rules, lists of groups, blocks. */
 extern const struct weight_rule rules_embed[], rules_input_norm[], rules_attention[],
     rules_qk_norm[], rules_qk_norm_whole[], rules_ffn_norm[], rules_post_attention_norm[],
-    rules_post_ffn_norm[], rules_glu[], rules_gate_up[], rules_top[];
+    rules_post_ffn_norm[], rules_glu[], rules_gate_up[], rules_experts[], rules_top[];
 extern const struct weight_rule *const weights_llama[], *const weights_qwen3[];
 extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 
-mixer_fn mix_attention, mix_glu, mix_mlp;
+mixer_fn mix_attention, mix_glu, mix_mlp, mix_experts, mix_mla;
 
 /* ---- models (model.c, param.c) */
 struct param {
@@ -225,15 +266,19 @@ struct param {
     enum role role;
     bool trainable;
     bool decay; /* weight decay applies: matrices, not norms and biases */
+    bool fast;  /* LoRA+ gives it a larger learning rate: all of an adapter but A */
+    bool saved; /* in modules_to_save: trained, and part of the adapter's file */
     bool scalar;
     i64 layer; /* -1: none */
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
+    i64 turned;          /* what TURNED_LAST goes by */
     const struct weight_rule *rule;
     bool stacked; /* the file has the other form */
 };
-struct lora_pair {
-    struct param *a, *b; /* [R, in], [out, R]; NULL: none */
+struct lora_pair {           /* NULL: none */
+    struct param *a, *b;     /* [R, in], [out, R]; of the embedding [V, R], [D, R] */
+    struct param *magnitude; /* DoRA: [out] */
     double scale;
 };
 struct layer {
@@ -350,6 +395,12 @@ struct build { /* one trace */
     struct cache *cache;                          /* NULL: the keys are this batch's own */
     struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see ops/attention.c */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
+    /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
+     * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
+    double dropout;
+    u64 dropout_seed;
+    i32 dropout_at[2];
+    struct tensor *dropout_place;
     i32 *row; /* longrope: positions as rows of its table */
     i64 layer;
 };

@@ -8,6 +8,12 @@
 i64 config_size(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
                 struct err *e);
 int ropes_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* The mixture of experts and latent attention of a configuration; the former is the `finish` of
+ * families that have nothing else to say, the latter calls it. */
+int experts_read(struct config *c, const json_t *j, const char *where, struct err *e);
+int mla_read(struct config *c, const json_t *j, const char *where, struct err *e);
+/* Whether layer l has experts. */
+bool experts_at(const json_t *j, i64 l, const char *where, struct err *e);
 int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
 struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
@@ -18,8 +24,15 @@ float param_get(const struct param *p, i64 i);
  * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
 int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
                const char *where, struct err *e);
+/* If the file holds tensor `name` in FP8 or MXFP4, it is decoded into `out`, whose data the caller
+ * frees (mem_free). -1: an error. */
+enum packed { PACKED_NOT, PACKED_FP8, PACKED_MXFP4 };
+int packed_read(const struct model *m, const struct safetensors *s, const char *name, u8 *seen,
+                struct stored *out, const char *where, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
+/* This call's rows go into the cache `to`; the result is all of it. Without a cache, the rows. */
+struct tensor *build_cached(struct build *b, struct tensor *rows, const struct view *to);
 /* ---- GGUF (gguf_config.c, gguf_map.c) */
 struct gguf_arch {
     const char *name, *model_type;
@@ -57,5 +70,11 @@ int codes_read(struct param *p, const struct safetensors *s, const struct stored
                const char *where, struct err *e);
 int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
                  int rank, const i64 *dim, const char *where, struct err *e);
+
+/* y of `linear` with inputs `in` (x, w, bias, A, B, ...) and the rest of what an adapter has:
+ * magnitudes, dropout (random numbers of `stream`). */
+struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
+                           u32 stream);
+struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
 
 #endif

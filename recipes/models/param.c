@@ -33,7 +33,7 @@ struct piece {
 };
 
 static bool is_matrix(const struct param *p) {
-    return !p->rule || (p->rule->cols != DIM_NONE && p->rule->cols != DIM_BIAS);
+    return p->rule ? p->rule->cols != DIM_NONE && p->rule->cols != DIM_BIAS : p->view.rank > 1;
 }
 static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view) / cols; }
 
@@ -47,7 +47,8 @@ static i64 pieces_of(const struct model *m, const struct param *p) {
     return parts_of(p);
 }
 
-/* The name of piece `part` (of those of expert or head `index`), under the file's prefix. */
+/* The name of piece `part` (of those of expert or head `index`; with %L, of layer `index`), under
+ * the file's prefix. */
 static void piece_name(char out[256], const struct prefix *x, const char *pattern, i64 index,
                        i64 part) {
     char text[256];
@@ -67,6 +68,11 @@ static void piece_name(char out[256], const struct prefix *x, const char *patter
     else
         snprintf(out, 256, "%s%.200s", x && !strncmp(numbered, "lm_head.", 8) ? x->head : "",
                  numbered);
+}
+
+static void turn(struct piece *o, bool swap) { /* rows for columns on disk */
+    const i64 last = o->dim[o->rank - 1];
+    if (swap) o->dim[o->rank - 1] = o->dim[o->rank - 2], o->dim[o->rank - 2] = last;
 }
 
 /* A GGUF file holds experts stacked and rows as they are in memory, but for two of its habits. */
@@ -97,19 +103,18 @@ static void piece_of(struct piece *o, const struct model *m, const struct param 
     const bool matrix = is_matrix(p);
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
     const i64 count = pieces_of(m, p), parts = p->rule && !p->stacked ? parts_of(p) : 1;
-    const i64 experts = p->view.rank > 1 + matrix ? p->view.dim[0] : 1;
+    const bool of_experts = p->view.rank > 1 + matrix;
+    const i64 experts = of_experts ? p->view.dim[0] : 1;
     *o = (struct piece){.rows = rows / count, .first = rows / count * i, .cols = cols};
     o->layout = p->stacked ? p->rule->stacked_layout : p->layout;
     o->stride = o->block = p->stacked ? rows / experts : o->rows;
-    piece_name(o->name, m->prefix, p->stacked ? p->rule->stacked : p->name, i / parts, i % parts);
+    piece_name(o->name, m->prefix, p->stacked ? p->rule->stacked : p->name,
+               p->stacked ? p->layer : i / parts, i % parts);
     if (p->scalar) return;
-    if (p->stacked) o->dim[o->rank++] = experts;
+    if (p->stacked && of_experts) o->dim[o->rank++] = experts;
     o->dim[o->rank++] = o->block;
     if (matrix) o->dim[o->rank++] = cols;
-    if (o->layout & LAYOUT_T) {
-        const i64 swap = o->dim[o->rank - 1];
-        o->dim[o->rank - 1] = o->dim[o->rank - 2], o->dim[o->rank - 2] = swap;
-    }
+    turn(o, o->layout & LAYOUT_T);
 }
 
 /* Where row r of a block in memory lies in the block on disk. */
@@ -122,6 +127,10 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
                            ? (head - p->heads) * (group + 2) + group
                            : (head - p->heads - p->kv_heads) * (group + 2) + group + 1;
         return at * width + r % width;
+    }
+    if (o->layout & LAYOUT_TURNED_LAST) {
+        const i64 head = o->block / p->heads, at = r % head;
+        return r - at + (at < p->turned ? head - p->turned + at : at - p->turned);
     }
     if (o->layout & LAYOUT_PAIRS) {
         const i64 width = o->block / (p->role == ROLE_K ? p->kv_heads : p->heads);
@@ -310,12 +319,20 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
     if (p->rule && p->rule->stacked) {
         p->stacked = true;
         piece_of(&o, m, p, 0);
-        p->stacked = safetensors_find(s, o.name) != NULL;
+        p->stacked = p->rule->stacked_layout & LAYOUT_STACKED || safetensors_find(s, o.name);
     }
     for (i64 i = 0; i < pieces_of(m, p); i++) {
+        struct stored plain;
         piece_of(&o, m, p, i);
-        const struct stored *t = safetensors_need(s, o.name, e);
-        if (!t || tensor_read(p, &o, s, t, seen, where, e)) return -1;
+        const int packed = packed_read(m, s, o.name, seen, &plain, where, e);
+        if (packed < 0) return -1;
+        if (packed == PACKED_MXFP4) turn(&o, o.layout & LAYOUT_T), o.layout &= ~(u32)LAYOUT_T;
+        const struct stored *t = packed ? &plain : safetensors_need(s, o.name, e);
+        const int rc = !t       ? -1
+                       : packed ? piece_load(p, &o, t, where, e)
+                                : tensor_read(p, &o, s, t, seen, where, e);
+        if (packed) mem_free((void *)plain.data);
+        if (rc) return -1;
     }
     return 0;
 }

@@ -149,6 +149,7 @@ bool model_turns_at(const struct model *m, i64 length) {
 int model_bind(struct build *b, const struct places *p, struct err *e) {
     b->ids->view.data = (void *)p->ids, b->position->view.data = (void *)p->position;
     b->begin->view.data = (void *)p->begin, b->last->view.data = (void *)p->last;
+    if (b->dropout_place) b->dropout_place->view.data = b->dropout_at;
     const struct rope_config *r = &b->m->config.rope[0];
     if (r->type != ROPE_LONGROPE) return 0;
     const i64 tokens = view_count(&b->position->view);

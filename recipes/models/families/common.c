@@ -33,8 +33,8 @@ const struct weight_rule rules_qk_norm_whole[] = {
     {0},
 };
 const struct weight_rule rules_qk_norm[] = {
-    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_norm.weight", .rows = DIM_Z},
-    {ROLE_K_NORM, "model.layers.%L.self_attn.k_norm.weight", .rows = DIM_Z},
+    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_norm.weight", .rows = DIM_Z, .when = HAS_QK_NORM},
+    {ROLE_K_NORM, "model.layers.%L.self_attn.k_norm.weight", .rows = DIM_Z, .when = HAS_QK_NORM},
     {0},
 };
 const struct weight_rule rules_ffn_norm[] = {
@@ -74,6 +74,26 @@ const struct weight_rule rules_gate_up[] = {
      .when = HAS_DENSE},
     {0},
 };
+const struct weight_rule rules_experts[] = {
+    {ROLE_ROUTER, "model.layers.%L.mlp.gate.weight", .rows = DIM_E, .cols = DIM_D,
+     .when = HAS_EXPERTS},
+    {ROLE_CORRECTION, "model.layers.%L.mlp.gate.e_score_correction_bias", .rows = DIM_E,
+     .when = HAS_EXPERTS | HAS_SIGMOID},
+    {ROLE_EXPERTS_GATE_UP,
+     "model.layers.%L.mlp.experts.%E.gate_proj.weight|"
+     "model.layers.%L.mlp.experts.%E.up_proj.weight",
+     .rows = DIM_2EF, .cols = DIM_D, .when = HAS_EXPERTS,
+     .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
+    {ROLE_EXPERTS_DOWN, "model.layers.%L.mlp.experts.%E.down_proj.weight", .rows = DIM_D,
+     .cols = DIM_EF, .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+    {ROLE_SHARED_GATE, "model.layers.%L.mlp.shared_experts.gate_proj.weight", .rows = DIM_SF,
+     .cols = DIM_D, .when = HAS_EXPERTS | HAS_SHARED},
+    {ROLE_SHARED_UP, "model.layers.%L.mlp.shared_experts.up_proj.weight", .rows = DIM_SF,
+     .cols = DIM_D, .when = HAS_EXPERTS | HAS_SHARED},
+    {ROLE_SHARED_DOWN, "model.layers.%L.mlp.shared_experts.down_proj.weight", .rows = DIM_D,
+     .cols = DIM_SF, .when = HAS_EXPERTS | HAS_SHARED},
+    {0},
+};
 const struct weight_rule rules_top[] = {
     {ROLE_FINAL_NORM, "model.norm.weight", .rows = DIM_D},
     {ROLE_FINAL_NORM, "model.norm.bias", .rows = DIM_D, .cols = DIM_BIAS, .when = HAS_NORM_BIAS},
@@ -99,12 +119,16 @@ const struct slot block_sandwich[2] = {
 extern const struct family family_llama, family_mistral, family_ministral, family_ministral3,
     family_qwen2, family_qwen3, family_gemma, family_gemma2, family_gemma3, family_phi, family_phi3,
     family_olmo, family_olmo2, family_olmo3, family_apertus, family_smollm3, family_stablelm,
-    family_glm, family_glm4, family_gpt2, family_gpt_neox, family_falcon, family_bloom;
+    family_glm, family_glm4, family_gpt2, family_gpt_neox, family_falcon, family_bloom,
+    family_mixtral, family_qwen2_moe, family_qwen3_moe, family_olmoe, family_gpt_oss,
+    family_glm4_moe, family_deepseek_v2, family_deepseek_v3, family_kimi_k2;
 const struct family *const families[] = {
     &family_llama,    &family_mistral,  &family_ministral, &family_ministral3, &family_qwen2,
     &family_qwen3,    &family_gemma,    &family_gemma2,    &family_gemma3,     &family_phi,
     &family_phi3,     &family_olmo,     &family_olmo2,     &family_olmo3,      &family_apertus,
     &family_smollm3,  &family_stablelm, &family_glm,       &family_glm4,       &family_gpt2,
     &family_gpt_neox, &family_falcon,   &family_bloom,
+    &family_mixtral, &family_qwen2_moe, &family_qwen3_moe, &family_olmoe, &family_gpt_oss,
+    &family_glm4_moe, &family_deepseek_v2, &family_deepseek_v3, &family_kimi_k2,
 };
 const int family_count = COUNT(families);
