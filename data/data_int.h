@@ -85,6 +85,7 @@ enum pattern_use { PATTERN_REGEX, PATTERN_COVER, PATTERN_GAPS }; /* which scanne
 int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e);
 void pattern_free(struct pattern *p);
+bool regex_is_script(const char *name, i64 size); /* of Unicode, as PCRE2 spells it */
 /* Oniguruma's spelling of a pattern to PCRE2's; appends. */
 int regex_translate(const char *regex, struct text *out, const char *where, struct err *e);
 struct search { /* one pass over one text; zero-initialise, set text and size */
@@ -236,11 +237,12 @@ struct wordpiece {
 /* Appends one word's ids to w->out. */
 typedef int model_fn(struct work *w, struct bytes word, struct err *e);
 model_fn bpe_word, unigram_word, wordpiece_word, wordlevel_word;
-/* Where a word may be cut into smaller ones that can be cached: before U+2581, unless a token holds
- * one after such a byte. */
+/* Where a word may be cut into smaller ones that can be cached: between two characters that no
+ * token holds side by side. */
 struct cuts {
     bool on;
-    u8 never[256]; /* by the last byte of the character before */
+    bool marks;      /* before U+2581 only */
+    u8 joined[8192]; /* bitmap of (last byte, first byte) of neighbours within a token */
 };
 void cuts_find(struct tokenizer *t);
 int word_encode(struct work *w, struct bytes word, struct err *e);
@@ -296,8 +298,8 @@ struct tokenizer {
     i64 fallback_id[256]; /* of <0xNN>, or -1 */
     struct work_pool *pool;
 };
-struct cached_word {
-    u8 size, count; /* size 0: free */
+struct cached_word { /* two to a set: the younger, the older */
+    u8 size, count;  /* size 0: free */
     char bytes[30];
     u32 id[8];
 };

@@ -30,6 +30,17 @@ static pcre2_code *regex_compile(const char *regex, int *code, PCRE2_SIZE *at) {
     return re;
 }
 
+bool regex_is_script(const char *name, i64 size) {
+    char regex[80];
+    int code;
+    PCRE2_SIZE at;
+    if (size > 40) return false;
+    snprintf(regex, sizeof regex, "\\p{sc:%.*s}", (int)size, name);
+    pcre2_code *re = regex_compile(regex, &code, &at);
+    pcre2_code_free(re);
+    return re != NULL;
+}
+
 int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e) {
     classes_start();

@@ -4,6 +4,7 @@
  *   \uXXXX            \x{XXXX}
  *   \h \w \s          hex digits; letters as Oniguruma counts them (marks, and \xb2 and its like,
  *                     but the latter only outside classes); White_Space
+ *   \p{Han}           \p{sc:Han}: the script, not the script extensions
  *   [a[bc]]           (?:[a]|[bc])
  *   [a&&[^b]]         (?:(?=[a])[^b])
  *   [^...]            with either inside: (?:(?!...)\p{Any})
@@ -71,6 +72,8 @@ static int escape(struct translator *t, struct text *out, bool class, struct err
         for (n = 3; s[n - 1] && s[n - 1] != '}';) n++;
     if (!s[n - 1]) return refuse(t, "a { is not closed", e);
     t->s += n;
+    if (n > 5 && (s[1] | 32) == 'p' && regex_is_script(s + 3, n - 4))
+        return text_printf(out, e, "\\%c{sc:%.*s}", s[1], (int)n - 4, s + 3);
     return put(out, s, n, e);
 }
 

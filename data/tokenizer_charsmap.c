@@ -108,13 +108,6 @@ static bool ends_with(const struct text *t, i64 from, struct bytes b) {
     return t->size - from >= b.size && !memcmp(t->data + t->size - b.size, b.data, (size_t)b.size);
 }
 
-/* Plain runs without a map, symbols or squeezing are by far the most common (Llama 2). */
-static i64 plain_run(const struct norm *n, struct bytes in) {
-    if (n->map || n->keep->count || n->squeeze) return 0;
-    const char *space = memchr(in.data, ' ', (size_t)in.size);
-    return space ? space - in.data : in.size;
-}
-
 int normalize_sentencepiece(const struct norm *n, struct bytes in, struct text *out, bool starts,
                             struct err *e) {
     struct bytes to, space = n->escape ? (struct bytes){mark, 3} : (struct bytes){" ", 1};
@@ -128,8 +121,8 @@ int normalize_sentencepiece(const struct norm *n, struct bytes in, struct text *
         return -1;
     for (bool spaced = n->squeeze; at < in.size; at += size) {
         struct bytes rest = {in.data + at, in.size - at};
-        if ((size = plain_run(n, rest)))
-            to = (struct bytes){rest.data, size};
+        if (!n->map && !n->keep->count && !n->squeeze) /* by far the most common: Llama 2 */
+            to = rest, size = rest.size;
         else
             size = mapped(n, rest, &to);
         while (spaced && to.size && *to.data == ' ') to = (struct bytes){to.data + 1, to.size - 1};

@@ -3,6 +3,7 @@
  *
  * Unicode forms: utf8proc decomposes and composes; the canonical ordering between is ours, because
  * utf8proc's is quadratic in a run of combining marks and text is hostile. */
+#include <pthread.h>
 #include <string.h>
 #include <utf8proc.h>
 #include "data/data_int.h"
@@ -100,12 +101,48 @@ static int unicode_form(struct bytes in, int options, struct codes *c, struct te
     return 0;
 }
 
-/* Lowest code point a form can change: below it the text passes as it is. */
+/* Characters that NFC leaves alone whatever stands around them: no mark, composed already, never
+ * the second of a composition. Most text that is not ASCII is made of them. */
+static u8 inert[0x110000 / 8];
+
+static void inert_build(void) {
+    static u8 second[0x110000 / 8];
+    i32 parts[32], last = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (i32 c = 0; c < 0x110000; c++) {
+            const utf8proc_property_t *p = utf8proc_get_property(c);
+            const bool hangul = c >= 0xac00 && c <= 0xd7a3, jamo = c >= 0x1161 && c <= 0x11c2;
+            i64 n = 1;
+            if (p->decomp_seqindex != UINT16_MAX && !p->decomp_type && !hangul)
+                n = utf8proc_decompose_char(c, parts, 32, UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
+                                            &last);
+            if (!pass && n > 1)
+                for (i64 i = 1; i < n; i++) second[parts[i] / 8] |= (u8)(1 << parts[i] % 8);
+            if (pass && n > 1)
+                n = utf8proc_normalize_utf32(parts, n, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+            const bool changes = p->decomp_seqindex != UINT16_MAX && !p->decomp_type && !hangul &&
+                                 (n != 1 || parts[0] != c);
+            if (pass && !changes && !p->combining_class && !jamo && !(second[c / 8] >> c % 8 & 1))
+                inert[c / 8] |= (u8)(1 << c % 8);
+        }
+}
+
 static bool form_changes(struct bytes in, enum norm_kind kind) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     const u8 *s = (const u8 *)in.data;
-    u8 lead = kind == NORM_NFC ? 0xcc : 0xc2; /* U+0300, U+0080 */
-    for (i64 i = 0; i < in.size; i++)
-        if (s[i] >= lead) return true;
+    u64 eight;
+    if (kind == NORM_NFC) pthread_once(&once, inert_build);
+    for (i64 i = 0; i < in.size;) {
+        if (i + 8 <= in.size && (memcpy(&eight, s + i, 8), !(eight & 0x8080808080808080u))) {
+            i += 8;
+        } else if (s[i] < 0x80) {
+            i++;
+        } else {
+            if (kind != NORM_NFC) return true;
+            const i64 c = code_at(in.data, &i);
+            if (!(inert[c / 8] >> c % 8 & 1)) return true;
+        }
+    }
     return false;
 }
 
@@ -197,8 +234,31 @@ static int normalize_bert(const struct norm *n, struct bytes in, struct text *ou
     return rc ? -1 : 0;
 }
 
+/* Appends with each byte `c` replaced, by spreading what was appended from its end. */
+static int replace_byte(char c, struct bytes with, struct bytes in, struct text *out,
+                        struct err *e) {
+    i64 hits = 0, from = out->size;
+    for (const char *at = in.data, *end = at + in.size; (at = memchr(at, c, (size_t)(end - at)));
+         at++)
+        hits++;
+    if (text_add(out, in.data, in.size, e)) return -1;
+    for (i64 i = 0; i < hits; i++)
+        if (text_add(out, with.data, with.size - 1, e)) return -1;
+    char *to = out->data + out->size, *at = out->data + from + in.size;
+    while (hits) {
+        if (*--at != c)
+            *--to = *at;
+        else {
+            memcpy(to -= with.size, with.data, (size_t)with.size);
+            hits--;
+        }
+    }
+    return 0;
+}
+
 int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
                  void **scratch, struct err *e) {
+    if (p->literal.size == 1 && with.size) return replace_byte(*p->literal.data, with, in, out, e);
     struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
     i64 from = 0, begin, end;
     int found;
@@ -257,7 +317,9 @@ int normalize(const struct norm *list, i64 count, struct bytes in, struct text b
             rc = text_add(to, n->content.data, n->content.size, e) ||
                  text_add(to, in.data, in.size, e);
             break;
-        default: rc = normalize_form(n->kind, in, to, e);
+        default:
+            if (!form_changes(in, n->kind)) continue;
+            rc = normalize_form(n->kind, in, to, e);
         }
         if (rc) return -1;
         in = (struct bytes){to->data, to->size};

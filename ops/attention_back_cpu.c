@@ -78,9 +78,9 @@ V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block
     __builtin_memset(x->dv, 0, (size_t)(x->keys * t->value_lanes) * 4);
 }
 
-/* A chain as a result: + 0 rids a zero of its sign. */
+/* A chain as a result, if it is wanted: + 0 rids a zero of its sign. */
 V16_FN void row_put(void *to, i64 at, const float *from, i64 dim, bool half) {
-    for (i64 d = 0; d < dim; d += 16)
+    for (i64 d = 0; to && d < dim; d += 16)
         v16_put_n(to, at + d, v16_add(v16_load(from + d), v16_set(0)), dim - d, half);
 }
 
@@ -132,22 +132,23 @@ V16_FN void block_scores(const struct back *b, struct block *x, bool half) {
 V16_FN void row_gradient(float *s, float *d, i64 keys, i64 low, i64 high, float lse, float delta,
                          float slope, i64 place, const struct attention *t, bool masked,
                          bool half) {
+    const bool early = t->slopes && t->alibi_bf16, late = t->slopes && !t->alibi_bf16;
+    const float raw = (float)t->attr->scale, scale = t->scale, cap = t->cap;
     for (i64 n = 0; n < keys; n += 16) {
         v16 p = v16_set(0), ds = p;
         if (!masked || n < high) {
             v16 x = v16_load(s + n), h = p;
-            if (t->slopes && t->alibi_bf16) x = v16_bias(x, slope, place + n, true);
-            if (t->cap > 0) {
-                h = v16_tanh(
-                    v16_mul(v16_mul(x, v16_set((float)t->attr->scale)), v16_set(t->cap_inverse)));
-                x = v16_mul(h, v16_set(t->cap));
+            if (early) x = v16_bias(x, slope, place + n, true);
+            if (cap > 0) {
+                h = v16_tanh(v16_mul(v16_mul(x, v16_set(raw)), v16_set(t->cap_inverse)));
+                x = v16_mul(h, v16_set(cap));
             }
-            if (t->slopes && !t->alibi_bf16) x = v16_bias(x, slope, place + n, false);
+            if (late) x = v16_bias(x, slope, place + n, false);
             if (masked) x = v16_within(x, n, low, high, v16_set(-INFINITY));
-            p = v16_exp(v16_fma(x, v16_set(t->scale), v16_set(-lse)));
+            p = v16_exp(v16_fma(x, v16_set(scale), v16_set(-lse)));
             ds = v16_mul(p, v16_sub(v16_load(d + n), v16_set(delta)));
-            if (t->cap > 0) ds = v16_mul(ds, v16_fma(v16_sub(v16_set(0), h), h, v16_set(1)));
-            ds = v16_mul(ds, v16_set((float)t->attr->scale));
+            if (cap > 0) ds = v16_mul(ds, v16_fma(v16_sub(v16_set(0), h), h, v16_set(1)));
+            ds = v16_mul(ds, v16_set(raw));
         }
         probability_put(s, n, p, half);
         probability_put(d, n, ds, half);

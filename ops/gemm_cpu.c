@@ -277,6 +277,10 @@ static void grid_choose(struct job *j) {
 
 void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
     if (g->m <= 0 || g->n <= 0) return;
+    if (gemm_is_few(g)) {
+        CPU_NAME(gemm_few)(g);
+        return;
+    }
     struct job j = {
         .g = g, .scratch = scratch, .room = gemm_room(g->m, g->n, g->k, g->t ? g->rank : 0)};
 #ifdef ISA_IS_avx512bf16

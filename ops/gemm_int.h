@@ -35,6 +35,15 @@ static inline i64 pack_lanes(enum pack how, i64 k) {
 }
 static inline i64 pack_k(enum pack how, i64 lanes) { return how == PACK_PAIR ? 2 * lanes : lanes; }
 
+/* gemm_few_cpu.c: products of at most GEMM_FEW rows with a B whose k is contiguous. */
+enum { GEMM_FEW = 4 };
+static inline bool gemm_is_few(const struct gemm *g) {
+    return g->m <= GEMM_FEW && g->b_t && !g->a_t && !g->u_t && !g->accumulate && !g->quant;
+}
+#define X(isa) void gemm_few_##isa(const struct gemm *g);
+ISA_LIST(X)
+#undef X
+
 /* Where a worker's packed A, packed B and sums begin in its part of the scratch, in floats. */
 struct gemm_room {
     i64 a, b, tiles, size;

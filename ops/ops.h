@@ -239,6 +239,7 @@ struct sample_attr {
     double top_p;       /* 1: off */
     double min_p;       /* 0: off */
     u64 seed;
+    double repetition_penalty; /* of the ids in `seen`; 1: off */
 };
 
 /* ---- samples: what tests and benchmark call an op with

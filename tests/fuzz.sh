@@ -32,7 +32,15 @@ recipe) i=0
     printf 'seed: 1\nmodel_name_or_path: m\ndataset: [{path: d.h5, weight: 2}]\nsave_at: [1, 2]\nlr: 1e-3\n' >> "$at/corpus/seed-0"
     printf '{"format": "hone recipe lock 1", "recipe": {"seed": 1}, "environment": {}, "files": []}' >> "$at/corpus/seed-1"
     printf '{"hone_log":1,"run":"a","lock":"00"}\n{"step":1,"tokens":2,"loss":1.5,"prev":""}\n' >> "$at/corpus/seed-2" ;;
-tokenizer) printf '%s\0the cat' "$(cat $golden/tokenizers/stories260K.json)" > "$at/corpus/file" 2> /dev/null || true
+tokenizer) for file in stories260K.json unigram.model unigram-map.model bpe.model ranks/small.tiktoken; do
+        { cat $golden/tokenizers/$file && printf '\0~\0\0the <s>cat\t1  '; } > "$at/corpus/$(basename $file)"
+    done
+    i=0
+    sed -n 's/^{"base":"[a-z0-9A-Z]*","patch":\(.*"model":{.*\),"add":false}$/\1/p' $golden/tokenizers/random.jsonl |
+        while read -r file; do
+            i=$((i + 1))
+            printf '%s\0~\0\0the <s>cat\t1  ' "$file" > "$at/corpus/random-$i"
+        done
     printf 'the \303\251\377cat  123' > "$at/corpus/text" ;;
 jinja) cp $golden/jinja/*.jinja "$at/corpus"
     sed 's/^{"template": "//; s/", "[teug][a-z]*": .*//; s/\\"/"/g; s/\\n/ /g' $golden/jinja/snippets.jsonl |

@@ -6,6 +6,8 @@
  * weight file compared with those of the first way. */
 #include "tests/tiny_run.h"
 
+struct globals globals; /* main.c's, which generation looks at */
+
 static const char *base; /* a folder of a trained tiny model, for adapters */
 static const struct kind {
     const char *name, *words;
@@ -27,10 +29,31 @@ static const struct kind {
     {"lion-fp32", "precision=fp32 optim=lion adam_beta2=0.99 dataset.0.path=DATA/packed.h5"},
     {"sgd-no-masters", "precision=bf16 master_weights=false optim=sgd sgd_momentum=0.9 "
                        "sgd_nesterov=true dataset.0.path=DATA/packed.h5"},
+    {"lora-dropout-bf16", "precision=bf16 use_peft=true lora_r=4 lora_dropout=0.2 "
+                          "loraplus_lr_ratio=16 dataset.0.path=DATA/packed.h5"},
+    {"lora-embedding-fp32", "precision=fp32 use_peft=true lora_r=3 lora_dropout=0.1 "
+                            "lora_target_modules=embed_tokens,v_proj lora_rank_pattern=v_proj=2 "
+                            "dataset.0.path=DATA/packed.h5"},
+    {"dora-fp32", "precision=fp32 use_peft=true lora_r=3 use_dora=true "
+                  "lora_target_modules=q_proj,down_proj lora_modules_to_save=lm_head "
+                  "dataset.0.path=DATA/packed.h5"},
+    {"dora-bf16", "precision=bf16 use_peft=true lora_r=4 use_dora=true "
+                  "dataset.0.path=DATA/packed.h5"},
     {"qlora-fp32", "precision=fp32 use_peft=true lora_r=3 load_in_4bit=true "
                    "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},
     {"qlora-bf16", "precision=bf16 use_peft=true lora_r=4 load_in_4bit=true "
                    "bnb_4bit_quant_type=fp4 dataset.0.path=DATA/packed.h5"},
+    /* families that are built otherwise: windows, soft caps, norms on both sides; attention and MLP
+     * in parallel on fused weights; learned positions; xIELU and norms of heads */
+    {"gemma2-bf16", "precision=bf16 model.model_type=gemma2 model.head_dim=12 "
+                    "model.sliding_window=9 model.attn_logit_softcapping=2.5 "
+                    "dataset.0.path=DATA/packed.h5"},
+    {"falcon-fp32", "precision=fp32 model.model_type=falcon model.new_decoder_architecture=true "
+                    "model.bias=true dataset.0.path=DATA/packed.h5"},
+    {"gpt2-bf16", "precision=bf16 model.model_type=gpt2 task=sft packing=false "
+                  "dataset.0.path=DATA/sft.h5"},
+    {"apertus-fp32", "precision=fp32 model.model_type=apertus dataset.0.path=DATA/packed.h5"},
+    {"bloom-bf16", "precision=bf16 model.model_type=bloom dataset.0.path=DATA/packed.h5"},
 };
 static const char *const ways[] = {
     "--threads 1",
@@ -166,6 +189,37 @@ static void cache_equals_forward(void **state) {
     }
 }
 
+/* A longrope model whose answer passes its original length goes on as an uncached pass would. */
+static void generation_turns(void **state) {
+    (void)state;
+    enum { PROMPT = 24, NEW = 30 };
+    const struct sampling s = {.top_p = 1, .max_new_tokens = NEW, .ignore_eos = true};
+    struct err e = {0};
+    struct model m = {0};
+    struct ids out = {0};
+    u32 ids[PROMPT + NEW];
+    const struct rng r = {8, RNG_TEST, 0, 0};
+    for (i64 i = 0; i < PROMPT; i++) ids[i] = (u32)(rng_uniform_f64(&r, (u64)i) * 131);
+    if (model_open(&m, "tests/golden/models/phi3", F32, false, &e) ||
+        generate_ids(&m, ids, PROMPT, &s, &out, NULL, NULL, &e))
+        fail_msg("%s", e.primary);
+    assert_int_equal(NEW, out.count);
+    assert_true(m.config.rope[0].original_length > PROMPT &&
+                m.config.rope[0].original_length < PROMPT + NEW - 1);
+    const i64 vocab = m.config.vocab_size;
+    float *logits = mem_new_array((PROMPT + NEW) * vocab, sizeof *logits, &e);
+    for (i64 n = PROMPT; n < PROMPT + NEW; n++) {
+        logits_of(&m, NULL, (const i32 *)ids, 0, n, (u8 *)logits);
+        const float *last = logits + (n - 1) * vocab;
+        u32 best = 0;
+        for (i64 i = 1; i < vocab; i++)
+            if (last[i] > last[best]) best = (u32)i;
+        assert_int_equal(best, out.item[n - PROMPT]);
+        ids[n] = best;
+    }
+    mem_free(logits), ids_free(&out), model_free(&m);
+}
+
 static int set_up(void **state) {
     if (tiny_folder(state)) return -1;
     tiny_data();
@@ -185,14 +239,21 @@ static int tear_down(void **state) {
 
 int main(void) {
     isa_float_mode();
-    struct CMUnitTest tests[COUNT(kinds) + 4];
+    /* plain; then windows, soft caps, two RoPE tables, ALiBi in both forms, parallel blocks, NoPE
+     */
+    static char models[][48] = {
+        "tests/golden/models/llama",       "tests/golden/models/llama_rope3_tied",
+        "tests/golden/models/olmo2",       "tests/golden/models/gemma2",
+        "tests/golden/models/gemma3_text", "tests/golden/models/bloom",
+        "tests/golden/models/falcon_rw",   "tests/golden/models/stablelm_parallel",
+        "tests/golden/models/smollm3"};
+    struct CMUnitTest tests[COUNT(kinds) + COUNT(models) + 2];
     int count = 0;
     for (int i = 0; i < COUNT(kinds); i++)
         tests[count++] =
             (struct CMUnitTest){kinds[i].name, same_bits, NULL, NULL, (void *)&kinds[i]};
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(groups_are_part_of_the_recipe);
-    static char models[][40] = {"tests/golden/models/llama", "tests/golden/models/llama_rope3_tied",
-                                "tests/golden/models/olmo2"};
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(generation_turns);
     for (int i = 0; i < COUNT(models); i++)
         tests[count++] = (struct CMUnitTest){"cache_equals_forward", cache_equals_forward, NULL,
                                              NULL, models[i]};

@@ -105,7 +105,7 @@ static double near_gradients(const char *what, const struct safetensors *got,
         most = fmax(most, near(what, g, &want->tensor[i], bound, true));
         gradients++;
     }
-    assert_true(gradients > 10);
+    assert_true(gradients >= 5); /* as many as an adapter of one layer has */
     assert_int_equal(given, gradients);
     return most;
 }
@@ -152,6 +152,64 @@ static void test_models(void **state) {
     (void)state;
     for (i64 i = 0; i < COUNT(models); i++)
         model_check(models[i], "config.json"), model_check(models[i], "config_v5.json");
+}
+
+/* GLM-4 as its authors' code names it has no golden: the same numbers in its fused tensors must
+ * give the same bits. */
+static const struct param *param_at(const struct model *m, enum role r, i64 layer, bool bias) {
+    const struct layer *at = layer < 0 ? &m->top : &m->layer[layer];
+    return bias ? at->bias[r] : at->weight[r];
+}
+static void rows_copy(const struct model *to, enum role role, i64 layer, bool bias,
+                      const struct model *from, const enum role *parts, int count) {
+    const struct param *p = param_at(to, role, layer, bias);
+    i64 done = 0;
+    for (int i = 0; i < count; i++) {
+        const struct param *q = param_at(from, parts[i], layer, bias);
+        memcpy((u8 *)p->view.data + done, q->view.data, (size_t)view_bytes(&q->view));
+        done += view_bytes(&q->view);
+    }
+    assert_int_equal(done, view_bytes(&p->view));
+}
+
+static void test_chatglm(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"model_type\": \"chatglm\", \"padded_vocab_size\": 131, \"hidden_size\": 32, "
+        "\"ffn_hidden_size\": 44, \"num_layers\": 2, \"num_attention_heads\": 4, "
+        "\"multi_query_group_num\": 2, \"kv_channels\": 12, \"layernorm_epsilon\": 1.5625e-07, "
+        "\"add_qkv_bias\": true, \"add_bias_linear\": false, \"rmsnorm\": true, "
+        "\"seq_length\": 160, \"rope_ratio\": 1, \"tie_word_embeddings\": false}\n";
+    static const enum role qkv[] = {ROLE_Q, ROLE_K, ROLE_V},
+                           same[] = {ROLE_INPUT_NORM, ROLE_O, ROLE_PRE_FFN_NORM, ROLE_GATE_UP,
+                                     ROLE_DOWN},
+                           top[] = {ROLE_EMBED, ROLE_FINAL_NORM, ROLE_LM_HEAD};
+    struct err e = {0};
+    struct model glm, chat;
+    struct config c;
+    struct stored_list list;
+    json_t *j = json_parse(text, sizeof text - 1, "chatglm", &e);
+    ok(!j || config_read(&c, j, "chatglm", &e) || model_new(&chat, &c, F32, false, &e) ||
+           model_open(&glm, MODELS "glm", F32, false, &e),
+       &e);
+    for (int i = 0; i < COUNT(top); i++) rows_copy(&chat, top[i], -1, false, &glm, &top[i], 1);
+    for (i64 l = 0; l < c.layers; l++) {
+        rows_copy(&chat, ROLE_QKV, l, false, &glm, qkv, 3);
+        rows_copy(&chat, ROLE_QKV, l, true, &glm, qkv, 3);
+        for (int i = 0; i < COUNT(same); i++)
+            rows_copy(&chat, same[i], l, false, &glm, &same[i], 1);
+    }
+    ok(model_stored(&chat, false, &list, &e), &e);
+    assert_int_equal(0, shell("mkdir -p %s", at("chatglm")));
+    ok(file_write(at("chatglm/config.json"), text, sizeof text - 1, &e) ||
+           safetensors_write(at("chatglm"), "model", list.tensor, list.count, INT64_MAX, &e),
+       &e);
+    stored_free(&list), model_free(&chat), model_free(&glm), json_decref(j);
+    hone(0, "forward " MODELS "glm --ids " MODELS "glm/golden.safetensors --out %s",
+         at("glm.safetensors"));
+    hone(0, "forward %s --ids " MODELS "glm/golden.safetensors --out %s", at("chatglm"),
+         at("chat.safetensors"));
+    assert_int_equal(0, shell("cmp %s %s", at("glm.safetensors"), at("chat.safetensors")));
 }
 
 /* ---- training steps, through the graph */
@@ -340,6 +398,8 @@ static void test_adapters(void **state) {
     adapter_check("llama", "lora_rslora");
     adapter_check("llama", "lora_dora");
     adapter_check("llama", "lora_partial");
+    adapter_check("mixtral", "lora_experts"), adapter_check("qwen3_moe", "lora_experts");
+    adapter_check("gpt_oss", "lora_experts"), adapter_check("deepseek_v3", "lora_experts");
 }
 
 /* Several documents in a row give what each gives by itself, and a step over unequal micro-batches
@@ -369,10 +429,10 @@ static void test_packs(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_models), cmocka_unit_test(test_packs),
-                                       cmocka_unit_test(test_saved_as_read),
-                                       cmocka_unit_test(test_full_steps),
-                                       cmocka_unit_test(test_adapters)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_models),        cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_saved_as_read), cmocka_unit_test(test_chatglm),
+        cmocka_unit_test(test_full_steps),    cmocka_unit_test(test_adapters)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */

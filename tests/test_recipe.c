@@ -457,12 +457,41 @@ static int teardown(void **state) {
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+/* The recipes of the model families: each kind for each family, and all keys are known. */
+static void family_recipes(void **state) {
+    (void)state;
+    static const char *const family[] = {"llama", "mistral", "qwen", "gemma", "phi", "olmo"},
+                             *const kind[] = {"lora", "qlora", "full"};
+    for (int f = 0; f < COUNT(family); f++)
+        for (int k = 0; k < COUNT(kind); k++) {
+            struct recipe r = {0};
+            struct err e = {0};
+            char path[128];
+            snprintf(path, sizeof path, "recipes/families/%s-%s.yaml", family[f], kind[k]);
+            if (recipe_load(&r, path, NULL, 0, &e)) fail_msg("%s: %s", path, e.primary);
+            assert_int_equal(r.use_peft, k < 2);
+            assert_int_equal(r.load_in_4bit, k == 1);
+            assert_int_equal(r.notes.size, 0);
+            assert_true(r.model_name_or_path && !strncmp(r.model_name_or_path, "models/", 7));
+            recipe_free(&r);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_defaults),     TEST(test_everything),    TEST(test_overrides),
-        TEST(test_aliases),      TEST(test_refused),       TEST(test_bomb),
-        TEST(test_include),      TEST(test_help),          TEST(test_lock_round_trip),
-        TEST(test_lock_compare), TEST(test_lock_replaced), TEST(test_faults),
+        cmocka_unit_test(family_recipes),
+        TEST(test_defaults),
+        TEST(test_everything),
+        TEST(test_overrides),
+        TEST(test_aliases),
+        TEST(test_refused),
+        TEST(test_bomb),
+        TEST(test_include),
+        TEST(test_help),
+        TEST(test_lock_round_trip),
+        TEST(test_lock_compare),
+        TEST(test_lock_replaced),
+        TEST(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
-/* tokenizer_files.h: what the tokenizer tests share: goldens, patched tokenizer.json files,
- * temporary folders. */
+/* tokenizer_files.h: what the tokenizer tests share: goldens and their cases, patched
+ * tokenizer.json files, temporary folders. */
 #ifndef HONE_TESTS_TOKENIZER_FILES_H
 #define HONE_TESTS_TOKENIZER_FILES_H
 
@@ -52,6 +52,69 @@ static inline struct tokenizer *open_text(struct text *json,
     free(folder);
     text_free(json);
     return t;
+}
+
+struct golden { /* the lines of a .jsonl file */
+    struct text file;
+    i64 at;
+};
+
+static inline json_t *golden_next(struct golden *g) {
+    struct err e = {0};
+    if (g->at >= g->file.size) return NULL;
+    const char *line = g->file.data + g->at, *end = strchr(line, '\n');
+    g->at += end - line + 1;
+    json_t *j = json_parse(line, end - line, "golden", &e);
+    if (!j) fail_msg("%s", e.primary);
+    return j;
+}
+
+static inline struct text case_text(const json_t *j) {
+    struct text t = {0};
+    struct err e = {0};
+    const json_t *hex = json_object_get(j, "hex"), *text = json_object_get(j, "text");
+    if (text)
+        assert_int_equal(0,
+                         text_add(&t, json_string_value(text), (i64)json_string_length(text), &e));
+    for (const char *h = hex ? json_string_value(hex) : ""; *h; h += 2) {
+        char byte = (char)strtol((char[]){h[0], h[1], 0}, NULL, 16);
+        assert_int_equal(0, text_add(&t, &byte, 1, &e));
+    }
+    return t;
+}
+
+static inline void check_decoded(const struct tokenizer *t, const struct ids *ids, bool skip,
+                                 const json_t *want, const char *what) {
+    struct text out = {0};
+    struct err e = {0};
+    assert_int_equal(0, tokenizer_decode(t, ids->item, ids->count, skip, &out, &e));
+    if (want && (out.size != (i64)json_string_length(want) ||
+                 memcmp(out.data, json_string_value(want), (size_t)out.size)))
+        fail_msg("%s: decoded (skip %d) \"%s\", expected \"%s\"", what, skip, out.data,
+                 json_string_value(want));
+    text_free(&out);
+}
+
+static inline void check_case(const struct tokenizer *t, const json_t *j, bool add,
+                              const char *what) {
+    struct text text = case_text(j);
+    struct ids ids = {0};
+    struct err e = {0};
+    const json_t *want = json_object_get(j, "ids"), *plain = json_object_get(j, "plain");
+    if (tokenizer_encode(t, text.data, text.size, add, &ids, &e))
+        fail_msg("%s: %s", what, e.primary);
+    for (i64 i = 0; i < i64_max(ids.count, (i64)json_array_size(want)); i++) {
+        i64 id = i < ids.count ? (i64)ids.item[i] : -1, expected = -1;
+        if (i < (i64)json_array_size(want))
+            expected = json_integer_value(json_array_get(want, (size_t)i));
+        if (id != expected)
+            fail_msg("%s: \"%s\": id %d is %d, expected %d", what, text.data, (int)i, (int)id,
+                     (int)expected);
+    }
+    check_decoded(t, &ids, true, json_object_get(j, "skip"), what);
+    check_decoded(t, &ids, false, plain ? plain : json_object_get(j, "skip"), what);
+    text_free(&text);
+    ids_free(&ids);
 }
 
 #endif

@@ -12,7 +12,7 @@
 struct bench_flags {
     double seconds;
     i64 steps, batch, length;
-    const char *precision;
+    const char *precision, *tokenizer, *text, *peers;
 };
 #define ROW(key, type, otherwise, low, high, help)                                                 \
     { #key, type, offsetof(struct bench_flags, key), otherwise, low, high, NULL, help }
@@ -22,6 +22,9 @@ const struct option bench_options[] = {
     ROW(batch, OPT_INT, "4", 1, 4096, "training step: rows"),
     ROW(length, OPT_INT, "512", 32, 1 << 20, "training step: tokens per row"),
     ROW(precision, OPT_TEXT, "", 0, 0, "fp32 or bf16 only; default: both"),
+    ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "bench tokenizer: of this file or folder"),
+    ROW(text, OPT_TEXT, NULL, 0, 0, "bench tokenizer: what it encodes"),
+    ROW(peers, OPT_TEXT, NULL, 0, 0, "bench tokenizer: JSON lines with what others reach"),
     {0},
 };
 #undef ROW
@@ -300,10 +303,18 @@ int cmd_bench(int argc, char **argv, struct err *e) {
     struct args a;
     int rc = args_parse(&a, argc, argv, bench_options, &f, e);
     for (i64 i = 0; !rc && i < a.count; i++)
-        if (strcmp(a.rest[i], "ops") && strncmp(a.rest[i], "train", 5) && !op_find(a.rest[i]))
+        if (strcmp(a.rest[i], "ops") && strcmp(a.rest[i], "tokenizer") &&
+            strncmp(a.rest[i], "train", 5) && !op_find(a.rest[i]))
             rc = err_input(e, "there is no benchmark '%s'", a.rest[i]),
-            err_hint(e, "ops, train, train-0.6b, train-8b-lora, or the name of an operation (`hone "
+            err_hint(e, "ops, tokenizer, train, train-0.6b, train-8b-lora, or the name of an "
+                        "operation (`hone "
                         "inspect ops`)");
+    const bool tokenizer = !rc && a.count == 1 && !strcmp(a.rest[0], "tokenizer");
+    if (tokenizer) {
+        rc = bench_tokenizer(f.tokenizer, f.text, f.peers, e);
+        args_free(&a);
+        return rc;
+    }
     if (!rc && !globals.json && device_now() == DEVICE_CUDA)
         printf("%s, numerics %s: products of 8,192 %.0f GFLOP/s f32, %.0f bf16, copying %.0f "
                "GB/s\n\n",

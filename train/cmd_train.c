@@ -211,6 +211,7 @@ static void session_print(const struct session *s) {
            (double)model_count(m, true) / 1e6, s->r->precision,
            device_now() == DEVICE_CUDA ? device_text() : isa_name[isa_now()], pool_threads(),
            pool_threads() == 1 ? "" : "s");
+    if (*m->config.note) printf("note: %s\n", m->config.note);
     printf("%lld samples of %lld tokens an epoch, %lld a step, %lld steps; planned peak %.0f MiB\n",
            (long long)loader_samples(s->t.loader), (long long)s->r->max_seq_length,
            (long long)s->r->global_batch_size, (long long)s->t.total_steps,

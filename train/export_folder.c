@@ -51,7 +51,8 @@ static int convert(struct stored *t, enum dtype d, struct arena *a, struct err *
 static bool is_plain(enum dtype d) { return d == F32 || d == BF16 || d == F16 || d == F64; }
 
 /* Beside a tensor of few bits: its scales and tables, which its values no longer need. */
-static bool is_scale(const char *name) {
+static bool is_scale(const struct stored *t) {
+    const char *name = t->name;
     static const char *const end[] = {"_scale_inv", "_blocks",        "_scales",          ".absmax",
                                       ".quant_map", ".nested_absmax", ".nested_quant_map"};
     const size_t n = strlen(name);
@@ -77,7 +78,7 @@ static int as_file(struct stored_list *out, const struct stored_list *model,
         if (ours && !is_plain(t->dtype)) *coded = true;
         if (ours)
             rc = convert(to, is_plain(t->dtype) ? t->dtype : BF16, &out->arena, e);
-        else if (is_scale(t->name))
+        else if (is_scale(t))
             continue;
         else if (t->dtype == DTYPE_COUNT)
             rc = err_input(e, "tensor %.200s has type %s, which hone does not write", t->name,

@@ -198,7 +198,7 @@ static int now_write(struct optimizer *o, double lr, double scale, struct err *e
     struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
     for (int k = 0; k < 4; k++) {
         float *h = now.hyper[k];
-        const double rate = k < 2 ? lr : lr * o->fast_ratio, wd = k % 2 ? o->weight_decay : 0;
+        const double wd = k % 2 ? o->weight_decay : 0, rate = k < 2 ? lr : lr * o->fast_ratio;
         h[0] = (float)scale, h[1] = (float)(1 - rate * wd), h[2] = (float)rate;
         if (o->rule == UPDATE_ADAMW) {
             h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));

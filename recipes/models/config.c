@@ -36,6 +36,11 @@ static const struct {
 } aliases[] = {{"n_embd", "hidden_size"},
                {"n_embed", "hidden_size"},
                {"n_layer", "num_hidden_layers"},
+               {"num_layers", "num_hidden_layers"},
+               {"kv_channels", "head_dim"},
+               {"padded_vocab_size", "vocab_size"},
+               {"multi_query_group_num", "num_key_value_heads"},
+               {"layernorm_epsilon", "rms_norm_eps"},
                {"n_head", "num_attention_heads"},
                {"n_head_kv", "num_key_value_heads"},
                {"num_kv_heads", "num_key_value_heads"},
@@ -216,6 +221,8 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
                          where, (long long)c->hidden_size, (long long)c->heads);
     if (!e->code)
         c->head_dim = config_size(j, "head_dim", c->hidden_size / c->heads, 4096, where, e);
+    if (c->family->multi_head && !e->code)
+        c->kv_heads = c->heads, c->head_dim = c->hidden_size / c->heads;
     c->max_position_embeddings = config_size(j, "max_position_embeddings", 2048, 1 << 30, where, e);
     c->norm_eps = json_f64(j, "rms_norm_eps", 1e-5, where, e);
     c->initializer_range = json_f64(j, "initializer_range", 0.02, where, e);
@@ -225,16 +232,6 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
         return -1;
     if (c->family->finish && c->family->finish(c, j, where, e)) return -1;
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
-}
-
-/* How weights are packed: what packed.c must know of it. */
-static void packing_read(struct config *c, const json_t *j) {
-    const json_t *block =
-        json_object_get(json_object_get(j, "quantization_config"), "weight_block_size");
-    for (size_t i = 0; i < 2; i++) {
-        const i64 n = json_integer_value(json_array_get(block, i));
-        c->fp8_block[i] = n > 0 ? n : 128;
-    }
 }
 
 json_t *config_effective(const json_t *j, const char *where, struct err *e) {
@@ -248,9 +245,12 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
     if (!json_is_object(j)) return err_input(e, "%s: expected a JSON object", where);
     const json_t *text = family_find(c, j, where, e);
     json_t *all = text ? effective(c->family, text, e) : NULL;
+    /* The ids that end a text may stand outside of a wrapper's text part. */
+    json_t *eos = json_object_get(j, "eos_token_id");
+    if (all && eos && json_is_null(json_object_get(all, "eos_token_id")))
+        json_object_set(all, "eos_token_id", eos);
     const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e) ||
                    quant_config_read(c, j, where, e);
-    packing_read(c, text);
     json_decref(all);
     return rc || e->code ? -1 : 0;
 }

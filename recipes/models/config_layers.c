@@ -110,7 +110,8 @@ static int rope_read(struct config *c, struct rope_config *r, const json_t *all,
 
 int ropes_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     if (c->alibi || c->family->learned_positions) return 0;
-    const double theta = json_f64(j, "rope_theta", 10000, where, e);
+    const double theta = json_f64(j, "rope_theta", 10000, where, e) *
+                         json_f64(j, "rope_ratio", 1, where, e); /* ChatGLM */
     const json_t *p = json_object_get(j, "rope_parameters");
     if (!json_is_object(p)) p = json_object_get(j, "rope_scaling");
     const json_t *full = json_object_get(p, "full_attention"),

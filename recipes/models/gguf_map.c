@@ -28,10 +28,24 @@ static const char *const stems[ROLE_COUNT] = {
     [ROLE_DOWN] = "ffn_down",
 };
 
+bool gguf_names(enum role r) { return stems[r] != NULL; }
+
+/* Names that differ by architecture. */
+static const struct {
+    const char *arch;
+    enum role role;
+    u32 when; /* HAS_ bits of the rule */
+    const char *stem;
+} others[] = {{"falcon", ROLE_INPUT_NORM, HAS_TWO_NORMS, "attn_norm_2"},
+              {"falcon", ROLE_PRE_FFN_NORM, HAS_TWO_NORMS, "attn_norm"}};
+
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part) {
     const char *stem = stems[p->role] ? stems[p->role] : "", *bar = strchr(stem, '|');
     const char *kind = p->rule->cols == DIM_BIAS ? "bias" : "weight";
-    (void)arch;
+    for (int i = 0; i < COUNT(others); i++)
+        if (!strcmp(others[i].arch, arch->name) && others[i].role == p->role &&
+            (others[i].when & ~p->rule->when) == 0)
+            stem = others[i].stem, bar = NULL;
     /* a fused tensor of one name goes under the second: Phi-3's gate_up is its ffn_up */
     if (bar && (part || !strchr(p->rule->name, '|'))) stem = bar + 1, bar = NULL;
     const int size = bar ? (int)(bar - stem) : (int)strlen(stem);

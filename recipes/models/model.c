@@ -298,8 +298,9 @@ static const struct prefix *prefix_of(const struct model *m, const struct safete
 /* What files may hold besides: masks and frequencies that older versions of transformers stored, a
  * copy of tied embeddings, the other parts of a multimodal model, layers beyond the last. */
 static bool may_stay_out(const struct model *m, const char *name) {
-    static const char *const buffer[] = {".attn.bias", ".attn.masked_bias", ".attention.bias",
-                                         ".attention.masked_bias", "rotary_emb.inv_freq"};
+    static const char *const buffer[] = {".attn.bias",          ".attn.masked_bias",
+                                         ".attention.bias",     ".attention.masked_bias",
+                                         "rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"};
     static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
                                        "visual."};
     const size_t n = strlen(name);

@@ -4,6 +4,7 @@
     pip install -r tests/interop/requirements-tokenizers.txt
     python tests/interop/check_tokenizers.py --assets FOLDER           # its tok-*/ and golden-llamacpp/, data-*/ as text
     python tests/interop/check_tokenizers.py --fuzz 300                # seconds of random tokenizers and random strings
+    python tests/interop/check_tokenizers.py --record                  # random.jsonl, files.jsonl and the models they need
 
 FOLDER may hold any mix of tokenizer.json, *.model (SentencePiece or ranks), *.tiktoken(.gz) and GGUF vocabularies with
 .inp and .out files; every text, JSON and source file below data-*/ is corpus, and so is Python's own library. Without
@@ -366,7 +367,7 @@ def random_model(r):
         j["model"]["ignore_merges"] = r.random() < 0.3
         return j
     chars = sorted({c for c in ALPHABET + "".join(WORDS) if r.random() < 0.8 and c != "\0"})  # no NUL in our keys
-    pieces = list(dict.fromkeys(["<unk>", *chars] + ["".join(r.choice(chars) for _ in range(r.randint(2, 4))) for _ in range(300)] +
+    pieces = list(dict.fromkeys(["<unk>", *chars] + ["".join(r.choice(chars) for _ in range(r.randint(2, 4))) for _ in range(120)] +
                                 [w[:k] for w in WORDS for k in range(2, len(w) + 1)]))
     if base == "unigram":
         if flag(r):
@@ -381,7 +382,7 @@ def random_model(r):
     else:
         prefix, suffix = r.choice([("", ""), ("##", ""), ("", "</w>")])
         tokens, merges = dict.fromkeys(["<unk>", *chars, *(prefix + c for c in chars), *(c + suffix for c in chars)]), []
-        for _ in range(200):
+        for _ in range(120):
             a, b = r.choice(list(tokens)), r.choice(list(tokens))
             joined = a + b[len(prefix):] if b.startswith(prefix) else ""
             if joined and joined not in tokens and len(joined) < 9 and "<unk>" not in joined:
@@ -454,6 +455,106 @@ def fuzz(seconds, seed):
     print(f"fuzz    {rounds} random tokenizers, {cases} strings; {refused} that the reference refused")
 
 
+# ---- recorded goldens ------------------------------------------------------------------------------------------------
+
+def recorded(text, ids, t=None):
+    """A row as tests/golden/tokenizers/make.py writes them."""
+    row = {"text": text} if isinstance(text, str) else {"hex": text.hex()}
+    row["ids"] = ids
+    try:
+        skip, plain = (t.decode(ids, skip_special_tokens=k) for k in (True, False)) if t else (None, None)
+    except BaseException:
+        return row
+    if t:
+        row["skip"] = skip
+        if plain != skip:
+            row["plain"] = plain
+    return row
+
+
+def write_rows(name, rows):
+    (GOLDEN / name).write_text("".join(json.dumps(r, ensure_ascii=False, separators=(",", ":")) + "\n" for r in rows))
+
+
+def record_random(r):
+    """Random tokenizers with the reference's ids and texts: random.jsonl, in the form of cases.jsonl."""
+    rows, models = [], 0
+    while len(rows) < 900:
+        j = random_tokenizer(r)
+        own = not any(j["model"].get("vocab") == json.loads((GOLDEN / f"{b}.json").read_text())["model"]["vocab"] for b in BASES)
+        if own and models >= 9:
+            continue
+        try:
+            t, encode = hugging_face(json.dumps(j))
+            texts = [random_text(r, 30) for _ in range(18)]
+            ids = encode([as_text(x) for x in texts])
+        except BaseException:
+            continue
+        patch = {k: v for k, v in j.items() if k not in ("model", "version", "truncation", "padding")}
+        base = "gpt2"
+        if own:
+            patch["model"] = j["model"]
+            models += 1
+        else:
+            base = next(b for b in BASES if j["model"]["vocab"] == json.loads((GOLDEN / f"{b}.json").read_text())["model"]["vocab"])
+            patch["model.ignore_merges"] = j["model"]["ignore_merges"]
+        own_form = j["normalizer"] and any(a["normalized"] for a in j["added_tokens"])
+        rows.append({"base": base, "patch": patch, "add": False})
+        rows += [recorded(x, i, None if own_form else t) for x, i in zip(texts, ids)]
+    greedy = [{"id": 512, "content": "  ", "single_word": False, "lstrip": True, "rstrip": True, "normalized": False, "special": False}]
+    t, encode = hugging_face(json.dumps({**json.loads((GOLDEN / "stories260K.json").read_text()), "added_tokens": greedy}))
+    texts = ["     ", "a      b", "the   king  "]  # a token whose white space the one before has swallowed vanishes
+    rows += [{"base": "stories260K", "patch": {"added_tokens": greedy}, "add": False}] + [recorded(x, i, t) for x, i in zip(texts, encode(texts))]
+    write_rows("random.jsonl", rows)
+
+
+def record_files(r):
+    """Small SentencePiece models and a rank file, and what their libraries make of random strings: files.jsonl."""
+    import sentencepiece
+    import tiktoken
+    lines = [line for line in (GOLDEN / "corpus.txt").read_text().split("\n") if line]
+    rules = Path(tempfile.mkdtemp(prefix="hone-rules-")) / "rules.tsv"
+    rules.write_text("FB01\t66 69\nFF21\t41\nAD\t\n65 301\tE9\n3000\t20\nBD\t31 2044 32\n")
+    kinds = {
+        "unigram.model": dict(model_type="unigram", byte_fallback=True, user_defined_symbols=["<sep>", "king", "▁▁"], vocab_size=520),
+        "unigram-map.model": dict(model_type="unigram", normalization_rule_tsv=str(rules), vocab_size=300),
+        "bpe.model": dict(model_type="bpe", normalization_rule_name="identity", byte_fallback=True, remove_extra_whitespaces=False,
+                          user_defined_symbols=["<sep>", "king", "  "], vocab_size=600),
+        "bpe-suffix.model": dict(model_type="bpe", normalization_rule_tsv=str(rules), treat_whitespace_as_suffix=True, vocab_size=300),
+    }
+    rows = []
+    for name, options in kinds.items():
+        options = {"normalization_rule_name": "identity", **options} if "normalization_rule_tsv" not in options else options
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_prefix=str(GOLDEN / name.removesuffix(".model")),
+                                                 minloglevel=2, num_threads=1, **options)
+        (GOLDEN / name).with_suffix(".vocab").unlink()
+        encode = sentencepiece_reference(GOLDEN / name)
+        texts = [random_text(r, 30) for _ in range(60)] + lines[:3] + ["the kings  king <sep> a", " ﬁＡ\xade\u0301½ \u3000 x "]
+        rows += [{"file": name}] + [recorded(x, i) for x, i in zip(texts, encode([as_text(x) for x in texts]))]
+    j = json.loads((GOLDEN / "llama3.json").read_text())
+    byte = {c: b for b, c in byte_characters().items()}
+    tokens = sorted(((i, bytes(byte[c] for c in t)) for t, i in j["model"]["vocab"].items() if t != "<|endoftext|>"))
+    ranks = {t: i for i, t in tokens}
+    (GOLDEN / "ranks").mkdir(exist_ok=True)
+    (GOLDEN / "ranks/small.tiktoken").write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in tokens))
+    (GOLDEN / "ranks/tokenizer_config.json").write_text(json.dumps({"pat_str": KIMI, "added_tokens_decoder": {
+        "0": {"content": "<|endoftext|>", "special": True}, "600": {"content": "<|user|>", "special": True, "lstrip": True}}}, ensure_ascii=False) + "\n")
+    t = tiktoken.Encoding("small", pat_str=KIMI, mergeable_ranks=ranks, special_tokens={})
+    texts = [random_text(r, 30) for _ in range(80)]
+    texts = [x for x in texts if "<|" not in as_text(x)]
+    rows += [{"file": "ranks"}] + [recorded(x, t.encode_ordinary(as_text(x))) for x in texts]
+    write_rows("files.jsonl", rows)
+
+
+def byte_characters():
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in printable]
+    return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+
+
+BASES = ("gpt2", "llama3", "stories260K")
+
+
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--assets", type=Path)
@@ -461,7 +562,11 @@ def main():
     a.add_argument("--only", default="", help="of the assets those whose path holds this")
     a.add_argument("--fuzz", type=float, default=0, help="seconds")
     a.add_argument("--seed", type=int, default=int(time.time()))
+    a.add_argument("--record", action="store_true", help="write the goldens of tests/test_tokenizer*.c anew")
     args = a.parse_args()
+    if args.record:
+        record_random(random.Random(7))
+        record_files(random.Random(8))
     if args.assets:
         assets(args)
     if args.fuzz:

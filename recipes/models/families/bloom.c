@@ -59,6 +59,7 @@ const struct family family_bloom = {
                 "\"tie_word_embeddings\": true, \"alibi\": true}",
     .fixed = "{\"apply_residual_connection_post_layernorm\": false, \"alibi\": true}",
     .norm = NORM_LAYER,
+    .multi_head = true,
     .mlp_4x = true,
     .has = HAS_EMBED_NORM | HAS_ONE_NORM | HAS_FFN_NORM | HAS_QKV_GROUPS | HAS_QKV_BIAS |
            HAS_O_BIAS | HAS_MLP_BIAS,

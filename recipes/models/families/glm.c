@@ -1,6 +1,7 @@
-/* glm.c: GLM-4 (`glm`) and GLM-4-0414 (`glm4`): half of each head turns, in interleaved pairs;
- * biases on queries, keys and values; gate and up fused. 0414 has norms after the branches; there
- * `post_attention_layernorm` is the norm before the MLP. */
+/* glm.c: GLM-4 (`glm`, and `chatglm` as its authors' own code names keys and tensors) and
+ * GLM-4-0414 (`glm4`): half of each head turns, in interleaved pairs; biases on queries, keys and
+ * values; gate and up fused. 0414 has norms after the branches; there `post_attention_layernorm` is
+ * the norm before the MLP. */
 #include "recipes/models/models.h"
 
 static const struct weight_rule after_attention[] = {
@@ -43,4 +44,44 @@ const struct family family_glm4 = {
     .flag = {{"attention_bias", HAS_QKV_BIAS, 0}},
     .block = block_sandwich,
     .weights = weights_glm4,
+};
+
+static const struct weight_rule chat[] = {
+    {ROLE_EMBED, "transformer.embedding.word_embeddings.weight", .rows = DIM_V, .cols = DIM_D},
+    {ROLE_INPUT_NORM, "transformer.encoder.layers.%L.input_layernorm.weight", .rows = DIM_D},
+    {ROLE_QKV, "transformer.encoder.layers.%L.self_attention.query_key_value.weight",
+     .rows = DIM_QKV, .cols = DIM_D},
+    {ROLE_QKV, "transformer.encoder.layers.%L.self_attention.query_key_value.bias", .rows = DIM_QKV,
+     .cols = DIM_BIAS, .when = HAS_QKV_BIAS},
+    {ROLE_O, "transformer.encoder.layers.%L.self_attention.dense.weight", .rows = DIM_D,
+     .cols = DIM_HZ},
+    {ROLE_PRE_FFN_NORM, "transformer.encoder.layers.%L.post_attention_layernorm.weight",
+     .rows = DIM_D},
+    {ROLE_GATE_UP, "transformer.encoder.layers.%L.mlp.dense_h_to_4h.weight", .rows = DIM_2F,
+     .cols = DIM_D},
+    {ROLE_DOWN, "transformer.encoder.layers.%L.mlp.dense_4h_to_h.weight", .rows = DIM_D,
+     .cols = DIM_F},
+    {ROLE_FINAL_NORM, "transformer.encoder.final_layernorm.weight", .rows = DIM_D},
+    {ROLE_LM_HEAD, "transformer.output_layer.weight", .rows = DIM_V, .cols = DIM_D,
+     .when = HAS_UNTIED},
+    {0},
+};
+static const struct weight_rule *const weights_chat[] = {chat, NULL};
+static const struct slot block_chat[2] = {
+    {"self_attention", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+
+const struct family family_chatglm = {
+    .model_type = "chatglm",
+    .architecture = "ChatGLMForConditionalGeneration",
+    .defaults = "{\"rms_norm_eps\": 1e-5, \"head_dim\": 128, \"partial_rotary_factor\": 0.5, "
+                "\"add_qkv_bias\": false, \"rope_ratio\": 1.0}",
+    .fixed = "{\"add_bias_linear\": false, \"rmsnorm\": true, \"post_layer_norm\": true, "
+             "\"apply_residual_connection_post_layernorm\": false, "
+             "\"multi_query_attention\": true, \"original_rope\": true}",
+    .interleaved = true,
+    .has = HAS_FFN_NORM,
+    .flag = {{"add_qkv_bias", HAS_QKV_BIAS, 0}},
+    .block = block_chat,
+    .weights = weights_chat,
 };

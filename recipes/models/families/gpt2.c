@@ -37,6 +37,7 @@ const struct family family_gpt2 = {
                 "\"scale_attn_by_inverse_layer_idx\": false}",
     .fixed = "{\"scale_attn_weights\": true, \"add_cross_attention\": false}",
     .norm = NORM_LAYER,
+    .multi_head = true,
     .mlp_4x = true,
     .learned_positions = true,
     .conv1d = true,

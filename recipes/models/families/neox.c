@@ -36,6 +36,7 @@ const struct family family_gpt_neox = {
                 "\"partial_rotary_factor\": 0.25, \"use_parallel_residual\": true, "
                 "\"attention_bias\": true}",
     .norm = NORM_LAYER,
+    .multi_head = true,
     .mlp_4x = true,
     .has = HAS_FFN_NORM,
     .flag = {{"use_parallel_residual", HAS_PARALLEL, 0},
