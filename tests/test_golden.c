@@ -402,11 +402,37 @@ static void test_adapters(void **state) {
     adapter_check("gpt_oss", "lora_experts"), adapter_check("deepseek_v3", "lora_experts");
 }
 
+/* Several documents in a row give what each gives by itself, and a step over unequal micro-batches
+ * is a mean over its tokens. */
+static void test_packs(void **state) {
+    (void)state;
+    static const char *const packs[][2] = {{"llama", "llama"},
+                                           {"gpt2", "gpt2"},
+                                           {"gemma3_text", "gemma3_text"},
+                                           {"bloom", "bloom"},
+                                           {"llama", "accumulation_llama"}};
+    for (int i = 0; i < COUNT(packs); i++) {
+        const struct tolerance t = tolerance_of(packs[i][0]);
+        const char *out = at("out.safetensors");
+        char file[128];
+        struct safetensors want, got;
+        snprintf(file, sizeof file, "tests/golden/packing/%s.safetensors", packs[i][1]);
+        open_file(&want, file);
+        hone(0, "forward " MODELS "%s --ids %s --out %s --grad", packs[i][0], file, out);
+        open_file(&got, out);
+        if (safetensors_find(&want, "logits_separate"))
+            near(file, need(&got, "logits"), need(&want, "logits_separate"), t.logits, false);
+        near(file, need(&got, "loss"), need(&want, "loss"), t.loss, false);
+        if (strstr(packs[i][1], "llama")) near_gradients(file, &got, &want, t.gradient);
+        safetensors_close(&got), safetensors_close(&want);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models), cmocka_unit_test(test_saved_as_read),
-        cmocka_unit_test(test_chatglm), cmocka_unit_test(test_full_steps),
-        cmocka_unit_test(test_adapters)};
+        cmocka_unit_test(test_models),        cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_saved_as_read), cmocka_unit_test(test_chatglm),
+        cmocka_unit_test(test_full_steps),    cmocka_unit_test(test_adapters)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */

@@ -15,7 +15,7 @@ struct forward_flags {
     { #key, type, offsetof(struct forward_flags, key), otherwise, low, high, NULL, help }
 const struct option forward_options[] = {
     ROW(ids, OPT_TEXT, NULL, 0, 0,
-        "safetensors with input_ids [B,T] int64 and optional labels [B,T]"),
+        "safetensors with input_ids [B,T] int64 and optional labels and document_ids [B,T]"),
     ROW(out, OPT_TEXT, NULL, 0, 0, "safetensors to write: logits, loss, grad.NAME, generated"),
     ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder; with --grad its gradients"),
     ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
@@ -40,10 +40,28 @@ static int shape_wrong(const struct stored *s, const char *file, const char *wan
     return -1;
 }
 
+/* Tokens of a row with the same number are a document: it sees itself alone, counts its positions
+ * from 0, and its last token has no successor. */
+static void documents_take(struct rows *r, const struct stored *documents) {
+    for (i64 i = 0; i < r->tokens; i++) {
+        i64 before = 0, own;
+        memcpy(&own, documents->data + i * 8, 8);
+        if (i % r->length) memcpy(&before, documents->data + (i - 1) * 8, 8);
+        if (i % r->length == 0) continue;
+        if (own == before) {
+            r->begin[i] = r->begin[i - 1], r->position[i] = (i32)i - r->begin[i];
+            continue;
+        }
+        r->begin[i] = (i32)i, r->position[i] = 0;
+        r->trained -= r->targets[i - 1] >= 0, r->targets[i - 1] = -100;
+    }
+}
+
 static int rows_read(struct rows *r, const struct safetensors *s, const char *file, struct arena *a,
                      struct err *e) {
     const struct stored *ids = safetensors_find(s, "input_ids"),
-                        *labels = safetensors_find(s, "labels");
+                        *labels = safetensors_find(s, "labels"),
+                        *documents = safetensors_find(s, "document_ids");
     if (!ids) {
         err_input(e, "%s: there is no tensor input_ids", file);
         return err_detail(e, "expected input_ids and optional labels, I64 [B, T]");
@@ -53,6 +71,9 @@ static int rows_read(struct rows *r, const struct safetensors *s, const char *fi
     if (labels && (labels->dtype != I64 || labels->rank != 2 || labels->dim[0] != ids->dim[0] ||
                    labels->dim[1] != ids->dim[1]))
         return shape_wrong(labels, file, "I64 and the shape of input_ids", e);
+    if (documents &&
+        (documents->dtype != I64 || documents->rank != 2 || documents->bytes != ids->bytes))
+        return shape_wrong(documents, file, "I64 and the shape of input_ids", e);
     r->batch = ids->dim[0], r->length = ids->dim[1], r->tokens = r->batch * r->length;
     i32 **list[] = {&r->ids, &r->targets, &r->position, &r->begin, &r->last};
     for (int i = 0; i < COUNT(list); i++)
@@ -72,6 +93,7 @@ static int rows_read(struct rows *r, const struct safetensors *s, const char *fi
         r->trained += label >= 0;
         r->position[i] = (i32)t, r->begin[i] = (i32)(i - t), r->last[i] = (i32)i;
     }
+    if (documents) documents_take(r, documents);
     return 0;
 }
 

@@ -183,7 +183,8 @@ static int state_read(struct state *q, const struct stored *s, const char *where
     const json_t *shape = json_object_get(j, "shape");
     bool fits = json_array_size(shape) > 0 && q->block >= 32 && q->block <= 1 << 20 &&
                 !(q->block & (q->block - 1)) && !(q->block2 & (q->block2 - 1)) &&
-                (!q->block2 || (q->block2 >= 32 && q->block2 <= 1 << 20));
+                (!q->block2 || (q->block2 >= 32 && q->block2 <= 1 << 20)) && q->offset > -1e30 &&
+                q->offset < 1e30;
     for (size_t i = 0; i < json_array_size(shape); i++) {
         const i64 d = json_integer_value(json_array_get(shape, i));
         fits &= d > 0 && q->count <= ((i64)1 << 44) / i64_max(d, 1);
