@@ -62,8 +62,9 @@ static int encode_between(struct work *w, int set, struct bytes text, bool first
         if (done < m.begin &&
             piece(w, (struct bytes){text.data + done, m.begin - done}, first && !done, e))
             return -1;
-        if (ids_add(w->out, m.id, e)) return -1;
-        done = m.end;
+        /* Nothing is left of a token whose white space the one before has swallowed. */
+        if (m.begin < m.end && ids_add(w->out, m.id, e)) return -1;
+        done = m.begin < m.end ? m.end : i64_max(done, m.end);
     }
     if (done == text.size) return 0;
     return piece(w, (struct bytes){text.data + done, text.size - done}, first && !done, e);

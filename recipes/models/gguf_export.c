@@ -232,6 +232,8 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
 int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? 0 : -1;
+    if (!rc && m->lora && m->lora->target_parameters.count)
+        rc = err_input(e, "adapters of experts cannot be written as GGUF; merge them instead");
     for (i64 l = 0; !rc && l < m->config.layers; l++)
         for (enum role r = ROLE_Q; !rc && role_is_linear(r); r++) {
             const struct lora_pair *pair = &m->layer[l].lora[r];

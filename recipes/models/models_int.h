@@ -24,11 +24,6 @@ float param_get(const struct param *p, i64 i);
  * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
 int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
                const char *where, struct err *e);
-/* If the file holds tensor `name` in FP8 or MXFP4, it is decoded into `out`, whose data the caller
- * frees (mem_free). -1: an error. */
-enum packed { PACKED_NOT, PACKED_FP8, PACKED_MXFP4 };
-int packed_read(const struct model *m, const struct safetensors *s, const char *name, u8 *seen,
-                struct stored *out, const char *where, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
 /* This call's rows go into the cache `to`; the result is all of it. Without a cache, the rows. */

@@ -501,6 +501,10 @@ def record_random(r):
         own_form = j["normalizer"] and any(a["normalized"] for a in j["added_tokens"])
         rows.append({"base": base, "patch": patch, "add": False})
         rows += [recorded(x, i, None if own_form else t) for x, i in zip(texts, ids)]
+    greedy = [{"id": 512, "content": "  ", "single_word": False, "lstrip": True, "rstrip": True, "normalized": False, "special": False}]
+    t, encode = hugging_face(json.dumps({**json.loads((GOLDEN / "stories260K.json").read_text()), "added_tokens": greedy}))
+    texts = ["     ", "a      b", "the   king  "]  # a token whose white space the one before has swallowed vanishes
+    rows += [{"base": "stories260K", "patch": {"added_tokens": greedy}, "add": False}] + [recorded(x, i, t) for x, i in zip(texts, encode(texts))]
     write_rows("random.jsonl", rows)
 
 
