@@ -260,6 +260,7 @@ json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const c
         const double theta = json_number_value(json_object_get(o, "rope_theta"));
         json_t *scaling = scaling_of(g, (*arch)->name, theta > 0 ? theta : 10000, where, e);
         if (scaling) set(o, "rope_scaling", scaling, e);
+        if (!strcmp((*arch)->name, "qwen3moe")) set(o, "norm_topk_prob", json_true(), e);
         static const char *const id[] = {"bos", "eos"};
         for (int i = 0; i < 2; i++) {
             snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", id[i]);

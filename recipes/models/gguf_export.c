@@ -33,6 +33,7 @@ i64 model_gguf_length(const struct model *m) {
 /* What llama.cpp would do otherwise, without saying so. */
 static int derived_check(const struct config *c, const struct gguf_arch *arch, struct err *e) {
     const char *type = c->family->model_type;
+    const bool renormed = !strcmp(type, "mixtral") || !strcmp(type, "qwen3_moe");
     const bool wide = is_wide_gemma(type, c->layers);
     /* each architecture has one activation: that of the family's own files */
     if ((c->act != ACT_SILU) != (strstr(c->family->defaults, "gelu") != NULL) ||
@@ -45,6 +46,11 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
                  scale = 1 / __builtin_sqrt(width);
     for (i64 l = 0; l < c->layers; l++) {
         const struct layer_config *at = &c->layer[l];
+        if (c->experts && (!(at->has & HAS_EXPERTS) || c->route.renorm != renormed))
+            return err_input(e,
+                             "llama.cpp's %s chooses experts otherwise, or has them in other "
+                             "layers, than this model: not written as GGUF",
+                             arch->name);
         const bool nope = !strcmp(type, "smollm3") && l % 4 == 3;
         if (!(at->scale > scale * 0.999 && at->scale < scale * 1.001))
             return err_input(e,
@@ -159,7 +165,7 @@ static const struct gguf_type *type_for(const struct model *m, const struct para
     const i64 row = s->rank ? s->dim[s->rank - 1] : 1;
     const bool few = wanted->elements > 1 && strcmp(wanted->name, "Q8_0");
     if (s->rank < 2 || !p->rule || p->rule->cols == DIM_NONE || p->rule->cols == DIM_BIAS ||
-        p->role == ROLE_POSITIONS)
+        p->role == ROLE_POSITIONS || p->role == ROLE_ROUTER || p->role == ROLE_SHARED_SCORE)
         return gguf_type_of("F32");
     if (few && p == m->top.weight[ROLE_LM_HEAD]) wanted = gguf_type_of("Q8_0");
     if (row % wanted->elements) wanted = gguf_type_of("Q8_0");

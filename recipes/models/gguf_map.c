@@ -26,6 +26,13 @@ static const char *const stems[ROLE_COUNT] = {
     [ROLE_UP] = "ffn_up",
     [ROLE_GATE_UP] = "ffn_gate|ffn_up",
     [ROLE_DOWN] = "ffn_down",
+    [ROLE_ROUTER] = "ffn_gate_inp",
+    [ROLE_EXPERTS_GATE_UP] = "ffn_gate_exps|ffn_up_exps",
+    [ROLE_EXPERTS_DOWN] = "ffn_down_exps",
+    [ROLE_SHARED_GATE] = "ffn_gate_shexp",
+    [ROLE_SHARED_UP] = "ffn_up_shexp",
+    [ROLE_SHARED_DOWN] = "ffn_down_shexp",
+    [ROLE_SHARED_SCORE] = "ffn_gate_inp_shexp",
 };
 
 bool gguf_names(enum role r) { return stems[r] != NULL; }

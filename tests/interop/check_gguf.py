@@ -36,7 +36,8 @@ RECORD = ROOT / "tests/golden/gguf/llama_cpp.json"
 # the families, and the positions that a window without counterpart or short RoPE factors let llama.cpp compute alike
 FAMILIES = {name: 24 for name in (
     "llama", "llama_rope3_tied", "llama_linear", "qwen3", "smollm3", "olmo", "olmo2", "gemma", "gemma2", "gemma3_text", "phi",
-    "gpt2", "gpt_neox", "gpt_neox_seq", "falcon_7b", "falcon_40b", "bloom", "stablelm", "stablelm_parallel", "glm4")}
+    "gpt2", "gpt_neox", "gpt_neox_seq", "falcon_7b", "falcon_40b", "bloom", "stablelm", "stablelm_parallel", "glm4",
+    "mixtral", "qwen2_moe", "qwen3_moe", "olmoe")}
 FAMILIES.update(mistral=7, qwen2=7, phi3=60)  # longer than the original length: the long factors
 # llama.cpp's GELU is a table of f16
 GELU = {"gemma", "gemma2", "gemma3_text", "phi", "gpt2", "gpt_neox", "gpt_neox_seq", "falcon_7b", "falcon_40b", "bloom"}
