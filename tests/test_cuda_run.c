@@ -142,6 +142,25 @@ static void generation(void **state) {
     }
 }
 
+/* Families whose blocks are made of other operations: losses, logits and gradients have the CPU's
+ * bits. */
+static void families_alike(void **state) {
+    (void)state;
+    static const char *const model[] = {"gemma2",  "gpt2", "falcon_40b", "falcon_rw",
+                                        "apertus", "phi3", "olmo",       "stablelm_parallel"};
+    for (int i = 0; i < COUNT(model); i++) {
+        char line[512];
+        snprintf(line, sizeof line,
+                 "forward tests/golden/models/%s --ids tests/golden/models/%s/golden.safetensors "
+                 "--grad",
+                 model[i], model[i]);
+        hone(0, "%s --out %s --quiet", line, at("cpu.safetensors"));
+        cuda(0, "%s --out %s --numerics portable", line, at("gpu.safetensors"));
+        if (shell("cmp %s %s", at("cpu.safetensors"), at("gpu.safetensors")))
+            fail_msg("%s differs", model[i]);
+    }
+}
+
 static void fast_run(void **state) {
     const char *precision = *state;
     char one[64], two[64];
@@ -247,6 +266,7 @@ int main(void) {
         cmocka_unit_test(from_device_to_device),
         cmocka_unit_test(adapters),
         cmocka_unit_test(generation),
+        cmocka_unit_test(families_alike),
         {"fast: fp32", fast_run, NULL, NULL, "fp32"},
         {"fast: bf16", fast_run, NULL, NULL, "bf16"},
         cmocka_unit_test(no_device),
