@@ -21,12 +21,7 @@ struct stored {       /* one tensor of a file, or one to be written */
     i64 dim[STORED_RANK];
     const u8 *data; /* row major, aligned to the element; the file's, or the caller's to write */
     i64 bytes;
-    /* Of few bits: the tensor that scales its values, in blocks of a matrix (scaled.c) or NULL */
-    const struct stored *scale;
-    i64 block[2];
-    bool foreign_scale; /* it has scales of a kind that is not read */
-    bool part;          /* it scales another tensor, or holds its codes: no tensor of a model */
-    char sha256[65];    /* of the data: set by safetensors_write, empty after reading */
+    char sha256[65]; /* of the data: set by safetensors_write, empty after reading */
 };
 struct safetensors {
     struct stored *tensor; /* sorted by name */
@@ -54,9 +49,8 @@ const struct stored *safetensors_need(const struct safetensors *s, const char *n
 int safetensors_write(const char *folder, const char *stem, struct stored *tensor, i64 count,
                       i64 shard_bytes, struct err *e);
 
-/* ==== values of tensors: stored.c, scaled.c ==== */
-/* Whether stored_read can: floating-point types, the blocks of GGUF that gguf_types decodes, and
- * what scaled.c reads. */
+/* ==== values of tensors: stored.c ==== */
+/* Whether stored_read can: floating-point types and the blocks of GGUF that gguf_types decodes. */
 bool stored_readable(const struct stored *s);
 /* Elements [begin, begin + count) as `d`, F32 or BF16, rounded once. The tensor is readable. */
 void stored_read(const struct stored *s, i64 begin, i64 count, enum dtype d, void *to);
@@ -187,8 +181,10 @@ struct lora_pattern { /* values for the modules whose path ends in a match of a 
 struct lora_config {
     i64 r;
     double lora_alpha, lora_dropout;
-    struct text_list target_modules;  /* matches what equals an item or ends in "." and an item */
-    const char *target_regex;         /* or a pattern for the whole path, or "all-linear" */
+    struct text_list target_modules; /* matches what equals an item or ends in "." and an item */
+    const char *target_regex;        /* or a pattern for the whole path, or "all-linear" */
+    struct text_list
+        target_parameters;            /* stacked experts: "mlp.experts.down_proj"; matched alike */
     struct text_list exclude_modules; /* the same for what is left out */
     const char *exclude_regex;
     struct text_list layers_to_transform;            /* numbers of layers; none: all */
@@ -212,11 +208,21 @@ void lora_config_free(struct lora_config *c);
  * refuses. "all-linear" matches everything: the model offers only its linear layers, without the
  * output layer. */
 int lora_match(const struct lora_config *c, const char *module, struct err *e);
+/* Whether a stacked tensor of experts is one of target_parameters. */
+bool lora_targets(const struct lora_config *c, const char *tensor);
 /* Whether a tensor of the model belongs to a module of modules_to_save. */
 bool lora_saves(const struct lora_config *c, const char *tensor);
-/* [r, in], [out, r]; of embeddings [r, V], [D, r]; DoRA's magnitudes [out]; a whole tensor of
- * modules_to_save. */
-enum lora_part { LORA_A, LORA_B, LORA_EMBED_A, LORA_EMBED_B, LORA_MAGNITUDE, LORA_SAVED };
+/* [r, in], [out, r]; of embeddings [r, V], [D, r]; DoRA's magnitudes [out]; the weight beside them,
+ * which PEFT saves where the embedding is adapted; a whole tensor of modules_to_save. */
+enum lora_part {
+    LORA_A,
+    LORA_B,
+    LORA_EMBED_A,
+    LORA_EMBED_B,
+    LORA_MAGNITUDE,
+    LORA_BASE,
+    LORA_SAVED
+};
 /* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
  * SAVED. */
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);

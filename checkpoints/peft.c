@@ -15,6 +15,7 @@ static const char *const honoured[] = {"r",
                                        "lora_alpha",
                                        "lora_dropout",
                                        "target_modules",
+                                       "target_parameters",
                                        "modules_to_save",
                                        "use_rslora",
                                        "use_dora",
@@ -154,6 +155,8 @@ static int config_read(struct lora_config *c, json_t *j, const char *path, struc
     if (base && !(c->base_model_name_or_path = arena_text(&c->memory, base, e))) return -1;
     if (modules_read(&c->target_modules, &c->target_regex, j, "target_modules", path, a, e) ||
         modules_read(&c->exclude_modules, &c->exclude_regex, j, "exclude_modules", path, a, e) ||
+        list_read(&c->target_parameters, json_object_get(j, "target_parameters"),
+                  "target_parameters", path, a, e) ||
         pattern_read(&c->rank_pattern, j, "rank_pattern", path, a, e) ||
         pattern_read(&c->alpha_pattern, j, "alpha_pattern", path, a, e) ||
         layers_read(&c->layers_to_transform, json_object_get(j, "layers_to_transform"), path, a,
@@ -162,7 +165,7 @@ static int config_read(struct lora_config *c, json_t *j, const char *path, struc
                   path, a, e) ||
         init_read(c, json_object_get(j, "init_lora_weights"), path, e) || e->code)
         return -1;
-    if (!c->target_regex && !c->target_modules.count)
+    if (!c->target_regex && !c->target_modules.count && !c->target_parameters.count)
         return err_input(e, "%s: target_modules is missing or empty", path);
     if (c->r < 1 || c->r > 1 << 20)
         return err_input(e, "%s: r is %lld; expected 1 to %d", path, (long long)c->r, 1 << 20);
@@ -305,8 +308,10 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
         pattern_add(o, &c->rank_pattern, e) ||
         text_printf(o, e, ",\n  \"revision\": null,\n  \"target_modules\": ") ||
         regex_or_list(o, c->target_regex, &c->target_modules, e) ||
+        text_printf(o, e, ",\n  \"target_parameters\": ") ||
+        list_add(o, &c->target_parameters, e) ||
         text_printf(o, e,
-                    ",\n  \"target_parameters\": null,\n  \"task_type\": \"CAUSAL_LM\",\n"
+                    ",\n  \"task_type\": \"CAUSAL_LM\",\n"
                     "  \"trainable_token_indices\": null,\n  \"use_bdlora\": null,\n  "
                     "\"use_dora\": %s,\n"
                     "  \"use_qalora\": false,\n  \"use_rslora\": %s,\n  \"velora_config\": null\n}",

@@ -9,9 +9,13 @@
 #include <string.h>
 
 static const char prefix[] = "base_model.model.";
-static const char *const suffix[] = {".lora_A.weight",         ".lora_B.weight",
-                                     ".lora_embedding_A",      ".lora_embedding_B",
-                                     ".lora_magnitude_vector", ""};
+static const char *const suffix[] = {".lora_A.weight",
+                                     ".lora_B.weight",
+                                     ".lora_embedding_A",
+                                     ".lora_embedding_B",
+                                     ".lora_magnitude_vector",
+                                     ".base_layer.weight",
+                                     ""};
 
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
@@ -79,11 +83,20 @@ int lora_match(const struct lora_config *c, const char *module, struct err *e) {
     return !c->layers_to_transform.count || layer_wanted(c, module);
 }
 
+bool lora_targets(const struct lora_config *c, const char *tensor) {
+    return in_list(&c->target_parameters, tensor);
+}
+
+/* As PEFT: a module whose path ends in an item, with or without a dot before it, and what is in it.
+ */
 bool lora_saves(const struct lora_config *c, const char *tensor) {
-    char module[256];
-    const char *end = strrchr(tensor, '.');
-    snprintf(module, sizeof module, "%.*s", end ? (int)(end - tensor) : 0, tensor);
-    return in_list(&c->modules_to_save, module);
+    for (const char *dot = strchr(tensor, '.'); dot; dot = strchr(dot + 1, '.'))
+        for (i64 i = 0; i < c->modules_to_save.count; i++) {
+            const char *item = c->modules_to_save.item[i];
+            const size_t n = strlen(item), m = (size_t)(dot - tensor);
+            if (m >= n && !memcmp(dot - n, item, n)) return true;
+        }
+    return false;
 }
 
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e) {
@@ -93,12 +106,12 @@ char *lora_key(struct arena *a, const char *name, enum lora_part part, struct er
 int lora_key_parse(const char *key, enum lora_part *part, char **name, struct arena *a,
                    struct err *e) {
     static const char *const refused[] = {"lora_bias", ".lora_A.bias", ".lora_B.bias",
-                                          ".base_layer.", ".token_adapter."};
+                                          ".token_adapter."};
     size_t n = sizeof prefix - 1;
     if (strncmp(key, prefix, n))
         return err_input(e, "adapter tensor %.200s does not begin with %s", key, prefix);
     for (i64 i = 0; i < COUNT(refused); i++)
-        if (strstr(key, refused[i]))
+        if (strstr(key, refused[i]) && !strstr(key, ".experts.base_layer.lora_"))
             return err_input(e, "adapter tensor %.200s: %s is not supported", key, refused[i]);
     *part = LORA_A;
     while (*part < LORA_SAVED && !ends_with(key + n, suffix[*part])) ++*part;
@@ -120,9 +133,13 @@ static int tensor_check(const struct stored *t, const struct lora_config *c,
         return err_input(e, "adapter tensor %.200s is no part of LoRA and not in modules_to_save",
                          t->name);
     }
+    if (part == LORA_BASE) return 0;
     if (lora_of(c, name, &r, &scale, e)) return -1;
-    const bool first = part == LORA_A || part == LORA_EMBED_A;
-    if (part != LORA_MAGNITUDE && (t->rank != 2 || t->dim[first ? 0 : 1] != r))
+    const bool first = part == LORA_A || part == LORA_EMBED_A, /* of experts: r for each */
+        experts = c->target_parameters.count &&
+                  (ends_with(name, ".experts") || ends_with(name, ".experts.base_layer"));
+    const i64 found = t->rank == 2 ? t->dim[first ? 0 : 1] : 0;
+    if (part != LORA_MAGNITUDE && (experts ? found < r || found % r : found != r))
         return err_input(e, "adapter tensor %.200s has shape %s; with r %lld expected %s", t->name,
                          shape_text(text, t->rank, t->dim), (long long)r,
                          first ? "[r, in]" : "[out, r]");

@@ -55,8 +55,11 @@ static int add(struct chat *c, const char *name, const char *text, i64 size, con
     if (c->count == CHAT_TEMPLATES)
         return err_input(e, "%s: more than %d chat templates", where, CHAT_TEMPLATES);
     struct named_template *t = &c->item[c->count];
-    if (!(t->name = mem_text(name, e)) || sha256_bytes(text, size, t->sha256, e)) return -1;
     c->count++;
+    if (!(t->name = mem_text(name, e)) || !(t->text = mem_new(size + 1, e)) ||
+        sha256_bytes(text, size, t->sha256, e))
+        return -1;
+    memcpy(t->text, text, (size_t)(t->size = size));
     /* One that is broken or not supported matters only to who uses it. */
     t->template = template_new(text, size, where, &t->broken);
     return 0;
@@ -140,7 +143,8 @@ static int named_add(struct chat *c, const char *chosen, struct err *e) {
         if (!strcmp(chosen, built_in[i].name))
             return add(c, "chosen", built_in[i].text, (i64)strlen(built_in[i].text), chosen, e);
     const size_t n = strlen(chosen);
-    if (path_exists(chosen) && !path_is_dir(chosen)) {
+    if (path_is_dir(chosen)) return folder_add(c, chosen, e);
+    if (path_exists(chosen)) {
         if (n < 5 || strcmp(chosen + n - 5, ".json")) return add_file(c, "chosen", chosen, e);
         json_t *j = json_open(chosen, e);
         if (j) specials_add(c, j);
@@ -174,31 +178,6 @@ static int choose(struct chat *c, const char *chosen, const char *folder, struct
     return err_hint(e, "name one: chat_template: chatml, llama3, alpaca or a .jinja file");
 }
 
-struct chat *chat_open(const char *chosen, const char *path, struct err *e) {
-    struct chat *c = mem_new(sizeof *c, e);
-    if (!c) return NULL;
-    char *folder = NULL;
-    const bool file = path && !path_is_dir(path);
-    if (path && (folder = mem_text(path, e)) && file) { /* DIR/tokenizer.json */
-        char *slash = strrchr(folder, '/');
-        if (slash)
-            *slash = 0;
-        else
-            mem_free(folder), folder = mem_text(".", e);
-    }
-    if ((path && !folder) || !(c->special = json_object()) || choose(c, chosen, folder, e))
-        chat_free(c), c = NULL;
-    return mem_free(folder), c;
-}
-
-void chat_free(struct chat *c) {
-    if (!c) return;
-    for (i64 i = 0; i < c->count; i++)
-        template_free(c->item[i].template), mem_free(c->item[i].name);
-    json_decref(c->special);
-    mem_free(c);
-}
-
 /* What transformers does to messages first: no nulls, and reasoning under all its names. */
 static json_t *messages_clean(const json_t *messages) {
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
@@ -230,10 +209,20 @@ static const struct named_template *template_for(const struct chat *c, const jso
 }
 
 const char *chat_sha256(const struct chat *c) { return (c->use ? c->use : c->tools)->sha256; }
+const char *chat_source(const struct chat *c, i64 *size) {
+    const struct named_template *t = c->use ? c->use : c->tools;
+    *size = t->size;
+    return t->text;
+}
 bool chat_generation(const struct chat *c, const json_t *row) {
     struct err e = {0};
     const struct named_template *t = template_for(c, row, &e);
     return t && template_generation(t->template);
+}
+const char *chat_stop(const struct chat *c, const json_t *row) {
+    struct err e = {0};
+    const struct named_template *t = template_for(c, row, &e);
+    return t ? t->stop : "";
 }
 
 int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
@@ -254,4 +243,72 @@ int chat_render(const struct chat *c, const json_t *row, const json_t *messages,
     const int rc = template_render(t->template, v, c->now, out, generation, e);
     json_decref(v);
     return rc;
+}
+
+/* What the template writes after an answer that no template knows, with `count` messages. */
+static int tail_of(struct chat *c, struct named_template *t, int count, struct text *out,
+                   struct err *e) {
+    static const char probe[] = "hone looks here";
+    static const char *const role[] = {"user", "assistant", "user"};
+    json_t *messages = json_array();
+    struct err refused = {0};
+    for (int i = 0; i < count; i++)
+        json_array_append_new(
+            messages, json_pack("{s:s, s:s}", "role", role[i], "content", i == 1 ? probe : "?"));
+    const struct named_template *use = c->use;
+    c->use = t;
+    if (t->template && chat_render(c, NULL, messages, false, out, NULL, &refused)) out->size = 0;
+    c->use = use;
+    json_decref(messages);
+    const char *hit = out->size ? strstr(out->data, probe) : NULL;
+    const i64 skip = hit ? hit + sizeof probe - 1 - out->data : out->size;
+    if (out->size) memmove(out->data, out->data + skip, (size_t)(out->size - skip + 1));
+    out->size -= skip;
+    return refused.starved ? (*e = refused, -1) : 0;
+}
+
+/* The stop text: what an answer is followed by both at the end and when the user goes on, without a
+ * tag that only begins to be the same, and without white space. None if the template refuses. */
+static int stop_find(struct chat *c, struct named_template *t, struct err *e) {
+    struct text last = {0}, more = {0};
+    int rc = tail_of(c, t, 2, &last, e) || tail_of(c, t, 3, &more, e);
+    i64 n = 0;
+    while (n < last.size && n < more.size && last.data[n] == more.data[n]) n++;
+    for (i64 i = n; i-- > 0 && last.data[i] != '>' && last.data[i] != ']';)
+        if (last.data[i] == '<' || last.data[i] == '[') n = i;
+    while (n && (strchr(" \t\r\n", last.data[n - 1]) || (last.data[n - 1] & 0xc0) == 0x80)) n--;
+    if (rc || !(t->stop = mem_new(n + 1, e)))
+        rc = -1;
+    else if (n)
+        memcpy(t->stop, last.data, (size_t)n);
+    text_free(&last), text_free(&more);
+    return rc;
+}
+
+struct chat *chat_open(const char *chosen, const char *path, struct err *e) {
+    struct chat *c = mem_new(sizeof *c, e);
+    if (!c) return NULL;
+    char *folder = NULL;
+    const bool file = path && !path_is_dir(path);
+    if (path && (folder = mem_text(path, e)) && file) { /* DIR/tokenizer.json */
+        char *slash = strrchr(folder, '/');
+        if (slash)
+            *slash = 0;
+        else
+            mem_free(folder), folder = mem_text(".", e);
+    }
+    int rc = (path && !folder) || !(c->special = json_object()) || choose(c, chosen, folder, e);
+    for (i64 i = 0; !rc && i < c->count; i++)
+        if (&c->item[i] == c->use || &c->item[i] == c->tools) rc = stop_find(c, &c->item[i], e);
+    if (rc) chat_free(c), c = NULL;
+    return mem_free(folder), c;
+}
+
+void chat_free(struct chat *c) {
+    if (!c) return;
+    for (i64 i = 0; i < c->count; i++)
+        template_free(c->item[i].template), mem_free(c->item[i].name), mem_free(c->item[i].stop),
+            mem_free(c->item[i].text);
+    json_decref(c->special);
+    mem_free(c);
 }

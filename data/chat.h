@@ -8,8 +8,10 @@
 enum { CHAT_TEMPLATES = 64 };
 struct chat {
     struct named_template {
-        char *name;
+        char *name, *text;
+        i64 size;
         char sha256[65];
+        char *stop; /* what it puts after an answer, without white space at the end */
         struct template *template; /* NULL: `broken` says why */
         struct err broken;
     } item[CHAT_TEMPLATES];
@@ -18,5 +20,14 @@ struct chat {
     json_t *special;                          /* "bos_token" and the like */
     i64 now;
 };
+
+/* Does the template that the row gets have {% generation %}? */
+bool chat_generation(const struct chat *c, const json_t *row);
+/* Is a row a conversation? `instructions`: {"instruction", "output"} too. */
+bool chat_row(const json_t *row, bool instructions);
+/* The text of a row (replaces `out`) and the bytes of it that are trained. `where` starts messages.
+ */
+int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
+                  struct text *out, struct spans *trained, struct err *e);
 
 #endif

@@ -119,7 +119,10 @@ int template_render(const struct template *t, const json_t *variables, i64 now, 
 struct chat;
 struct chat *chat_open(const char *chosen, const char *path, struct err *e);
 void chat_free(struct chat *c);
-const char *chat_sha256(const struct chat *c); /* of the template's text, hex */
+const char *chat_sha256(const struct chat *c);          /* of the template's text, hex */
+const char *chat_source(const struct chat *c, i64 *size); /* the template's text */
+/* What the template puts after an answer, "" if nothing. `row` (may be NULL) as below. */
+const char *chat_stop(const struct chat *c, const json_t *row);
 /* Appends the text of `messages`, a JSON list of {role, content, ...}; `row` may hold "tools",
  * "documents" and "chat_template_kwargs". `prompt`: add what comes before an answer. `generation`
  * as in template_render. The text is complete: encode it without adding special tokens. */
@@ -130,8 +133,10 @@ int chat_render(const struct chat *c, const json_t *row, const json_t *messages,
  * A source yields documents from a text file or JSON lines, plain, gzip (.gz, any number of
  * members) or zstd (.zst, any number of frames). JSON rows are {"text"}, {"prompt", "completion"},
  * {"instruction", "input", "output"} or {"instruction", "instances": [{"input", "output"}]}
- * (self-instruct); {"messages"} needs a chat template and is refused. Instructions get the template
- * of Stanford Alpaca without its preamble. */
+ * (self-instruct); or conversations: {"messages": [{"role", "content", ...}]}, {"conversations":
+ * [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of messages, each with
+ * "system", "tools", "documents" and "chat_template_kwargs" if wanted. Instructions get the
+ * template of Stanford Alpaca without its preamble. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
     /* "text" or "jsonl". NULL: by the file's name, .txt, .jsonl or .json, then .gz or .zst */
@@ -139,6 +144,10 @@ struct source_options {
     /* Text: what ends a document, "\n\n" for blocks. NULL or "": the file is one document */
     const char *document_separator;
     bool completion_only_loss; /* prompts are read but not trained */
+    bool assistant_only_loss;  /* conversations: only what the assistant says is trained */
+    /* Conversations need it; NULL: they are refused. Borrowed. */
+    const struct chat *chat;
+    bool chat_instructions; /* {"instruction", "output"} rows are conversations, too */
     /* Which part is yielded; the two never share a row. [0, 1) of rows are held out, by a hash of
      * (seed, row); of a file that is one document the last bytes, in whole lines. */
     enum split split;
@@ -146,7 +155,8 @@ struct source_options {
     u64 seed;
 };
 /* A document is one text in at most two segments, which are tokenised apart so that their border is
- * exact. */
+ * exact; or (segments 0) a conversation, which is tokenised whole, as it will be when the model is
+ * used, and of which the spans are trained: each token that lies in one, if only in part. */
 struct segment {
     i64 size; /* bytes */
     bool trained;
@@ -156,9 +166,13 @@ struct document {
     i64 size, row;    /* bytes; row of the source it came from, from 0 */
     int segments;
     struct segment segment[2];
+    const struct span *span; /* [spans], valid as text is */
+    i64 spans;
+    bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
+    i64 conversations;    /* of the documents */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */
 };
 struct source;

@@ -20,7 +20,9 @@ struct piece { /* of a batch: one document */
     i64 at;
     struct document document;
     struct ids ids;
-    i64 border; /* ids of the first segment */
+    i64 border;         /* ids of the first segment */
+    i64 span_at;        /* of a conversation: its first span in the batch's */
+    struct spans spans; /* the same as ranges of ids */
 };
 
 struct writer {
@@ -38,6 +40,7 @@ struct writer {
     struct text spans;     /* u64 pairs, trained */
     struct text sources;   /* JSON */
     struct text batch;     /* text of the pieces */
+    struct spans spans_of; /* trained bytes of the pieces that are conversations */
     struct piece *pieces;
     i64 pieces_count;
 };
@@ -126,9 +129,42 @@ struct encoding {
                         first of all */
 };
 
+/* How many of a text's ids lie in front of byte `at`: those that a text which ends there has, too.
+ */
+static i64 ids_before(const struct encoder *c, const char *text, i64 at, const struct ids *all,
+                      struct ids *part, struct err *e) {
+    i64 n = 0;
+    part->count = 0;
+    if (c->encode(c->arg, text, at, part, e)) return -1;
+    while (n < part->count && n < all->count && part->item[n] == all->item[n]) n++;
+    /* An id that reaches over the end of an answer belongs to it; one over its start does, too. */
+    return n;
+}
+
+static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    struct ids part = {0};
+    int rc = 0;
+    for (i64 i = 0; !rc && i < p->document.spans; i++) {
+        const struct span s = w->spans_of.item[p->span_at + i];
+        const i64 begin = ids_before(c, text, s.begin, &p->ids, &part, e);
+        i64 end = s.end == p->document.size ? p->ids.count
+                                            : ids_before(c, text, s.end, &p->ids, &part, e);
+        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
+        if (end >= 0 && end < part.count && s.end < p->document.size) end++;
+        rc = begin < 0 || end < 0 ||
+             spans_add(&p->spans, i64_max(begin, free), i64_min(end, p->ids.count), e);
+    }
+    ids_free(&part);
+    return rc ? -1 : 0;
+}
+
 static int piece_encode(const struct writer *w, struct piece *p, struct err *e) {
     const struct encoder *c = &w->job->encoder;
     const char *text = w->batch.data + p->at;
+    if (!p->document.segments &&
+        (c->encode(c->arg, text, p->document.size, &p->ids, e) || spans_encode(w, p, text, e)))
+        return -1;
     for (int i = 0; i < p->document.segments; i++) {
         if (i) p->border = p->ids.count;
         if (c->encode(c->arg, text, p->document.segment[i].size, &p->ids, e)) return -1;
@@ -161,9 +197,29 @@ static int span_add(struct writer *w, u64 begin, u64 end, bool trained, struct e
     return add_u64(&w->spans, begin, e) || add_u64(&w->spans, end, e) ? -1 : 0;
 }
 
+/* A conversation has its begin and end of text from its template. */
+static int conversation_write(struct writer *w, const struct piece *p, struct err *e) {
+    const u64 begin = (u64)w->count;
+    i64 at = 0;
+    if (add_u64(&w->documents, begin, e)) return -1;
+    for (i64 i = 0; i < p->ids.count; i++)
+        if (token_add(w, p->ids.item[i], e)) return -1;
+    for (i64 i = 0; i < p->spans.count; at = p->spans.item[i++].end)
+        if (span_add(w, begin + (u64)at, begin + (u64)p->spans.item[i].begin, false, e) ||
+            span_add(w, begin + (u64)p->spans.item[i].begin, begin + (u64)p->spans.item[i].end,
+                     true, e))
+            return -1;
+    if (p->document.unstopped && w->job->encoder.eos >= 0 && w->job->add_eos) {
+        const u64 end = (u64)w->count;
+        return token_add(w, w->job->encoder.eos, e) || span_add(w, end, end + 1, true, e) ? -1 : 0;
+    }
+    return span_add(w, begin + (u64)at, (u64)w->count, false, e);
+}
+
 static int piece_write(struct writer *w, const struct piece *p, struct err *e) {
     const struct dataset_job *job = w->job;
     if (!p->ids.count) return 0;
+    if (!p->document.segments) return conversation_write(w, p, e);
     const struct segment *segment = p->document.segment;
     u64 begin = (u64)w->count;
     if (add_u64(&w->documents, begin, e)) return -1;
@@ -190,10 +246,10 @@ static int batch_write(struct writer *w, struct err *e) {
         if (!r) r = piece_write(w, &w->pieces[i], e);
         if (!r && w->pending.size >= (i64)CHUNKS_AT_ONCE * DATASET_CHUNK)
             r = chunks_write(w, CHUNKS_AT_ONCE, e);
-        ids_free(&w->pieces[i].ids);
+        ids_free(&w->pieces[i].ids), spans_free(&w->pieces[i].spans);
         w->pieces[i] = (struct piece){0};
     }
-    w->pieces_count = 0, w->batch.size = 0;
+    w->pieces_count = 0, w->batch.size = w->spans_of.count = 0;
     return r;
 }
 
@@ -213,6 +269,9 @@ static int source_record(struct writer *w, const char *path, const struct source
                     o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
                     (unsigned long long)o->seed))
         return -1;
+    if (f->conversations &&
+        text_printf(&w->sources, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
+        return -1;
     return text_add(&w->sources, "}", 1, e);
 }
 
@@ -222,8 +281,11 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
     int r = s ? 1 : -1;
     while (r > 0 && (r = source_next(s, &d, e)) > 0) {
         struct piece *p = &w->pieces[w->pieces_count];
-        *p = (struct piece){.at = w->batch.size, .document = d};
-        if (text_add(&w->batch, d.text, d.size, e))
+        *p = (struct piece){.at = w->batch.size, .document = d, .span_at = w->spans_of.count};
+        int failed = text_add(&w->batch, d.text, d.size, e);
+        for (i64 i = 0; !failed && i < d.spans; i++)
+            failed = spans_add(&w->spans_of, d.span[i].begin, d.span[i].end, e);
+        if (failed)
             r = -1;
         else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
             r = batch_write(w, e) ? -1 : 1;
@@ -281,7 +343,9 @@ static int writer_tables(struct writer *w, struct err *e) {
 }
 
 static void writer_free(struct writer *w) {
-    for (i64 i = 0; i < w->pieces_count; i++) ids_free(&w->pieces[i].ids);
+    for (i64 i = 0; i < w->pieces_count; i++)
+        ids_free(&w->pieces[i].ids), spans_free(&w->pieces[i].spans);
+    spans_free(&w->spans_of);
     struct text *const texts[] = {&w->pending, &w->chunks,  &w->hashes, &w->documents,
                                   &w->spans,   &w->sources, &w->batch};
     for (i64 i = 0; i < COUNT(texts); i++) text_free(texts[i]);

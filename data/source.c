@@ -5,8 +5,8 @@
  * all documents made of one row stay on one side. A text file that is a single document is cut
  * instead, at the start of a line. Rejected: "the last n rows" (files are often sorted) and a hash
  * of the content (one typo moves a row to the other side). */
+#include "data/chat.h"
 #include "data/dataset_int.h"
-#include <jansson.h>
 #include <string.h>
 
 enum { COMPACT = 1 << 20 };
@@ -26,6 +26,8 @@ struct source {
     size_t instance;
     i64 json_line;
     struct text made; /* the text of a document put together from JSON */
+    struct spans spans;
+    bool inexact; /* the row holds an integer that is read as a real */
 };
 
 static int source_type(struct source *s, struct err *e) {
@@ -75,7 +77,7 @@ void source_close(struct source *s) {
     if (!s) return;
     if (s->opened) stream_close(&s->stream);
     json_decref(s->json);
-    text_free(&s->buffer), text_free(&s->made);
+    text_free(&s->buffer), text_free(&s->made), spans_free(&s->spans);
     mem_free(s->path);
     mem_free(s);
 }
@@ -168,7 +170,11 @@ static int source_next_text(struct source *s, struct document *out, struct err *
         if (size <= 0) continue;
         i64 row = s->row++;
         if (*separator && !source_wanted(s, row)) continue;
-        *out = (struct document){text + begin, size, row, 1, {{size, true}}};
+        *out = (struct document){.text = text + begin,
+                                 .size = size,
+                                 .row = row,
+                                 .segments = 1,
+                                 .segment = {{size, true}}};
         return 1;
     }
 }
@@ -223,8 +229,8 @@ static int row_unknown(const struct source *s, struct err *e) {
     err_input(e, "%s:%lld: no text found; the keys are: %s", s->path, (long long)s->json_line,
               keys.size ? keys.data : "none");
     text_free(&keys);
-    return err_detail(e, "expected {\"text\"}, {\"prompt\", \"completion\"} or {\"instruction\", "
-                         "\"input\", \"output\"}");
+    return err_detail(e, "expected {\"text\"}, {\"messages\"}, {\"prompt\", \"completion\"} or "
+                         "{\"instruction\", \"input\", \"output\"}");
 }
 
 /* Puts the next document of the current row together; *prompt is its size in front of what is
@@ -232,11 +238,6 @@ static int row_unknown(const struct source *s, struct err *e) {
 static int row_document(struct source *s, i64 *prompt, bool *more, struct err *e) {
     const json_t *row = s->json, *instances = json_object_get(row, "instances");
     s->made.size = 0, *prompt = 0, *more = false;
-    if (json_object_get(row, "messages")) {
-        err_input(e, "%s:%lld: 'messages' needs a chat template", s->path, (long long)s->json_line);
-        return err_detail(e, "chat templates are not available in this version; rows with 'prompt' "
-                             "and 'completion' are");
-    }
     if (json_object_get(row, "text")) return made_add(s, row, "text", e);
     if (json_object_get(row, "prompt") && json_object_get(row, "completion")) {
         if (made_add(s, row, "prompt", e)) return -1;
@@ -254,13 +255,40 @@ static int row_document(struct source *s, i64 *prompt, bool *more, struct err *e
     return made_instruction(s, one, prompt, e);
 }
 
+/* A conversation as a document: 1, 0 if nothing of it is trained, or -1. */
+static int row_conversation(struct source *s, struct document *out, struct err *e) {
+    char where[4200];
+    const struct chat *chat = s->options.chat;
+    snprintf(where, sizeof where, "%s:%lld", s->path, (long long)s->json_line);
+    if (!chat) {
+        err_input(e, "%s: a conversation, and there is no chat template", where);
+        return err_hint(e, "name one: chat_template: chatml, llama3, alpaca or a .jinja file");
+    }
+    if (s->inexact) {
+        err_input(e, "%s: an integer of more than 64 bits", where);
+        return err_hint(e, "write it as a text: templates print numbers exactly");
+    }
+    if (chat_document(chat, s->json, where, s->options.assistant_only_loss, &s->made, &s->spans, e))
+        return -1;
+    const struct spans *t = &s->spans;
+    const i64 last = t->count ? t->item[t->count - 1].end : 0;
+    *out = (struct document){.text = s->made.data,
+                             .size = s->made.size,
+                             .row = s->row - 1,
+                             .span = t->item,
+                             .spans = t->count,
+                             .unstopped = last == s->made.size && !*chat_stop(chat, s->json)};
+    return t->count > 0;
+}
+
 static int row_parse(struct source *s, const char *data, i64 size, struct err *e) {
     if (source_utf8(s, data, size, e)) return -1;
     json_error_t fault;
-    s->json = json_loadb(data, (size_t)size,
-                         JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY |
-                             JSON_DECODE_INT_AS_REAL,
-                         &fault);
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY;
+    s->json = json_loadb(data, (size_t)size, flags, &fault);
+    s->inexact = !s->json && json_error_code(&fault) == json_error_numeric_overflow;
+    if (s->inexact)
+        s->json = json_loadb(data, (size_t)size, flags | JSON_DECODE_INT_AS_REAL, &fault);
     s->json_line = s->line, s->instance = 0;
     if (!s->json)
         return err_input(e, "%s:%lld:%d: not valid JSON: %s", s->path, (long long)s->line,
@@ -291,11 +319,22 @@ static int source_next_json(struct source *s, struct document *out, struct err *
         }
         i64 prompt, row = s->row - 1;
         bool more;
+        if (chat_row(s->json, s->options.chat && s->options.chat_instructions)) {
+            const int r = row_conversation(s, out, e);
+            json_decref(s->json), s->json = NULL;
+            s->facts.conversations += r > 0;
+            if (r) return r;
+            continue; /* the assistant says nothing */
+        }
         if (row_document(s, &prompt, &more, e)) return -1;
         if (!more) json_decref(s->json), s->json = NULL;
         i64 answer = s->made.size - prompt;
         if (!answer) continue; /* nothing to learn from */
-        *out = (struct document){s->made.data, s->made.size, row, 1, {{answer, true}}};
+        *out = (struct document){.text = s->made.data,
+                                 .size = s->made.size,
+                                 .row = row,
+                                 .segments = 1,
+                                 .segment = {{answer, true}}};
         if (prompt) {
             out->segments = 2;
             out->segment[0] = (struct segment){prompt, !s->options.completion_only_loss};

@@ -40,8 +40,8 @@
  *   unrounded p)
  *   dv_j = chain over heads of the group ascending, then queries ascending, of p * do
  *   dk_j = likewise of ds * q;  dq_i = chain over keys ascending of ds_j * k_j
- * in f32 from 0, + 0, one rounding; in bf16 pairs of queries and keys are counted from begin, per
- * head.
+ * in f32 from 0, + 0, one rounding (what nobody wants is absent); in bf16 pairs of queries and keys
+ * are counted from begin, per head.
  *
  * Block sizes, measured on two Zen 5 cores (48 KiB L1, 1 MiB L2), 16 heads of 64, 1,024 tokens, by
  * a driver that timed builds with one size changed against each other, and is not kept; to measure

@@ -78,9 +78,9 @@ V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block
     __builtin_memset(x->dv, 0, (size_t)(x->keys * t->value_lanes) * 4);
 }
 
-/* A chain as a result: + 0 rids a zero of its sign. */
+/* A chain as a result, if it is wanted: + 0 rids a zero of its sign. */
 V16_FN void row_put(void *to, i64 at, const float *from, i64 dim, bool half) {
-    for (i64 d = 0; d < dim; d += 16)
+    for (i64 d = 0; to && d < dim; d += 16)
         v16_put_n(to, at + d, v16_add(v16_load(from + d), v16_set(0)), dim - d, half);
 }
 

@@ -189,10 +189,14 @@ __global__ void __launch_bounds__(MMA_THREADS)
     }
     const i64 column = blockIdx.z * Part;
     const float z[2] = {t.z, t.z}, one[2] = {1, 1};
-    tile_store<Part, 64>((u16 *)t.dk + first * t.k_row + blockIdx.y * t.head_dim + column, t.k_row,
-                         1, x->k, warp * 16, dk[0], z, rows, (int)(t.head_dim - column));
-    tile_store<Part, 64>((u16 *)t.dv + first * t.v_row + blockIdx.y * t.value_dim + column, t.v_row,
-                         1, x->v, warp * 16, dv[0], one, rows, (int)(t.value_dim - column));
+    if (t.dk)
+        tile_store<Part, 64>((u16 *)t.dk + first * t.k_row + blockIdx.y * t.head_dim + column,
+                             t.k_row, 1, x->k, warp * 16, dk[0], z, rows,
+                             (int)(t.head_dim - column));
+    if (t.dv)
+        tile_store<Part, 64>((u16 *)t.dv + first * t.v_row + blockIdx.y * t.value_dim + column,
+                             t.v_row, 1, x->v, warp * 16, dv[0], one, rows,
+                             (int)(t.value_dim - column));
 }
 
 /* ---- dq ---- */
@@ -297,6 +301,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
     copy_async_wait<0>();
     __syncthreads();
     const float z[2] = {t.z, t.z};
+    if (!t.dq) return;
 #pragma unroll
     for (int m = 0; m < M; m++)
         tile_store<D, 64 * M>((u16 *)t.dq + at, t.q_row, 1, x->q, 64 * m + warp * 16, dq[m], z,

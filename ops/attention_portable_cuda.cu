@@ -121,6 +121,7 @@ template <bool half> DEVICE void probability_put(float *p, int column, const flo
 template <bool half>
 DEVICE void result_put(void *to, i64 row, i64 at, int rows, i64 dim, const float o[4][8],
                        const float z[4]) {
+    if (!to) return; /* a gradient that is not wanted */
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -424,8 +425,8 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ d
                 if (run.busy) rows_add<half>(dk, ds, wide, count);
             }
     }
-    result_put<half>(t.dk, t.k_row, kv, left, t.head_dim, dk, NULL);
-    result_put<half>(t.dv, t.v_row, values, left, t.value_dim, dv, NULL);
+    if (t.dk) result_put<half>(t.dk, t.k_row, kv, left, t.head_dim, dk, NULL);
+    if (t.dv) result_put<half>(t.dv, t.v_row, values, left, t.value_dim, dv, NULL);
 }
 
 /* dq of one tile of queries and one head: rows are queries, columns keys. */
@@ -478,8 +479,9 @@ __global__ void __launch_bounds__(THREADS, 1)
             if (run.busy) rows_add<half>(dq, ds, wide, keys);
         }
     }
-    result_put<half>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, t.head_dim, dq,
-                     NULL);
+    if (t.dq)
+        result_put<half>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, t.head_dim, dq,
+                         NULL);
 }
 
 template <bool half> static int back_run(const device_attention *t, struct err *e) {

@@ -17,8 +17,8 @@
     X(glu_back) X(act) X(act_back) X(xielu) X(xielu_back) X(add) X(scale) X(softcap)               \
     X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
     X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
-    X(linear_xent) X(linear_xent_train) X(adamw) X(square_sum) X(sample) X(layernorm)              \
-    X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)                          \
+    X(linear_xent) X(linear_xent_train) X(update) X(quant8) X(dequant8) X(square_sum) X(sample)    \
+    X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)            \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
     X(expert_lora_dt) X(expert_bias_dw) X(mla_keys) X(mla_keys_back) X(dora_norm) X(dora)          \
@@ -225,10 +225,13 @@ struct plan_attr {
 struct mla_attr {
     i64 heads, turned, plain, value; /* columns of each head: with RoPE, without, of its value */
 };
-struct adamw_attr {
-    double beta1, beta2, eps; /* the rest changes with the step: adamw.c, `hyper` */
+enum update_rule { UPDATE_ADAMW, UPDATE_LION, UPDATE_SGD };
+struct update_attr {
+    enum update_rule rule;
+    double beta1, beta2, eps; /* the rest changes with the step: update.c, `hyper` */
     u64 seed;                 /* of stochastic rounding; without masters only */
     u32 stream;
+    bool nesterov;
 };
 struct sample_attr {
     double temperature; /* 0: greedy, lowest id among equals */
@@ -236,6 +239,7 @@ struct sample_attr {
     double top_p;       /* 1: off */
     double min_p;       /* 0: off */
     u64 seed;
+    double repetition_penalty; /* of the ids in `seen`; 1: off */
 };
 
 /* ---- samples: what tests and benchmark call an op with

@@ -1,12 +1,14 @@
 /* sample.c: picks the next token of each row of logits.
  *
- * logits [B, V] f32 or bf16; step [1] i32 (position in the sequence: the random number is Philox of
- * (seed, row, step), so a text is reproduced by its seed alone); id [B] i32. Greedy takes the
- * largest logit, the lowest id among equals. Otherwise, in f64: z = logit / temperature; candidates
- * ordered by z descending, then id ascending; top_k keeps the first k; p = exp(z - max) normalised
- * over those; min_p drops p < min_p * max p; top_p keeps the shortest prefix that reaches top_p;
- * one uniform number picks. All instruction sets share this code: it is a fraction of a percent of
- * a decoding step. */
+ * logits [B, V] f32 or bf16; step [B, 2] i32 (position in the sequence, stream: the random number
+ * is Philox of (seed, stream, position), so a text is reproduced by these alone, whatever other
+ * rows there are); seen [B, V] u8 or absent; id [B] i32. A logit that was seen is made less likely
+ * first, in f32: times repetition_penalty below 0, else divided by it (Keskar et al., 2019). Greedy
+ * takes the largest logit, the lowest id among equals. Otherwise, in f64: z = logit / temperature;
+ * candidates ordered by z descending, then id ascending; top_k keeps the first k; p = exp(z - max)
+ * normalised over those; min_p drops p < min_p * max p; top_p keeps the shortest prefix that
+ * reaches top_p; one uniform number picks. All instruction sets share this code: it is a fraction
+ * of a percent of a decoding step. */
 #include "ops/ops_int.h"
 
 #include <stdlib.h>
@@ -17,17 +19,25 @@ struct candidate {
 };
 
 static int sample_shape(struct op_call *c, struct err *e) {
+    const i64 rows = c->in[0].dim[0], vocab = c->in[0].dim[1];
     if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || need_dtype(c, 1, I32, e) ||
-        need_dim(c, 1, 0, 1, e))
+        need_rank(c, 1, 2, e) || need_dim(c, 1, 0, rows, e) || need_dim(c, 1, 1, 2, e))
+        return -1;
+    if (is_present(&c->in[2]) && (need_dtype(c, 2, U8, e) || need_rank(c, 2, 2, e) ||
+                                  need_dim(c, 2, 0, rows, e) || need_dim(c, 2, 1, vocab, e)))
         return -1;
     set_out(c, 0, I32, 1, (i64[]){c->in[0].dim[0]});
     return 0;
 }
 
-static double logit_at(const struct view *v, i64 i) {
-    return v->dtype == F64    ? ((double *)v->data)[i]
-           : v->dtype == BF16 ? (double)bf16_to_f32(((u16 *)v->data)[i])
-                              : (double)((float *)v->data)[i];
+static double logit_at(const struct op_call *c, i64 i) {
+    const struct view *v = &c->in[0], *seen = &c->in[2];
+    const double x = v->dtype == F64    ? ((double *)v->data)[i]
+                     : v->dtype == BF16 ? (double)bf16_to_f32(((u16 *)v->data)[i])
+                                        : (double)((float *)v->data)[i];
+    if (!is_present(seen) || !((const u8 *)seen->data)[i]) return x;
+    const float p = (float)((const struct sample_attr *)c->attr)->repetition_penalty;
+    return (double)(x < 0 ? (float)x * p : (float)x / p);
 }
 
 static int by_logit(const void *a, const void *b) {
@@ -60,15 +70,14 @@ static void sample_rows(const struct op_call *c) {
     for (i64 row = 0; row < c->in[0].dim[0]; row++) {
         i32 best = 0;
         for (i64 v = 1; v < vocab; v++)
-            if (logit_at(&c->in[0], row * vocab + v) > logit_at(&c->in[0], row * vocab + best))
-                best = (i32)v;
+            if (logit_at(c, row * vocab + v) > logit_at(c, row * vocab + best)) best = (i32)v;
         if (a->temperature > 0) {
             struct candidate *list = c->scratch;
             for (i64 v = 0; v < vocab; v++)
-                list[v] = (struct candidate){logit_at(&c->in[0], row * vocab + v) / a->temperature,
-                                             (i32)v};
-            const struct rng r = {a->seed, RNG_SAMPLE, 0, (u32)row};
-            best = pick(list, vocab, a, rng_uniform_f64(&r, (u64) * (i32 *)c->in[1].data));
+                list[v] = (struct candidate){logit_at(c, row * vocab + v) / a->temperature, (i32)v};
+            const i32 *step = (const i32 *)c->in[1].data + 2 * row;
+            const struct rng r = {a->seed, RNG_SAMPLE, 0, (u32)step[1]};
+            best = pick(list, vocab, a, rng_uniform_f64(&r, (u64)step[0]));
         }
         ((i32 *)c->out[0].data)[row] = best;
     }
@@ -90,19 +99,25 @@ int sample_avx512bf16(const struct op_call *c, struct err *e) { return sample_pl
 
 static bool sample_sample(int index, struct sample *s) {
     static const struct sample_attr attr[] = {
-        {0, 0, 1, 0, 1},     {0.8, 0, 1, 0, 2},       {1, 5, 1, 0, 3}, {1, 0, 0.7, 0, 4},
-        {1.2, 0, 1, 0.1, 5}, {0.5, 40, 0.9, 0.01, 6}, {1, 0, 1, 0, 7}, {1, 1500, 1, 0, 8}};
+        {0, 0, 1, 0, 1, 1},   {0.8, 0, 1, 0, 2, 1},     {1, 5, 1, 0, 3, 1.3},
+        {1, 0, 0.7, 0, 4, 1}, {1.2, 0, 1, 0.1, 5, 0.7}, {0.5, 40, 0.9, 0.01, 6, 1},
+        {1, 0, 1, 0, 7, 1.1}, {1, 1500, 1, 0, 8, 1},    {0, 0, 1, 0, 9, 2}};
     if (index >= COUNT(attr)) return false;
     *(struct sample_attr *)s->attr = attr[index];
-    sample_float(&s->in[0], -4, 4, DIMS(index < 5 ? 3 : 2, index < 5 ? 101 : 3000));
-    sample_int(&s->in[1], 0, 50, DIMS(1));
+    const i64 rows = index < 5 ? 3 : 2, vocab = index < 5 ? 101 : 3000;
+    sample_float(&s->in[0], -4, 4, DIMS(rows, vocab));
+    sample_int(&s->in[1], 0, 50, DIMS(rows, 2));
+    if (attr[index].repetition_penalty != 1) {
+        sample_codes(&s->in[2], U8, DIMS(rows, vocab));
+        s->in[2].high = 2; /* half of them seen */
+    }
     s->no_gradient_check = true;
     return true;
 }
 
 const struct op op_sample = {
     .name = "sample",
-    .in = "logits step",
+    .in = "logits step seen?",
     .out = "id",
     .attr_size = sizeof(struct sample_attr),
     .shape = sample_shape,

@@ -23,7 +23,9 @@ enum {
 struct job {
     const void *logits;
     bool half;
-    const i32 *step;
+    const i32 *step; /* position and stream of each row */
+    const u8 *seen;  /* NULL: no penalty */
+    float penalty;
     i32 *id;
     i64 rows;
     int vocab;
@@ -49,8 +51,12 @@ struct from_logits {
     bool half;
     u32 most, prefix;
     int above;
+    const u8 *seen; /* of the row */
+    float penalty;
     __device__ bool get(int i, u64 *e) const {
-        const u32 key = key_of(get1(row, i, half));
+        float x = get1(row, i, half);
+        if (seen && seen[i]) x = x < 0 ? v16_mul(x, penalty) : v16_div(x, penalty);
+        const u32 key = key_of(x);
         *e = (u64)key << 32 | (u32)i;
         return key <= most && (u64)key >> above == prefix;
     }
@@ -206,8 +212,8 @@ DEVICE int pick(const struct job &a, i64 row, struct from_logits from, struct sh
     int i = threadIdx.x;
     while (i < count && (i ? sum[i - 1] : 0) < all && value[i] >= a.attr.min_p) i += BLOCK;
     const int first = (int)block_least((u64)min(i, count), near), kept = max(first, 1);
-    const struct rng r = {a.attr.seed, RNG_SAMPLE, 0, (u32)row};
-    const double reach = philox_f64(&r, (u64)*a.step) * sum[kept - 1];
+    const struct rng r = {a.attr.seed, RNG_SAMPLE, 0, (u32)a.step[2 * row + 1]};
+    const double reach = philox_f64(&r, (u64)a.step[2 * row]) * sum[kept - 1];
     for (i = threadIdx.x; i < kept && !(sum[i] > reach); i += BLOCK) {
     }
     return (int)(u32)two[block_least((u64)min(i, kept - 1), near)];
@@ -219,7 +225,12 @@ __global__ __launch_bounds__(BLOCK) void sample_kernel(struct job a) {
     SHARED(u64, near, WARPS);
     for (i64 row = blockIdx.x; row < a.rows; row += gridDim.x) {
         const struct from_logits from = {(const u8 *)a.logits + row * a.vocab * (a.half ? 2 : 4),
-                                         a.half, 0xffffffffu, 0, 32};
+                                         a.half,
+                                         0xffffffffu,
+                                         0,
+                                         32,
+                                         a.seen ? a.seen + row * a.vocab : NULL,
+                                         a.penalty};
         int id;
         if (a.attr.temperature > 0)
             id = pick(a, row, from, {cell, start}, near);
@@ -241,6 +252,8 @@ CUDA_KERNEL(sample) {
     const struct job a = {logits->data,
                           is_half(logits),
                           (const i32 *)c->in[1].data,
+                          is_present(&c->in[2]) ? (const u8 *)c->in[2].data : NULL,
+                          (float)((const struct sample_attr *)c->attr)->repetition_penalty,
                           (i32 *)c->out[0].data,
                           logits->dim[0],
                           (int)logits->dim[1],

@@ -301,6 +301,28 @@ static void test_sink_chain(void **state) {
     free(part.view[DSINK].data), problem_free(&whole);
 }
 
+/* A gradient that nobody wants is absent; the others do not change. */
+static void test_absent(void **state) {
+    (void)state;
+    const struct attention_attr a = {4, 2, 24, 0.2, 0, 0, 40, 0};
+    struct err e = {0};
+    for (int threads = 1; threads < 9; threads += 7) {
+        setting((int)isa_best(), threads);
+        struct problem want = problem_make(a, F32, 150, 150, 150);
+        both(&want);
+        for (int absent = DQ; absent <= DV; absent++) {
+            struct problem got = want;
+            for (int v = DQ; v <= DV; v++)
+                got.view[v].data = v == absent ? NULL : calloc(1, (size_t)view_bytes(&got.view[v]));
+            assert_int_equal(backward(&got, &e), 0);
+            for (int v = DQ; v <= DV; v++)
+                if (v != absent) same_bits(&want.view[v], &got.view[v], "one absent");
+            for (int v = DQ; v <= DV; v++) free(got.view[v].data);
+        }
+        problem_free(&want);
+    }
+}
+
 /* The slopes of 8 and 16 heads by hand, and those of 12 and 112 (BLOOM 176B). */
 static void test_slopes(void **state) {
     (void)state;
@@ -368,8 +390,8 @@ int main(void) {
         cmocka_unit_test(test_definition),  cmocka_unit_test(test_cache),
         cmocka_unit_test(test_cache_batch), cmocka_unit_test(test_packing),
         cmocka_unit_test(test_chunks),      cmocka_unit_test(test_sink_chain),
-        cmocka_unit_test(test_slopes),      cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_kv_store)};
+        cmocka_unit_test(test_slopes),      cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_errors),      cmocka_unit_test(test_kv_store)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pool_stop();
     return failed;

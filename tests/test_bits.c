@@ -25,6 +25,20 @@ static const struct kind {
      "precision=bf16 use_peft=true lora_r=4 task=sft packing=false dataset.0.path=DATA/sft.h5"},
     {"lora-no-masters", "precision=bf16 master_weights=false use_peft=true lora_r=3 "
                         "dataset.0.path=DATA/packed.h5"},
+    {"adamw-8bit", "precision=bf16 optim=adamw_8bit dataset.0.path=DATA/packed.h5"},
+    {"lion-fp32", "precision=fp32 optim=lion adam_beta2=0.99 dataset.0.path=DATA/packed.h5"},
+    {"sgd-no-masters", "precision=bf16 master_weights=false optim=sgd sgd_momentum=0.9 "
+                       "sgd_nesterov=true dataset.0.path=DATA/packed.h5"},
+    {"lora-dropout-bf16", "precision=bf16 use_peft=true lora_r=4 lora_dropout=0.2 "
+                          "loraplus_lr_ratio=16 dataset.0.path=DATA/packed.h5"},
+    {"lora-embedding-fp32", "precision=fp32 use_peft=true lora_r=3 lora_dropout=0.1 "
+                            "lora_target_modules=embed_tokens,v_proj lora_rank_pattern=v_proj=2 "
+                            "dataset.0.path=DATA/packed.h5"},
+    {"dora-fp32", "precision=fp32 use_peft=true lora_r=3 use_dora=true "
+                  "lora_target_modules=q_proj,down_proj lora_modules_to_save=lm_head "
+                  "dataset.0.path=DATA/packed.h5"},
+    {"dora-bf16", "precision=bf16 use_peft=true lora_r=4 use_dora=true "
+                  "dataset.0.path=DATA/packed.h5"},
     {"qlora-fp32", "precision=fp32 use_peft=true lora_r=3 load_in_4bit=true "
                    "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},
     {"qlora-bf16", "precision=bf16 use_peft=true lora_r=4 load_in_4bit=true "

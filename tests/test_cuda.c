@@ -197,6 +197,31 @@ static void test_bad_keys(void **state) {
     free(s);
 }
 
+/* Gradients of attention that nobody wants are not written. */
+static void test_absent(void **state) {
+    (void)state;
+    struct sample *s = calloc(1, sizeof *s);
+    for (int n = 0; n < 6; n++) {
+        struct trial given;
+        struct twin t;
+        struct err e = {0};
+        memset(s, 0, sizeof *s);
+        assert_true(op_attention_back.sample(4, s)); /* 150 queries, heads of 64 */
+        trial_open(&given, &op_attention_back, s, BF16, BF16);
+        assert_int_equal(device_open("cuda", &e), 0);
+        numerics_now = n < 3 ? NUMERICS_FAST : NUMERICS_PORTABLE;
+        twin_open(&t, &given);
+        t.call.out[n % 3].data = NULL;
+        assert_int_equal(op_run(&t.call, &e), 0);
+        assert_int_equal(device_sync(&e), 0);
+        assert_int_equal(shim_findings(), 0);
+        twin_close(&t);
+        device_close();
+        trial_close(&given);
+    }
+    free(s);
+}
+
 /* `hone inspect ops` says the same: no operation without a CUDA kernel. */
 static void test_complete(void **state) {
     (void)state;
@@ -238,6 +263,8 @@ int main(int argc, char **argv) {
     }
     if (argc < 2 || !strcmp(argv[1], "attention"))
         tests[n++] = (struct CMUnitTest){"cuda: keys out of range", test_bad_keys, 0, 0, 0};
+    if (argc < 2 || !strcmp(argv[1], "attention"))
+        tests[n++] = (struct CMUnitTest){"cuda: gradients not wanted", test_absent, 0, 0, 0};
     const int failed = _cmocka_run_group_tests("cuda", tests, (size_t)n, NULL, NULL);
     pool_stop();
     return failed;

@@ -184,6 +184,16 @@ static void test_low_rank_and_bias(void **state) {
                                 .c_dtype = bits & 8 ? BF16 : F32});
     for (int half = 0; half < 2; half++)
         check((struct gemm){.m = 5, .n = 40, .k = 9, .bias = "", .dtype = half ? BF16 : F32});
+    for (int n = 0; n < 24; n++) /* the few rows of a decoding step */
+        check((struct gemm){.m = n % 4 + 1,
+                            .n = 45,
+                            .k = 37 + 8 * n,
+                            .b_t = true,
+                            .rank = rank[n / 4],
+                            .scale = 1.7f,
+                            .bias = n % 3 ? "" : NULL,
+                            .dtype = (n + n / 4) % 2 ? BF16 : F32,
+                            .c_dtype = (n + n / 4) % 2 ? BF16 : F32});
 }
 
 static void test_threads(void **state) {

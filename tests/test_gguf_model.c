@@ -181,7 +181,7 @@ static void recorded(void **state) {
              prompt ? "tests/golden/models" : "recipes/data", name, file);
         assert_string_equal(sha_of(file), json_string_value(json_object_get(row, "sha256")));
         if (!prompt) continue;
-        i64 ids[32], n = (i64)json_array_size(prompt);
+        i64 ids[64], n = (i64)json_array_size(prompt);
         for (i64 i = 0; i < n; i++) ids[i] = json_integer_value(json_array_get(prompt, (size_t)i));
         struct stored s = {.name = "input_ids",
                            .dtype = I64,

@@ -105,7 +105,7 @@ static double near_gradients(const char *what, const struct safetensors *got,
         most = fmax(most, near(what, g, &want->tensor[i], bound, true));
         gradients++;
     }
-    assert_true(gradients > 10);
+    assert_true(gradients >= 5); /* as many as an adapter of one layer has */
     assert_int_equal(given, gradients);
     return most;
 }
@@ -398,6 +398,8 @@ static void test_adapters(void **state) {
     adapter_check("llama", "lora_rslora");
     adapter_check("llama", "lora_dora");
     adapter_check("llama", "lora_partial");
+    adapter_check("mixtral", "lora_experts"), adapter_check("qwen3_moe", "lora_experts");
+    adapter_check("gpt_oss", "lora_experts"), adapter_check("deepseek_v3", "lora_experts");
 }
 
 int main(void) {

@@ -93,7 +93,8 @@ static void refused(const char *folder, const char *edit, const char *text) {
 }
 static void test_refused(void **state) {
     (void)state;
-    refused("layouts/deepseek_v3_fp8", "s/^   16/   8/", "and its scales have shapes or types");
+    refused("layouts/deepseek_v3_fp8", "s/^   16/   8/",
+            "the blocks of its weight, 8 by 8, ask for F32 [4, 4]");
     refused("models/mixtral", "s/\"num_experts_per_tok\": 2/\"num_experts_per_tok\": 5/",
             "'num_experts_per_tok' is 5; expected 1 to 4");
     refused("models/deepseek_v3", "s/\"n_group\": 4/\"n_group\": 3/",

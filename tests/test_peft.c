@@ -193,10 +193,15 @@ static void keys(void **state) {
         "base_model.model.model.embed_tokens.lora_embedding_A",
         "base_model.model.model.embed_tokens.lora_embedding_B",
         "base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector",
+        "base_model.model.model.embed_tokens.base_layer.weight",
         "base_model.model.lm_head.weight"};
-    static const char *const module[] = {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj",
-                                         "model.embed_tokens",         "model.embed_tokens",
-                                         "model.layers.0.mlp.up_proj", "lm_head.weight"};
+    static const char *const module[] = {"model.layers.0.mlp.up_proj",
+                                         "model.layers.0.mlp.up_proj",
+                                         "model.embed_tokens",
+                                         "model.embed_tokens",
+                                         "model.layers.0.mlp.up_proj",
+                                         "model.embed_tokens",
+                                         "lm_head.weight"};
     for (int i = 0; i < COUNT(key); i++) {
         ok(lora_key_parse(key[i], &part, &name, &a, &e), &e);
         assert_int_equal(part, i);

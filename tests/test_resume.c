@@ -46,7 +46,8 @@ static void same_as_whole(const char *run) {
 static void a_run_and_its_second_half(void **state) {
     const char *masters = *state;
     char run[512], one[512];
-    strcpy(run, at("halves-%s", masters)), strcpy(one, at("one-%s", masters));
+    const int n = (int)strlen(masters);
+    strcpy(run, at("halves-%d", n)), strcpy(one, at("one-%d", n));
     hone(0, "%s master_weights=%s max_steps=6 lr_scheduler_type=constant", words(run), masters);
     hone(0, "%s master_weights=%s max_steps=12 lr_scheduler_type=constant " RESUME, words(run),
          masters);
@@ -215,6 +216,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         {"a_run_and_its_second_half", a_run_and_its_second_half, NULL, NULL, "true"},
         {"the same without masters", a_run_and_its_second_half, NULL, NULL, "false"},
+        {"the same with moments in 8 bits", a_run_and_its_second_half, NULL, NULL,
+         "true optim=adamw_8bit"},
         cmocka_unit_test(killed_by_the_clock),
         cmocka_unit_test(killed_while_writing),
         cmocka_unit_test(killed_while_syncing),

@@ -1,60 +1,77 @@
-/* cmd_generate.c: `hone generate`: a prompt continued, streamed as it comes. */
+/* cmd_generate.c: `hone generate`: a prompt continued, streamed as it comes; or a file of prompts,
+ * several at a time. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 
-struct generate_flags {
-    const char *prompt, *adapter, *precision, *tokenizer;
-    double temperature, top_p, min_p;
-    i64 top_k, seed, max_new_tokens;
-    bool greedy, ignore_eos;
-};
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct generate_flags, key), otherwise, low, high, NULL, help }
 const struct option generate_options[] = {
-    ROW(prompt, OPT_TEXT, "", 0, 0, "text to go on from"),
-    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder"),
-    ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),
-    ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
-    ROW(max_new_tokens, OPT_INT, "128", 1, 1 << 24, "tokens to add at most"),
-    ROW(temperature, OPT_FLOAT, "0.8", 0, 100, "0: greedy"),
-    ROW(top_k, OPT_INT, "0", 0, 1 << 24, "keep the k most likely; 0: all"),
-    ROW(top_p, OPT_FLOAT, "0.95", 0, 1, "keep the most likely that sum to this"),
-    ROW(min_p, OPT_FLOAT, "0", 0, 1, "drop what is less likely than this times the most likely"),
-    ROW(seed, OPT_INT, "42", 0, 0, "the same seed gives the same text"),
-    ROW(greedy, OPT_BOOL, "false", 0, 0, "the most likely token each time"),
-    ROW(ignore_eos, OPT_BOOL, "false", 0, 0, "go on after an end-of-text token"),
+    GENERATE_ROW(prompt, OPT_TEXT, "", 0, 0, "text to go on from"),
+    GENERATE_ROW(prompts, OPT_TEXT, NULL, 0, 0,
+                 "JSON lines: {\"prompt\": ...} or, by the chat template, {\"messages\": [...]}"),
+    GENERATE_ROW(batch_size, OPT_INT, "8", 1, 4096, "prompts of the file at a time"),
+    GENERATE_ROW(max_new_tokens, OPT_INT, "128", 1, 1 << 24, "tokens to add at most"),
+    GENERATE_ROW(chat_template, OPT_TEXT, NULL, 0, 0,
+                 "for messages: chatml, llama3, alpaca, a file or text; default: the model's own"),
+    GENERATE_ROWS,
     {0},
 };
-#undef ROW
 
-/* Prints what is new and complete: bytes of an unfinished UTF-8 character wait for the next token.
- */
-struct stream {
-    const struct tokenizer *t;
-    struct ids ids;
-    struct text text;
-    i64 printed;
-    struct err *e;
-};
-static int stream_token(void *arg, u32 id) {
-    struct stream *s = arg;
-    s->text.size = 0;
-    if (ids_add(&s->ids, id, s->e) ||
-        tokenizer_decode(s->t, s->ids.item, s->ids.count, true, &s->text, s->e))
-        return -1;
-    static const char unknown[] = "\xef\xbf\xbd";
-    if (s->text.size >= 3 && !memcmp(s->text.data + s->text.size - 3, unknown, 3)) return 0;
-    if (s->text.size > s->printed)
-        fwrite(s->text.data + s->printed, 1, (size_t)(s->text.size - s->printed), stdout);
-    s->printed = i64_max(s->printed, s->text.size);
-    return fflush(stdout);
+struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops) {
+    return (struct sampling){.temperature = f->greedy ? 0 : f->temperature,
+                             .top_p = f->top_p,
+                             .min_p = f->min_p,
+                             .top_k = f->top_k,
+                             .seed = f->seed,
+                             .max_new_tokens = f->max_new_tokens,
+                             .ignore_eos = f->ignore_eos,
+                             .repetition_penalty = f->repetition_penalty,
+                             .stops = stops};
 }
 
-static int print_json(const char *prompt, const struct stream *s, struct err *e) {
+/* generation_config.json may name more end-of-text ids than config.json. */
+static int stops_read(const char *folder, struct ids *stops, struct err *e) {
+    char *path = mem_printf(e, "%s/generation_config.json", folder);
+    json_t *j = path && path_exists(path) ? json_open(path, e) : NULL, *eos, *one;
+    int rc = path && (j || !path_exists(path)) ? 0 : -1;
+    eos = json_object_get(j, "eos_token_id");
+    for (size_t i = 0; !rc && eos && i < (json_is_array(eos) ? json_array_size(eos) : 1); i++) {
+        one = json_is_array(eos) ? json_array_get(eos, i) : eos;
+        if (json_is_integer(one) && json_integer_value(one) >= 0)
+            rc = ids_add(stops, (u32)json_integer_value(one), e);
+        else if (!json_is_null(one))
+            rc = err_input(e, "%s: \"eos_token_id\" is no id and no list of ids", path);
+    }
+    json_decref(j), mem_free(path);
+    return rc ? -1 : 0;
+}
+
+int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
+                  struct ids *stops, struct err *e) {
+    enum dtype d;
+    if (precision_parse(f->precision, &d, e) ||
+        loaded_open(l, model, f->adapter, f->tokenizer, d, false, e) ||
+        (path_is_dir(l->base) && stops_read(l->base, stops, e)))
+        return -1;
+    if (l->tokenizer) return 0;
+    err_input(e, "%s holds no tokenizer.json", l->base);
+    return err_hint(e, "--tokenizer T names one");
+}
+
+static int prompt_encode(const struct tokenizer *t, const char *text, i64 size, struct ids *out,
+                         struct err *e) {
+    if (tokenizer_encode(t, text, size, true, out, e)) return -1;
+    if (out->count) return 0;
+    const i64 first = tokenizer_bos(t) >= 0 ? tokenizer_bos(t) : tokenizer_eos(t);
+    if (first >= 0) return ids_add(out, (u32)first, e);
+    return err_input(e, "the prompt is empty and the tokenizer has no start token");
+}
+
+/* ---- one result */
+
+static int print_json(const char *prompt, i64 size, const struct stream *s, struct err *e) {
     struct text line = {0};
-    int rc = text_printf(&line, e, "{\"prompt\": ") ||
-             json_text_add(&line, prompt, (i64)strlen(prompt), e) ||
+    int rc = text_printf(&line, e, "{\"prompt\": ") || json_text_add(&line, prompt, size, e) ||
              text_printf(&line, e, ", \"text\": ") ||
              json_text_add(&line, s->text.data ? s->text.data : "", s->text.size, e) ||
              text_printf(&line, e, ", \"ids\": [");
@@ -65,59 +82,123 @@ static int print_json(const char *prompt, const struct stream *s, struct err *e)
     return rc;
 }
 
-static int stream_quiet(void *arg, u32 id) {
-    struct stream *s = arg;
-    s->text.size = 0;
-    return ids_add(&s->ids, id, s->e) ||
-                   tokenizer_decode(s->t, s->ids.item, s->ids.count, true, &s->text, s->e)
+static int generate_one(struct loaded *l, const struct generate_flags *f, const struct ids *stops,
+                        struct err *e) {
+    struct ids prompt = {0}, out = {0};
+    struct stream s = {
+        .t = l->tokenizer, .stop = &f->stop, .to = globals.json ? NULL : stdout, .e = e};
+    const struct sampling how = sampling_of(f, stops);
+    const double start = clock_seconds();
+    const i64 size = (i64)strlen(f->prompt);
+    int rc = prompt_encode(l->tokenizer, f->prompt, size, &prompt, e);
+    if (!rc && !globals.json) fputs(f->prompt, stdout), fflush(stdout);
+    if (!rc)
+        rc = generate_ids(&l->model, prompt.item, prompt.count, &how, &out, stream_token, &s, e);
+    if (!rc && globals.json)
+        rc = print_json(f->prompt, size, &s, e);
+    else if (!rc) {
+        stream_end(&s), puts("");
+        if (!quiet)
+            fprintf(stderr, "%lld tokens, %.0f tokens/s\n", (long long)out.count,
+                    (double)out.count / (clock_seconds() - start));
+    }
+    ids_free(&prompt), ids_free(&out), stream_free(&s);
+    return rc ? -1 : 0;
+}
+
+/* ---- a file of prompts */
+
+struct asked { /* one line of it */
+    struct text text;
+    struct ids ids;
+    struct stream answer;
+};
+
+static int asked_read(struct asked *a, const json_t *j, const struct loaded *l,
+                      const struct chat *chat, struct err *e) {
+    const json_t *prompt = json_object_get(j, "prompt"), *messages = json_object_get(j, "messages");
+    if (json_is_string(prompt))
+        return text_add(&a->text, json_string_value(prompt), (i64)json_string_length(prompt), e) ||
+                       prompt_encode(l->tokenizer, a->text.data, a->text.size, &a->ids, e)
+                   ? -1
+                   : 0;
+    if (!json_is_array(messages))
+        return err_input(e, "found no prompt; expected {\"prompt\": ...} or {\"messages\": [...]}");
+    if (!chat) {
+        err_input(e, "messages, and there is no chat template");
+        return err_hint(e, "name one: --chat-template chatml, llama3, alpaca or a .jinja file");
+    }
+    return chat_render(chat, j, messages, true, &a->text, NULL, e) ||
+                   tokenizer_encode(l->tokenizer, a->text.data, a->text.size, false, &a->ids, e)
                ? -1
                : 0;
+}
+
+static int asked_answer(struct asked *a, i64 count, struct loaded *l, const struct sampling *how,
+                        struct err *e) {
+    struct sequence *list = mem_new_array(count, sizeof *list, e);
+    int rc = list ? 0 : -1;
+    for (i64 i = 0; !rc && i < count; i++)
+        list[i] = (struct sequence){.prompt = a[i].ids.item,
+                                    .count = a[i].ids.count,
+                                    .each = stream_token,
+                                    .arg = &a[i].answer};
+    if (!rc) rc = generate_batch(&l->model, list, count, how, e);
+    for (i64 i = 0; !rc && i < count; i++) {
+        if (globals.json)
+            rc = print_json(a[i].text.data, a[i].text.size, &a[i].answer, e);
+        else
+            printf("%s%s\n\n", a[i].text.data, a[i].answer.text.data ? a[i].answer.text.data : "");
+    }
+    for (i64 i = 0; list && i < count; i++) ids_free(&list[i].out);
+    mem_free(list);
+    return rc ? -1 : 0;
+}
+
+static int generate_file(struct loaded *l, const struct generate_flags *f, const struct ids *stops,
+                         struct err *e) {
+    const struct sampling how = sampling_of(f, stops);
+    struct text file = {0};
+    struct chat *chat = NULL;
+    struct asked *a = mem_new_array(f->batch_size, sizeof *a, e);
+    i64 count = 0, line = 1;
+    int rc = !a || file_read(&file, f->prompts, e) ||
+             chat_find(&chat, f->chat_template, l->tokenizer, e);
+    for (char *at = file.data, *end; !rc && at < file.data + file.size; at = end + 1, line++) {
+        char where[4200];
+        end = memchr(at, '\n', (size_t)(file.data + file.size - at));
+        if (!end) end = file.data + file.size;
+        if (at + strspn(at, " \t\r") >= end) continue;
+        snprintf(where, sizeof where, "%s:%lld", f->prompts, (long long)line);
+        json_t *j = json_parse(at, end - at, where, e);
+        a[count].answer = (struct stream){.t = l->tokenizer, .stop = &f->stop, .e = e};
+        rc = !j || asked_read(&a[count], j, l, chat, e);
+        if (rc && j) err_frame(e, "in %s", where);
+        json_decref(j), count++;
+        const bool last = end + 1 >= file.data + file.size;
+        if (rc || (count < f->batch_size && !last)) continue;
+        rc = asked_answer(a, count, l, &how, e);
+        for (; count > 0; count--)
+            text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
+                stream_free(&a[count - 1].answer);
+    }
+    if (!rc && count) rc = asked_answer(a, count, l, &how, e); /* blank lines at the end */
+    for (; a && count > 0; count--)
+        text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
+            stream_free(&a[count - 1].answer);
+    mem_free(a), chat_free(chat), text_free(&file);
+    return rc ? -1 : 0;
 }
 
 int cmd_generate(int argc, char **argv, struct err *e) {
     struct generate_flags f = {0};
     struct args a;
     struct loaded l = {0};
-    struct ids prompt = {0}, out = {0};
-    enum dtype d;
+    struct ids stops = {0};
     int rc = args_parse(&a, argc, argv, generate_options, &f, e) ||
              args_need(&a, 1, 1, "generate MODEL --prompt TEXT", e) ||
-             precision_parse(f.precision, &d, e) ||
-             loaded_open(&l, a.rest[0], f.adapter, f.tokenizer, d, false, e);
-    if (!rc && !l.tokenizer)
-        rc = err_input(e, "%s holds no tokenizer.json", l.base),
-        err_hint(e, "--tokenizer T names one");
-    struct stream s = {.t = l.tokenizer, .e = e};
-    if (!rc) rc = tokenizer_encode(l.tokenizer, f.prompt, (i64)strlen(f.prompt), true, &prompt, e);
-    if (!rc && !prompt.count) {
-        const i64 first = tokenizer_bos(l.tokenizer) >= 0 ? tokenizer_bos(l.tokenizer)
-                                                          : tokenizer_eos(l.tokenizer);
-        rc = first >= 0 ? ids_add(&prompt, (u32)first, e)
-                        : err_input(e, "the prompt is empty and the tokenizer has no start token");
-    }
-    const struct sampling how = {f.greedy ? 0 : f.temperature,
-                                 f.top_p,
-                                 f.min_p,
-                                 f.top_k,
-                                 f.seed,
-                                 f.max_new_tokens,
-                                 f.ignore_eos};
-    const double start = clock_seconds();
-    if (!rc && !globals.json) fputs(f.prompt, stdout), fflush(stdout);
-    if (!rc)
-        rc = generate_ids(&l.model, prompt.item, prompt.count, &how, &out,
-                          globals.json ? stream_quiet : stream_token, &s, e);
-    if (!rc && globals.json)
-        rc = print_json(f.prompt, &s, e);
-    else if (!rc) {
-        if (s.text.size > s.printed)
-            fwrite(s.text.data + s.printed, 1, (size_t)(s.text.size - s.printed), stdout);
-        puts("");
-        if (!quiet)
-            fprintf(stderr, "%lld tokens, %.0f tokens/s\n", (long long)out.count,
-                    (double)out.count / (clock_seconds() - start));
-    }
-    ids_free(&prompt), ids_free(&out), ids_free(&s.ids), text_free(&s.text);
-    loaded_close(&l), args_free(&a);
+             generate_open(&l, &f, a.rest[0], &stops, e);
+    if (!rc) rc = f.prompts ? generate_file(&l, &f, &stops, e) : generate_one(&l, &f, &stops, e);
+    loaded_close(&l), args_free(&a), ids_free(&stops);
     return rc ? -1 : 0;
 }

@@ -5,9 +5,10 @@
 #include <unistd.h>
 
 struct tokenize_flags {
-    const char *tokenizer, *output, *validation_output, *type, *document_separator;
+    const char *tokenizer, *output, *validation_output, *type, *document_separator, *chat_template;
+    const struct chat *chat;
     double validation;
-    bool completion_only_loss, add_bos, add_eos;
+    bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
     i64 seed;
 };
 #define ROW(key, type, otherwise, low, high, help)                                                 \
@@ -21,6 +22,10 @@ const struct option tokenize_options[] = {
     ROW(document_separator, OPT_TEXT, "", 0, 0,
         "text: what ends a document; default: one document a file"),
     ROW(completion_only_loss, OPT_BOOL, "false", 0, 0, "do not train on prompts"),
+    ROW(assistant_only_loss, OPT_BOOL, "true", 0, 0,
+        "conversations: train on what the assistant says alone"),
+    ROW(chat_template, OPT_TEXT, NULL, 0, 0,
+        "conversations: chatml, llama3, alpaca, a file or text; default: the tokenizer's own"),
     ROW(add_bos, OPT_BOOL, "false", 0, 0, "begin each document with the tokenizer's bos"),
     ROW(add_eos, OPT_BOOL, "true", 0, 0, "end each document with the tokenizer's eos"),
     ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
@@ -39,6 +44,9 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                     .options = {.type = f->type,
                                                 .document_separator = f->document_separator,
                                                 .completion_only_loss = f->completion_only_loss,
+                                                .assistant_only_loss = f->assistant_only_loss,
+                                                .chat = f->chat,
+                                                .chat_instructions = f->chat_template != NULL,
                                                 .split = split,
                                                 .validation_fraction = f->validation,
                                                 .seed = (u64)f->seed}};
@@ -79,6 +87,7 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
     struct tokenize_flags f = {0};
     struct args a;
     struct tokenizer *t = NULL;
+    struct chat *chat = NULL;
     int rc =
         args_parse(&a, argc, argv, tokenize_options, &f, e) || args_need(&a, 1, 1 << 20, usage, e);
     if (!rc && (!f.tokenizer || !f.output))
@@ -88,8 +97,11 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
-    if (!rc) rc = !(t = tokenizer_of_file(f.tokenizer, e)) || datasets_make(&f, &a, t, e);
-    tokenizer_free(t), args_free(&a);
+    if (!rc)
+        rc = !(t = tokenizer_of_file(f.tokenizer, e)) || chat_find(&chat, f.chat_template, t, e);
+    f.chat = chat;
+    if (!rc) rc = datasets_make(&f, &a, t, e);
+    tokenizer_free(t), chat_free(chat), args_free(&a);
     return rc ? -1 : 0;
 }
 

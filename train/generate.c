@@ -1,103 +1,214 @@
-/* generate.c: continuing a text. The prompt runs as one forward pass that fills the key-value
- * cache; then one pass a token. By the definition of attention (ops/attention.c) both give the bits
- * of an uncached forward pass. */
+/* generate.c: continuing texts. The prompts run as one forward pass that fills the key-value cache;
+ * then one pass a token of all of them. A sequence has rows of its own in the cache and sees
+ * nothing else, so by the definition of attention (ops/attention.c) all this gives the bits of an
+ * uncached forward pass of each text alone, and its random numbers are its own. */
 #include "train/train.h"
 
-/* A graph for `tokens` new positions whose result is the id that follows the last of them. */
+#include <string.h>
+
+/* A graph for `tokens` new positions, of which `rows` are last of their sequence; its result is the
+ * ids that follow those. */
 struct decoder {
     struct graph *graph;
     struct build build;
-    struct tensor *row, *step, *id;
-    i32 *inputs; /* ids, position, begin, last: [4][tokens] */
-    i64 tokens;
-    i32 row_value, step_value;
+    struct tensor *row, *step, *seen, *id;
+    i32 *inputs; /* ids, position, begin, last: [4][tokens]; row [rows]; step [rows][2] */
+    u8 *had;     /* [rows][V], where there is a penalty */
+    i64 tokens, rows;
 };
 
+static bool penalised(const struct sampling *s) {
+    return s->repetition_penalty > 0 && s->repetition_penalty != 1;
+}
+
 static int decoder_new(struct decoder *d, struct model *m, struct cache *cache, i64 tokens,
-                       const struct sampling *s, struct err *e) {
-    *d = (struct decoder){.graph = graph_new(e), .tokens = tokens, .row_value = (i32)tokens - 1};
-    if (!d->graph || !(d->inputs = mem_new_array(tokens, 4 * (i64)sizeof *d->inputs, e))) return -1;
+                       i64 rows, const struct sampling *s, struct err *e) {
+    *d = (struct decoder){.graph = graph_new(e), .tokens = tokens, .rows = rows};
+    const i64 vocab = m->config.vocab_size;
+    if (!d->graph ||
+        !(d->inputs = mem_new_array(4 * tokens + 3 * rows, (i64)sizeof *d->inputs, e)) ||
+        (penalised(s) && !(d->had = mem_new_array(rows, vocab, e))))
+        return -1;
     struct graph *g = d->graph;
     d->build = (struct build){.g = g, .m = m, .cache = cache};
     struct tensor *hidden = model_hidden(&d->build, tokens);
-    d->row = graph_input(g, "row", I32, DIMS(1)), d->step = graph_input(g, "step", I32, DIMS(1));
+    d->row = graph_input(g, "row", I32, DIMS(rows));
+    d->step = graph_input(g, "step", I32, DIMS(rows, 2));
+    d->seen = d->had ? graph_input(g, "seen", U8, DIMS(rows, vocab)) : NULL;
     struct tensor *last = graph_op(g, &op_embedding, NULL, d->row, hidden, NULL, NULL);
-    const struct sample_attr attr = {s->temperature, s->top_k, s->top_p, s->min_p, (u64)s->seed};
-    d->id = graph_op(g, &op_sample, &attr, model_logits(&d->build, last), d->step, NULL, NULL);
+    const struct sample_attr attr = {s->temperature, s->top_k,     s->top_p,
+                                     s->min_p,       (u64)s->seed, s->repetition_penalty};
+    d->id = graph_op(g, &op_sample, &attr, model_logits(&d->build, last), d->step, d->seen, NULL);
     graph_keep(d->id);
     if (graph_plan(g, globals.eager, e)) return -1;
-    d->row->view.data = &d->row_value, d->step->view.data = &d->step_value;
+    d->row->view.data = d->inputs + 4 * tokens;
+    d->step->view.data = d->inputs + 4 * tokens + rows;
+    if (d->seen) d->seen->view.data = d->had;
     return 0;
 }
 
 static void decoder_free(struct decoder *d) {
-    graph_free(d->graph), mem_free(d->inputs);
+    graph_free(d->graph), mem_free(d->inputs), mem_free(d->had);
     *d = (struct decoder){0};
 }
 
-/* Runs positions at..at+tokens of the sequence; *id is what follows. */
-static int decoder_run(struct decoder *d, const u32 *ids, i64 at, u32 *id, struct err *e) {
-    for (i64 i = 0; i < d->tokens; i++) {
-        d->inputs[i] = (i32)ids[i];
-        d->inputs[d->tokens + i] = d->inputs[3 * d->tokens + i] = (i32)(at + i);
-        d->inputs[2 * d->tokens + i] = 0;
+/* Puts positions at.. of a sequence in as tokens n.., and says what it is as row r. */
+static void decoder_put(struct decoder *d, i64 n, i64 r, const struct sequence *q, const u32 *ids,
+                        i64 at, i64 count) {
+    const i64 t = d->tokens, vocab = d->build.m->config.vocab_size;
+    for (i64 i = 0; i < count; i++, n++) {
+        d->inputs[n] = (i32)ids[i];
+        d->inputs[t + n] = (i32)(at + i);
+        d->inputs[2 * t + n] = (i32)q->base;
+        d->inputs[3 * t + n] = (i32)(q->base + at + i);
     }
-    d->step_value = (i32)(at + d->tokens);
+    i32 *row = d->inputs + 4 * t, *step = row + d->rows;
+    row[r] = (i32)n - 1, step[2 * r] = (i32)(at + count), step[2 * r + 1] = (i32)q->stream;
+    if (!d->had) return;
+    memset(d->had + r * vocab, 0, (size_t)vocab);
+    for (i64 i = 0; i < q->count; i++) d->had[r * vocab + q->prompt[i]] = 1;
+    for (i64 i = 0; i < q->out.count; i++) d->had[r * vocab + q->out.item[i]] = 1;
+}
+
+static int decoder_run(struct decoder *d, u32 *ids, struct err *e) {
     const struct places p = {d->inputs, d->inputs + d->tokens, d->inputs + 2 * d->tokens,
                              d->inputs + 3 * d->tokens};
     if (model_bind(&d->build, &p, e)) return -1;
-    return graph_run(d->graph, e) || graph_read(d->graph, d->id, id, e) ? -1 : 0;
+    return graph_run(d->graph, e) || graph_read(d->graph, d->id, ids, e) ? -1 : 0;
 }
 
-/* Where a longer sequence takes other RoPE frequencies, the keys so far are made again with them:
- * the cache is filled by one pass over prompt and answer. *id is what follows. */
-static int cache_refill(struct model *m, struct cache *cache, const u32 *prompt, i64 count,
-                        const u32 *answer, i64 more, const struct sampling *s, u32 *id,
-                        struct err *e) {
-    struct decoder all = {0};
-    u32 *ids = mem_new_array(count + more, sizeof *ids, e);
-    int rc = ids ? 0 : -1;
-    for (i64 i = 0; !rc && i < count + more; i++)
-        ids[i] = i < count ? prompt[i] : answer[i - count];
-    if (!rc)
-        rc = decoder_new(&all, m, cache, count + more, s, e) || decoder_run(&all, ids, 0, id, e);
-    decoder_free(&all), mem_free(ids);
+/* Fills the cache with all prompts, or with one sequence and its answer so far; what follows goes
+ * to each `next`. */
+static int prefill(struct model *m, struct cache *cache, struct sequence *list, i64 count,
+                   const struct sampling *s, struct err *e) {
+    struct decoder d = {0};
+    i64 tokens = 0, at = 0;
+    for (i64 i = 0; i < count; i++) tokens += list[i].count + list[i].out.count;
+    u32 *ids = mem_new_array(count, sizeof *ids, e);
+    int rc = !ids || decoder_new(&d, m, cache, tokens, count, s, e);
+    for (i64 i = 0; !rc && i < count; i++) {
+        const struct sequence *q = &list[i];
+        decoder_put(&d, at, i, q, q->prompt, 0, q->count), at += q->count;
+        if (q->out.count)
+            decoder_put(&d, at, i, q, q->out.item, q->count, q->out.count), at += q->out.count;
+    }
+    if (!rc) rc = decoder_run(&d, ids, e);
+    for (i64 i = 0; !rc && i < count; i++) list[i].next = ids[i];
+    decoder_free(&d), mem_free(ids);
     return rc ? -1 : 0;
+}
+
+static bool stops(const struct model *m, const struct sampling *s, u32 id) {
+    if (s->ignore_eos) return false;
+    for (i64 i = 0; s->stops && i < s->stops->count; i++)
+        if (s->stops->item[i] == id) return true;
+    return is_eos(&m->config, id);
+}
+
+/* Takes what follows each sequence; how many go on. -1: an error. */
+static i64 take_next(const struct model *m, struct sequence *list, i64 count,
+                     const struct sampling *s, struct err *e) {
+    i64 active = 0;
+    for (i64 i = 0; i < count; i++) {
+        struct sequence *q = &list[i];
+        if (q->done || (q->done = stops(m, s, q->next))) continue;
+        if (ids_add(&q->out, q->next, e)) return -1;
+        const int told = q->each ? q->each(q->arg, q->next) : 0;
+        if (told < 0) return -1;
+        q->done = told > 0 || q->count + q->out.count >= q->room;
+        active += !q->done;
+    }
+    return active;
+}
+
+/* One token of each sequence that goes on; d is planned anew when half of its rows are idle. */
+static int decode_step(struct decoder *d, struct model *m, struct cache *cache,
+                       struct sequence *list, i64 count, i64 active, const struct sampling *s,
+                       u32 *ids, struct err *e) {
+    if (!d->graph || active <= d->rows / 2) {
+        decoder_free(d);
+        if (decoder_new(d, m, cache, active, active, s, e)) return -1;
+    }
+    i64 r = 0, idle = d->rows - active; /* idle rows repeat what a finished sequence had */
+    for (i64 i = 0; i < count; i++) {
+        struct sequence *q = &list[i];
+        if (q->done && idle-- <= 0) continue;
+        if (q->done && !q->out.count) {
+            decoder_put(d, r, r, q, q->prompt + q->count - 1, q->count - 1, 1), r++;
+            continue;
+        }
+        decoder_put(d, r, r, q, q->out.item + q->out.count - 1, q->count + q->out.count - 1, 1);
+        r++;
+    }
+    if (decoder_run(d, ids, e)) return -1;
+    r = 0, idle = d->rows - active;
+    for (i64 i = 0; i < count; i++) {
+        if (list[i].done && idle-- <= 0) continue;
+        list[i].next = ids[r++];
+    }
+    return 0;
+}
+
+/* Rows in the cache. *turns: some length is the first with other RoPE frequencies. */
+static int rooms(const struct model *m, struct sequence *list, i64 count, const struct sampling *s,
+                 i64 *rows, i64 *longest, bool *turns, struct err *e) {
+    const i64 positions = m->config.max_position_embeddings;
+    *rows = *longest = 0, *turns = false;
+    for (i64 i = 0; i < count; i++) {
+        struct sequence *q = &list[i];
+        if (q->count < 1) {
+            err_input(e, "the prompt is empty");
+            return err_hint(e, "give at least one token to go on from");
+        }
+        if (q->count >= positions) {
+            err_input(e,
+                      "the prompt has %lld tokens, but the model was made for %lld with the answer",
+                      (long long)q->count, (long long)positions);
+            return err_hint(e, "shorten the prompt");
+        }
+        for (i64 k = 0; k < q->count; k++)
+            if (q->prompt[k] >= (u64)m->config.vocab_size)
+                return err_input(e, "id %u is beyond the model's vocabulary of %lld", q->prompt[k],
+                                 (long long)m->config.vocab_size);
+        q->room = i64_min(q->count + s->max_new_tokens, positions);
+        q->base = *rows, q->done = false, q->out.count = 0;
+        *rows += q->room, *longest = i64_max(*longest, q->room);
+        for (i64 k = q->count + 1; k <= q->room && !*turns; k++) *turns = model_turns_at(m, k);
+    }
+    return 0;
+}
+
+int generate_batch(struct model *m, struct sequence *list, i64 count, const struct sampling *s,
+                   struct err *e) {
+    struct cache cache = {0};
+    struct decoder d = {0};
+    i64 rows, longest, active = count;
+    bool turns;
+    if (rooms(m, list, count, s, &rows, &longest, &turns, e))
+        return err_frame(e, "while generating");
+    if (turns && count > 1) { /* keys are made again at a length that each reaches by itself */
+        for (i64 i = 0; i < count; i++)
+            if (generate_batch(m, list + i, 1, s, e)) return -1;
+        return 0;
+    }
+    u32 *ids = mem_new_array(count, sizeof *ids, e);
+    int rc = !ids || model_rope(m, longest, e) || cache_new(&cache, m, rows, e) ||
+             prefill(m, &cache, list, count, s, e);
+    while (!rc && (active = take_next(m, list, count, s, e)) > 0)
+        rc = turns && model_turns_at(m, list->count + list->out.count)
+                 ? prefill(m, &cache, list, count, s, e)
+                 : decode_step(&d, m, &cache, list, count, active, s, ids, e);
+    decoder_free(&d), cache_free(&cache, m), mem_free(ids);
+    return rc || active < 0 ? err_frame(e, "while generating") : 0;
 }
 
 int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sampling *s,
                  struct ids *out, token_fn *each, void *arg, struct err *e) {
-    struct cache cache = {0};
-    struct decoder first = {0}, next = {0};
-    if (count < 1) {
-        err_input(e, "the prompt is empty");
-        return err_hint(e, "give at least one token to go on from");
-    }
-    const i64 positions = m->config.max_position_embeddings;
-    if (count >= positions) {
-        err_input(e, "the prompt has %lld tokens, but the model was made for %lld with the answer",
-                  (long long)count, (long long)positions);
-        return err_hint(e, "shorten the prompt");
-    }
-    const i64 room = i64_min(count + s->max_new_tokens, positions);
-    u32 id = 0;
-    int rc = model_rope(m, room, e) || cache_new(&cache, m, room, e) ||
-             decoder_new(&first, m, &cache, count, s, e) || decoder_run(&first, prompt, 0, &id, e);
-    decoder_free(&first);
-    if (!rc) rc = decoder_new(&next, m, &cache, 1, s, e);
-    const i64 begun = out->count;
-    for (i64 at = count; !rc && at < room; at++) {
-        if (!s->ignore_eos && is_eos(&m->config, id)) break;
-        if ((rc = ids_add(out, id, e)) || (each && each(arg, id))) break;
-        if (at + 1 == room) break;
-        if (model_turns_at(m, at + 1))
-            rc = cache_refill(m, &cache, prompt, count, out->item + begun, out->count - begun, s,
-                              &id, e);
-        else
-            rc = decoder_run(&next, &id, at, &id, e);
-    }
-    decoder_free(&next), cache_free(&cache, m);
-    return rc ? err_frame(e, "while generating") : 0;
+    struct sequence q = {.prompt = prompt, .count = count, .each = each, .arg = arg};
+    int rc = generate_batch(m, &q, 1, s, e);
+    for (i64 i = 0; !rc && i < q.out.count; i++) rc = ids_add(out, q.out.item[i], e);
+    ids_free(&q.out);
+    return rc ? -1 : 0;
 }
 
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,

@@ -54,6 +54,15 @@ int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char 
     return err_hint(e, "use the tokenizer that came with %s", model);
 }
 
+int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e) {
+    struct err none = {0};
+    const char *path = t ? tokenizer_path(t) : NULL;
+    *out = chosen || path ? chat_open(chosen, path, chosen ? e : &none) : NULL;
+    if (*out || (!chosen && !none.starved)) return 0;
+    if (!chosen) *e = none;
+    return -1;
+}
+
 int dataset_fits(const struct dataset *d, const struct model *m, struct err *e) {
     const struct dataset_info *i = dataset_info(d);
     if (i->vocab_size <= m->config.vocab_size) return 0;

@@ -1,5 +1,5 @@
-/* optimizer.c: AdamW over all trainable parameters, with accumulators as NUMERICS.md 5, 6 and 12
- * want them.
+/* optimizer.c: AdamW, Lion or SGD over all trainable parameters, with accumulators as NUMERICS.md
+ * 5, 6 and 12 want them.
  *
  * A micro-batch adds into the accumulators of the current reduction group; graphs are bound to them
  * once, so they stay where they are. When a group is done, it is merged with its neighbours like a
@@ -7,10 +7,18 @@
  * is copied.
  *
  * With `master_weights: false` a bf16 parameter has no f32 master: it is rounded at random
- * (ops/adamw.c), by the recipe's seed and the parameter's index among the trainable ones. */
+ * (ops/update.c), by the recipe's seed and the parameter's index among the trainable ones.
+ *
+ * `optim: adamw_8bit` keeps m and v of parameters of 4,096 elements or more in 8 bits (Dettmers et
+ * al., 2022; sizes as in bitsandbytes): decoded, updated and encoded again, PART elements at a
+ * time, so that what they need as f32 does not grow with the model. The update sees f32. Rejected:
+ * one fused operation, which saves passes over memory that are nothing beside a training step, and
+ * would have to be written for each rule. */
 #include "train/train.h"
 
 #include <string.h>
+
+enum { CODED_FROM = 4096, PART = 1 << 22 }; /* PART: a multiple of blocks and of Philox's words */
 
 static float *floats(i64 count, struct err *e) { return device_new(count * (i64)sizeof(float), e); }
 
@@ -25,46 +33,85 @@ static int master_start(struct moments *s, struct err *e) {
     return rc ? -1 : 0;
 }
 
-static int moments_new(struct moments *s, struct param *p, bool masters, struct err *e) {
+static struct view flat(void *data, i64 count, enum dtype d) {
+    return (struct view){.data = data, .dtype = d, .rank = 1, .dim = {count}};
+}
+static int view_new(struct view *v, i64 count, enum dtype d, struct err *e) {
+    *v = flat(NULL, count, d);
+    return (v->data = device_new(view_bytes(v), e)) ? 0 : -1;
+}
+
+/* How many moments the rule has. */
+static int moments_of(const struct optimizer *o) {
+    return o->rule == UPDATE_ADAMW ? 2 : o->rule == UPDATE_LION || o->beta1 > 0 ? 1 : 0;
+}
+
+static int moments_new(struct optimizer *o, struct moments *s, struct param *p, bool masters,
+                       struct err *e) {
     s->p = p, s->count = view_count(&p->view);
+    const bool coded = o->coded && s->count >= CODED_FROM;
     if (p->view.dtype == F32)
         s->master = p->view.data;
-    else if (masters && !(s->master = floats(s->count, e)))
+    else if (masters && view_new(&s->state[STATE_MASTER], s->count, F32, e))
         return -1;
-    if (!(s->m = floats(s->count, e)) || !(s->v = floats(s->count, e)))
-        return err_detail(e, "for the optimizer state of %s", p->name);
-    return masters && p->view.dtype != F32 ? master_start(s, e) : 0;
+    else
+        s->master = s->state[STATE_MASTER].data;
+    for (int k = 0; k < moments_of(o); k++)
+        if (view_new(&s->state[STATE_M + k], s->count, coded ? U8 : F32, e) ||
+            (coded && view_new(&s->state[STATE_M_ABSMAX + k],
+                               (s->count + QUANT_BLOCK2 - 1) / QUANT_BLOCK2, F32, e)))
+            return err_detail(e, "for the optimizer state of %s", p->name);
+    return s->state[STATE_MASTER].data ? master_start(s, e) : 0;
+}
+
+static int maps_new(struct optimizer *o, struct err *e) {
+    float map[2][256];
+    quant8_map(map[0], true), quant8_map(map[1], false);
+    i64 most = 1;
+    for (i64 i = 0; i < o->count; i++) most = i64_max(most, i64_min(o->of[i].count, PART));
+    return view_new(&o->maps, 512, F32, e) || view_new(&o->decoded[0], most, F32, e) ||
+                   view_new(&o->decoded[1], most, F32, e) ||
+                   device_write(o->maps.data, map, sizeof map, e) || device_sync(e)
+               ? -1
+               : 0;
 }
 
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e) {
-    *o = (struct optimizer){.beta1 = r->adam_beta1,
+    const char *name = r->optim ? r->optim : "adamw";
+    *o = (struct optimizer){.rule = !strcmp(name, "lion")  ? UPDATE_LION
+                                    : !strcmp(name, "sgd") ? UPDATE_SGD
+                                                           : UPDATE_ADAMW,
+                            .coded = !strcmp(name, "adamw_8bit"),
+                            .beta1 = r->adam_beta1,
                             .beta2 = r->adam_beta2,
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm,
                             .fast_ratio = r->use_peft ? r->loraplus_lr_ratio : 1,
                             .seed = (u64)r->seed};
+    if (o->rule == UPDATE_SGD)
+        o->beta1 = r->sgd_momentum, o->dampening = r->sgd_dampening, o->nesterov = r->sgd_nesterov;
     if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
         !(o->norms = device_new(m->params * (i64)sizeof *o->norms, e)) ||
         !(o->now = device_new(sizeof *o->now, e)))
         return -1;
     for (i64 i = 0; i < m->params; i++)
         if (m->param[i]->trainable &&
-            moments_new(&o->of[o->count++], m->param[i], r->master_weights, e))
+            moments_new(o, &o->of[o->count++], m->param[i], r->master_weights, e))
             return -1;
-    return 0;
+    return o->coded ? maps_new(o, e) : 0;
 }
 
 void optimizer_free(struct optimizer *o) {
     for (i64 i = 0; i < o->count; i++) {
         struct moments *s = &o->of[i];
-        if (s->p->view.dtype != F32) device_free(s->master);
-        device_free(s->m), device_free(s->v);
+        for (int k = 0; k < STATE_PARTS; k++) device_free(s->state[k].data);
         for (int u = 0; u < SLOT_USES; u++) {
             device_free(s->grad[u]);
             for (int l = 0; l < GROUP_LEVELS; l++) device_free(s->sum[u][l]);
         }
     }
+    device_free(o->maps.data), device_free(o->decoded[0].data), device_free(o->decoded[1].data);
     mem_free(o->of), device_free(o->norms), device_free(o->now), device_free(o->scratch);
     *o = (struct optimizer){0};
 }
@@ -91,10 +138,6 @@ int optimizer_zero(struct optimizer *o, struct err *e) {
         for (int u = 0; u < SLOT_USES; u++)
             if (o->of[i].grad[u] && device_zero(o->of[i].grad[u], o->of[i].count * 4, e)) return -1;
     return 0;
-}
-
-static struct view flat(void *data, i64 count, enum dtype d) {
-    return (struct view){.data = data, .dtype = d, .rank = 1, .dim = {count}};
 }
 
 static int call(struct optimizer *o, struct op_call *c, struct err *e) {
@@ -149,33 +192,74 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
     return 0;
 }
 
-/* What the update needs of this step: adamw.c. */
+/* What the update needs of this step: update.c. */
 static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
     const double t = (double)(o->step + 1);
     struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
     for (int k = 0; k < 4; k++) {
-        const double rate = k < 2 ? lr : lr * o->fast_ratio;
-        const float hyper[HYPER] = {(float)scale, k % 2 ? (float)(1 - rate * o->weight_decay) : 1,
-                                    (float)(rate / (1 - m_pow(o->beta1, t))),
-                                    (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t))), 0};
-        memcpy(now.hyper[k], hyper, sizeof hyper);
+        float *h = now.hyper[k];
+        const double wd = k % 2 ? o->weight_decay : 0, rate = k < 2 ? lr : lr * o->fast_ratio;
+        h[0] = (float)scale, h[1] = (float)(1 - rate * wd), h[2] = (float)rate;
+        if (o->rule == UPDATE_ADAMW) {
+            h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));
+            h[3] = (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t)));
+        } else if (o->rule == UPDATE_SGD) {
+            h[1] = 1, h[3] = o->step ? (float)(1 - o->dampening) : 1, h[4] = (float)wd;
+        }
     }
     return device_write(o->now, &now, sizeof now, e);
 }
 
-static int update_one(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
-    const struct adamw_attr attr = {o->beta1, o->beta2, o->eps, o->seed, (u32)(s - o->of)};
-    struct op_call c = {.op = &op_adamw,
+/* `count` elements of a view from `at` on. */
+static struct view part(const struct view *v, i64 at, i64 count) {
+    struct view out = flat(v->data, count, v->dtype);
+    if (v->data) out.data = (u8 *)v->data + at * dtype_size(v->dtype);
+    return v->data ? out : (struct view){0};
+}
+
+/* m or v (k: 0, 1) of a part, in codes: to f32, and back. */
+static int moment_code(struct optimizer *o, const struct moments *s, int k, i64 at, i64 count,
+                       bool back, struct err *e) {
+    const i64 block = at / QUANT_BLOCK2, blocks = (count + QUANT_BLOCK2 - 1) / QUANT_BLOCK2;
+    const struct view plain = part(&o->decoded[k], 0, count), map = part(&o->maps, 256 * k, 256),
+                      codes = part(&s->state[STATE_M + k], at, count),
+                      absmax = part(&s->state[STATE_M_ABSMAX + k], block, blocks);
+    struct op_call there = {.op = &op_dequant8, .in = {codes, absmax, map}, .out = {plain}},
+                   again = {.op = &op_quant8, .in = {plain, map}, .out = {codes, absmax}};
+    return call(o, back ? &again : &there, e);
+}
+
+static int update_part(struct optimizer *o, struct moments *s, float *grad, i64 at, i64 count,
+                       struct err *e) {
+    const bool coded = s->state[STATE_M_ABSMAX].data;
+    const struct update_attr attr = {
+        o->rule,    o->beta1, o->beta2, o->eps, o->seed, (u32)(s - o->of) + (u32)(at / PART << 20),
+        o->nesterov};
+    const struct view all = flat(grad, s->count, F32), param = s->p->view,
+                      master = flat(s->master, s->count, F32),
+                      weight = flat(param.data, s->count, param.dtype);
+    struct op_call c = {.op = &op_update,
                         .attr = &attr,
-                        .in = {flat(grad, s->count, F32),
+                        .in = {part(&all, at, count),
                                flat(o->now->hyper[s->p->decay + 2 * s->p->fast], HYPER, F32)},
-                        .out = {{0}, flat(s->m, s->count, F32), flat(s->v, s->count, F32)}};
-    if (s->master)
-        c.out[0] = flat(s->master, s->count, F32);
-    else
-        c.in[2] = flat(&o->now->step, 1, I32);
-    if (s->p->view.dtype != F32) c.out[3] = flat(s->p->view.data, s->count, s->p->view.dtype);
-    return call(o, &c, e);
+                        .out = {part(&master, at, count)}};
+    for (int k = 0; k < moments_of(o); k++) {
+        if (coded && moment_code(o, s, k, at, count, false, e)) return -1;
+        c.out[1 + k] =
+            coded ? part(&o->decoded[k], 0, count) : part(&s->state[STATE_M + k], at, count);
+    }
+    if (!s->master) c.in[2] = flat(&o->now->step, 1, I32);
+    if (param.dtype != F32) c.out[3] = part(&weight, at, count);
+    if (call(o, &c, e)) return -1;
+    for (int k = 0; coded && k < moments_of(o); k++)
+        if (moment_code(o, s, k, at, count, true, e)) return -1;
+    return 0;
+}
+static int update_one(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
+    const i64 most = s->state[STATE_M_ABSMAX].data ? PART : s->count;
+    for (i64 at = 0; at < s->count; at += most)
+        if (update_part(o, s, grad, at, i64_min(most, s->count - at), e)) return -1;
+    return 0;
 }
 
 int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e) {
@@ -210,15 +294,17 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
     return 0;
 }
 
-/* ---- state */
+/* ---- state: what state.h5 holds, in this order. A weight without a master, and the master of an
+ * fp32 parameter, are in the weights' file. */
 
-static const char *const parts[] = {"master", "m", "v"};
-static float *part_of(const struct moments *s, int k) {
-    return k == 0 ? s->master : k == 1 ? s->m : s->v;
+static const char *const parts[STATE_PARTS] = {"master", "m", "v", "m_absmax", "v_absmax"};
+
+/* The shape in state.h5: the parameter's own, but for scales. */
+static struct view stored_as(const struct moments *s, int k) {
+    struct view v = s->state[k];
+    if (k < STATE_M_ABSMAX) v.rank = s->p->view.rank, memcpy(v.dim, s->p->view.dim, sizeof v.dim);
+    return v;
 }
-/* The first part that state.h5 holds: a weight without a master is in the weights' file, as is the
- * master of an fp32 parameter. */
-static int first_part(const struct moments *s) { return !s->master || s->p->view.dtype == F32; }
 
 int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
     struct sha256 h;
@@ -229,11 +315,11 @@ int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
     for (i64 i = 0; from && i < o->count; i++) {
         const struct moments *s = &o->of[i];
         sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
-        for (int k = 0; from && k < 3; k++) {
-            const bool half = !k && !s->master;
-            const i64 bytes = s->count * (half ? 2 : 4);
-            from = device_peek(half ? s->p->view.data : part_of(s, k), bytes, &copy, e);
-            if (from) sha256_add(&h, from, bytes);
+        for (int k = 0; from && k < STATE_PARTS; k++) {
+            const struct view own = k || s->state[0].data ? s->state[k] : s->p->view;
+            if (!own.data) continue;
+            from = device_peek(own.data, view_bytes(&own), &copy, e);
+            if (from) sha256_add(&h, from, view_bytes(&own));
         }
     }
     mem_free(copy.data);
@@ -243,8 +329,10 @@ int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
 i64 optimizer_bytes(const struct optimizer *o) {
     i64 bytes = 0;
     for (i64 i = 0; i < o->count; i++) {
-        bytes += o->of[i].count * 4 * (3 - first_part(&o->of[i]));
-        for (int u = 0; u < SLOT_USES; u++) bytes += o->of[i].grad[u] ? o->of[i].count * 4 : 0;
+        const struct moments *s = &o->of[i];
+        for (int k = 0; k < STATE_PARTS; k++)
+            bytes += s->state[k].data ? view_bytes(&s->state[k]) : 0;
+        for (int u = 0; u < SLOT_USES; u++) bytes += s->grad[u] ? s->count * 4 : 0;
     }
     return bytes;
 }
@@ -253,12 +341,13 @@ int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err
     struct device_buffer copy = {0};
     int rc = state_put_i64(w, "step", o->step, e);
     for (i64 i = 0; !rc && i < o->count; i++)
-        for (int k = first_part(&o->of[i]); !rc && k < 3; k++) {
+        for (int k = 0; !rc && k < STATE_PARTS; k++) {
             char name[256];
+            const struct view v = stored_as(&o->of[i], k);
+            if (!v.data) continue;
             snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
-            const struct view *v = &o->of[i].p->view;
-            const void *from = device_peek(part_of(&o->of[i], k), o->of[i].count * 4, &copy, e);
-            rc = !from || state_add(w, name, F32, v->rank, v->dim, from, e);
+            const void *from = device_peek(v.data, view_bytes(&v), &copy, e);
+            rc = !from || state_add(w, name, v.dtype, v.rank, v.dim, from, e);
         }
     mem_free(copy.data);
     return rc ? -1 : 0;
@@ -267,14 +356,14 @@ int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
     if (state_get_i64(r, "step", &o->step, e)) return -1;
     for (i64 i = 0; i < o->count; i++)
-        for (int k = first_part(&o->of[i]); k < 3; k++) {
+        for (int k = 0; k < STATE_PARTS; k++) {
             char name[256];
+            const struct view v = stored_as(&o->of[i], k);
+            if (!v.data) continue;
             snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
-            const struct view *v = &o->of[i].p->view;
-            const i64 bytes = o->of[i].count * 4;
-            float *host = mem_new(bytes, e);
-            const int rc = !host || state_get(r, name, F32, v->rank, v->dim, host, e) ||
-                           device_write(part_of(&o->of[i], k), host, bytes, e) || device_sync(e);
+            void *host = mem_new(view_bytes(&v), e);
+            const int rc = !host || state_get(r, name, v.dtype, v.rank, v.dim, host, e) ||
+                           device_write(v.data, host, view_bytes(&v), e) || device_sync(e);
             mem_free(host);
             if (rc) return -1;
         }

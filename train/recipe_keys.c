@@ -41,6 +41,9 @@ const struct option recipe_options[] = {
          "cut concatenated documents into full samples; false: one document a sample"),
     BOOL(document_mask, "true", "packed documents do not see each other"),
     BOOL(completion_only_loss, "true", "sft: train on completions, not on prompts"),
+    BOOL(assistant_only_loss, "true", "conversations: train on what the assistant says alone"),
+    TEXT(chat_template, NULL,
+         "conversations: chatml, llama3, alpaca, a file or text (default: the tokenizer's own)"),
 
     BOOL(use_peft, "false", "train a LoRA adapter and keep the base frozen"),
     INT(lora_r, "16", 1, 65536, "rank of the adapter"),
@@ -76,12 +79,17 @@ const struct option recipe_options[] = {
     FLOAT(num_train_epochs, "1", 1e-9, 1e9, "passes over the data, where max_steps is 0"),
     INT(max_steps, "0", -1, 1e15, "optimizer steps; 0: from num_train_epochs"),
 
-    CHOICE(optim, "adamw", "adamw", "optimizer"),
+    CHOICE(optim, "adamw", "adamw adamw_8bit lion sgd",
+           "optimizer; adamw_8bit: moments of 4,096 elements or more in 8 bits, blocks of 256"),
     FLOAT(learning_rate, "3e-4", 0, 1e3, "the highest rate of the schedule"),
-    FLOAT(weight_decay, "0", 0, 1e3, "decoupled, of matrices"),
-    FLOAT(adam_beta1, "0.9", 0, 0.999999999, "decay of the mean of gradients"),
-    FLOAT(adam_beta2, "0.999", 0, 0.999999999, "decay of the mean of squared gradients"),
+    FLOAT(weight_decay, "0", 0, 1e3, "of matrices; decoupled, but in sgd"),
+    FLOAT(adam_beta1, "0.9", 0, 0.999999999, "decay of the mean of gradients; of lion too"),
+    FLOAT(adam_beta2, "0.999", 0, 0.999999999,
+          "decay of the mean of squared gradients; lion: of the mean that is kept (often 0.99)"),
     FLOAT(adam_epsilon, "1e-8", 0, 1, "added to the root in AdamW"),
+    FLOAT(sgd_momentum, "0", 0, 0.999999999, "sgd: decay of the sum of gradients; 0: none is kept"),
+    FLOAT(sgd_dampening, "0", 0, 1, "sgd: share of a gradient that does not enter that sum"),
+    BOOL(sgd_nesterov, "false", "sgd: the step looks one momentum ahead"),
     FLOAT(max_grad_norm, "1", 0, 1e9, "the gradient's global norm is clipped to this; 0: never"),
     CHOICE(lr_scheduler_type, "linear", "constant linear cosine wsd",
            "course of the learning rate after warm-up"),
@@ -139,6 +147,9 @@ const struct key_section recipe_sections[] = {
 
 #define SCHEDULES                                                                                  \
     "constant_with_warmup=constant cosine_with_min_lr=cosine warmup_stable_decay=wsd *="
+#define OPTIMIZERS                                                                                 \
+    "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw adamw_bnb_8bit=adamw_8bit "          \
+    "lion_32bit=lion *="
 #define AXOLOTL "Axolotl"
 #define FACTORY "LLaMA-Factory"
 #define UNSLOTH "Unsloth"
@@ -180,9 +191,8 @@ const struct key_alias recipe_aliases[] = {
     {"lr", "learning_rate", NULL, "torchtune"},
     {"lr_scheduler", "lr_scheduler_type", SCHEDULES, AXOLOTL},
     {"lr_scheduler_type", "lr_scheduler_type", SCHEDULES, "transformers"},
-    {"optim", "optim",
-     "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw *=", "transformers"},
-    {"optimizer", "optim", "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw *=", AXOLOTL},
+    {"optim", "optim", OPTIMIZERS, "transformers"},
+    {"optimizer", "optim", OPTIMIZERS, AXOLOTL},
     {"num_warmup_steps", "warmup_steps", NULL, "torchtune"},
     {"lr_warmup_steps", "warmup_steps", NULL, "LitGPT"},
     {"lr_warmup_iters", "warmup_steps", NULL, "Megatron"},
@@ -204,6 +214,7 @@ const struct key_alias recipe_aliases[] = {
     {"train_on_input", "completion_only_loss", "true=false false=true", "torchtune"},
     {"train_on_completions", "completion_only_loss", NULL, UNSLOTH},
     {"mask_prompt", "completion_only_loss", NULL, "LitGPT"},
+    {"template", "chat_template", "llama3=llama3 alpaca=alpaca *=", FACTORY},
     {"num_epochs", "num_train_epochs", NULL, AXOLOTL},
     {"epochs", "num_train_epochs", NULL, "torchtune"},
     {"iters", "max_steps", NULL, "mlx-lm"},
@@ -239,10 +250,7 @@ const struct key_absent recipe_absent[] = {
     {"task", "ppo"},
     {"precision", "fp8"},
     {"precision", "fp16"},
-    {"optim", "adamw_8bit"},
-    {"optim", "lion"},
     {"optim", "muon"},
-    {"optim", "sgd"},
     {"optim", "adafactor"},
     {"init_lora_weights", "pissa"},
     {"report_to", "wandb"},
@@ -250,8 +258,6 @@ const struct key_absent recipe_absent[] = {
     {"load_in_8bit", NULL},
     {"fp16", NULL},
     {"fp8", NULL},
-    {"chat_template", NULL},
-    {"assistant_only_loss", NULL},
     {"roles_to_train", NULL},
     {"dpo_beta", NULL},
     {"beta", NULL},

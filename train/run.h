@@ -45,12 +45,15 @@ struct recipe {
     const char *precision, *numerics;
     bool master_weights;
     i64 max_seq_length;
-    bool packing, document_mask, completion_only_loss;
+    bool packing, document_mask, completion_only_loss, assistant_only_loss;
+    const char *chat_template; /* NULL: the tokenizer's own */
     i64 micro_batch_size, gradient_accumulation_steps, global_batch_size, reduction_groups;
     double num_train_epochs;
     i64 max_steps; /* 0: from num_train_epochs */
     const char *optim;
     double learning_rate, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
+    double sgd_momentum, sgd_dampening;
+    bool sgd_nesterov;
     const char *lr_scheduler_type;
     i64 warmup_steps;
     double warmup_ratio, min_lr_ratio;

@@ -41,27 +41,33 @@ void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
 /* ---- optimizer (optimizer.c) */
 enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
+enum { STATE_MASTER, STATE_M, STATE_V, STATE_M_ABSMAX, STATE_V_ABSMAX, STATE_PARTS };
 struct moments { /* of one trainable parameter; all f32 of its size, on the device */
     struct param *p;
     i64 count;
     float *master; /* the parameter's own memory in fp32; NULL: bf16 without masters */
-    float *m, *v;
+    /* m, v: as the rule has them, f32, or u8 with an absmax for each 256 (ops/quant8.c). master:
+     * where it has memory of its own */
+    struct view state[STATE_PARTS];
     float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
 };
-struct of_step {           /* what an update needs of its step: adamw.c */
+struct of_step {           /* what an update needs of its step: update.c */
     float hyper[4][HYPER]; /* without and with weight decay; the same of `fast` parameters */
     i32 step;
 };
 struct optimizer {
     struct moments *of;
     i64 count;
-    double beta1, beta2, eps, weight_decay, max_grad_norm;
+    enum update_rule rule;
+    bool nesterov, coded; /* coded: m and v of large tensors in 8 bits */
+    double beta1, beta2, eps, weight_decay, max_grad_norm, dampening;
     double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
-    u64 seed;            /* of stochastic rounding, where a parameter has no master */
-    i64 step;            /* updates done */
-    double *norms;       /* [count], sums of squares, on the device */
-    struct of_step *now; /* on the device */
+    struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
+    u64 seed;                     /* of stochastic rounding, where a parameter has no master */
+    i64 step;                     /* updates done */
+    double *norms;                /* [count], sums of squares, on the device */
+    struct of_step *now;          /* on the device */
     void *scratch;
     i64 scratch_bytes;
 };
@@ -94,6 +100,7 @@ struct trainer {
     const struct recipe *r;
     const char *run_dir;
     struct tokenizer *tokenizer;
+    struct chat *chat; /* NULL: the recipe names none and the tokenizer has none */
     struct dataset *dataset[DATASETS], *eval_dataset[DATASETS];
     double weight[DATASETS];
     struct loader *loader, *eval_loader;
@@ -150,23 +157,86 @@ int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
 int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
-                    struct err *e); /* bench_tokenizer.c */
+                    struct err *e);     /* bench_tokenizer.c */
 bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
 /* Do a tokenizer's or a dataset's ids all lie within the model's vocabulary? */
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
                    struct err *e);
+/* The chat template that a user names (NULL: none), or the one beside the tokenizer; *out NULL if
+ * there is none and none was named. */
+int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e);
 int dataset_fits(const struct dataset *d, const struct model *m, struct err *e);
 
 struct sampling {
     double temperature, top_p, min_p;
     i64 top_k, seed, max_new_tokens;
     bool ignore_eos;
+    double repetition_penalty; /* 1 or 0: off */
+    const struct ids *stops;   /* ids that end a text besides the model's own; may be NULL */
 };
-/* Continues `prompt`; appends the new ids. `each` (may be NULL) is told every id at once; a
- * non-zero return stops. */
-typedef int token_fn(void *arg, u32 id);
+typedef int token_fn(void *arg, u32 id); /* told every id at once; >0: stop, -1: an error */
+struct sequence {                        /* one text of several that are continued together */
+    const u32 *prompt;
+    i64 count;
+    i64 stream;     /* of random numbers: the text depends on it, the seed, and the prompt alone */
+    struct ids out; /* the new ids, appended */
+    token_fn *each; /* may be NULL */
+    void *arg;
+    i64 base, room; /* the generator's own: where it lies in the cache, and its rows there */
+    u32 next;
+    bool done;
+};
+/* Continues `count` prompts in one cache, a step of all in one pass. Each text is bit for bit what
+ * it is alone. */
+int generate_batch(struct model *m, struct sequence *list, i64 count, const struct sampling *s,
+                   struct err *e);
+/* Continues `prompt`; appends the new ids. */
 int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sampling *s,
                  struct ids *out, token_fn *each, void *arg, struct err *e);
+/* Text as its ids come (stream.c): bytes of an unfinished character, and what may become a stop
+ * string, wait. */
+struct stream {
+    const struct tokenizer *t;
+    const struct text_list *stop; /* strings that end the text and are no part of it; may be NULL */
+    FILE *to;                     /* NULL: nothing is printed */
+    bool stopped;
+    struct ids ids;
+    struct text text;
+    i64 printed;
+    struct err *e;
+};
+int stream_token(void *arg, u32 id); /* a token_fn for a struct stream */
+void stream_end(struct stream *s);   /* prints what waited */
+void stream_free(struct stream *s);
+/* Flags that hone generate and hone chat share. */
+struct generate_flags {
+    const char *prompt, *prompts, *adapter, *precision, *tokenizer, *chat_template, *system;
+    double temperature, top_p, min_p, repetition_penalty;
+    i64 top_k, seed, max_new_tokens, batch_size;
+    struct text_list stop;
+    bool greedy, ignore_eos;
+};
+#define GENERATE_ROW(key, type, otherwise, low, high, help)                                        \
+    { #key, type, offsetof(struct generate_flags, key), otherwise, low, high, NULL, help }
+#define GENERATE_ROWS                                                                              \
+    GENERATE_ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder"),                          \
+        GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
+        GENERATE_ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),                           \
+        GENERATE_ROW(temperature, OPT_FLOAT, "0.8", 0, 100, "0: greedy"),                          \
+        GENERATE_ROW(top_k, OPT_INT, "0", 0, 1 << 24, "keep the k most likely; 0: all"),           \
+        GENERATE_ROW(top_p, OPT_FLOAT, "0.95", 0, 1, "keep the most likely that sum to this"),     \
+        GENERATE_ROW(min_p, OPT_FLOAT, "0", 0, 1,                                                  \
+                     "drop what is less likely than this times the most likely"),                  \
+        GENERATE_ROW(repetition_penalty, OPT_FLOAT, "1", 0.01, 100,                                \
+                     "above 1: ids of prompt and answer become less likely"),                      \
+        GENERATE_ROW(stop, OPT_TEXT_LIST, NULL, 0, 0, "texts that end the answer: A,B"),           \
+        GENERATE_ROW(seed, OPT_INT, "42", 0, 0, "the same seed gives the same text"),              \
+        GENERATE_ROW(greedy, OPT_BOOL, "false", 0, 0, "the most likely token each time"),          \
+        GENERATE_ROW(ignore_eos, OPT_BOOL, "false", 0, 0, "go on after an end-of-text token")
+/* Opens what the flags name. `stops`: the end-of-text ids of generation_config.json. */
+int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
+                  struct ids *stops, struct err *e);
+struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops);
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *s, struct text *out, struct err *e);
 /* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */
@@ -199,12 +269,13 @@ int cmd_generate(int, char **, struct err *), cmd_export(int, char **, struct er
     cmd_inspect(int, char **, struct err *);
 int cmd_verify(int, char **, struct err *), cmd_report(int, char **, struct err *),
     cmd_forward(int, char **, struct err *);
+int cmd_chat(int, char **, struct err *);
 int cmd_encode(int, char **, struct err *), cmd_decode(int, char **, struct err *),
     cmd_render(int, char **, struct err *), cmd_bench(int, char **, struct err *);
 int cmd_doctor(int, char **, struct err *), cmd_help(int, char **, struct err *),
     cmd_eval(int, char **, struct err *);
 extern const struct option tokenize_options[], tokenizer_options[], generate_options[],
-    export_options[], verify_options[], report_options[], forward_options[], codec_options[],
-    bench_options[], eval_options[], inspect_options[];
+    chat_options[], export_options[], verify_options[], report_options[], forward_options[],
+    codec_options[], bench_options[], eval_options[], inspect_options[];
 
 #endif

@@ -32,7 +32,7 @@ void trainer_close(struct trainer *t) {
         dataset_close(t->dataset[i]), dataset_close(t->eval_dataset[i]);
     model_free(&t->model);
     lora_config_free(&t->lora);
-    tokenizer_free(t->tokenizer);
+    tokenizer_free(t->tokenizer), chat_free(t->chat);
     arena_free(&t->arena);
     *t = (struct trainer){0};
 }

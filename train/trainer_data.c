@@ -36,6 +36,9 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                               .path = path};
     job.options = (struct source_options){.type = !strcmp(item->type, "auto") ? NULL : item->type,
                                           .completion_only_loss = t->r->completion_only_loss,
+                                          .assistant_only_loss = t->r->assistant_only_loss,
+                                          .chat = t->chat,
+                                          .chat_instructions = t->r->chat_template != NULL,
                                           .seed = (u64)t->r->seed};
     if (item->split) {
         job.options.split = !strcmp(item->split, "validation") ? SPLIT_VALIDATION : SPLIT_TRAIN;
@@ -97,6 +100,7 @@ int trainer_data(struct trainer *t, struct err *e) {
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
+    if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");
@@ -233,6 +237,12 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                               .base_model_name_or_path = t->model_folder};
     modules_of(&r->lora_target_modules, &c->target_modules, &c->target_regex);
     modules_of(&r->lora_exclude_modules, &c->exclude_modules, &c->exclude_regex);
+    if (c->layers_to_transform.count && c->target_regex)
+        return err_input(e,
+                         "lora_layers_to_transform goes with a list of lora_target_modules, not "
+                         "with %s (PEFT would refuse the adapter)",
+                         c->target_regex),
+               err_hint(e, "name the modules: lora_target_modules: [q_proj, v_proj]");
     for (i64 i = 0; i < c->layers_to_transform.count; i++) {
         const char *number = c->layers_to_transform.item[i];
         if (!*number || number[strspn(number, "0123456789")])
@@ -272,6 +282,9 @@ int lock_files_of(const struct trainer *t, struct lock_files *files, struct err 
     if (r->model_name_or_path && lock_files_add(files, "model", r->model_name_or_path, e))
         return -1;
     if (t->tokenizer && lock_files_add(files, "tokenizer", tokenizer_path(t->tokenizer), e))
+        return -1;
+    if (r->chat_template && path_exists(r->chat_template) &&
+        lock_files_add(files, "chat_template", r->chat_template, e))
         return -1;
     for (i64 i = 0; i < r->dataset.count; i++)
         if (lock_files_add(files, "data", dataset_info(t->dataset[i])->path, e)) return -1;

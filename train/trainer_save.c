@@ -18,6 +18,16 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
     return state_finish(w, !rc, e) || rc ? -1 : 0;
 }
 
+/* A template that the recipe names travels with what was trained on it. */
+static int template_write(const struct trainer *t, const char *folder, struct err *e) {
+    char path[4096];
+    i64 size = 0;
+    if (!t->chat || !t->r->chat_template) return 0;
+    const char *text = chat_source(t->chat, &size);
+    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
+    return file_replace(path, text, size, e);
+}
+
 static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
     char path[4096];
@@ -49,7 +59,8 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
-        rc = weights_write(t, c.temporary, &list, e) || state_write(t, c.temporary, digest, e);
+        rc = weights_write(t, c.temporary, &list, e) || template_write(t, c.temporary, e) ||
+             state_write(t, c.temporary, digest, e);
         if (rc)
             checkpoint_abort(&c, e);
         else

@@ -234,16 +234,6 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
 }
 
-/* How weights are packed: what packed.c must know of it. */
-static void packing_read(struct config *c, const json_t *j) {
-    const json_t *block =
-        json_object_get(json_object_get(j, "quantization_config"), "weight_block_size");
-    for (size_t i = 0; i < 2; i++) {
-        const i64 n = json_integer_value(json_array_get(block, i));
-        c->fp8_block[i] = n > 0 ? n : 128;
-    }
-}
-
 json_t *config_effective(const json_t *j, const char *where, struct err *e) {
     struct config c = {0};
     const json_t *text = family_find(&c, j, where, e);
@@ -261,7 +251,6 @@ int config_read(struct config *c, const json_t *j, const char *where, struct err
         json_object_set(all, "eos_token_id", eos);
     const int rc = !all || fixed_check(c->family, text, where, e) || read(c, all, where, e) ||
                    quant_config_read(c, j, where, e);
-    packing_read(c, text);
     json_decref(all);
     return rc || e->code ? -1 : 0;
 }

@@ -218,6 +218,12 @@ static int from_tensors(const struct gguf *g, json_t *o, const char *where, stru
         return err_input(e, "%s: there is no tensor token_embd.weight [V, D]", where);
     const bool bias = tensor_of(g, "blk.0.attn_q.bias") || tensor_of(g, "blk.0.attn_qkv.bias"),
                qk_norm = tensor_of(g, "blk.0.attn_q_norm.weight") != NULL;
+    if (!strcmp(json_string_value(json_object_get(o, "model_type")), "falcon") &&
+        (set(o, "new_decoder_architecture",
+             json_boolean(tensor_of(g, "blk.0.attn_norm_2.weight") != NULL), e) ||
+         set(o, "multi_query",
+             json_boolean(json_integer_value(json_object_get(o, "num_key_value_heads")) == 1), e)))
+        return -1;
     return set(o, "vocab_size", json_integer(embed->dim[0]), e) ||
                    set(o, "tie_word_embeddings", json_boolean(!tensor_of(g, "output.weight")), e) ||
                    set(o, "attention_bias", json_boolean(bias), e) ||
@@ -226,6 +232,11 @@ static int from_tensors(const struct gguf *g, json_t *o, const char *where, stru
                    set(o, "mlp_bias", json_boolean(tensor_of(g, "blk.0.ffn_up.bias") != NULL), e)
                ? -1
                : 0;
+}
+
+bool is_wide_gemma(const char *model_type, i64 layers) {
+    return (!strcmp(model_type, "gemma2") && layers == 46) ||
+           (!strcmp(model_type, "gemma3_text") && layers == 62);
 }
 
 json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
@@ -262,6 +273,10 @@ json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const c
                   width = json_integer_value(json_object_get(o, "hidden_size"));
         const json_t *given = json_object_get(o, "head_dim");
         const i64 head = given ? json_integer_value(given) : heads > 0 ? width / heads : 0;
+        const bool wide = is_wide_gemma(
+            (*arch)->model_type, json_integer_value(json_object_get(o, "num_hidden_layers")));
+        if (!strncmp((*arch)->name, "gemma", 5) && heads > 0)
+            set(o, "query_pre_attn_scalar", json_integer(wide ? width / heads : head), e);
         if (turned > 0 && head > turned)
             set(o, "partial_rotary_factor", json_real((double)turned / (double)head), e);
     }

@@ -33,8 +33,7 @@ i64 model_gguf_length(const struct model *m) {
 /* What llama.cpp would do otherwise, without saying so. */
 static int derived_check(const struct config *c, const struct gguf_arch *arch, struct err *e) {
     const char *type = c->family->model_type;
-    const bool gemma2 = !strcmp(type, "gemma2"), gemma3 = !strcmp(type, "gemma3_text"),
-               wide = (gemma2 && c->layers == 46) || (gemma3 && c->layers == 62);
+    const bool wide = is_wide_gemma(type, c->layers);
     /* each architecture has one activation: that of the family's own files */
     if ((c->act != ACT_SILU) != (strstr(c->family->defaults, "gelu") != NULL) ||
         (c->alibi && strcmp(arch->name, "bloom")))
@@ -108,8 +107,7 @@ static json_t *values_of(const struct model *m, const struct gguf_arch *arch, co
 
 static int rope_put(struct gguf_writer *w, const struct config *c, const char *arch,
                     struct err *e) {
-    static const char *const name[] = {
-        [ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn", [ROPE_LONGROPE] = "longrope"};
+    static const char *const name[] = {[ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn"};
     const struct rope_config *r = &c->rope[0];
     char key[6][96];
     static const char *const keys[] = {"dimension_count",     "scaling.type",
@@ -120,16 +118,16 @@ static int rope_put(struct gguf_writer *w, const struct config *c, const char *a
     if (!r->dims) return 0;
     if (gguf_put_u32(w, key[0], r->dims, e)) return -1;
     if (r->type != ROPE_LINEAR && r->type != ROPE_YARN && r->type != ROPE_LONGROPE) return 0;
-    if (gguf_put_text(w, key[1], name[r->type], e) || gguf_put_f32(w, key[2], r->factor, e))
+    /* longrope is in its tensors of factors: with a type, llama.cpp would scale besides */
+    if (r->type != ROPE_LONGROPE &&
+        (gguf_put_text(w, key[1], name[r->type], e) || gguf_put_f32(w, key[2], r->factor, e) ||
+         gguf_put_bool(w, key[5], true, e)))
         return -1;
     if (r->type == ROPE_LINEAR) return 0;
-    const double usual = 1 + 0.1 * m_log(r->factor); /* which llama.cpp multiplies in itself */
+    const double usual =
+        r->type == ROPE_YARN ? 1 + 0.1 * m_log(r->factor) : 1; /* llama.cpp's own */
     return gguf_put_u32(w, key[3], (i64)r->original_length, e) ||
-                   gguf_put_f32(w, key[4],
-                                r->type == ROPE_YARN ? r->attention_factor / usual
-                                                     : r->attention_factor,
-                                e) ||
-                   gguf_put_bool(w, key[5], true, e)
+                   gguf_put_f32(w, key[4], r->attention_factor / usual, e)
                ? -1
                : 0;
 }
@@ -228,6 +226,8 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
 int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? 0 : -1;
+    if (!rc && m->lora && m->lora->target_parameters.count)
+        rc = err_input(e, "adapters of experts cannot be written as GGUF; merge them instead");
     for (i64 l = 0; !rc && l < m->config.layers; l++)
         for (enum role r = ROLE_Q; !rc && role_is_linear(r); r++) {
             const struct lora_pair *pair = &m->layer[l].lora[r];

@@ -65,10 +65,11 @@ static struct param *half_new(struct model *m, const char *module, enum lora_par
 static void half_init(struct param *a, const struct lora_config *c, u64 seed, i64 index) {
     const struct rng r = {seed, RNG_INIT, 1, (u32)index};
     const bool gaussian = c->init_lora_weights && !strcmp(c->init_lora_weights, "gaussian");
-    const float bound = (float)(1 / __builtin_sqrt((double)a->view.dim[1]));
+    const i64 in = a->view.dim[a->view.rank - 1], rank = a->view.dim[a->view.rank - 2];
+    const float bound = (float)(1 / __builtin_sqrt((double)in));
     for (i64 i = 0; i < view_count(&a->view); i++)
         param_set(a, i,
-                  gaussian ? rng_normal(&r, (u64)i) / (float)a->view.dim[0]
+                  gaussian ? rng_normal(&r, (u64)i) / (float)rank
                            : bound * (2 * rng_uniform(&r, (u64)i) - 1));
 }
 
@@ -123,6 +124,44 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     g->turned = w->turned;
     for (i64 o = 0; o < g->view.dim[0]; o++) param_set(g, o, row_norm(w, NULL, o));
     return to->magnitude = g, 0;
+}
+
+/* The experts of a layer, whose tensors PEFT adapts one by one (target_parameters): a second one of
+ * the same module wraps the first, which is then called `base_layer`. */
+static int experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed,
+                       i64 *index, struct err *e) {
+    static const enum role role[] = {ROLE_EXPERTS_GATE_UP, ROLE_EXPERTS_DOWN};
+    static const char *const leaf[] = {"gate_up_proj", "down_proj"};
+    char module[2][160];
+    bool wanted[2] = {false};
+    for (int i = 0; l->weight[role[0]] && i < 2; i++) {
+        snprintf(module[0], sizeof module[0], "model.layers.%lld.mlp.experts",
+                 (long long)l->weight[role[i]]->layer);
+        snprintf(module[1], sizeof module[1], "%.100s.%s", module[0], leaf[i]);
+        wanted[i] = lora_targets(c, module[1]);
+    }
+    if (wanted[0] && wanted[1])
+        snprintf(module[1], sizeof module[1], "%.100s.base_layer", module[0]);
+    for (int i = 0; i < 2; i++) {
+        const struct param *w = l->weight[role[i]];
+        struct lora_pair *to = &l->lora[role[i]];
+        const char *name = module[!i && wanted[1]];
+        i64 r;
+        if (!wanted[i]) continue;
+        if (c->use_dora || c->lora_dropout > 0)
+            return err_input(e, "target_parameters: PEFT has neither DoRA nor dropout for %s",
+                             module[0]);
+        if (lora_of(c, module[0], &r, &to->scale, e)) return -1;
+        const i64 experts = w->view.dim[0], out = w->view.dim[1], in = w->view.dim[2];
+        to->a = part_new(m, name, LORA_A, 3, (i64[]){experts, r, in}, e);
+        to->b = to->a ? part_new(m, name, LORA_B, 3, (i64[]){experts, out, r}, e) : NULL;
+        if (!to->b) return -1;
+        half_init(to->a, c, seed, (*index)++);
+        to->a->layer = to->b->layer = w->layer;
+        to->a->layout = LAYOUT_EXPERTS_A;
+        to->b->layout = LAYOUT_EXPERTS_B | (w->rule->stacked_layout & LAYOUT_GU_ALT);
+    }
+    return 0;
 }
 
 /* The embedding: A [V, r] in memory, zero; B [D, r], normal. "all-linear" does not mean it. */
@@ -183,6 +222,8 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
         for (enum role r = ROLE_Q; role_is_linear(r); r++)
             if (m->layer[l].weight[r] && module_add(m, &m->layer[l], r, c, seed, &index, e))
                 return -1;
+    for (i64 l = 0; c->target_parameters.count && l < m->config.layers; l++)
+        if (experts_add(m, &m->layer[l], c, seed, &index, e)) return -1;
     if (embedding_add(m, c, seed, &index, e) || saved_add(m, c, e)) return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
@@ -219,6 +260,16 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
         rc = !t || param_load(p, t, where, e) ? err_frame(e, "while loading adapter %s", where) : 0;
         if (t) seen[t - s->tensor] = 1;
     }
+    /* Weights of the base that PEFT saves beside an adapter. */
+    for (i64 i = 0; !rc && i < m->params; i++) {
+        char text[160];
+        struct param *p = m->param[i];
+        if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.dtype == U4) continue;
+        const char *key = lora_key(&m->arena, module_of(text, p), LORA_BASE, e);
+        const struct stored *t = key ? safetensors_find(s, key) : NULL;
+        rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
+        if (t) seen[t - s->tensor] = 1;
+    }
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i])
             rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where,
@@ -241,6 +292,21 @@ static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
         for (i64 i = 0; i < cols; i++)
             param_set(m->w, o * cols + i, by * adapted(m->w, m->l, o, i));
     }
+}
+/* The same of a stack, row by row: w [E, out, in]. */
+static void merge_experts(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct merge *m = arg;
+    const i64 out = m->w->view.dim[1], in = m->w->view.dim[2], r = m->l->a->view.dim[1];
+    for (i64 o = begin; o < end; o++)
+        for (i64 i = 0; i < in; i++) {
+            float sum = 0;
+            for (i64 k = 0; k < r; k++)
+                sum = __builtin_fmaf(param_get(m->l->b, o * r + k),
+                                     param_get(m->l->a, (o / out * r + k) * in + i), sum);
+            param_set(m->w, o * in + i,
+                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->w, o * in + i)));
+        }
 }
 /* w[v] += scale * B·A[v] */
 static void merge_embedding(void *arg, i64 begin, i64 end, int worker) {
@@ -266,6 +332,13 @@ int lora_merge(struct model *m, struct err *e) {
             struct lora_pair *p = &m->layer[l].lora[r];
             struct merge job = {m->layer[l].weight[r], p};
             if (p->a) pool_run(job.w->view.dim[0], merge_rows, &job);
+            *p = (struct lora_pair){0};
+        }
+    for (i64 l = 0; l < m->config.layers; l++)
+        for (enum role r = ROLE_EXPERTS_GATE_UP; r <= ROLE_EXPERTS_DOWN; r++) {
+            struct lora_pair *p = &m->layer[l].lora[r];
+            struct merge job = {m->layer[l].weight[r], p};
+            if (p->a) pool_run(job.w->view.dim[0] * job.w->view.dim[1], merge_experts, &job);
             *p = (struct lora_pair){0};
         }
     struct merge top = {m->top.weight[ROLE_EMBED], &m->top.lora[ROLE_EMBED]};

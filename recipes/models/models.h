@@ -78,7 +78,6 @@ struct config {
     struct mla_config {          /* kv_rank 0: no latent attention */
         i64 q_rank, kv_rank, plain, turned, value;
     } mla;
-    i64 fp8_block[2]; /* rows and columns that share a scale, where weights are stored in FP8 */
     double norm_eps, initializer_range;
     double embedding_scale, attention_softcap, logit_softcap, clip_qkv; /* 0: none */
     u32 has;
@@ -175,8 +174,10 @@ enum layout {
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
     LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
     LAYOUT_TURNED_LAST =
-        16,             /* per head: rows without RoPE, then those with; in memory the reverse */
-    LAYOUT_STACKED = 32 /* of stacked_layout: the only form that files have */
+        16,                /* per head: rows without RoPE, then those with; in memory the reverse */
+    LAYOUT_STACKED = 32,   /* of stacked_layout: the only form that files have */
+    LAYOUT_EXPERTS_A = 64, /* adapters of experts as PEFT stores them: [E * r, in] */
+    LAYOUT_EXPERTS_B = 128, /* [out, r * E], the expert's number innermost */
 };
 struct weight_rule {
     enum role role;

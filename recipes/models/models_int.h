@@ -24,11 +24,6 @@ float param_get(const struct param *p, i64 i);
  * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
 int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
                const char *where, struct err *e);
-/* If the file holds tensor `name` in FP8 or MXFP4, it is decoded into `out`, whose data the caller
- * frees (mem_free). -1: an error. */
-enum packed { PACKED_NOT, PACKED_FP8, PACKED_MXFP4 };
-int packed_read(const struct model *m, const struct safetensors *s, const char *name, u8 *seen,
-                struct stored *out, const char *where, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
 /* This call's rows go into the cache `to`; the result is all of it. Without a cache, the rows. */
@@ -46,6 +41,8 @@ bool gguf_names(enum role r); /* whether GGUF has a name for the role */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
 json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
                     struct err *e);
+/* The 27B models scale their scores by hidden_size / heads, which llama.cpp tells by the layers. */
+bool is_wide_gemma(const char *model_type, i64 layers);
 const struct gguf_arch *gguf_arch_of(const char *model_type); /* NULL: none */
 /* The keys of `values`, a whole configuration, that the table has. */
 int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const json_t *values,

@@ -107,7 +107,8 @@ static void piece_of(struct piece *o, const struct model *m, const struct param 
     const i64 experts = of_experts ? p->view.dim[0] : 1;
     *o = (struct piece){.rows = rows / count, .first = rows / count * i, .cols = cols};
     o->layout = p->stacked ? p->rule->stacked_layout : p->layout;
-    o->stride = o->block = p->stacked ? rows / experts : o->rows;
+    const bool adapter = o->layout & (LAYOUT_EXPERTS_A | LAYOUT_EXPERTS_B);
+    o->stride = o->block = p->stacked || adapter ? rows / experts : o->rows;
     piece_name(o->name, m->prefix, p->stacked ? p->rule->stacked : p->name,
                p->stacked ? p->layer : i / parts, i % parts);
     if (p->scalar) return;
@@ -115,6 +116,7 @@ static void piece_of(struct piece *o, const struct model *m, const struct param 
     o->dim[o->rank++] = o->block;
     if (matrix) o->dim[o->rank++] = cols;
     turn(o, o->layout & LAYOUT_T);
+    if (adapter) o->dim[o->layout & LAYOUT_EXPERTS_A ? 0 : 1] *= experts;
 }
 
 /* Where row r of a block in memory lies in the block on disk. */
@@ -144,6 +146,7 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
 /* The element on disk that goes to column c of row r (counted in the piece). */
 static i64 place(const struct param *p, const struct piece *o, i64 r, i64 c) {
     const i64 b = r / o->block, at = row_on_disk(p, o, r % o->block);
+    if (o->layout & LAYOUT_EXPERTS_B) return (at * o->cols + c) * p->view.dim[0] + b;
     return o->layout & LAYOUT_T ? (b * o->cols + c) * o->block + at
                                 : (b * o->block + at) * o->cols + c;
 }
@@ -322,17 +325,9 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
         p->stacked = p->rule->stacked_layout & LAYOUT_STACKED || safetensors_find(s, o.name);
     }
     for (i64 i = 0; i < pieces_of(m, p); i++) {
-        struct stored plain;
         piece_of(&o, m, p, i);
-        const int packed = packed_read(m, s, o.name, seen, &plain, where, e);
-        if (packed < 0) return -1;
-        if (packed == PACKED_MXFP4) turn(&o, o.layout & LAYOUT_T), o.layout &= ~(u32)LAYOUT_T;
-        const struct stored *t = packed ? &plain : safetensors_need(s, o.name, e);
-        const int rc = !t       ? -1
-                       : packed ? piece_load(p, &o, t, where, e)
-                                : tensor_read(p, &o, s, t, seen, where, e);
-        if (packed) mem_free((void *)plain.data);
-        if (rc) return -1;
+        const struct stored *t = safetensors_need(s, o.name, e);
+        if (!t || tensor_read(p, &o, s, t, seen, where, e)) return -1;
     }
     return 0;
 }

@@ -1,9 +1,9 @@
-/* adamw_cuda.cu: a step of AdamW, and the sum of squares; formulas in adamw.c.
+/* update_cuda.cu: a step of an optimizer, and the sum of squares; formulas in update.c.
  *
- * AdamW is one pass over 28 to 30 bytes an element, 24 without masters, 16 bytes a thread. `hyper`
- * and `step` are read from device memory, so that a recorded step sees the numbers of the day. A
- * thread's four elements take the four words of one block of Philox: some 60 integer instructions,
- * which hide behind memory.
+ * AdamW, say, is one pass over 28 to 30 bytes an element, 24 without masters, 16 bytes a thread.
+ * `hyper` and `step` are read from device memory, so that a recorded step sees the numbers of the
+ * day. A thread's four elements take the four words of one block of Philox: some 60 integer
+ * instructions, which hide behind memory.
  *
  * A chunk of 4,096 squares has 16 chains: a warp copies its 16 KiB to shared memory asynchronously
  * (12 chunks of an SM are under way at once) and sums from there. The chunks' sums are added in
@@ -13,7 +13,8 @@
 
 enum form { MASTER, MASTER_HALF, STOCHASTIC }; /* param: f32 or absent, bf16, bf16 alone */
 
-struct adamw {
+struct update {
+    enum update_rule rule;
     const float *grad, *hyper;
     float *master, *m, *v;
     void *param;
@@ -21,18 +22,30 @@ struct adamw {
     struct rng rng; /* but for the step */
     i64 count;
     float b1, c1, b2, c2, eps;
-    bool wide;
+    bool nesterov, wide;
 };
 
-struct rates { /* the first four of hyper, the third negative */
-    float scale, decay, rate, bias;
+struct rates { /* hyper, the third negative */
+    float scale, decay, rate, own, l2;
 };
 /* One element: x = {grad, master, m, v} -> the last three, new. */
-DEVICE void adamw_one(const struct adamw &a, const struct rates &h, float x[4]) {
-    const float g = v16_mul(x[0], h.scale);
-    x[2] = v16_fma(a.b1, x[2], v16_mul(a.c1, g));
-    x[3] = v16_fma(a.b2, x[3], v16_mul(v16_mul(a.c2, g), g));
-    const float step = v16_div(x[2], v16_fma(v16_sqrt(x[3]), h.bias, a.eps));
+DEVICE void update_one(const struct update &a, const struct rates &h, float x[4]) {
+    float g = v16_mul(x[0], h.scale), step;
+    if (a.rule == UPDATE_ADAMW) {
+        x[2] = v16_fma(a.b1, x[2], v16_mul(a.c1, g));
+        x[3] = v16_fma(a.b2, x[3], v16_mul(v16_mul(a.c2, g), g));
+        step = v16_div(x[2], v16_fma(v16_sqrt(x[3]), h.own, a.eps));
+    } else if (a.rule == UPDATE_LION) {
+        const float s = v16_fma(a.b1, x[2], v16_mul(a.c1, g));
+        step = v16_lt(0, s) ? 1.0f : v16_lt(s, 0) ? -1.0f : 0.0f;
+        x[2] = v16_fma(a.b2, x[2], v16_mul(a.c2, g));
+    } else {
+        step = g = v16_fma(h.l2, x[1], g);
+        if (a.m) {
+            step = x[2] = v16_fma(a.b1, x[2], v16_mul(h.own, g));
+            if (a.nesterov) step = v16_fma(a.b1, step, g);
+        }
+    }
     x[1] = v16_fma(h.rate, step, v16_mul(x[1], h.decay));
 }
 
@@ -41,14 +54,14 @@ DEVICE u16 bf16_at_random(float x, u32 word) {
     return (u & 0x7f800000u) == 0x7f800000u ? put_bf16(x) : (u16)((u + (word >> 16)) >> 16);
 }
 
-template <enum form form> __global__ void adamw_kernel(struct adamw a) {
+template <enum form form> __global__ void update_kernel(struct update a) {
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x,
               stride = (i64)gridDim.x * blockDim.x, vectors = a.wide ? a.count / 4 : 0;
-    const struct rates h = {a.hyper[0], a.hyper[1], -a.hyper[2], a.hyper[3]};
+    const struct rates h = {a.hyper[0], a.hyper[1], -a.hyper[2], a.hyper[3], a.hyper[4]};
     u32 word[4];
     if (form == STOCHASTIC) a.rng.step = (u32)*a.step;
     for (i64 i = thread; i < vectors; i += stride) {
-        float x[4][4];
+        float x[4][4] = {};
         vec_load<false>(x[0], a.grad, 4 * i);
         if (form == STOCHASTIC) {
             const uint2 w = *((const uint2 *)a.param + i);
@@ -56,15 +69,17 @@ template <enum form form> __global__ void adamw_kernel(struct adamw a) {
             x[1][2] = of_bits(w.y << 16), x[1][3] = of_bits(w.y & 0xffff0000u);
         } else
             vec_load<false>(x[1], a.master, 4 * i);
-        vec_load<false>(x[2], a.m, 4 * i), vec_load<false>(x[3], a.v, 4 * i);
+        if (a.m) vec_load<false>(x[2], a.m, 4 * i);
+        if (a.v) vec_load<false>(x[3], a.v, 4 * i);
         if (form == STOCHASTIC) philox_block(&a.rng, (u64)i, word);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             float one[4] = {x[0][k], x[1][k], x[2][k], x[3][k]};
-            adamw_one(a, h, one);
+            update_one(a, h, one);
             x[1][k] = one[1], x[2][k] = one[2], x[3][k] = one[3];
         }
-        vec_store<false>(a.m, 4 * i, x[2]), vec_store<false>(a.v, 4 * i, x[3]);
+        if (a.m) vec_store<false>(a.m, 4 * i, x[2]);
+        if (a.v) vec_store<false>(a.v, 4 * i, x[3]);
         if (form != STOCHASTIC) vec_store<false>(a.master, 4 * i, x[1]);
         if (form == MASTER) {
             if (a.param) vec_store<false>(a.param, 4 * i, x[1]);
@@ -77,10 +92,11 @@ template <enum form form> __global__ void adamw_kernel(struct adamw a) {
         }
     }
     for (i64 i = 4 * vectors + thread; i < a.count; i += stride) {
-        float x[4] = {a.grad[i], form == STOCHASTIC ? get1(a.param, i, true) : a.master[i], a.m[i],
-                      a.v[i]};
-        adamw_one(a, h, x);
-        a.m[i] = x[2], a.v[i] = x[3];
+        float x[4] = {a.grad[i], form == STOCHASTIC ? get1(a.param, i, true) : a.master[i],
+                      a.m ? a.m[i] : 0, a.v ? a.v[i] : 0};
+        update_one(a, h, x);
+        if (a.m) a.m[i] = x[2];
+        if (a.v) a.v[i] = x[3];
         if (form == STOCHASTIC) {
             philox_block(&a.rng, (u64)i / 4, word);
             const u32 mine = i % 4 < 2 ? i % 4 ? word[1] : word[0] : i % 4 == 2 ? word[2] : word[3];
@@ -92,29 +108,31 @@ template <enum form form> __global__ void adamw_kernel(struct adamw a) {
     }
 }
 
-CUDA_KERNEL(adamw) {
-    const struct adamw_attr *at = (const struct adamw_attr *)c->attr;
-    struct adamw a = {(const float *)c->in[0].data,
-                      (const float *)c->in[1].data,
-                      (float *)c->out[0].data,
-                      (float *)c->out[1].data,
-                      (float *)c->out[2].data,
-                      c->out[3].data,
-                      (const i32 *)c->in[2].data,
-                      {at->seed, RNG_ROUND, 0, at->stream},
-                      view_count(&c->in[0]),
-                      (float)at->beta1,
-                      (float)(1 - at->beta1),
-                      (float)at->beta2,
-                      (float)(1 - at->beta2),
-                      (float)at->eps,
-                      false};
+CUDA_KERNEL(update) {
+    const struct update_attr *at = (const struct update_attr *)c->attr;
+    struct update a = {at->rule,
+                       (const float *)c->in[0].data,
+                       (const float *)c->in[1].data,
+                       (float *)c->out[0].data,
+                       (float *)c->out[1].data,
+                       (float *)c->out[2].data,
+                       c->out[3].data,
+                       (const i32 *)c->in[2].data,
+                       {at->seed, RNG_ROUND, 0, at->stream},
+                       view_count(&c->in[0]),
+                       (float)at->beta1,
+                       (float)(1 - at->beta1),
+                       (float)at->beta2,
+                       (float)(1 - at->beta2),
+                       (float)at->eps,
+                       at->nesterov,
+                       false};
     const void *all[] = {a.grad, a.master, a.m, a.v, a.param};
     a.wide = aligned16(all, 5);
     const int blocks = grid_for(a.count / (a.wide ? 4 : 1) + 1, 256);
-    return !a.master             ? LAUNCH(e, adamw_kernel<STOCHASTIC>, blocks, 256, 0, a)
-           : is_half(&c->out[3]) ? LAUNCH(e, adamw_kernel<MASTER_HALF>, blocks, 256, 0, a)
-                                 : LAUNCH(e, adamw_kernel<MASTER>, blocks, 256, 0, a);
+    return !a.master             ? LAUNCH(e, update_kernel<STOCHASTIC>, blocks, 256, 0, a)
+           : is_half(&c->out[3]) ? LAUNCH(e, update_kernel<MASTER_HALF>, blocks, 256, 0, a)
+                                 : LAUNCH(e, update_kernel<MASTER>, blocks, 256, 0, a);
 }
 
 /* ---- square_sum ---- */
