@@ -72,7 +72,7 @@ struct tokenizer_parts {
     bool cut_added;
     const json_t *added;  /* more tokens to cut out, as "added_tokens" of a tokenizer.json */
     struct part charsmap; /* SentencePiece's precompiled_charsmap */
-    const char *sha256;   /* of the file; NULL: computed from the parts */
+    const char *sha256;   /* of the file, 64 digits; NULL: computed from the parts */
 };
 struct tokenizer *tokenizer_from_parts(const struct tokenizer_parts *p, struct err *e);
 /* What GGUF calls the pre-tokenizer of a tokenizer.json (tokenizer_parts.pre); NULL: an error. */

@@ -306,7 +306,7 @@ static int add_around(struct tokenizer *t, const struct tokenizer_parts *p, stru
 
 static int parts_sha256(struct tokenizer *t, const struct tokenizer_parts *p, struct err *e) {
     struct sha256 s;
-    if (p->sha256) return snprintf(t->sha256, sizeof t->sha256, "%s", p->sha256), 0;
+    if (p->sha256) return memmove(t->sha256, p->sha256, sizeof t->sha256), 0;
     if (sha256_begin(&s, e)) return -1;
     sha256_add(&s, p->model, (i64)strlen(p->model));
     if (p->pre) sha256_add(&s, p->pre, (i64)strlen(p->pre));

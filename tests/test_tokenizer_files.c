@@ -19,6 +19,7 @@ static void test_files(void **state) {
             snprintf(path, sizeof path, GOLDEN "%s", file);
             t = tokenizer_open(path, &e);
             if (!t) fail_msg("%s: %s", path, e.primary);
+            assert_int_equal(strlen(tokenizer_sha256(t)), 64);
         } else {
             check_case(t, j, false, path);
             cases++;

@@ -184,6 +184,8 @@ static int inspect_folder(const char *path, const struct inspect_flags *f, struc
         safetensors_close(&s), lora_config_free(&c);
         return rc;
     }
+    if (!inside(path, "config.json", file) && tokenizer_is_at(path))
+        return inspect_tokenizer(path, e);
     if (!inside(path, "config.json", file)) {
         err_input(e, "%s is no model, adapter or run folder", path);
         return err_detail(e, "expected config.json, adapter_config.json or checkpoints/ in it");
@@ -221,6 +223,8 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
     if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
         return inspect_weights(what, e);
     if (ends(what, ".gguf")) return inspect_gguf(what, f, e);
+    if (ends(what, ".model") || ends(what, ".tiktoken") || ends(what, ".tiktoken.gz"))
+        return inspect_tokenizer(what, e);
     if (ends(what, ".h5")) return inspect_dataset(what, f, e);
     if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
     if (ends(what, ".json")) {
@@ -232,8 +236,8 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
     }
     err_input(e, "%s: unknown kind of file", what);
     return err_detail(
-        e, "known: folders, .safetensors, .gguf, .h5, tokenizer.json, config.json, .yaml, "
-           "and the words ops, families");
+        e, "known: folders, .safetensors, .gguf, .h5, tokenizer.json, .model, .tiktoken, "
+           "config.json, .yaml, and the words ops, families");
 }
 
 int cmd_inspect(int argc, char **argv, struct err *e) {
