@@ -21,7 +21,12 @@ struct stored {       /* one tensor of a file, or one to be written */
     i64 dim[STORED_RANK];
     const u8 *data; /* row major, aligned to the element; the file's, or the caller's to write */
     i64 bytes;
-    char sha256[65]; /* of the data: set by safetensors_write, empty after reading */
+    /* Of few bits: the tensor that scales its values, in blocks of a matrix (scaled.c) or NULL */
+    const struct stored *scale;
+    i64 block[2];
+    bool foreign_scale; /* it has scales of a kind that is not read */
+    bool part;          /* it scales another tensor, or holds its codes: no tensor of a model */
+    char sha256[65];    /* of the data: set by safetensors_write, empty after reading */
 };
 struct safetensors {
     struct stored *tensor; /* sorted by name */
@@ -49,8 +54,9 @@ const struct stored *safetensors_need(const struct safetensors *s, const char *n
 int safetensors_write(const char *folder, const char *stem, struct stored *tensor, i64 count,
                       i64 shard_bytes, struct err *e);
 
-/* ==== values of tensors: stored.c ==== */
-/* Whether stored_read can: floating-point types and the blocks of GGUF that gguf_types decodes. */
+/* ==== values of tensors: stored.c, scaled.c ==== */
+/* Whether stored_read can: floating-point types, the blocks of GGUF that gguf_types decodes, and
+ * what scaled.c reads. */
 bool stored_readable(const struct stored *s);
 /* Elements [begin, begin + count) as `d`, F32 or BF16, rounded once. The tensor is readable. */
 void stored_read(const struct stored *s, i64 begin, i64 count, enum dtype d, void *to);

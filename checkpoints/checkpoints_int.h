@@ -11,6 +11,10 @@ int safetensors_parse(struct safetensors *s, const u8 *data, i64 size, const cha
                       struct err *e);
 /* After the last file: sorts by name, refuses a name that two shards hold. */
 int safetensors_index(struct safetensors *s, const char *path, struct err *e);
+/* Finds the scales of tensors of few bits; `block`: rows and columns to a scale of float8. */
+int safetensors_link(struct safetensors *s, const i64 block[2], const char *path, struct err *e);
+bool scaled_readable(const struct stored *t);
+void scaled_read(const struct stored *t, i64 begin, i64 count, float *to);
 int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e);
 /* `n` blocks each: rows of gguf_types. */
 void gguf_encode_f32(const float *from, i64 n, u8 *to), gguf_encode_f16(const float *, i64, u8 *),

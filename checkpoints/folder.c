@@ -50,6 +50,19 @@ static int file_open(struct model_folder *f, const char *path, struct err *e) {
     return safetensors_index(s, path, e);
 }
 
+/* Rows and columns of a float8 weight to one scale. */
+static int scale_blocks(const json_t *config, i64 block[2], const char *path, struct err *e) {
+    const json_t *q = json_object_get(config, "quantization_config"),
+                 *size = json_object_get(q, "weight_block_size");
+    for (int i = 0; i < 2; i++) {
+        const json_t *n = json_array_get(size, (size_t)i);
+        block[i] = n ? json_integer_value(n) : 128;
+        if (block[i] < 1 || block[i] > 1 << 20)
+            return err_input(e, "%s: weight_block_size is not two sizes from 1", path);
+    }
+    return 0;
+}
+
 int folder_open(struct model_folder *f, const char *path, struct err *e) {
     *f = (struct model_folder){.path = mem_text(path, e)};
     if (!f->path) return -1;
@@ -61,7 +74,11 @@ int folder_open(struct model_folder *f, const char *path, struct err *e) {
     if (!status && !json_is_object(f->config))
         status = err_input(e, "%s is not a JSON object", config);
     if (!status) weights = weights_path(&a, path, e);
-    status = weights ? safetensors_open(&f->weights, weights, e) : -1;
+    i64 block[2];
+    status = weights && !scale_blocks(f->config, block, config, e) &&
+                     !safetensors_open(&f->weights, weights, e)
+                 ? safetensors_link(&f->weights, block, weights, e)
+                 : -1;
     arena_free(&a);
     return status ? err_frame(e, "opening model %s", path) : 0;
 }

@@ -10,7 +10,8 @@ enum { PIECE = 1024 }; /* elements on the way; whole blocks of every type */
 
 bool stored_readable(const struct stored *s) {
     if (s->dtype == F32 || s->dtype == BF16 || s->dtype == F16 || s->dtype == F64) return true;
-    const struct gguf_type *t = s->type ? gguf_type_of(s->type) : NULL;
+    if (scaled_readable(s)) return true;
+    const struct gguf_type *t = s->type && !s->part ? gguf_type_of(s->type) : NULL;
     return t && t->decode;
 }
 
@@ -24,7 +25,10 @@ static void decode(const struct stored *s, const struct gguf_type *t, i64 begin,
         }
         return;
     }
-    t->decode(s->data + begin / t->elements * t->size, count / t->elements, to);
+    if (t)
+        t->decode(s->data + begin / t->elements * t->size, count / t->elements, to);
+    else
+        scaled_read(s, begin, count, to);
 }
 
 void stored_read(const struct stored *s, i64 begin, i64 count, enum dtype d, void *to) {
@@ -33,8 +37,10 @@ void stored_read(const struct stored *s, i64 begin, i64 count, enum dtype d, voi
         memcpy(to, s->data + begin * size, (size_t)(count * size));
         return;
     }
+    const bool scaled = s->dtype == DTYPE_COUNT && scaled_readable(s);
     const struct gguf_type *t =
-        gguf_type_of(s->dtype < DTYPE_COUNT ? dtype_info[s->dtype].safetensors : s->type);
+        scaled ? NULL
+               : gguf_type_of(s->dtype < DTYPE_COUNT ? dtype_info[s->dtype].safetensors : s->type);
     const i64 block = t ? t->elements : 1;
     float piece[PIECE];
     for (i64 done = 0; done < count;) {

@@ -30,6 +30,56 @@ static void goldens(void **state) {
     }
 }
 
+/* Values of few bits with their scales, as the reference decodes them, any range at a time. */
+static void scaled(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *type, *from;
+    } row[] = {{"x.weight", "F8_E4M3", "fp8_block.weight_u8"},
+               {"x.weight_scale_inv", "F32", "fp8_block.weight_scale_inv"},
+               {"y_blocks", "U8", "mxfp4.blocks"},
+               {"y_scales", "U8", "mxfp4.scales"}};
+    static const char *const golden[][2] = {{"x.weight", "fp8_block.dequant"},
+                                            {"y", "mxfp4.dequant"}};
+    struct safetensors file, s = {.tensor = mem_new(4 * sizeof *s.tensor, NULL), .count = 4};
+    struct err e = {0};
+    ok(safetensors_open(&file, "tests/golden/quant/formats.safetensors", &e), &e);
+    for (int i = 0; i < 4; i++) {
+        s.tensor[i] = *safetensors_need(&file, row[i].from, &e);
+        s.tensor[i].name = row[i].name, s.tensor[i].type = row[i].type;
+        if (!i) s.tensor[i].dtype = DTYPE_COUNT;
+    }
+    ok(safetensors_link(&s, (i64[]){2, 128}, "F", &e), &e);
+    assert_int_equal(s.count, 5);
+    for (int k = 0; k < 2; k++) {
+        const struct stored *t = safetensors_need(&s, golden[k][0], &e),
+                            *want = safetensors_need(&file, golden[k][1], &e);
+        ok(!t || !want, &e);
+        assert_int_equal(t->rank, want->rank);
+        assert_memory_equal(t->dim, want->dim, sizeof *t->dim * (size_t)t->rank);
+        const i64 n = want->bytes / 4;
+        float part[2000];
+        for (i64 at = 0; at < n; at += 97) {
+            stored_read(t, at, i64_min(97, n - at), F32, part);
+            assert_memory_equal(part, want->data + at * 4, (size_t)i64_min(97, n - at) * 4);
+        }
+    }
+    for (i64 i = 0; i < s.count; i++)
+        assert_int_equal(s.tensor[i].part, strcmp(s.tensor[i].name, "x.weight") != 0 &&
+                                               strcmp(s.tensor[i].name, "y") != 0);
+    /* blocks of another size, scales of another kind */
+    assert_int_equal(safetensors_link(&s, (i64[]){128, 128}, "F", &e), -1);
+    assert_non_null(strstr(e.primary, "tensor x.weight_scale_inv is F32 [2, 3]; the blocks of its "
+                                      "weight, 128 by 128, ask for F32 [1, 3]"));
+    e = (struct err){0};
+    struct stored *scale = (struct stored *)safetensors_find(&s, "x.weight_scale_inv");
+    scale->name = "x.weight_scale";
+    ((struct stored *)safetensors_find(&s, "x.weight"))->scale = NULL;
+    ok(safetensors_link(&s, (i64[]){2, 128}, "F", &e), &e);
+    assert_false(stored_readable(safetensors_find(&s, "x.weight")));
+    safetensors_close(&s), safetensors_close(&file);
+}
+
 static void copies(void **state) {
     (void)state;
     static const char odd[] = "{ \"a\":1e-05,\r\n\t\"b\" : [ ] }";
@@ -128,10 +178,8 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goldens),
-        cmocka_unit_test(copies),
-        cmocka_unit_test(names_dtype),
-        cmocka_unit_test(missing),
+        cmocka_unit_test(goldens),     cmocka_unit_test(scaled),  cmocka_unit_test(copies),
+        cmocka_unit_test(names_dtype), cmocka_unit_test(missing),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -60,7 +60,7 @@ static bool is_scale(const struct stored *t) {
         const size_t k = strlen(end[i]);
         if (n > k && !strcmp(name + n - k, end[i])) return true;
     }
-    return strstr(name, ".quant_state.bitsandbytes") != NULL;
+    return t->part || strstr(name, ".quant_state.bitsandbytes") != NULL;
 }
 
 /* Goes through the file's tensors; `coded`: some had few bits. */

@@ -324,7 +324,7 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     for (i64 i = 0; !rc && i < m->params; i++)
         if (m->param[i]->role != ROLE_NONE) rc = param_read(m, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
-        if (!seen[i] && !may_stay_out(m, s->tensor[i].name)) {
+        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, s->tensor[i].name)) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
                            s->tensor[i].name, m->config.family->model_type);
             err_hint(e, "the weights belong to another model, or to a variant that this version "
@@ -382,8 +382,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
                 return stored_free(list), -1;
             from = copy;
         }
-        if (param_stored(m, p, whole ? "base_model.model." : "", from,
-                         coded ? m->dtype : p->view.dtype, list, e))
+        if (param_stored(m, p, whole ? "base_model.model." : "", from, coded ? m->dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;
