@@ -382,7 +382,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
                 return stored_free(list), -1;
             from = copy;
         }
-        if (param_stored(m, p, whole ? "base_model.model." : "", from, coded ? m->dtype : p->view.dtype, list, e))
+        if (param_stored(m, p, whole ? "base_model.model." : "", from,
+                         coded ? m->dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;

@@ -40,8 +40,8 @@ static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view
 static i64 parts_of(const struct param *p) { return strchr(p->name, '|') ? 2 : 1; }
 
 static i64 pieces_of(const struct model *m, const struct param *p) {
+    if (p->rule && m->gguf) return parts_of(p); /* its experts and heads are one tensor */
     if (!p->rule || p->stacked) return 1;
-    if (m->gguf) return parts_of(p); /* its experts and heads are one tensor */
     if (strstr(p->name, "%E")) return p->view.dim[0] * parts_of(p);
     if (strstr(p->name, "%H")) return p->heads;
     return parts_of(p);
@@ -319,7 +319,7 @@ int param_read(struct model *m, struct param *p, const struct safetensors *s, u8
                const char *where, struct err *e) {
     struct piece o;
     if (p->view.dtype == U4) return coded_read(m, p, s, seen, where, e);
-    if (p->rule && p->rule->stacked) {
+    if (p->rule && p->rule->stacked && !m->gguf) {
         p->stacked = true;
         piece_of(&o, m, p, 0);
         p->stacked = p->rule->stacked_layout & LAYOUT_STACKED || safetensors_find(s, o.name);
