@@ -197,7 +197,8 @@ static struct value f_sum(struct render *r, struct value in, struct call *c) {
 
 /* The arguments of `c` from number `from` on, for another call; positions count anew. */
 static struct call rest_of(struct call *c, i64 from, struct bytes name) {
-    struct call rest = {.name = name, .item = c->item + from, .count = c->count - from};
+    struct call rest = {
+        .name = name, .item = from ? c->item + from : c->item, .count = c->count - from};
     for (i64 i = 0; i < from; i++) c->item[i].taken = true;
     return rest;
 }

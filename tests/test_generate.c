@@ -1,0 +1,149 @@
+/* test_generate.c: continuing texts: a repetition penalty as transformers applies it, texts of a
+ * batch that are bit for bit what they are alone, ids and strings that end a text, a conversation
+ * over pipes. That the cache changes nothing is test_bits.c's business. */
+#include "tests/tiny_run.h"
+
+#define MODEL "tests/golden/models/llama"
+
+static struct model model;
+static u32 prompt[24];
+
+static void ok(int rc, const struct err *e) {
+    if (rc) fail_msg("%s", e->primary);
+}
+
+static int set_up(void **state) {
+    struct err e = {0};
+    struct safetensors s;
+    if (tiny_folder(state)) return -1;
+    ok(model_open(&model, MODEL, F32, false, &e), &e);
+    ok(safetensors_open(&s, MODEL "/golden.safetensors", &e), &e);
+    const struct stored *ids = safetensors_need(&s, "input_ids", &e);
+    ok(!ids, &e);
+    assert_int_equal(ids->dim[1], COUNT(prompt));
+    for (i64 i = 0; i < COUNT(prompt); i++) prompt[i] = (u32)((const i64 *)ids->data)[i];
+    safetensors_close(&s);
+    return 0;
+}
+static int tear_down(void **state) {
+    model_free(&model);
+    return tiny_remove(state);
+}
+
+static struct ids alone(const u32 *ids, i64 count, i64 stream, const struct sampling *s) {
+    struct err e = {0};
+    struct sequence q = {.prompt = ids, .count = count, .stream = stream};
+    ok(generate_batch(&model, &q, 1, s, &e), &e);
+    return q.out;
+}
+
+/* transformers 5.23, greedy, of the fixture's first row. */
+static void test_penalty(void **state) {
+    (void)state;
+    static const struct {
+        double penalty;
+        u32 ids[16];
+    } of[] = {{1, {14, 125, 107, 17, 119, 100, 64, 114, 91, 107, 23, 84, 125, 107, 123, 81}},
+              {1.3, {14, 125, 107, 17, 119, 100, 64, 114, 11, 54, 44, 93, 58, 122, 116, 8}},
+              {2.5, {14, 125, 107, 17, 119, 100, 64, 114, 11, 54, 44, 10, 55, 68, 27, 35}}};
+    for (int i = 0; i < COUNT(of); i++) {
+        const struct sampling s = {.max_new_tokens = 16,
+                                   .ignore_eos = true,
+                                   .repetition_penalty = of[i].penalty,
+                                   .top_p = 1};
+        struct ids out = alone(prompt, COUNT(prompt), 0, &s);
+        assert_int_equal(out.count, 16);
+        assert_memory_equal(out.item, of[i].ids, sizeof of[i].ids);
+        ids_free(&out);
+    }
+}
+
+static void test_batch(void **state) {
+    (void)state;
+    static const i64 counts[] = {24, 1, 7, 13};
+    for (int k = 0; k < 3; k++) {
+        const struct sampling s = {.temperature = k ? 0.9 : 0,
+                                   .top_p = k ? 0.95 : 1,
+                                   .top_k = k == 2 ? 20 : 0,
+                                   .repetition_penalty = k == 2 ? 1.2 : 1,
+                                   .seed = 7,
+                                   .max_new_tokens = 12,
+                                   .ignore_eos = true};
+        struct sequence list[COUNT(counts)] = {0};
+        struct err e = {0};
+        for (int i = 0; i < COUNT(counts); i++)
+            list[i] = (struct sequence){.prompt = prompt + i, .count = counts[i], .stream = i};
+        ok(generate_batch(&model, list, COUNT(counts), &s, &e), &e);
+        for (int i = 0; i < COUNT(counts); i++) {
+            struct ids one = alone(list[i].prompt, list[i].count, list[i].stream, &s);
+            assert_int_equal(one.count, 12);
+            assert_int_equal(list[i].out.count, 12);
+            assert_memory_equal(one.item, list[i].out.item, 12 * sizeof *one.item);
+            ids_free(&one), ids_free(&list[i].out);
+        }
+    }
+}
+
+/* One of a batch ends early; the others do not notice. */
+static void test_stop_ids(void **state) {
+    (void)state;
+    u32 end[] = {17};
+    const struct ids stops = {.item = end, .count = 1};
+    const struct sampling s = {.max_new_tokens = 8, .top_p = 1, .stops = &stops},
+                          on = {.max_new_tokens = 8, .top_p = 1, .ignore_eos = true};
+    struct sequence list[] = {{.prompt = prompt, .count = COUNT(prompt)},
+                              {.prompt = prompt + 3, .count = 5, .stream = 1}};
+    struct err e = {0};
+    ok(generate_batch(&model, list, 2, &s, &e), &e);
+    assert_true(list[0].out.count >= 3 && list[0].out.count <= 4); /* 14 125 107, and 17 or not */
+    struct ids whole = alone(prompt + 3, 5, 1, &on);
+    assert_true(list[1].out.count <= whole.count);
+    assert_memory_equal(list[1].out.item, whole.item,
+                        (size_t)list[1].out.count * sizeof *whole.item);
+    ids_free(&whole), ids_free(&list[0].out), ids_free(&list[1].out);
+}
+
+#define STORIES "recipes/data/stories260K"
+static void test_stop_strings(void **state) {
+    (void)state;
+    hone(0, "generate " STORIES " --prompt 'Once upon a time' --greedy --max-new-tokens 40");
+    char whole[4096], end[16];
+    snprintf(whole, sizeof whole, "%s", said());
+    const char *at_word = strstr(whole, "was"); /* cut within a word: across tokens */
+    assert_non_null(at_word);
+    snprintf(end, sizeof end, "%.5s", at_word + 1);
+    hone(0,
+         "generate " STORIES
+         " --prompt 'Once upon a time' --greedy --max-new-tokens 40 --stop '%s'",
+         end);
+    const size_t n = (size_t)(at_word + 1 - whole);
+    assert_memory_equal(said(), whole, n);
+    assert_true(strlen(said()) <= n + 1); /* and a line end */
+}
+
+static void test_chat(void **state) {
+    (void)state;
+    const char *talk =
+        "printf 'Hello\\nAnd then?\\n/reset\\nHello\\n/exit\\n' | ./hone chat " STORIES
+        " --chat-template chatml --greedy --max-new-tokens 8";
+    assert_int_equal(0, shell("%s", talk));
+    char first[4096];
+    snprintf(first, sizeof first, "%s", said());
+    assert_true(strlen(first) > 10);
+    assert_int_equal(0, shell("%s --threads 1", talk));
+    assert_string_equal(first, said());
+    assert_int_equal(2, shell("printf 'Hello\\n' | ./hone chat %s", at("nothing")));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_penalty), cmocka_unit_test(test_batch),
+                                       cmocka_unit_test(test_stop_ids),
+                                       cmocka_unit_test(test_stop_strings),
+                                       cmocka_unit_test(test_chat)};
+    struct err e = {0};
+    isa_float_mode();
+    if (pool_start(2, &e)) return 1;
+    const int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    pool_stop();
+    return failed;
+}
