@@ -82,10 +82,12 @@ static void print_row(const char *engine, const char *name, i64 threads, const d
             "{\"bench\": \"tokenizers\", \"engine\": \"%s\", \"name\": \"%s\", \"threads\": %lld, "
             "\"mb_s_best\": %.1f, \"mb_per_cpu_s\": %.1f, \"tokens\": %lld}\n",
             engine, name, (long long)threads, rate[0], rate[1], (long long)tokens);
-    else
-        printf("%-14s %-32s %2lld threads %8.1f MB/s %8.1f MB per CPU second %12lld tokens\n",
-               engine, name + i64_max(0, size - 32), (long long)threads, rate[0], rate[1],
-               (long long)tokens);
+    else {
+        char cpu[32] = "-"; /* of others it is not known */
+        if (rate[1] > 0) snprintf(cpu, sizeof cpu, "%.1f", rate[1]);
+        printf("%-14s %-32s %2lld threads %8.1f MB/s %8s MB per CPU second %12lld tokens\n", engine,
+               name + i64_max(0, size - 32), (long long)threads, rate[0], cpu, (long long)tokens);
+    }
 }
 
 static int print_peers(const char *path, const char *tokenizer, struct err *e) {

@@ -2,7 +2,7 @@
  * OLMoE, GPT-OSS, GLM 4.5 and 4.6. Aside from the experts each is its dense relative. Their files
  * hold a tensor for each expert, or, as transformers 5 saves them, one for all.
  *
- * The balancing loss is added only where a configuration has `output_router_logits` true. */
+ * A configuration that asks for the balancing loss (`output_router_logits` true) is refused. */
 #include "recipes/models/models_int.h"
 
 #define FIXED "{\"output_router_logits\": false, \"hidden_act\": \"silu\""
