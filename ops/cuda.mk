@@ -28,6 +28,7 @@ $(SHIM_DIR)/%.o: %.cc
 $(BUILD)/hone-shim: $(OBJECTS) $(CU:%.cu=$(SHIM_DIR)/plain/%.o) $(SHIM_LIBRARY)
 	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) -lstdc++
 $(filter $(BUILD)/tests/test_cuda%,$(TESTS)): $(SHIM_OBJECTS)
+$(filter $(BUILD)/tests/test_cuda%,$(TESTS)): private LINK += -Wl,--wrap=__ubsan_handle_type_mismatch_v1
 $(BUILD)/tests/test_cuda_shim: $(SHIM_DIR)/checked/tests/shim/probes.o
 $(BUILD)/gpu/%: tests/%.c $(BUILD)/libhone.a $(HELPERS) $(BUILD)/tests/gpu/real.o $(CUDA_OBJECTS)
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(CUDA_LINK) -lcmocka -lm

@@ -23,8 +23,8 @@ struct cell {
 };
 struct area {
     unsigned char *begin, *end;
-    std::vector<bool> *written;
-    std::vector<cell> *cells;
+    std::vector<bool> written;
+    std::vector<cell> cells;
 };
 std::map<uintptr_t, area>
     areas; /* by end, so that upper_bound finds the one that may hold an address */
@@ -91,8 +91,8 @@ void access(const unsigned char *p, size_t bytes, bool write) {
     bool told = false;
     for (size_t i = at; i < at + bytes; i++) {
         if (write)
-            (*s->written)[i] = true;
-        else if (!(*s->written)[i] && !told) {
+            s->written[i] = true;
+        else if (!s->written[i] && !told) {
             told = true;
             shim_finding("%s: block %u thread %u reads byte %lld of %s, which nobody wrote",
                          shim_place.kernel, shim_place.block, shim_place.thread, (long long)i,
@@ -101,7 +101,7 @@ void access(const unsigned char *p, size_t bytes, bool write) {
     }
     const bool shared = s->begin == shim_place.shared;
     for (size_t i = at / 2; i <= (at + bytes - 1) / 2; i++) {
-        cell &c = (*s->cells)[i];
+        cell &c = s->cells[i];
         if (!ordered(c.write, shared))
             return race(c.write, "wrote", write ? "writes" : "reads", s, p);
         if (write) {
@@ -126,14 +126,12 @@ void shim_kernel_end() { in_kernel = false; }
 void shim_track(void *p, size_t bytes) {
     last = NULL;
     areas[(uintptr_t)p + bytes] = {(unsigned char *)p, (unsigned char *)p + bytes,
-                                   new std::vector<bool>(shim_check ? bytes : 0),
-                                   new std::vector<cell>(shim_check ? bytes / 2 + 1 : 0)};
+                                   std::vector<bool>(shim_check ? bytes : 0),
+                                   std::vector<cell>(shim_check ? bytes / 2 + 1 : 0)};
 }
 void shim_untrack(void *p) {
     for (auto i = areas.begin(); i != areas.end(); ++i)
         if (i->second.begin == p) {
-            delete i->second.written;
-            delete i->second.cells;
             areas.erase(i), last = NULL;
             return;
         }
@@ -142,7 +140,7 @@ static void mark(void *p, size_t bytes, bool written) {
     area *s = shim_check ? area_of(p) : NULL;
     for (size_t i = 0; s && i < bytes; i++) {
         const size_t at = (size_t)((unsigned char *)p - s->begin) + i;
-        if (at < s->written->size()) (*s->written)[at] = written;
+        if (at < s->written.size()) s->written[at] = written;
     }
 }
 void shim_poison(void *p, size_t bytes) {
@@ -155,7 +153,7 @@ long long shim_unwritten(const void *p, long long bytes) {
     const area *s = area_of(p);
     long long n = 0;
     for (long long i = 0; s && i < bytes; i++)
-        n += !(*s->written)[(size_t)((const unsigned char *)p - s->begin + i)];
+        n += !s->written[(size_t)((const unsigned char *)p - s->begin + i)];
     return n;
 }
 
@@ -198,8 +196,9 @@ void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
 void __tsan_read_range(void *p, size_t n) { shim_access(p, n, false); }
 void __tsan_write_range(void *p, size_t n) { shim_access(p, n, true); }
-/* By -fsanitize=alignment: vectors, which the compiler may read in parts. */
-void __ubsan_handle_type_mismatch_v1(void *, void *p) {
+/* By -fsanitize=alignment: vectors, which the compiler may read in parts. The linker's --wrap brings
+ * the call here (ops/cuda.mk), also where the sanitizer itself, with its own, is linked. */
+void __wrap___ubsan_handle_type_mismatch_v1(void *, void *p) {
     shim_finding("%s: block %u thread %u: %p is not aligned to its type", shim_place.kernel,
                  shim_place.block, shim_place.thread, p);
 }
