@@ -271,7 +271,8 @@ enum option_type {
     OPT_TEXT,
     OPT_CHOICE,
     OPT_INT_LIST,
-    OPT_TEXT_LIST
+    OPT_TEXT_LIST,
+    OPT_TEXT_EACH /* a text_list: each time it is given, one more */
 };
 struct option {
     const char *key;

@@ -134,6 +134,14 @@ static int parse_list(const struct option *o, const char *value, void *member, c
     return 0;
 }
 
+static int list_append(struct text_list *list, const char *value, struct arena *a, struct err *e) {
+    char **item = value ? arena_new(a, (list->count + 1) * (i64)sizeof *item, e) : NULL;
+    if (!value) return *list = (struct text_list){0}, 0;
+    for (i64 i = 0; item && i < list->count; i++) item[i] = list->item[i];
+    if (!item || !(item[list->count] = arena_text(a, value, e))) return -1;
+    return *list = (struct text_list){item, list->count + 1}, 0;
+}
+
 /* Members are reached by byte offset; `offset` comes from offsetof, so the alignment is right. */
 static int set_row(const struct option *o, void *to, const char *value, const char *where,
                    struct arena *a, struct err *e) {
@@ -151,6 +159,7 @@ static int set_row(const struct option *o, void *to, const char *value, const ch
         if (value) return parse_choice(o, value, member, where, a, e);
         *(const char **)member = NULL;
         return 0;
+    case OPT_TEXT_EACH: return list_append(member, value, a, e);
     default: return parse_list(o, value ? value : "", member, where, a, e);
     }
 }

@@ -247,7 +247,7 @@ static const struct job jobs[] = {
      "*.h5", "hone inspect val.h5 && { [ ! -e new.h5 ] || hone inspect new.h5 --tokens 1000; }"},
     {"tokenizer", "hone tokenizer train text.txt --output new.json --vocab-size 260", "new.json",
      "[ ! -e new.json ] || echo '{\"text\": \"a\"}' | hone encode new.json"},
-    {"export", "hone export model --adapter adapter --output new", "", NULL},
+    {"export", "hone export model --adapter adapter --adapter adapter=0.5 --output new", "", NULL},
     {"forward", "hone forward model --ids ids.safetensors --out ids.safetensors --grad", "", NULL},
     {"report", "hone report run --output new.html", "new.html",
      "[ ! -e new.html ] || tail -n 1 new.html | grep -q '</html>'"},

@@ -383,7 +383,8 @@ static void adapter_check(const char *model, const char *adapter) {
         measure(model, LORA_LOGITS, logits), measure(model, LORA_GRADIENTS, gradients);
     char base[128];
     snprintf(base, sizeof base, MODELS "%s", model);
-    ok(loaded_open(&l, base, folder, NULL, F32, true, &e), &e);
+    char *one[] = {folder};
+    ok(loaded_open(&l, base, &(struct text_list){one, 1}, NULL, F32, true, &e), &e);
     losses_of(&l.model, own, 1e-2, 1, loss);
     const struct stored *after = need(&want, "loss_after_step");
     if (!(fabs(loss[1] - (double)*(const float *)after->data) <= t.step_loss))

@@ -56,9 +56,9 @@ static int stop_of_template(struct talk *t, struct err *e) {
     return rc ? -1 : 0;
 }
 
-/* A template that came with the adapter or checkpoint goes before the base model's. */
+/* A template that came with the (first) adapter or checkpoint goes before the base model's. */
 static int template_find(struct talk *t, const char *model, struct err *e) {
-    const char *const folder[] = {t->f->adapter, model};
+    const char *const folder[] = {t->l.adapter, model};
     char path[4096] = "";
     for (int i = 0; i < 2 && !t->f->chat_template; i++) {
         if (!folder[i]) continue;

@@ -7,16 +7,17 @@
 #include <string.h>
 
 struct export_flags {
-    const char *output, *adapter, *precision, *data, *format, *type, *merge_into, *model;
+    const char *output, *precision, *data, *format, *type, *merge_into, *model;
     double max_kl;
     i64 tokens;
     bool adapter_only;
+    struct text_list adapter;
 };
 #define ROW(key, type, otherwise, low, high, help)                                                 \
     { #key, type, offsetof(struct export_flags, key), otherwise, low, high, NULL, help }
 const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
-    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder to merge"),
+    ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP ", to merge"),
     {"merge_into", OPT_CHOICE, offsetof(struct export_flags, merge_into), "dequantized", 0, 0,
      "dequantized original",
      "an adapter trained on a 4-bit base: that base, decoded, or the base as its files have it"},
@@ -121,7 +122,7 @@ static int merge(const struct export_flags *f, struct loaded *l, struct err *e) 
         struct loaded plain;
         const char *const before = globals.quantize;
         globals.quantize = "none";
-        const int rc = loaded_open(&plain, f->model, f->adapter, NULL, F32, false, e);
+        const int rc = loaded_open(&plain, f->model, &f->adapter, NULL, F32, false, e);
         globals.quantize = before;
         if (!rc) {
             const struct loaded was = *l;
@@ -222,7 +223,7 @@ int cmd_export(int argc, char **argv, struct err *e) {
         err_hint(e, "a PEFT adapter is exported already: it is its folder");
     if (!rc) f.model = a.rest[0];
     if (!rc)
-        rc = loaded_open(&l, a.rest[0], f.adapter, NULL, F32, false, e) ||
+        rc = loaded_open(&l, a.rest[0], &f.adapter, NULL, F32, false, e) ||
              export_run(&f, &l, &kl, &agree, e);
     if (!rc && f.adapter_only && !globals.json && !quiet) printf("%s: written\n", f.output);
     if (!rc && f.adapter_only && !globals.json) quiet = true;

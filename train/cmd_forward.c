@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 struct forward_flags {
-    const char *ids, *out, *adapter, *precision;
+    const char *ids, *out, *precision;
+    struct text_list adapter;
     bool grad;
     i64 generate;
 };
@@ -17,7 +18,7 @@ const struct option forward_options[] = {
     ROW(ids, OPT_TEXT, NULL, 0, 0,
         "safetensors with input_ids [B,T] int64 and optional labels and document_ids [B,T]"),
     ROW(out, OPT_TEXT, NULL, 0, 0, "safetensors to write: logits, loss, grad.NAME, generated"),
-    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder; with --grad its gradients"),
+    ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP "; with --grad its gradients"),
     ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
     ROW(grad, OPT_BOOL, "false", 0, 0, "write the gradient of the mean loss for every tensor"),
     ROW(generate, OPT_INT, "0", 0, 1 << 20, "greedy continuation of row 0 by so many tokens"),
@@ -258,9 +259,12 @@ int cmd_forward(int argc, char **argv, struct err *e) {
     if (!rc && (!f.ids || !f.out))
         rc = err_input(e, "forward needs --ids and --out"),
         err_hint(e, "usage: hone forward MODEL --ids F.safetensors --out O.safetensors");
+    if (!rc && f.grad && f.adapter.count > 1)
+        rc = err_input(e, "--grad: the gradients are those of one adapter, and %lld are named",
+                       (long long)f.adapter.count);
     if (!rc)
         rc = precision_parse(f.precision, &d, e) ||
-             loaded_open(&l, a.rest[0], f.adapter, NULL, d, f.grad, e) ||
+             loaded_open(&l, a.rest[0], &f.adapter, NULL, d, f.grad, e) ||
              safetensors_open(&s, f.ids, e) || rows_read(&r, &s, f.ids, &o.arena, e) ||
              forward_all(&l, &f, &r, &o, e) || results_write(&o, f.out, e);
     safetensors_close(&s), loaded_close(&l), args_free(&a);

@@ -50,7 +50,7 @@ int generate_open(struct loaded *l, const struct generate_flags *f, const char *
                   struct ids *stops, struct err *e) {
     enum dtype d;
     if (precision_parse(f->precision, &d, e) ||
-        loaded_open(l, model, f->adapter, f->tokenizer, d, false, e) ||
+        loaded_open(l, model, &f->adapter, f->tokenizer, d, false, e) ||
         (path_is_dir(l->base) && stops_read(l->base, stops, e)))
         return -1;
     if (l->tokenizer) return 0;

@@ -48,7 +48,8 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
 }
 
 struct eval_flags {
-    const char *data, *adapter, *precision, *tokenizer;
+    const char *data, *precision, *tokenizer;
+    struct text_list adapter;
     i64 max_seq_length, batch;
     bool packing;
 };
@@ -56,7 +57,7 @@ struct eval_flags {
     { #key, type, offsetof(struct eval_flags, key), otherwise, low, high, NULL, help }
 const struct option eval_options[] = {
     ROW(data, OPT_TEXT, NULL, 0, 0, "the tokenised dataset"),
-    ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder"),
+    ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),
     ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
     ROW(max_seq_length, OPT_INT, "0", 0, 1 << 24,
@@ -103,7 +104,7 @@ int cmd_eval(int argc, char **argv, struct err *e) {
         err_hint(e, "usage: hone eval MODEL --data FILE.h5 [--adapter DIR]");
     if (!rc)
         rc = precision_parse(f.precision, &dtype, e) ||
-             loaded_open(&l, a.rest[0], f.adapter, f.tokenizer, dtype, false, e) ||
+             loaded_open(&l, a.rest[0], &f.adapter, f.tokenizer, dtype, false, e) ||
              !(d = dataset_open(f.data, e)) || eval_run(&l, &f, d, &sum, &tokens, e);
     if (!rc && globals.json)
         printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld}\n", sum / (double)tokens,

@@ -1,8 +1,9 @@
 /* loaded.c: a model for use, however it is given: a Hugging Face folder, a checkpoint of a full
- * run, a checkpoint of a LoRA run (whose adapter_config.json names its base), or a base and an
- * adapter. */
+ * run, a checkpoint of a LoRA run (whose adapter_config.json names its base), or a base and
+ * adapters. */
 #include "train/train.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 int precision_parse(const char *text, enum dtype *d, struct err *e) {
@@ -26,7 +27,7 @@ void quant_of_recipe(const struct recipe *r) {
         r->bnb_4bit_use_double_quant, 64, false};
 }
 
-/* How the base is held: as --quantize says, or as the run had it that an adapter comes from:
+/* How the base is held: as --quantize says, or as the run had it that the first adapter comes from:
  * RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
 static int quant_choose(const char *adapter, struct err *e) {
     const char *q = globals.quantize ? globals.quantize : "auto";
@@ -77,11 +78,25 @@ static bool has(const char *folder, const char *name) {
     return path_exists(path);
 }
 
-static int adapter_load(struct loaded *l, const char *adapter, struct err *e) {
+/* A folder, or FOLDER=WEIGHT. */
+static int adapter_named(const char *text, char folder[4096], double *weight, struct err *e) {
+    const char *equals = path_is_dir(text) ? NULL : strrchr(text, '=');
+    char *end = NULL;
+    *weight = equals ? strtod(equals + 1, &end) : 1;
+    snprintf(folder, 4096, "%.*s", equals ? (int)(equals - text) : 4095, text);
+    if (!equals || (end > equals + 1 && !*end && *weight - *weight == 0)) return 0;
+    err_input(e, "--adapter %s: '%s' is no weight", text, equals + 1);
+    return err_detail(e, "expected DIR or DIR=NUMBER");
+}
+
+static int adapter_load(struct loaded *l, const char *text, struct err *e) {
+    struct lora_config more = {0}, *c = l->model.lora ? &more : &l->lora;
     struct safetensors s = {0};
-    const int rc = adapter_open(adapter, &l->lora, &s, e) || lora_add(&l->model, &l->lora, 0, e) ||
-                   lora_load(&l->model, &s, adapter, e);
-    safetensors_close(&s);
+    char folder[4096];
+    double weight;
+    const int rc = adapter_named(text, folder, &weight, e) || adapter_open(folder, c, &s, e) ||
+                   lora_stack(&l->model, c, &s, folder, weight, e);
+    safetensors_close(&s), lora_config_free(&more);
     return rc ? -1 : 0;
 }
 
@@ -104,24 +119,29 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
     return rc;
 }
 
-int loaded_open(struct loaded *l, const char *path, const char *adapter, const char *tokenizer,
-                enum dtype d, bool trainable, struct err *e) {
+int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,
+                const char *tokenizer, enum dtype d, bool trainable, struct err *e) {
     *l = (struct loaded){0};
+    const i64 count = adapters ? adapters->count : 0;
+    char first[4096];
+    double weight;
     if (!path_is_dir(path) && !(path_exists(path) && path_is_gguf(path))) {
         err_input(e, path_exists(path) ? "%s is not a folder" : "%s does not exist", path);
         return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
                            "runs/NAME/checkpoints/step-000100, or a .gguf file");
     }
-    if (!adapter && has(path, "adapter_config.json")) {
-        adapter = path;
-        if (base_of(l, path, e)) return -1;
-    } else if (!(l->base = mem_text(path, e)))
-        return -1;
-    if (quant_choose(adapter, e) || model_open(&l->model, l->base, d, trainable && !adapter, e))
+    const bool own = !count && has(path, "adapter_config.json");
+    if (own ? base_of(l, path, e) : !(l->base = mem_text(path, e))) return -1;
+    if (count ? adapter_named(adapters->item[0], first, &weight, e) : 0) return -1;
+    if ((own || count) && !(l->adapter = mem_text(own ? path : first, e))) return -1;
+    if (quant_choose(l->adapter, e) ||
+        model_open(&l->model, l->base, d, trainable && !l->adapter, e))
         return -1;
     if (*l->model.config.note && !quiet)
         fprintf(stderr, "note: %s: %s\n", l->base, l->model.config.note);
-    if (adapter && adapter_load(l, adapter, e)) return -1;
+    if (own && adapter_load(l, path, e)) return -1;
+    for (i64 i = 0; i < count; i++)
+        if (adapter_load(l, adapters->item[i], e)) return -1;
     const char *from = tokenizer ? tokenizer : l->base;
     if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))
         return -1;
@@ -133,6 +153,6 @@ void loaded_close(struct loaded *l) {
     model_free(&l->model);
     lora_config_free(&l->lora);
     tokenizer_free(l->tokenizer);
-    mem_free(l->base);
+    mem_free(l->base), mem_free(l->adapter);
     *l = (struct loaded){0};
 }

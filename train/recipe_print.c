@@ -23,6 +23,7 @@ static json_t *member_json(const struct option *o, const void *from, bool *unset
     case OPT_INT: return json_integer(*(const i64 *)m);
     case OPT_FLOAT: return json_real(*(const double *)m);
     case OPT_INT_LIST: return list_json(NULL, m);
+    case OPT_TEXT_EACH:
     case OPT_TEXT_LIST: return list_json(m, NULL);
     case OPT_TEXT:
     case OPT_CHOICE: break;

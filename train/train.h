@@ -142,16 +142,18 @@ int trainer_model(struct trainer *t, struct err *e);
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 
 /* ---- evaluation and generation (evaluate.c, generate.c) */
-/* Loads MODEL (folder or checkpoint), and an adapter onto it (NULL: none; a LoRA checkpoint names
- * its base itself). */
+/* Loads MODEL (folder or checkpoint), and onto it the sum of adapters (none: a LoRA checkpoint
+ * names its base itself), each "DIR" or "DIR=WEIGHT". */
+#define ADAPTER_HELP "a PEFT adapter, DIR or DIR=WEIGHT; several add up"
 struct loaded {
     struct model model;
     struct lora_config lora;
     struct tokenizer *tokenizer; /* NULL if the folder has none and none was given */
     char *base;                  /* the folder that the base weights came from */
+    char *adapter;               /* that of the first adapter; NULL: none */
 };
-int loaded_open(struct loaded *l, const char *path, const char *adapter, const char *tokenizer,
-                enum dtype d, bool trainable, struct err *e);
+int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,
+                const char *tokenizer, enum dtype d, bool trainable, struct err *e);
 void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
@@ -210,16 +212,16 @@ void stream_end(struct stream *s);   /* prints what waited */
 void stream_free(struct stream *s);
 /* Flags that hone generate and hone chat share. */
 struct generate_flags {
-    const char *prompt, *prompts, *adapter, *precision, *tokenizer, *chat_template, *system;
+    const char *prompt, *prompts, *precision, *tokenizer, *chat_template, *system;
     double temperature, top_p, min_p, repetition_penalty;
     i64 top_k, seed, max_new_tokens, batch_size;
-    struct text_list stop;
+    struct text_list stop, adapter;
     bool greedy, ignore_eos;
 };
 #define GENERATE_ROW(key, type, otherwise, low, high, help)                                        \
     { #key, type, offsetof(struct generate_flags, key), otherwise, low, high, NULL, help }
 #define GENERATE_ROWS                                                                              \
-    GENERATE_ROW(adapter, OPT_TEXT, NULL, 0, 0, "a PEFT adapter folder"),                          \
+    GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),                                \
         GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
         GENERATE_ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),                           \
         GENERATE_ROW(temperature, OPT_FLOAT, "0.8", 0, 100, "0: greedy"),                          \

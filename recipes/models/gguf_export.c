@@ -232,8 +232,16 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
 int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? 0 : -1;
-    if (!rc && m->lora && m->lora->target_parameters.count)
-        rc = err_input(e, "adapters of experts cannot be written as GGUF; merge them instead");
+    const struct lora_config none = {0}, *c = m->lora ? m->lora : &none;
+    const char *refused = c->target_parameters.count    ? "experts"
+                          : c->use_dora                 ? "DoRA"
+                          : c->modules_to_save.count    ? "modules_to_save"
+                          : m->top.lora[ROLE_EMBED].a   ? "the embedding"
+                          : m->top.lora[ROLE_LM_HEAD].a ? "the LM head"
+                                                        : NULL;
+    if (!rc && refused)
+        rc =
+            err_input(e, "an adapter with %s cannot be written as GGUF; merge it instead", refused);
     for (i64 l = 0; !rc && l < m->config.layers; l++)
         for (enum role r = ROLE_Q; !rc && role_is_linear(r); r++) {
             const struct lora_pair *pair = &m->layer[l].lora[r];
@@ -259,17 +267,25 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
 
 int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
-    double scale = 0;
-    i64 rank = 1;
-    for (i64 i = 0; arch && i < m->config.layers; i++)
-        for (enum role r = ROLE_Q; role_is_linear(r); r++)
-            if (m->layer[i].lora[r].a)
-                scale = m->layer[i].lora[r].scale, rank = m->layer[i].lora[r].a->view.dim[0];
+    double alpha = 0;
     /* llama.cpp multiplies by alpha / r: alpha is what gives our scale, rsLoRA's too */
+    for (i64 i = 0; arch && i < m->config.layers; i++)
+        for (enum role r = ROLE_Q; role_is_linear(r); r++) {
+            const struct lora_pair *p = &m->layer[i].lora[r];
+            const double own = p->a ? p->scale * (double)p->a->view.dim[0] : alpha;
+            if (alpha != 0 && !(__builtin_fabs(own - alpha) <= 1e-12 * __builtin_fabs(alpha))) {
+                err_input(e,
+                          "as GGUF an adapter has one alpha, and %s has another than those "
+                          "before it",
+                          m->layer[i].weight[r]->name);
+                return err_hint(e, "merge it: leave --adapter-only out");
+            }
+            alpha = own;
+        }
     return !arch || gguf_put_text(w, "general.architecture", arch->name, e) ||
                    gguf_put_text(w, "general.type", "adapter", e) ||
                    gguf_put_text(w, "adapter.type", "lora", e) ||
-                   gguf_put_f32(w, "adapter.lora.alpha", scale * (double)rank, e)
+                   gguf_put_f32(w, "adapter.lora.alpha", alpha, e)
                ? -1
                : 0;
 }

@@ -95,6 +95,11 @@ static const char *module_of(char text[160], const struct param *w) {
     return text;
 }
 
+const char *lora_base_key(struct model *m, const struct param *p, struct err *e) {
+    char text[160];
+    return lora_key(&m->arena, module_of(text, p), LORA_BASE, e);
+}
+
 static int module_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
                       u64 seed, i64 *index, struct err *e) {
     struct param *w = l->weight[role];
@@ -262,10 +267,9 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
     }
     /* Weights of the base that PEFT saves beside an adapter. */
     for (i64 i = 0; !rc && i < m->params; i++) {
-        char text[160];
         struct param *p = m->param[i];
         if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.dtype == U4) continue;
-        const char *key = lora_key(&m->arena, module_of(text, p), LORA_BASE, e);
+        const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
         rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
         if (t) seen[t - s->tensor] = 1;

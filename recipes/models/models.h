@@ -380,6 +380,10 @@ bool is_eos(const struct config *c, i64 id);
  * zero. `c` must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
+/* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are
+ * there it becomes one of all ranks (lora_stack.c). For use, not for training. */
+int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,
+               const char *where, double weight, struct err *e);
 int lora_merge(
     struct model *m,
     struct err *e); /* w += scale * B·A in f32, one rounding; the adapter is gone after */

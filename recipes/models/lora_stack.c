@@ -1,0 +1,120 @@
+/* lora_stack.c: several adapters on one model, each with a weight. On each linear layer the pairs
+ * become one of both ranks: rows of A after each other, columns of B after each other, those of the
+ * later one times the ratio of the scales. That is their sum, as PEFT's add_weighted_adapter with
+ * combination_type "cat" has it, and nothing else in the program knows that there were several:
+ * generation, merging and 4-bit bases are what they are for one. With equal scales no number
+ * changes.
+ *
+ * Rejected: a list of pairs on each layer, which needs as many products, and code in each place
+ * that knows of a pair. Not summed are DoRA (its norm is not linear in B·A) and modules that are
+ * trained whole (there can be only one). */
+#include "recipes/models/models_int.h"
+
+#include <string.h>
+
+static struct lora_pair *pairs_of(struct model *m, i64 layer) {
+    return layer < 0 ? m->top.lora : m->layer[layer].lora;
+}
+
+/* to = before, then `by` times to, along the axis of ranks. */
+static int half_join(struct param *to, const struct param *before, int axis, float by,
+                     struct err *e) {
+    struct param both = *to;
+    i64 outer = 1, inner = 1;
+    for (int i = 0; i < to->view.rank; i++)
+        *(i < axis ? &outer : &inner) *= i == axis ? 1 : to->view.dim[i];
+    const i64 n = before->view.dim[axis] * inner, k = to->view.dim[axis] * inner;
+    both.view.dim[axis] += before->view.dim[axis];
+    if (!(both.view.data = mem_new(view_bytes(&both.view), e))) return -1;
+    for (i64 o = 0; o < outer; o++) {
+        for (i64 i = 0; i < n; i++) param_set(&both, o * (n + k) + i, param_get(before, o * n + i));
+        for (i64 i = 0; i < k; i++)
+            param_set(&both, o * (n + k) + n + i, by * param_get(to, o * k + i));
+    }
+    param_free(to), *to = both;
+    return 0;
+}
+
+static int list_again(struct model *m, struct param *p, struct err *e) {
+    struct param **more =
+        mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e);
+    if (!more) return -1;
+    m->param = more, m->param[m->params++] = p;
+    return 0;
+}
+
+/* What was on the layer, and what is now. What cannot be kept is freed. */
+static int pair_join(struct model *m, struct lora_pair *now, const struct lora_pair *was, int rc,
+                     struct err *e) {
+    const bool kept = !rc && !now->a, embedding = was->a->layout & LAYOUT_T;
+    if (kept) {
+        *now = *was;
+        if (list_again(m, was->a, e)) return param_free(was->a), param_free(was->b), -1;
+        return list_again(m, was->b, e) ? param_free(was->b), -1 : 0;
+    }
+    const int rank = was->a->view.rank;
+    if (!rc && was->scale != 0) {
+        rc = half_join(now->a, was->a, rank - (embedding ? 1 : 2), 1, e) ||
+             half_join(now->b, was->b, rank - 1, (float)(now->scale / was->scale), e);
+        now->scale = was->scale;
+    }
+    param_free(was->a), param_free(was->b);
+    return rc;
+}
+
+static int may_stack(const struct model *m, const struct lora_config *c, const char *where,
+                     double weight, struct err *e) {
+    const struct lora_config *of[] = {m->lora, c};
+    for (int i = 0; (m->lora || weight != 1) && i < 2; i++) {
+        if (!of[i] || !(of[i]->use_dora || of[i]->modules_to_save.count)) continue;
+        err_input(e, "%s: an adapter with %s has no weight and no other beside it",
+                  i ? where : "--adapter", of[i]->use_dora ? "use_dora" : "modules_to_save");
+        return err_hint(e, "merge it first: hone export MODEL --adapter DIR --output MERGED");
+    }
+    return 0;
+}
+
+/* Weights of the base that PEFT saves beside an adapter: a second one must have the same. */
+static int base_same(struct model *m, const struct safetensors *s, const char *where,
+                     struct err *e) {
+    for (i64 i = 0; i < m->params; i++) {
+        struct param p = *m->param[i];
+        if (p.role == ROLE_NONE || p.view.rank < 2 || p.view.dtype == U4) continue;
+        const char *key = lora_base_key(m, &p, e);
+        const struct stored *t = key ? safetensors_find(s, key) : NULL;
+        if (!key) return -1;
+        if (!t) continue;
+        if (!(p.view.data = mem_new(view_bytes(&p.view), e))) return -1;
+        int rc = param_load(&p, t, where, e);
+        if (!rc && memcmp(p.view.data, m->param[i]->view.data, (size_t)view_bytes(&p.view)))
+            rc = err_input(e, "%s: its %s is not that of the model with the adapters before it",
+                           where, t->name);
+        mem_free(p.view.data);
+        if (rc) return -1;
+    }
+    return 0;
+}
+
+int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,
+               const char *where, double weight, struct err *e) {
+    struct lora_config *const first = m->lora;
+    const i64 layers = m->config.layers;
+    if (may_stack(m, c, where, weight, e) || (first && base_same(m, s, where, e))) return -1;
+    struct lora_pair(*was)[ROLE_COUNT] = mem_new_array(layers + 1, sizeof *was, e);
+    if (!was) return -1;
+    for (i64 l = -1; l < layers; l++) {
+        memcpy(was[l + 1], pairs_of(m, l), sizeof *was);
+        memset(pairs_of(m, l), 0, sizeof *was);
+    }
+    while (m->params && m->param[m->params - 1]->role == ROLE_NONE) m->params--;
+    int rc = lora_add(m, c, 0, e) || lora_load(m, s, where, e);
+    for (i64 l = -1; l < layers; l++)
+        for (int r = 0; r < ROLE_COUNT; r++) {
+            struct lora_pair *now = &pairs_of(m, l)[r];
+            now->scale *= weight;
+            if (was[l + 1][r].a && pair_join(m, now, &was[l + 1][r], rc, e)) rc = -1;
+        }
+    if (first) m->lora = first;
+    mem_free(was);
+    return rc ? -1 : 0;
+}
