@@ -13,6 +13,16 @@ struct ids {
 int ids_add(struct ids *ids, u32 id, struct err *e);
 void ids_free(struct ids *ids);
 
+struct spans { /* ranges of bytes, ascending. Zero-initialise; spans_free */
+    struct span {
+        i64 begin, end;
+    } * item;
+    i64 count, capacity;
+};
+int spans_push(struct spans *s, i64 begin, i64 end, struct err *e);
+int spans_add(struct spans *s, i64 begin, i64 end, struct err *e); /* an empty one is left out */
+void spans_free(struct spans *s);
+
 /* ==== tokenizers (README.md has the files) ==================================================== */
 struct tokenizer;
 /* `path` is a tokenizer.json, a SentencePiece .model, a tiktoken rank file (plain or .gz), or a
@@ -30,6 +40,12 @@ const char *tokenizer_sha256(const struct tokenizer *t); /* of the tokenizer.jso
 const char *tokenizer_path(const struct tokenizer *t);   /* of the tokenizer.json */
 int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool add_special_tokens,
                      struct ids *out, struct err *e); /* appends; thread safe */
+/* The same, and for each id the bytes of the text that it comes from, also appended; those of
+ * tokens that the post-processor adds are empty. What they are where a normalizer changes the text
+ * is said at the head of tokenizer_offsets.c. */
+int tokenizer_encode_offsets(const struct tokenizer *t, const char *text, i64 size,
+                             bool add_special_tokens, struct ids *out, struct spans *offsets,
+                             struct err *e);
 int tokenizer_decode(const struct tokenizer *t, const u32 *ids, i64 count, bool skip_special_tokens,
                      struct text *out, struct err *e); /* appends; unknown id: error */
 /* A vocabulary as GGUF files, SentencePiece models and rank files hold it (tokenizer_parts.c). All
@@ -95,14 +111,6 @@ int bpe_train(const struct bpe_training *job, const char *path, struct err *e);
  * The part of Jinja2 that chat templates use, with transformers' settings. What is not supported is
  * refused by name and line, when the template is read where that can be seen, else when rendering
  * comes there. No template hangs, overflows or takes more than 256 MiB. */
-struct spans { /* ranges of bytes, ascending. Zero-initialise; spans_free */
-    struct span {
-        i64 begin, end;
-    } * item;
-    i64 count, capacity;
-};
-int spans_add(struct spans *s, i64 begin, i64 end, struct err *e); /* an empty one is left out */
-void spans_free(struct spans *s);
 struct template;
 struct template *template_new(const char *source, i64 size, const char *name, struct err *e);
 void template_free(struct template *t);
@@ -119,7 +127,7 @@ int template_render(const struct template *t, const json_t *variables, i64 now, 
 struct chat;
 struct chat *chat_open(const char *chosen, const char *path, struct err *e);
 void chat_free(struct chat *c);
-const char *chat_sha256(const struct chat *c);          /* of the template's text, hex */
+const char *chat_sha256(const struct chat *c);            /* of the template's text, hex */
 const char *chat_source(const struct chat *c, i64 *size); /* the template's text */
 /* What the template puts after an answer, "" if nothing. `row` (may be NULL) as below. */
 const char *chat_stop(const struct chat *c, const json_t *row);

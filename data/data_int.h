@@ -146,6 +146,9 @@ int normalize(const struct norm *list, i64 count, struct bytes in, struct text b
 /* Appends `in` with each maximal malformed subpart replaced by U+FFFD (Unicode 15, table 3-7;
  * WHATWG; Python). */
 int utf8_repair(struct text *out, struct bytes in, struct err *e);
+/* Length of the maximal subpart at `s` that could still have become a character, 1 at least; *ok:
+ * it did. */
+i64 utf8_subpart(const u8 *s, i64 size, bool *ok);
 
 /* ---- added tokens (tokenizer_added.c) ----------------------------------------------------------
  */
@@ -314,9 +317,26 @@ struct work { /* one thread's buffers; kept in the tokenizer's pool between call
     struct cached_word *cache;
     struct symbol *symbol;
     u64 *heap;
-    i64 symbols, heaps; /* capacities */
-    struct text path;   /* unigram */
+    i64 symbols, heaps;    /* capacities */
+    struct text path;      /* unigram */
+    struct spans *offsets; /* tokenizer_offsets.c: wanted, or NULL; then `place` is meant, too */
+    struct place {
+        const char *text;        /* that is cut now */
+        const struct span *from; /* of each of its bytes: what of the input it comes from */
+    } place;
+    struct spans align[3 + STAGE_LIMIT];
 };
+enum { ALIGN_CLEAN, ALIGN_NORM, ALIGN_STAGE = 3 }; /* whose spans: of clean, norm, stage */
+/* tokenizer_offsets.c. Spans of a text made from `in`, a part of w->place.text, into `to`: */
+int offsets_start(struct work *w, struct bytes raw, struct bytes text, struct err *e);
+/* `lead` bytes put before it, each match of p (or NULL) replaced by `with` bytes; */
+int offsets_replaced(struct work *w, const struct pattern *p, i64 with, i64 lead, struct bytes in,
+                     struct spans *to, struct err *e);
+/* as bytes_show makes it. */
+int offsets_shown(struct work *w, struct bytes in, struct spans *to, struct err *e);
+int offsets_add(struct work *w, struct bytes token, struct err *e); /* a token that is this text */
+int normalize_offsets(struct work *w, struct bytes *text, bool *starts, struct err *e);
+int word_encode_offsets(struct work *w, struct bytes word, struct err *e);
 struct work *work_take(const struct tokenizer *t, struct err *e);
 void work_give(const struct tokenizer *t, struct work *w);
 int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e); /* tokenizer_json.c */

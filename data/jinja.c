@@ -259,8 +259,7 @@ enum flow run_body(struct render *r, const struct node *n) {
 
 /* ---- the public functions */
 
-int spans_add(struct spans *s, i64 begin, i64 end, struct err *e) {
-    if (begin >= end) return 0;
+int spans_push(struct spans *s, i64 begin, i64 end, struct err *e) {
     if (s->count == s->capacity) {
         const i64 wanted = i64_max(8, 2 * s->capacity), size = (i64)sizeof *s->item;
         struct span *grown = mem_grow(s->item, s->count * size, wanted * size, e);
@@ -269,6 +268,9 @@ int spans_add(struct spans *s, i64 begin, i64 end, struct err *e) {
     }
     s->item[s->count++] = (struct span){begin, end};
     return 0;
+}
+int spans_add(struct spans *s, i64 begin, i64 end, struct err *e) {
+    return begin < end ? spans_push(s, begin, end, e) : 0;
 }
 void spans_free(struct spans *s) { mem_free(s->item), *s = (struct spans){0}; }
 

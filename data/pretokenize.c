@@ -25,11 +25,23 @@ int bytes_show(struct text *out, const char *data, i64 size, struct err *e) {
     return 0;
 }
 
+/* The next stage, on the text that this one made. */
+static int run_made(struct work *w, i64 stage, bool first, struct err *e) {
+    const struct bytes made = {w->stage[stage].data, w->stage[stage].size};
+    const struct place before = w->place;
+    w->place = (struct place){made.data, w->align[ALIGN_STAGE + stage].item};
+    int rc = pretokenize(w, stage + 1, made, first, e);
+    w->place = before;
+    return rc;
+}
+
 static int run_bytes(struct work *w, i64 stage, struct bytes text, bool first, struct err *e) {
     struct text *to = &w->stage[stage];
     to->size = 0;
-    if (bytes_show(to, text.data, text.size, e)) return -1;
-    return pretokenize(w, stage + 1, (struct bytes){to->data, to->size}, first, e);
+    if (bytes_show(to, text.data, text.size, e) ||
+        (w->offsets && offsets_shown(w, text, &w->align[ALIGN_STAGE + stage], e)))
+        return -1;
+    return run_made(w, stage, first, e);
 }
 
 static int run_prefix(struct work *w, i64 stage, struct bytes text, bool first, struct err *e) {
@@ -42,11 +54,15 @@ static int run_prefix(struct work *w, i64 stage, struct bytes text, bool first, 
     if (!has && (s->when == PREFIX_ALWAYS || (s->when == PREFIX_FIRST && first)) &&
         text_add(to, s->prefix.data, s->prefix.size, e))
         return -1;
+    const i64 lead = to->size;
     static const struct pattern space = {.literal = {" ", 1}};
     if (s->spaces ? text_replace(&space, s->prefix, text, to, &w->scratch, e)
                   : text_add(to, text.data, text.size, e))
         return -1;
-    return pretokenize(w, stage + 1, (struct bytes){to->data, to->size}, first, e);
+    if (w->offsets && offsets_replaced(w, s->spaces ? &space : NULL, s->prefix.size, lead, text,
+                                       &w->align[ALIGN_STAGE + stage], e))
+        return -1;
+    return run_made(w, stage, first, e);
 }
 
 /* The pieces of a Split: gaps and matches in turn, joined as the behaviour says. One piece waits in
@@ -117,7 +133,8 @@ static int run_scan(struct work *w, i64 stage, struct bytes text, bool first, st
 
 int pretokenize(struct work *w, i64 stage, struct bytes text, bool first, struct err *e) {
     if (!text.size) return 0;
-    if (stage == w->t->stages) return word_encode(w, text, e);
+    if (stage == w->t->stages)
+        return w->offsets ? word_encode_offsets(w, text, e) : word_encode(w, text, e);
     const struct stage *s = &w->t->stage[stage];
     if (s->kind == STAGE_BYTES) return run_bytes(w, stage, text, first, e);
     if (s->kind == STAGE_PREFIX) return run_prefix(w, stage, text, first, e);

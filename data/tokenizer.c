@@ -27,6 +27,7 @@ static void work_free(struct work *w) {
     mem_free(w->symbol);
     mem_free(w->heap);
     text_free(&w->path);
+    for (int i = 0; i < COUNT(w->align); i++) spans_free(&w->align[i]);
     mem_free(w);
 }
 
@@ -63,7 +64,10 @@ static int encode_between(struct work *w, int set, struct bytes text, bool first
             piece(w, (struct bytes){text.data + done, m.begin - done}, first && !done, e))
             return -1;
         /* Nothing is left of a token whose white space the one before has swallowed. */
-        if (m.begin < m.end && ids_add(w->out, m.id, e)) return -1;
+        const struct bytes token = {text.data + m.begin, m.end - m.begin};
+        if (token.size > 0 &&
+            (ids_add(w->out, m.id, e) || (w->offsets && offsets_add(w, token, e))))
+            return -1;
         done = m.begin < m.end ? m.end : i64_max(done, m.end);
     }
     if (done == text.size) return 0;
@@ -76,37 +80,51 @@ static int encode_words(struct work *w, struct bytes text, bool first, struct er
 
 static int encode_raw(struct work *w, struct bytes text, bool first, struct err *e) {
     const struct tokenizer *t = w->t;
-    if (normalize(t->norm, t->norms, text, w->norm, &w->scratch, &text, &first, e)) return -1;
-    return encode_between(w, 1, text, first, encode_words, e);
+    const struct place raw = w->place;
+    int rc = w->offsets
+                 ? normalize_offsets(w, &text, &first, e)
+                 : normalize(t->norm, t->norms, text, w->norm, &w->scratch, &text, &first, e);
+    rc = rc || encode_between(w, 1, text, first, encode_words, e);
+    w->place = raw;
+    return rc ? -1 : 0;
 }
 
 static int encode_text(struct work *w, struct bytes text, struct err *e) {
+    const struct bytes raw = text;
     if (utf8_bad(text.data, text.size) >= 0) {
         w->clean.size = 0;
         if (utf8_repair(&w->clean, text, e)) return -1;
         text = (struct bytes){w->clean.data, w->clean.size};
     }
+    if (w->offsets && offsets_start(w, raw, text, e)) return -1;
     return encode_between(w, 0, text, true, encode_raw, e);
 }
 
-static int add_all(struct ids *out, const struct ids *more, bool add, struct err *e) {
+static int add_all(struct work *w, const struct ids *more, bool add, struct err *e) {
     for (i64 i = 0; add && i < more->count; i++)
-        if (ids_add(out, more->item[i], e)) return -1;
+        if (ids_add(w->out, more->item[i], e) || (w->offsets && spans_push(w->offsets, 0, 0, e)))
+            return -1;
     return 0;
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool add_special_tokens,
-                     struct ids *out, struct err *e) {
-    i64 before = out->count;
+int tokenizer_encode_offsets(const struct tokenizer *t, const char *text, i64 size,
+                             bool add_special_tokens, struct ids *out, struct spans *offsets,
+                             struct err *e) {
+    const i64 before = out->count, spans = offsets ? offsets->count : 0;
     struct work *w = work_take(t, e);
     if (!w) return -1;
-    w->out = out;
-    int rc = add_all(out, &t->prefix, add_special_tokens, e) ||
+    w->out = out, w->offsets = offsets;
+    int rc = add_all(w, &t->prefix, add_special_tokens, e) ||
              encode_text(w, (struct bytes){text, size}, e) ||
-             add_all(out, &t->suffix, add_special_tokens, e);
+             add_all(w, &t->suffix, add_special_tokens, e);
     work_give(t, w);
     if (rc) out->count = before;
+    if (rc && offsets) offsets->count = spans;
     return rc ? -1 : 0;
+}
+int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool add_special_tokens,
+                     struct ids *out, struct err *e) {
+    return tokenizer_encode_offsets(t, text, size, add_special_tokens, out, NULL, e);
 }
 
 /* ---- begin and end of text ------------------------------------------------------------------- */

@@ -8,9 +8,7 @@
 #include <utf8proc.h>
 #include "data/data_int.h"
 
-/* Length of the maximal subpart at `s` that could still have become a character, 1 at least; *ok:
- * it did. */
-static i64 subpart(const u8 *s, i64 size, bool *ok) {
+i64 utf8_subpart(const u8 *s, i64 size, bool *ok) {
     u8 c = s[0], low = 0x80, high = 0xbf;
     i64 need = c < 0x80 ? 0 : c < 0xc2 ? -1 : c < 0xe0 ? 1 : c < 0xf0 ? 2 : c < 0xf5 ? 3 : -1;
     *ok = need == 0;
@@ -31,7 +29,7 @@ int utf8_repair(struct text *out, struct bytes in, struct err *e) {
     if (!in.size) return 0; /* and perhaps no pointer */
     while (at < in.size) {
         bool ok;
-        i64 n = subpart(s + at, in.size - at, &ok);
+        i64 n = utf8_subpart(s + at, in.size - at, &ok);
         if (!ok) {
             if (text_add(out, s + from, at - from, e) || text_add(out, "\xef\xbf\xbd", 3, e))
                 return -1;

@@ -110,6 +110,9 @@ static void encode_and_decode(void **state) {
            *got = json_loads(said(), JSON_DISABLE_EOF_CHECK, NULL);
     assert_true(json_equal(want, got));
     json_decref(want), json_decref(got);
+    put(at("in"), "{\"hex\":\"c3a9ff\"}\n", 17);
+    hone(0, "encode " TINY_TOKENIZER " --offsets < %s", at("in"));
+    expect(said(), "], \"offsets\": [[0, 2], [0, 2], [2, 3], [2, 3], [2, 3]]}\n");
     put(at("in"), "{\"ids\":[-1]}\n", 13);
     hone(2, "decode " TINY_TOKENIZER " < %s", at("in"));
     expect(complained(), "line 1 of standard input");

@@ -42,6 +42,48 @@ static void test_goldens(void **state) {
     (void)state;
     assert_in_range(check_goldens(GOLDEN "cases.jsonl"), 1500, 4000);
     assert_in_range(check_goldens(GOLDEN "random.jsonl"), 800, 4000);
+    assert_in_range(check_goldens(GOLDEN "offsets.jsonl"), 100, 200);
+}
+
+/* Where the library's offsets are not ours, or it has none. */
+static void test_offsets(void **state) {
+    (void)state;
+    static const struct {
+        const char *base, *patch, *text;
+        struct span want[8]; /* of the first tokens */
+    } rows[] = {
+        {"gpt2", "{}", "a\xff\xe4\xbd!", {{0, 1}, {1, 2}, {1, 2}, {1, 2}, {2, 4}}},
+        {"qwen2", "{'normalizer': {'type': 'NFC'}}", "e\u0301a", {{0, 3}, {0, 3}, {3, 4}}},
+        {"qwen2",
+         "{'normalizer': {'type': 'Replace', 'pattern': {'Regex': 'ee'}, 'content': 'z'}}",
+         "seek",
+         {{0, 1}, {1, 3}, {3, 4}}},
+        {"qwen2", "{'normalizer': {'type': 'NFD'}}", "\u00e9a", {{0, 2}, {0, 2}, {0, 2}, {2, 3}}},
+        {"qwen2",
+         "{'normalizer': {'type': 'Sequence', 'normalizers': [{'type': 'Strip', 'strip_left': true,"
+         " 'strip_right': true}, {'type': 'Lowercase'}]}}",
+         "  A\u00c9 ",
+         {{2, 3}, {3, 5}, {3, 5}}},
+    };
+    struct err e = {0};
+    for (int k = 0; k < COUNT(rows); k++) {
+        char patch[300];
+        snprintf(patch, sizeof patch, "%s", rows[k].patch);
+        for (char *c = patch; (c = strchr(c, '\'')); c++) *c = '"';
+        json_t *j = json_loads(patch, 0, NULL);
+        struct text file = patched_tokenizer(rows[k].base, j);
+        struct tokenizer *t = open_text(&file, &e);
+        struct ids ids = {0};
+        struct spans got = {0};
+        assert_non_null(t);
+        assert_int_equal(0, tokenizer_encode_offsets(t, rows[k].text, (i64)strlen(rows[k].text),
+                                                     true, &ids, &got, &e));
+        for (i64 i = 0; i < got.count && rows[k].want[i].end; i++)
+            if (memcmp(&got.item[i], &rows[k].want[i], sizeof *got.item))
+                fail_msg("row %d: token %d comes from [%d, %d)", k, (int)i, (int)got.item[i].begin,
+                         (int)got.item[i].end);
+        ids_free(&ids), spans_free(&got), tokenizer_free(t), json_decref(j);
+    }
 }
 
 /* The recorded words, by the scanner where there is one and by PCRE2. */
@@ -264,13 +306,10 @@ static void test_decode_unknown_id(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens),
-        cmocka_unit_test(test_words),
-        cmocka_unit_test(test_scanners_equal_pcre2),
-        cmocka_unit_test(test_long_words),
-        cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_special_names),
-        cmocka_unit_test(test_decode_unknown_id),
+        cmocka_unit_test(test_goldens),       cmocka_unit_test(test_offsets),
+        cmocka_unit_test(test_words),         cmocka_unit_test(test_scanners_equal_pcre2),
+        cmocka_unit_test(test_long_words),    cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_special_names), cmocka_unit_test(test_decode_unknown_id),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,12 +95,32 @@ static inline void check_decoded(const struct tokenizer *t, const struct ids *id
     text_free(&out);
 }
 
+/* The recorded ones, or any within the text. */
+static inline void check_offsets(const struct spans *got, i64 count, i64 size, const json_t *want,
+                                 const char *text) {
+    assert_int_equal(got->count, count);
+    for (i64 i = 0; i < count; i++) {
+        const struct span s = got->item[i];
+        const json_t *w = json_array_get(want, (size_t)i);
+        assert_true(s.begin >= 0 && s.begin <= s.end && s.end <= size);
+        if (w && (s.begin != json_integer_value(json_array_get(w, 0)) ||
+                  s.end != json_integer_value(json_array_get(w, 1))))
+            fail_msg("\"%s\": token %d comes from [%d, %d)", text, (int)i, (int)s.begin,
+                     (int)s.end);
+    }
+}
+
 static inline void check_case(const struct tokenizer *t, const json_t *j, bool add,
                               const char *what) {
     struct text text = case_text(j);
     struct ids ids = {0};
     struct err e = {0};
     const json_t *want = json_object_get(j, "ids"), *plain = json_object_get(j, "plain");
+    struct spans offsets = {0};
+    if (tokenizer_encode_offsets(t, text.data, text.size, add, &ids, &offsets, &e))
+        fail_msg("%s: %s", what, e.primary);
+    check_offsets(&offsets, ids.count, text.size, json_object_get(j, "offsets"), text.data);
+    ids.count = 0;
     if (tokenizer_encode(t, text.data, text.size, add, &ids, &e))
         fail_msg("%s: %s", what, e.primary);
     for (i64 i = 0; i < i64_max(ids.count, (i64)json_array_size(want)); i++) {
@@ -114,7 +134,7 @@ static inline void check_case(const struct tokenizer *t, const json_t *j, bool a
     check_decoded(t, &ids, true, json_object_get(j, "skip"), what);
     check_decoded(t, &ids, false, plain ? plain : json_object_get(j, "skip"), what);
     text_free(&text);
-    ids_free(&ids);
+    ids_free(&ids), spans_free(&offsets);
 }
 
 #endif

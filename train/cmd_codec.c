@@ -7,11 +7,13 @@
 #include <string.h>
 
 struct codec_flags {
-    bool add_special_tokens, skip_special_tokens;
+    bool add_special_tokens, offsets, skip_special_tokens;
 };
 const struct option codec_options[] = {
     {"add_special_tokens", OPT_BOOL, offsetof(struct codec_flags, add_special_tokens), "false", 0,
      0, NULL, "encode: add what the tokenizer's post-processor adds (bos, ...)"},
+    {"offsets", OPT_BOOL, offsetof(struct codec_flags, offsets), "false", 0, 0, NULL,
+     "encode: add which bytes of the text each id comes from, \"offsets\": [[begin, end], ...]"},
     {"skip_special_tokens", OPT_BOOL, offsetof(struct codec_flags, skip_special_tokens), "false", 0,
      0, NULL, "decode: leave special tokens out"},
     {0},
@@ -39,16 +41,28 @@ static int line_text(const json_t *j, struct text *out, struct err *e) {
     return 0;
 }
 
+static int spans_print(const struct spans *s, struct text *out, struct err *e) {
+    int rc = 0;
+    for (i64 i = 0; !rc && i < s->count; i++)
+        rc = text_printf(out, e, "%s[%lld, %lld]", i ? ", " : "", (long long)s->item[i].begin,
+                         (long long)s->item[i].end);
+    return rc;
+}
+
 static int encode_line(const struct tokenizer *t, const json_t *j, const struct codec_flags *f,
                        struct text *out, struct err *e) {
     struct text text = {0};
     struct ids ids = {0};
+    struct spans offsets = {0};
     int rc = line_text(j, &text, e) ||
-             tokenizer_encode(t, text.data, text.size, f->add_special_tokens, &ids, e) ||
+             tokenizer_encode_offsets(t, text.data, text.size, f->add_special_tokens, &ids,
+                                      f->offsets ? &offsets : NULL, e) ||
              text_printf(out, e, "{\"ids\": [");
     for (i64 i = 0; !rc && i < ids.count; i++)
         rc = text_printf(out, e, "%s%u", i ? ", " : "", ids.item[i]);
-    ids_free(&ids), text_free(&text);
+    if (!rc && f->offsets)
+        rc = text_printf(out, e, "], \"offsets\": [") || spans_print(&offsets, out, e);
+    ids_free(&ids), spans_free(&offsets), text_free(&text);
     return rc || text_printf(out, e, "]}\n") ? -1 : 0;
 }
 
@@ -90,10 +104,7 @@ static int render_line(const struct chat *c, const json_t *j, struct text *out, 
     } else {
         rc = text_printf(out, e, "{\"text\": ") || json_text_add(out, text.data, text.size, e) ||
              text_printf(out, e, ", \"generation\": [");
-        for (i64 i = 0; !rc && i < spans.count; i++)
-            rc = text_printf(out, e, "%s[%lld, %lld]", i ? ", " : "",
-                             (long long)spans.item[i].begin, (long long)spans.item[i].end);
-        rc = rc || text_printf(out, e, "]");
+        rc = rc || spans_print(&spans, out, e) || text_printf(out, e, "]");
     }
     text_free(&text), spans_free(&spans);
     return rc || text_printf(out, e, "}\n") ? -1 : 0;

@@ -179,6 +179,38 @@ def hugging_face(path_or_json, special=False):
     return t, lambda texts: [e.ids for e in t.encode_batch(texts, add_special_tokens=special)]
 
 
+def spans(text, encoding):
+    """Offsets in bytes; the library's count characters."""
+    at = [0]
+    for c in text:
+        at.append(at[-1] + len(c.encode()))
+    return [[at[b], at[e]] for b, e in encoding.offsets]
+
+
+def offsets(what, path, t, texts):
+    """The bytes each token comes from, where both mean the same by it (README of data/)."""
+    j = json.loads(t.to_str())
+    processor = j["post_processor"] or {}
+    if any(p.get("trim_offsets") for p in (processor, *processor.get("processors", ()))) or any(x in json.dumps(j["normalizer"]) for x in ("NF", "]+", "{2,}")):
+        return
+    if j["model"]["type"] == "Unigram" or (j["model"]["type"] == "BPE" and not j["model"]["unk_token"] and not has_bytes(j)):
+        return
+    texts = [x for x in texts if isinstance(x, str)]
+    got, message = hone("encode", path, [as_row(x) for x in texts], "--offsets")
+    for x, g, e in zip(texts, got, t.encode_batch(texts, add_special_tokens=False)):
+        if g["ids"] == e.ids and g["offsets"] != spans(x, e):
+            return fail(what + ", offsets", f"text {x!r}"[:400], f"hone      {g['offsets']}"[:300], f"reference {spans(x, e)}"[:300])
+
+
+def has_bytes(j):
+    """No character is unknown, as far as pre-tokenizers make bytes of all."""
+    last = j["pre_tokenizer"] or {}
+    last = (last.get("pretokenizers") or [last])[-1]
+    if last.get("type") != "ByteLevel":
+        return j["model"]["byte_fallback"]
+    return all(c in j["model"]["vocab"] for c in byte_characters().values())
+
+
 def decodes(what, path, t, ids):
     """Texts of the ids, with and without special tokens."""
     for skip in (False, True):
@@ -270,6 +302,7 @@ def assets(args):
                 break
             if decoder:
                 decodes(str(path), str(path), decoder, [i[:500] for i in ids[::5]])
+                offsets(str(path), str(path), decoder, texts[at:at + 2000:5])
         if failures == before:
             print(f"ok      {path.parent.name}/{path.name}, {time.time() - start:.0f} s", flush=True)
 
@@ -446,6 +479,8 @@ def fuzz(seconds, seed):
         ids = compare(f"seed {seed} round {rounds}: {j['model']['type']} {shown}", str(path), texts, differing)
         if ids is None and failures:
             shutil.copy(path, f"/tmp/hone-fuzz-{seed}-{rounds}.json")
+        if ids is not None:
+            offsets(f"seed {seed} round {rounds}: {j['model']['type']} {shown}", str(path), t, texts)
         own_form = j["normalizer"] and any(a["normalized"] for a in j["added_tokens"])  # ours, knowingly (README of data/)
         if ids is not None and not own_form:
             decodes(f"seed {seed} round {rounds}: {shown}", str(path), t, ids)
@@ -508,6 +543,20 @@ def record_random(r):
     write_rows("random.jsonl", rows)
 
 
+def record_offsets(r):
+    """The bytes each token comes from: offsets.jsonl, in the form of cases.jsonl."""
+    rows = []
+    qwen = {"normalizer": {"type": "NFC"}}
+    replace = {"normalizer": {"type": "Replace", "pattern": {"Regex": "x(?=y)|e"}, "content": "z"}}
+    for base, patch in (("gpt2", {}), ("llama3", {}), ("qwen2", qwen), ("stories260K", {}), ("qwen2", replace)):
+        t, _ = hugging_face(json.dumps({**json.loads((GOLDEN / f"{base}.json").read_text()), **patch}))
+        texts = [x for x in (random_text(r, 30) for _ in range(60)) if isinstance(x, str) and (patch != qwen or unicodedata.is_normalized("NFC", x))]
+        encodings = t.encode_batch(["", "  you see  xy xx", *texts[:24]], add_special_tokens=False)
+        rows += [{"base": base, "patch": patch, "add": False}]
+        rows += [{"text": x, "ids": e.ids, "offsets": spans(x, e)} for x, e in zip(["", "  you see  xy xx", *texts], encodings)]
+    write_rows("offsets.jsonl", rows)
+
+
 def record_files(r):
     """Small SentencePiece models and a rank file, and what their libraries make of random strings: files.jsonl."""
     import sentencepiece
@@ -567,6 +616,7 @@ def main():
     if args.record:
         record_random(random.Random(7))
         record_files(random.Random(8))
+        record_offsets(random.Random(9))
     if args.assets:
         assets(args)
     if args.fuzz:
