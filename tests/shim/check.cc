@@ -196,8 +196,8 @@ void __tsan_vptr_update(void **, void *) {}
 void __tsan_vptr_read(void **) {}
 void __tsan_read_range(void *p, size_t n) { shim_access(p, n, false); }
 void __tsan_write_range(void *p, size_t n) { shim_access(p, n, true); }
-/* By -fsanitize=alignment: vectors, which the compiler may read in parts. The linker's --wrap brings
- * the call here (ops/cuda.mk), also where the sanitizer itself, with its own, is linked. */
+/* By -fsanitize=alignment: vectors, which the compiler may read in parts. The linker's --wrap
+ * brings the call here (ops/cuda.mk), also where the sanitizer itself, with its own, is linked. */
 void __wrap___ubsan_handle_type_mismatch_v1(void *, void *p) {
     shim_finding("%s: block %u thread %u: %p is not aligned to its type", shim_place.kernel,
                  shim_place.block, shim_place.thread, p);
