@@ -275,6 +275,7 @@ struct batch {
     const i32 *position; /* [tokens] from 0 in the sample (masked: in the document) */
     const i32 *begin;    /* [tokens] attention sees [begin, last] of this micro-batch */
     const i32 *last;     /* [tokens] */
+    const i32 *real;     /* [tokens] 0: padding */
 };
 struct step_batches {
     i64 step, samples, tokens, trained; /* of the whole step */
