@@ -123,9 +123,10 @@ int template_render(const struct template *t, const json_t *variables, i64 now, 
 
 /* The chat template of a tokenizer (chat.c). `chosen` (may be NULL): a built-in one (chatml,
  * llama3, alpaca), the name of one that the folder has, a file, or a template's text. `path` (may
- * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. */
+ * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. `config` (may be NULL):
+ * what goes before the folder's files, as a tokenizer_config.json has it. */
 struct chat;
-struct chat *chat_open(const char *chosen, const char *path, struct err *e);
+struct chat *chat_open(const char *chosen, const char *path, const json_t *config, struct err *e);
 void chat_free(struct chat *c);
 const char *chat_sha256(const struct chat *c);            /* of the template's text, hex */
 const char *chat_source(const struct chat *c, i64 *size); /* the template's text */

@@ -111,7 +111,7 @@ static void test_rows(void **state) {
     for (i64 i = 0; i < COUNT(cases); i++) {
         struct err e = {0};
         const struct chat_case *c = &cases[i];
-        struct chat *chat = chat_open(c->template, in_folder("tokenizer.json"), &e);
+        struct chat *chat = chat_open(c->template, in_folder("tokenizer.json"), NULL, &e);
         if (!chat) fail_msg("case %d: %s", (int)i, e.primary);
         const char *source = file_put("c.jsonl", c->row, (i64)strlen(c->row));
         struct dataset_job job = byte_job(&source, in_folder("c.h5"));
@@ -142,7 +142,7 @@ static void test_tokens(void **state) {
     (void)state;
     struct err e = {0};
     struct tokenizer *t = tokenizer_open("tests/golden/tokenizers/llama3.json", &e);
-    struct chat *chat = chat_open("chatml", NULL, &e);
+    struct chat *chat = chat_open("chatml", NULL, NULL, &e);
     struct text text = {0}, said = {0};
     struct ids whole = {0};
     const char *source = file_put("t.jsonl", TALK, sizeof TALK - 1);
@@ -180,7 +180,7 @@ static void test_faults(void **state) {
         char fault[32];
         snprintf(fault, sizeof fault, "alloc:%d", n);
         assert_int_equal(fault_arm(fault), 0);
-        struct chat *chat = chat_open(PLAIN, NULL, &e);
+        struct chat *chat = chat_open(PLAIN, NULL, NULL, &e);
         struct dataset_job job = byte_job(&source, in_folder("f.h5"));
         job.options = (struct source_options){.chat = chat, .assistant_only_loss = true};
         const int rc = chat ? dataset_build(&job, &e) : -1;

@@ -158,6 +158,7 @@ void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
+struct chat *chat_of_file(const char *chosen, const char *path, struct err *e); /* chat_open */
 int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
                     struct err *e);     /* bench_tokenizer.c */
 bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */
