@@ -82,8 +82,11 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
  * magnitudes, dropout (random numbers of `stream`). */
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream);
+struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
+/* A weight of the base that an adapter's file brings must be that of the model. */
+int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
 
 #endif
