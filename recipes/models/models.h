@@ -271,7 +271,8 @@ struct param {
     bool fast;  /* LoRA+ gives it a larger learning rate: all of an adapter but A */
     bool saved; /* in modules_to_save: trained, and part of the adapter's file */
     bool scalar;
-    i64 layer; /* -1: none */
+    void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
+    i64 layer;   /* -1: none */
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
     i64 turned;          /* what TURNED_LAST goes by */
@@ -376,8 +377,8 @@ double model_flops(const struct model *m, i64 tokens,
 bool is_eos(const struct config *c, i64 id);
 
 /* ---- LoRA (lora.c) */
-/* Adds A and B to every matching linear layer. A starts as PEFT starts it (init_lora_weights), B as
- * zero. `c` must outlive the model. */
+/* Adds A and B to every matching linear layer, started as PEFT starts them (init_lora_weights). `c`
+ * must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 /* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are

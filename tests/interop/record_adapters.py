@@ -28,6 +28,8 @@ def make(name, seed, on="llama", keep=False, **settings):
     for key, p in model.named_parameters():
         if "magnitude" in key:
             p.data *= 0.7 + 0.6 * torch.rand_like(p)
+        elif "lora_" in key and "pissa" in name:
+            p.data += 0.1 * torch.randn_like(p)
         elif "lora_" in key:
             torch.nn.init.normal_(p, std=0.3)
     shutil.rmtree(TO / name, ignore_errors=True)
@@ -66,7 +68,22 @@ def stack():
     save_file(out, TO / "stack.safetensors")
 
 
+def pissa():
+    """What it starts from, scale * B·A and the residual; and one that is trained, as PEFT saves it."""
+    settings = dict(r=4, lora_alpha=6, init_lora_weights="pissa", target_modules=["q_proj", "down_proj"])
+    model = get_peft_model(base(), LoraConfig(task_type="CAUSAL_LM", **settings))
+    out = {}
+    for name, layer in model.named_modules():
+        if hasattr(layer, "lora_A") and "layers.0" in name:
+            name = name.removeprefix("base_model.model.")
+            out["start." + name] = layer.get_delta_weight("default")
+            out["residual." + name] = layer.get_base_layer().weight
+    save_file({k: t.detach().contiguous() for k, t in out.items()}, TO / "pissa.safetensors")
+    single("pissa", 4, **settings)
+
+
 torch.set_num_threads(1)
 stack()
+pissa()
 single("head", 2, r=3, lora_alpha=6, keep=True, target_modules=["lm_head", "q_proj"])
 single("head_tied", 3, "llama_rope3_tied", r=2, keep=True, target_modules=["lm_head", "embed_tokens"])
