@@ -59,7 +59,10 @@ const struct option recipe_options[] = {
     BOOL(use_rslora, "false", "scale by alpha / sqrt(r)"),
     BOOL(use_dora, "false", "DoRA: rows of adapted weights have a magnitude that is trained too"),
     FLOAT(loraplus_lr_ratio, "1", 1, 1e6,
-          "LoRA+: learning rate of B (and of all but A) over that of A"),
+          "LoRA+: learning rate of B and of vectors over that of A"),
+    FLOAT(
+        loraplus_lr_embedding, "0", 0, 1e6,
+        "that of embeddings' adapters, scheduled alike; where the ratio is given 1e-6; 0: as A's"),
     CHOICE(init_lora_weights, "true", "true gaussian pissa",
            "A: Kaiming uniform, or normal of deviation 1/r, and B 0; pissa: both from the largest "
            "singular values of the weight, which keeps the rest"),

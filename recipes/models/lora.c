@@ -17,34 +17,43 @@ static struct tensor *plus_scaled(struct build *b, struct tensor *y, struct tens
                     NULL, NULL);
 }
 
+static struct tensor *dropped(struct build *b, struct tensor *x, u32 stream) {
+    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
+    return graph_op(b->g, &op_dropout, &drop, x, b->dropout_place, NULL, NULL);
+}
+
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream) {
     const struct lora_attr attr = {l->scale};
     struct tensor *out[OP_OUT] = {0};
     if (l->magnitude) {
         struct tensor *bias = in[2];
+        struct tensor *m = build_param(b, l->magnitude), *x = in[0],
+                      *norm = graph_op(b->g, &op_dora_norm, &attr, in[1], in[3], in[4], NULL);
+        if (b->dropout_place) in[0] = dropped(b, x, stream);
         in[2] = NULL;
         graph_call(b->g, &op_linear, &attr, in, out);
-        struct tensor *norm = graph_op(b->g, &op_dora_norm, &attr, in[1], in[3], in[4], NULL);
-        return graph_op(b->g, &op_dora, &attr, out[0], build_param(b, l->magnitude), norm, bias);
+        struct tensor *y = graph_op(b->g, &op_dora, &attr, out[0], m, norm, bias);
+        if (!b->dropout_place) return y;
+        /* PEFT drops the magnitudes' part of the base too: + (x - dropped x)·w^T */
+        in[0] = plus_scaled(b, x, in[0], -1), in[3] = in[4] = NULL;
+        graph_call(b->g, &op_linear, &attr, in, out);
+        return graph_op(b->g, &op_add, NULL, y, out[0], NULL, NULL);
     }
     if (!b->dropout_place) {
         graph_call(b->g, &op_linear, &attr, in, out);
         return out[0];
     }
-    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
     struct tensor *A = in[3], *B = in[4];
     in[3] = in[4] = NULL;
     graph_call(b->g, &op_linear, &attr, in, out);
-    struct tensor *x = graph_op(b->g, &op_dropout, &drop, in[0], b->dropout_place, NULL, NULL);
-    return plus_scaled(b, out[0], linear(b, linear(b, x, A), B), l->scale);
+    return plus_scaled(b, out[0], linear(b, linear(b, dropped(b, in[0], stream), A), B), l->scale);
 }
 
 /* scale * dropout(x)·A^T: what the loss multiplies by B with the rest of the LM head. */
 struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream) {
-    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
     const struct scale_attr by = {l->scale};
-    if (b->dropout_place) x = graph_op(b->g, &op_dropout, &drop, x, b->dropout_place, NULL, NULL);
+    if (b->dropout_place) x = dropped(b, x, stream);
     return graph_op(b->g, &op_scale, &by, linear(b, x, build_param(b, l->a)), NULL, NULL, NULL);
 }
 
@@ -60,7 +69,11 @@ static struct param *part_new(struct model *m, const char *module, enum lora_par
                               const i64 *dim, struct err *e) {
     const char *name = lora_key(&m->arena, module, part, e);
     struct param *p = name ? param_new(m, name, rank, dim, e) : NULL;
-    if (p) p->trainable = true, p->fast = part != LORA_A && part != LORA_EMBED_A;
+    if (p)
+        p->trainable = true, p->pace = part == LORA_A ? PACE_PLAIN
+                                       : part == LORA_EMBED_A || part == LORA_EMBED_B
+                                           ? PACE_EMBEDDING
+                                           : PACE_FAST;
     return p;
 }
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
@@ -271,6 +284,7 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
                                  "which PEFT would cut apart",
                                  p->name);
             found = p->saved = p->trainable = true;
+            p->pace = p->view.rank == 1 ? PACE_FAST : PACE_PLAIN;
         }
         if (!found)
             return err_input(e, "modules_to_save: no module of the model is named %s",

@@ -258,6 +258,8 @@ extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 mixer_fn mix_attention, mix_glu, mix_mlp, mix_experts, mix_mla;
 
 /* ---- models (model.c, param.c) */
+/* As PEFT's create_loraplus_optimizer groups them: vectors and B; adapters of embeddings. */
+enum pace { PACE_PLAIN, PACE_FAST, PACE_EMBEDDING, PACES };
 struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
@@ -267,9 +269,9 @@ struct param {
     bool placed;
     enum role role;
     bool trainable;
-    bool decay; /* weight decay applies: matrices, not norms and biases */
-    bool fast;  /* LoRA+ gives it a larger learning rate: all of an adapter but A */
-    bool saved; /* in modules_to_save: trained, and part of the adapter's file */
+    bool decay;     /* weight decay applies: matrices, not norms and biases */
+    enum pace pace; /* which learning rate LoRA+ gives it */
+    bool saved;     /* in modules_to_save: trained, and part of the adapter's file */
     bool scalar;
     void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
     i64 layer;   /* -1: none */

@@ -15,16 +15,18 @@
 
 #include <string.h>
 
+static bool is_b(const struct param *p) { return p->pace == PACE_FAST; }
+
 /* sqrt(values) * from [r, n] into a half, and `sign` times what it then holds as its start. */
 static int part_set(struct model *m, struct param *p, const double *from, const double *values,
                     double sign, struct err *e) {
-    const i64 r = p->view.dim[p->fast], n = p->view.dim[!p->fast];
+    const i64 r = p->view.dim[is_b(p)], n = p->view.dim[!is_b(p)];
     if (!(p->start = arena_new(&m->arena, view_bytes(&p->view), e))) return -1;
     struct param start = {.view = p->view};
     start.view.data = p->start;
     for (i64 k = 0; k < r; k++)
         for (i64 i = 0; i < n; i++) {
-            const i64 at = p->fast ? i * r + k : k * n + i;
+            const i64 at = is_b(p) ? i * r + k : k * n + i;
             param_set(p, at, (float)(__builtin_sqrt(values[k]) * from[k * n + i]));
             param_set(&start, at, (float)sign * param_get(p, at));
         }
@@ -58,12 +60,12 @@ int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, st
 /* p with twice the ranks. */
 static struct param doubled(const struct param *p) {
     struct param both = *p;
-    both.view.dim[p->fast] *= 2, both.placed = false;
+    both.view.dim[is_b(p)] *= 2, both.placed = false;
     return both;
 }
 /* Rows of A, columns of B: to or from the halves of `both`. */
 static void halves(const struct param *p, u8 *both, u8 *half, bool second, bool out) {
-    const i64 size = view_bytes(&p->view), row = p->fast ? size / p->view.dim[0] : size;
+    const i64 size = view_bytes(&p->view), row = is_b(p) ? size / p->view.dim[0] : size;
     for (i64 i = 0; i < size / row; i++) {
         u8 *at = both + (2 * i + second) * row, *own = half + i * row;
         memcpy(out ? own : at, out ? at : own, (size_t)row);
@@ -82,7 +84,7 @@ int pissa_stored(const struct model *m, const struct param *p, const void *from,
 int pissa_load(struct param *p, const struct stored *t, const char *where, struct err *e) {
     const i64 bytes = view_bytes(&p->view);
     struct param both = doubled(p), half = *p;
-    if (t->rank != 2 || t->dim[p->fast] != both.view.dim[p->fast])
+    if (t->rank != 2 || t->dim[is_b(p)] != both.view.dim[is_b(p)])
         return param_load(p, t, where, e);
     u8 *data = mem_new(3 * bytes, e);
     both.view.data = data, half.view.data = data + 2 * bytes, half.placed = false;
