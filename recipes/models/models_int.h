@@ -16,6 +16,10 @@ int mla_read(struct config *c, const json_t *j, const char *where, struct err *e
 bool experts_at(const json_t *j, i64 l, const char *where, struct err *e);
 int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
+/* The mixture of the current layer: `balance` of route, and what is to be kept of it. */
+struct tensor *balance_input(const struct build *b);
+void balance_keep(struct build *b, struct tensor *index, struct tensor *term);
+
 struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
 void param_free(struct param *p); /* its memory */
 void param_set(struct param *p, i64 i, float x);
