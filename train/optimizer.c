@@ -87,8 +87,11 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm,
-                            .fast_ratio = r->use_peft ? r->loraplus_lr_ratio : 1,
+                            .ratio = {1, 1, 1},
                             .seed = (u64)r->seed};
+    if (r->use_peft) o->ratio[PACE_FAST] = r->loraplus_lr_ratio;
+    if (r->use_peft && r->loraplus_lr_embedding > 0 && r->learning_rate > 0)
+        o->ratio[PACE_EMBEDDING] = r->loraplus_lr_embedding / r->learning_rate;
     if (o->rule == UPDATE_SGD)
         o->beta1 = r->sgd_momentum, o->dampening = r->sgd_dampening, o->nesterov = r->sgd_nesterov;
     if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
@@ -196,9 +199,9 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
 static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
     const double t = (double)(o->step + 1);
     struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < COUNT(now.hyper); k++) {
         float *h = now.hyper[k];
-        const double wd = k % 2 ? o->weight_decay : 0, rate = k < 2 ? lr : lr * o->fast_ratio;
+        const double wd = k % 2 ? o->weight_decay : 0, rate = lr * o->ratio[k / 2];
         h[0] = (float)scale, h[1] = (float)(1 - rate * wd), h[2] = (float)rate;
         if (o->rule == UPDATE_ADAMW) {
             h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));
@@ -241,7 +244,7 @@ static int update_part(struct optimizer *o, struct moments *s, float *grad, i64 
     struct op_call c = {.op = &op_update,
                         .attr = &attr,
                         .in = {part(&all, at, count),
-                               flat(o->now->hyper[s->p->decay + 2 * s->p->fast], HYPER, F32)},
+                               flat(o->now->hyper[s->p->decay + 2 * (int)s->p->pace], HYPER, F32)},
                         .out = {part(&master, at, count)}};
     for (int k = 0; k < moments_of(o); k++) {
         if (coded && moment_code(o, s, k, at, count, false, e)) return -1;

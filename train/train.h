@@ -52,8 +52,8 @@ struct moments { /* of one trainable parameter; all f32 of its size, on the devi
     float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
 };
-struct of_step {           /* what an update needs of its step: update.c */
-    float hyper[4][HYPER]; /* without and with weight decay; the same of `fast` parameters */
+struct of_step {                   /* what an update needs of its step: update.c */
+    float hyper[2 * PACES][HYPER]; /* of each pace without and with weight decay */
     i32 step;
 };
 struct optimizer {
@@ -62,7 +62,7 @@ struct optimizer {
     enum update_rule rule;
     bool nesterov, coded; /* coded: m and v of large tensors in 8 bits */
     double beta1, beta2, eps, weight_decay, max_grad_norm, dampening;
-    double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
+    double ratio[PACES];          /* LoRA+: learning rates over the schedule's */
     struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
     u64 seed;                     /* of stochastic rounding, where a parameter has no master */
     i64 step;                     /* updates done */

@@ -66,9 +66,14 @@ static int may_stack(const struct model *m, const struct lora_config *c, const c
                      double weight, struct err *e) {
     const struct lora_config *of[] = {m->lora, c};
     for (int i = 0; (m->lora || weight != 1) && i < 2; i++) {
-        if (!of[i] || !(of[i]->use_dora || of[i]->modules_to_save.count)) continue;
+        const char *what = !of[i]                         ? NULL
+                           : of[i]->use_dora              ? "use_dora"
+                           : of[i]->modules_to_save.count ? "modules_to_save"
+                           : lora_is_pissa(of[i])         ? "init_lora_weights pissa"
+                                                          : NULL;
+        if (!what) continue;
         err_input(e, "%s: an adapter with %s has no weight and no other beside it",
-                  i ? where : "--adapter", of[i]->use_dora ? "use_dora" : "modules_to_save");
+                  i ? where : "--adapter", what);
         return err_hint(e, "merge it first: hone export MODEL --adapter DIR --output MERGED");
     }
     return 0;
