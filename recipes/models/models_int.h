@@ -84,6 +84,14 @@ struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lor
                            u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
+/* A part of an adapter, and its values before training (A; `index` counts the pairs). */
+struct param *lora_part_new(struct model *m, const char *module, enum lora_part part, int rank,
+                            const i64 *dim, struct err *e);
+void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 index);
+/* What PEFT makes of target_modules that name experts; then adapters on those of a layer. */
+int lora_experts_targets(struct model *m, struct lora_config *c, struct err *e);
+int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed, i64 *index,
+                     struct err *e);
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
 
 #endif
