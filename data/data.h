@@ -139,13 +139,13 @@ int chat_render(const struct chat *c, const json_t *row, const json_t *messages,
                 struct text *out, struct spans *generation, struct err *e);
 
 /* ==== sources (source.c, source_stream.c) ======================================================
- * A source yields documents from a text file or JSON lines, plain, gzip (.gz, any number of
- * members) or zstd (.zst, any number of frames). JSON rows are {"text"}, {"prompt", "completion"},
- * {"instruction", "input", "output"} or {"instruction", "instances": [{"input", "output"}]}
- * (self-instruct); or conversations: {"messages": [{"role", "content", ...}]}, {"conversations":
- * [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of messages, each with
- * "system", "tools", "documents" and "chat_template_kwargs" if wanted. Instructions get the
- * template of Stanford Alpaca without its preamble. */
+ * A source yields documents from a text file, JSON lines or a JSON array, plain, gzip (.gz, any
+ * number of members) or zstd (.zst, any number of frames). JSON rows are {"text"}; {"prompt",
+ * "completion"}; {"instruction", "input", "output"} or {"instruction", "instances": [{"input",
+ * "output"}]} (self-instruct); or conversations: {"messages": [{"role", "content", ...}]},
+ * {"conversations": [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of
+ * messages, each with "system", "tools", "documents" and "chat_template_kwargs" if wanted.
+ * Instructions get the template of Stanford Alpaca without its preamble. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
     /* "text" or "jsonl". NULL: by the file's name, .txt, .jsonl or .json, then .gz or .zst */

@@ -1,5 +1,5 @@
 /* test_adapters.c: what PEFT does beside plain LoRA on linear layers, on golden/adapters: several
- * adapters at once. */
+ * adapters at once, LM heads. */
 #include "tests/tiny_run.h"
 
 #include <math.h>
@@ -59,7 +59,84 @@ static void test_stack(void **state) {
     expect(complained(), "an adapter with the embedding cannot be written as GGUF");
 }
 
+/* Logits, loss and gradients; decoding with the cache takes the largest logits; the merged model,
+ * where there can be one, and the adapter as one of a stack give the same. */
+static void single_check(const char *name, const char *model, const char *no_merge) {
+    const char *out = at("out.safetensors"), *merged = at("merged-%s", name);
+    char golden[128], flags[256];
+    struct safetensors s, t;
+    snprintf(golden, sizeof golden, ADAPTERS "%s/golden.safetensors", name);
+    snprintf(flags, sizeof flags, "--ids tests/golden/models/%s/golden.safetensors --out", model);
+    hone(0, "forward tests/golden/models/%s --adapter " ADAPTERS "%s %s %s --grad --generate 3",
+         model, name, flags, out);
+    open_file(&s, golden), open_file(&t, out);
+    assert_int_equal(t.count, s.count + 1); /* generated */
+    for (i64 i = 0; i < s.count; i++) near(out, s.tensor[i].name, golden, s.tensor[i].name, 2e-5);
+    safetensors_close(&s), safetensors_close(&t);
+    hone(no_merge ? 2 : 0, "export tests/golden/models/%s --adapter " ADAPTERS "%s --output %s",
+         model, name, merged);
+    if (no_merge) {
+        expect(complained(), no_merge);
+        return;
+    }
+    hone(0, "forward %s %s %s --generate 3", merged, flags, at("merged.safetensors"));
+    near(at("merged.safetensors"), "logits", golden, "logits", 2e-6);
+    near(at("merged.safetensors"), "loss", golden, "loss", 2e-6);
+    open_file(&s, at("merged.safetensors")), open_file(&t, out);
+    struct err e = {0};
+    assert_memory_equal(safetensors_need(&s, "generated", &e)->data,
+                        safetensors_need(&t, "generated", &e)->data, 3 * sizeof(i64));
+    safetensors_close(&s), safetensors_close(&t);
+}
+
+/* The adapter in a folder of its own, with one number of a tensor changed. */
+static void altered(const char *name, const char *key) {
+    struct safetensors s;
+    struct err e = {0};
+    char path[128];
+    snprintf(path, sizeof path, ADAPTERS "%s/adapter_model.safetensors", name);
+    const char *to = at("altered-%s", name);
+    assert_int_equal(0, shell("cp -r " ADAPTERS "%s %s", name, to));
+    open_file(&s, path);
+    for (i64 i = 0; i < s.count; i++)
+        if (!strcmp(s.tensor[i].name, key)) {
+            float *data = malloc((size_t)s.tensor[i].bytes);
+            memcpy(data, s.tensor[i].data, (size_t)s.tensor[i].bytes), data[5] += 1;
+            s.tensor[i].data = (u8 *)data;
+            assert_int_equal(
+                0, safetensors_write(to, "adapter_model", s.tensor, s.count, INT64_MAX, &e));
+            free(data);
+        }
+    safetensors_close(&s);
+}
+
+static void test_heads(void **state) {
+    (void)state;
+    single_check("head", "llama", NULL);
+    single_check("head_tied", "llama_rope3_tied",
+                 "the adapter of the embedding cannot be merged: the output layer has the same");
+    const char *other = at("other"), *out = at("out.safetensors");
+    hone(0,
+         "forward " MODEL " --adapter " ADAPTERS "head=0.5 --adapter " ADAPTERS
+         "first --ids " ADAPTERS "stack.safetensors --out %s",
+         out);
+    hone(0,
+         "export " MODEL " --adapter " ADAPTERS "head=0.5 --adapter " ADAPTERS "first --output %s",
+         other);
+    hone(0, "forward %s --ids " ADAPTERS "stack.safetensors --out %s", other,
+         at("other.safetensors"));
+    near(out, "logits", at("other.safetensors"), "logits", 3e-6);
+    static const char *const again[][2] = {{"head", MODEL " --adapter " ADAPTERS "first"},
+                                           {"head_tied", "tests/golden/models/llama_rope3_tied"}};
+    for (int i = 0; i < COUNT(again); i++) {
+        altered(again[i][0], "base_model.model.lm_head.base_layer.weight");
+        hone(2, "forward %s --adapter %s --ids " ADAPTERS "stack.safetensors --out %s", again[i][1],
+             at("altered-%s", again[i][0]), out);
+        expect(complained(), "its base_model.model.lm_head.base_layer.weight is not that of the");
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stack)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stack), cmocka_unit_test(test_heads)};
     return cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
 }

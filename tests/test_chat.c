@@ -72,6 +72,15 @@ static const struct chat_case {
      "{\"chat_template_kwargs\": {\"greeting\": \"!\"}, \"messages\": [{\"role\": \"assistant\", "
      "\"content\": \"a\"}]}",
      "[a!$]", 0, 0},
+    {"{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}"
+     "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+     "{{ '<|start|>assistant' if add_generation_prompt }}",
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}, {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", "
+     "\"content\": \"b\"}]}",
+     "<|start|>user<|message|>q<|end|><|start|>assistant[<|message|>a<|end|>]"
+     "<|start|>user<|message|>r<|end|><|start|>assistant[<|message|>b<|return|>$]",
+     0, 0},
     /* refused */
     {PLAIN, "{\"messages\": []}", "!:1: a conversation without messages", 0, 0},
     {PLAIN, "{\"messages\": 7}", "!:1: the messages are no list", 0, 0},

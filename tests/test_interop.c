@@ -159,6 +159,22 @@ static void experts(void **state) {
     assert_int_equal(count, 16);
 }
 
+/* The text part of a multimodal model, trained, is a folder of a text model: nothing is missing. */
+static void unwrapped(void **state) {
+    (void)state;
+    shell("mkdir %s/wrapped && cp tests/golden/models/gemma3_text/model.safetensors %s/wrapped/ &&"
+          " (echo '{\"model_type\": \"gemma3\", \"vision_config\": {}, \"text_config\":';"
+          " cat tests/golden/models/gemma3_text/config.json; echo '}') > %s/wrapped/config.json",
+          folder, folder, folder);
+    shell("./hone train tests/golden/interop/families/run.yaml output_dir=%s/unwrapped"
+          " model_name_or_path=%s/wrapped --quiet",
+          folder, folder);
+    shell("cd %s/unwrapped/checkpoints/step-000003 && grep -q '\"model_type\": \"gemma3_text\"'"
+          " config.json && ! grep -q vision config.json && cmp model.safetensors"
+          " %s/gemma3_text/checkpoints/step-000003/model.safetensors",
+          folder, folder);
+}
+
 static int setup(void **state) {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
@@ -172,6 +188,7 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(encode),
-                                       cmocka_unit_test(families), cmocka_unit_test(experts)};
+                                       cmocka_unit_test(families), cmocka_unit_test(unwrapped),
+                                       cmocka_unit_test(experts)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -40,6 +40,14 @@ struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lor
     return plus_scaled(b, out[0], linear(b, linear(b, x, A), B), l->scale);
 }
 
+/* scale * dropout(x)·A^T: what the loss multiplies by B with the rest of the LM head. */
+struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream) {
+    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
+    const struct scale_attr by = {l->scale};
+    if (b->dropout_place) x = graph_op(b->g, &op_dropout, &drop, x, b->dropout_place, NULL, NULL);
+    return graph_op(b->g, &op_scale, &by, linear(b, x, build_param(b, l->a)), NULL, NULL, NULL);
+}
+
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l) {
     struct tensor *t =
         graph_op(b->g, &op_embedding, NULL, b->ids, build_param(b, l->a), NULL, NULL);
@@ -100,15 +108,11 @@ const char *lora_base_key(struct model *m, const struct param *p, struct err *e)
     return lora_key(&m->arena, module_of(text, p), LORA_BASE, e);
 }
 
-static int module_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
-                      u64 seed, i64 *index, struct err *e) {
+static int module_add(struct model *m, struct layer *l, enum role role, const char *module,
+                      struct lora_config *c, u64 seed, i64 *index, struct err *e) {
     struct param *w = l->weight[role];
     struct lora_pair *to = &l->lora[role];
-    char text[160];
-    const char *module = module_of(text, w);
-    const int match = lora_match(c, module, e);
     i64 r;
-    if (match <= 0) return match;
     if (lora_of(c, module, &r, &to->scale, e)) return -1;
     struct param *a = half_new(m, module, LORA_A, r, w->view.dim[1], e);
     struct param *b = a ? half_new(m, module, LORA_B, w->view.dim[0], r, e) : NULL;
@@ -129,6 +133,14 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     g->turned = w->turned;
     for (i64 o = 0; o < g->view.dim[0]; o++) param_set(g, o, row_norm(w, NULL, o));
     return to->magnitude = g, 0;
+}
+
+static int layer_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
+                     u64 seed, i64 *index, struct err *e) {
+    char text[160];
+    const char *module = module_of(text, l->weight[role]);
+    const int match = lora_match(c, module, e);
+    return match > 0 ? module_add(m, l, role, module, c, seed, index, e) : match;
 }
 
 /* The embedding: A [V, r] in memory, zero; B [D, r], normal. "all-linear" does not mean it. */
@@ -153,6 +165,28 @@ static int embedding_add(struct model *m, struct lora_config *c, u64 seed, i64 *
     return to->a = a, to->b = b, 0;
 }
 
+/* The LM head's module: of a tied one, what it would be called. */
+static const char *head_module(const struct model *m, char text[160]) {
+    const char *name = "lm_head.weight";
+    for (const struct weight_rule *const *group = m->config.family->weights; *group; group++)
+        for (const struct weight_rule *w = *group; w->name; w++)
+            if (w->role == ROLE_LM_HEAD && w->cols != DIM_BIAS) name = w->name;
+    snprintf(text, 160, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
+    return text;
+}
+/* Here as in PEFT "all-linear" does not mean it, and one that is tied has an adapter of the output
+ * alone, which nobody can merge. */
+static int head_add(struct model *m, struct lora_config *c, u64 seed, i64 *index, struct err *e) {
+    const bool all = c->target_regex && !strcmp(c->target_regex, "all-linear");
+    char text[160];
+    const char *module = head_module(m, text);
+    const int match = all ? 0 : lora_match(c, module, e);
+    if (match <= 0) return match;
+    if (c->use_dora)
+        return err_input(e, "use_dora is not implemented for the LM head (%s)", module);
+    return module_add(m, &m->top, ROLE_LM_HEAD, module, c, seed, index, e);
+}
+
 /* Modules that are trained whole: the model's own parameters are, and go into the adapter's file.
  */
 static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
@@ -164,6 +198,8 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
             if (p->role == ROLE_NONE || !lora_saves(&one, p->name)) continue;
             if (p->view.dtype == U4 || strpbrk(p->name, "|%"))
                 return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
+            if (p == m->top.weight[ROLE_LM_HEAD] && m->top.lora[ROLE_LM_HEAD].a)
+                return err_input(e, "modules_to_save: %s has an adapter already", p->name);
             if (p == m->top.weight[ROLE_EMBED] && !(m->config.has & HAS_UNTIED))
                 return err_input(e,
                                  "modules_to_save: %s is also the output layer of this model, "
@@ -188,11 +224,13 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     for (i64 i = 0; i < m->params; i++) m->param[i]->trainable = false;
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_Q; role_is_linear(r); r++)
-            if (m->layer[l].weight[r] && module_add(m, &m->layer[l], r, c, seed, &index, e))
+            if (m->layer[l].weight[r] && layer_add(m, &m->layer[l], r, c, seed, &index, e))
                 return -1;
     for (i64 l = 0; c->target_parameters.count && l < m->config.layers; l++)
         if (lora_experts_add(m, &m->layer[l], c, seed, &index, e)) return -1;
-    if (embedding_add(m, c, seed, &index, e) || saved_add(m, c, e)) return -1;
+    if (embedding_add(m, c, seed, &index, e) || head_add(m, c, seed, &index, e) ||
+        saved_add(m, c, e))
+        return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
         struct text names = {0};
@@ -217,6 +255,16 @@ static const char *key_of(struct model *m, const struct param *p, struct err *e)
     return p->role == ROLE_NONE ? p->name : lora_key(&m->arena, p->name, LORA_SAVED, e);
 }
 
+int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e) {
+    struct param copy = *p;
+    if (!(copy.view.data = mem_new(view_bytes(&p->view), e))) return -1;
+    int rc = param_load(&copy, t, where, e);
+    if (!rc && memcmp(copy.view.data, p->view.data, (size_t)view_bytes(&p->view)))
+        rc = err_input(e, "%s: its %s is not that of the model it is loaded into", where, t->name);
+    mem_free(copy.view.data);
+    return rc ? -1 : 0;
+}
+
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
@@ -235,6 +283,13 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
         const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
         rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
+        if (t) seen[t - s->tensor] = 1;
+    }
+    if (!rc && !(m->config.has & HAS_UNTIED)) {
+        char text[160];
+        const char *key = lora_key(&m->arena, head_module(m, text), LORA_BASE, e);
+        const struct stored *t = key ? safetensors_find(s, key) : NULL;
+        rc = !key || (t && lora_same(m->top.weight[ROLE_EMBED], t, where, e)) ? -1 : 0;
         if (t) seen[t - s->tensor] = 1;
     }
     for (i64 i = 0; !rc && i < s->count; i++)
@@ -308,10 +363,14 @@ int lora_merge(struct model *m, struct err *e) {
             if (p->a) pool_run(job.w->view.dim[0] * job.w->view.dim[1], merge_experts, &job);
             *p = (struct lora_pair){0};
         }
+    struct merge head = {m->top.weight[ROLE_LM_HEAD], &m->top.lora[ROLE_LM_HEAD]};
     struct merge top = {m->top.weight[ROLE_EMBED], &m->top.lora[ROLE_EMBED]};
-    if (top.l->a && !(m->config.has & HAS_UNTIED))
-        return err_input(e, "the adapter of the embedding cannot be merged: the output layer has "
-                            "the same weights");
+    if ((head.l->a || top.l->a) && !(m->config.has & HAS_UNTIED))
+        return err_input(e, "the adapter of the %s cannot be merged: the %s has the same weights",
+                         top.l->a ? "embedding" : "output layer",
+                         top.l->a ? "output layer" : "embedding");
+    if (head.l->a) pool_run(head.w->view.dim[0], merge_rows, &head);
+    m->top.lora[ROLE_LM_HEAD] = (struct lora_pair){0};
     if (top.l->a) pool_run(top.w->view.dim[0], merge_embedding, &top);
     m->top.lora[ROLE_EMBED] = (struct lora_pair){0};
     i64 kept = 0;

@@ -150,6 +150,11 @@ static int pattern_resolve(struct model *m, struct lora_config *c, const struct 
             const int match = all ? 1 : lora_match(c, module, e);
             if (match < 0 || (match && list_put(m, &list, n->old[i], e))) return -1;
         }
+    static const char *const top[] = {"model.embed_tokens", "lm_head"};
+    for (int i = 0; !all && i < COUNT(top); i++) {
+        const int match = lora_match(c, top[i], e);
+        if (match < 0 || (match && list_put(m, &list, leaf_of(top[i]), e))) return -1;
+    }
     if (list.count) c->target_modules = list, c->target_regex = NULL;
     return 0;
 }

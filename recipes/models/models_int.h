@@ -82,6 +82,7 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
  * magnitudes, dropout (random numbers of `stream`). */
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream);
+struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* A part of an adapter, and its values before training (A; `index` counts the pairs). */
@@ -92,6 +93,8 @@ void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 inde
 int lora_experts_targets(struct model *m, struct lora_config *c, struct err *e);
 int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed, i64 *index,
                      struct err *e);
+/* A weight of the base that an adapter's file brings must be that of the model. */
+int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
 
 #endif
