@@ -190,7 +190,7 @@ struct lora_config {
     struct text_list target_modules; /* matches what equals an item or ends in "." and an item */
     const char *target_regex;        /* or a pattern for the whole path, or "all-linear" */
     struct text_list
-        target_parameters;            /* stacked experts: "mlp.experts.down_proj"; matched alike */
+        target_parameters;            /* of a mixture: "mlp.experts.down_proj"; matched alike */
     struct text_list exclude_modules; /* the same for what is left out */
     const char *exclude_regex;
     struct text_list layers_to_transform;            /* numbers of layers; none: all */

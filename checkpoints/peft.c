@@ -312,7 +312,9 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
             (long long)c->r * more) ||
         pattern_add(o, &c->rank_pattern, more, e) ||
         text_printf(o, e, ",\n  \"revision\": null,\n  \"target_modules\": ") ||
-        regex_or_list(o, c->target_regex, &c->target_modules, e) ||
+        (c->target_regex || c->target_modules.count
+             ? regex_or_list(o, c->target_regex, &c->target_modules, e)
+             : text_add(o, "[]", 2, e)) || /* null would be PEFT's own choice for the family */
         text_printf(o, e, ",\n  \"target_parameters\": ") ||
         list_add(o, &c->target_parameters, e) ||
         text_printf(o, e,

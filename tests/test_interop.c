@@ -123,6 +123,55 @@ static void merges(void **state) {
              "model.safetensors", 40);
 }
 
+static double logits_apart(const char *a, const char *b) {
+    struct err e = {0};
+    struct safetensors x, y;
+    ok(safetensors_open(&x, a, &e) || safetensors_open(&y, b, &e), &e);
+    const struct stored *s = safetensors_need(&x, "logits", &e),
+                        *t = safetensors_need(&y, "logits", &e);
+    ok(e.code, &e);
+    const double by = difference(s, t);
+    safetensors_close(&x), safetensors_close(&y);
+    return by;
+}
+
+/* Three steps of adapters on mixtures: the tensors that PEFT was seen to read: check_experts.py.
+ * And the merged model is the adapted one. */
+static void experts(void **state) {
+    (void)state;
+    FILE *f = fopen("tests/golden/interop/experts/sha256.txt", "r");
+    char name[64], recipe[32], sha[65], mine[65], path[512], adapter[256], out[2][256];
+    int count = 0;
+    assert_non_null(f);
+    for (int i = 0; i < 2; i++) snprintf(out[i], sizeof out[i], "%s/%d.safetensors", folder, i);
+    for (; fscanf(f, "%63s %31s %64s", name, recipe, sha) == 3; count++) {
+        struct err e = {0};
+        const char *ids = "--ids tests/golden/models/mixtral/golden.safetensors";
+        snprintf(adapter, sizeof adapter, "%s/%s-%s/checkpoints/step-000003", folder, name, recipe);
+        shell("./hone train tests/golden/interop/experts/%s.yaml output_dir=%s/%s-%s"
+              " model_name_or_path=tests/golden/models/%s save_at=1 --quiet",
+              recipe, folder, name, recipe, name);
+        snprintf(path, sizeof path, "%s/adapter_model.safetensors", adapter);
+        ok(sha256_file(path, mine, &e), &e);
+        if (strcmp(sha, mine)) fail_msg("%s, %s: other weights: %s", name, recipe, mine);
+        shell("rm -r %s && ./hone train tests/golden/interop/experts/%s.yaml output_dir=%s/%s-%s"
+              " model_name_or_path=tests/golden/models/%s save_at=1 --quiet"
+              " resume_from_checkpoint=auto",
+              adapter, recipe, folder, name, recipe, name);
+        ok(sha256_file(path, mine, &e), &e);
+        if (strcmp(sha, mine)) fail_msg("%s, %s: resumed: other weights: %s", name, recipe, mine);
+        shell("./hone forward tests/golden/models/%s --adapter %s %s --out %s", name, adapter, ids,
+              out[0]);
+        shell("./hone export tests/golden/models/%s --adapter %s --output %s/m-%s-%s --quiet"
+              " --precision fp32",
+              name, adapter, folder, name, recipe);
+        shell("./hone forward %s/m-%s-%s %s --out %s", folder, name, recipe, ids, out[1]);
+        assert_true(logits_apart(out[1], out[0]) <= 2e-5);
+    }
+    fclose(f);
+    assert_int_equal(count, 16);
+}
+
 /* The text part of a multimodal model, trained, is a folder of a text model: nothing is missing. */
 static void unwrapped(void **state) {
     (void)state;
@@ -151,8 +200,8 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(encode),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forward),  cmocka_unit_test(encode),
                                        cmocka_unit_test(families), cmocka_unit_test(unwrapped),
-                                       cmocka_unit_test(merges)};
+                                       cmocka_unit_test(merges),   cmocka_unit_test(experts)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -185,6 +185,7 @@ static int check_model(struct recipe *r, const char *name, struct err *e) {
                                        "lora_alpha",
                                        "lora_dropout",
                                        "lora_target_modules",
+                                       "lora_target_parameters",
                                        "lora_exclude_modules",
                                        "lora_layers_to_transform",
                                        "lora_rank_pattern",

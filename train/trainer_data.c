@@ -230,6 +230,7 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                               .lora_alpha = r->lora_alpha,
                               .lora_dropout = r->lora_dropout,
                               .layers_to_transform = r->lora_layers_to_transform,
+                              .target_parameters = r->lora_target_parameters,
                               .modules_to_save = r->lora_modules_to_save,
                               .use_rslora = r->use_rslora,
                               .use_dora = r->use_dora,

@@ -65,8 +65,8 @@ struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lo
 
 /* ---- parameters ---- */
 
-static struct param *part_new(struct model *m, const char *module, enum lora_part part, int rank,
-                              const i64 *dim, struct err *e) {
+struct param *lora_part_new(struct model *m, const char *module, enum lora_part part, int rank,
+                            const i64 *dim, struct err *e) {
     const char *name = lora_key(&m->arena, module, part, e);
     struct param *p = name ? param_new(m, name, rank, dim, e) : NULL;
     if (p)
@@ -78,12 +78,12 @@ static struct param *part_new(struct model *m, const char *module, enum lora_par
 }
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
                               i64 cols, struct err *e) {
-    return part_new(m, module, part, 2, (i64[]){rows, cols}, e);
+    return lora_part_new(m, module, part, 2, (i64[]){rows, cols}, e);
 }
 
 /* A: uniform in +-1/sqrt(in) (kaiming_uniform with a = sqrt(5)), or normal with deviation 1/r. B is
  * zero. */
-static void half_init(struct param *a, const struct lora_config *c, u64 seed, i64 index) {
+void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 index) {
     const struct rng r = {seed, RNG_INIT, 1, (u32)index};
     const bool gaussian = c->init_lora_weights && !strcmp(c->init_lora_weights, "gaussian");
     const i64 in = a->view.dim[a->view.rank - 1], rank = a->view.dim[a->view.rank - 2];
@@ -146,7 +146,7 @@ static int module_add(struct model *m, struct layer *l, enum role role, const ch
     struct param *a = half_new(m, module, LORA_A, r, w->view.dim[1], e);
     struct param *b = a ? half_new(m, module, LORA_B, w->view.dim[0], r, e) : NULL;
     if (!b) return -1;
-    half_init(a, c, seed, (*index)++);
+    lora_start(a, c, seed, (*index)++);
     a->layer = b->layer = w->layer;
     /* B's rows lie in a file as those of the layer do; a transposed layer's adapter is not. */
     b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
@@ -162,7 +162,7 @@ static int module_add(struct model *m, struct layer *l, enum role role, const ch
     if (w->view.dtype == U4)
         return err_input(e, "use_dora needs the norms of weights in 16 or 32 bits, and %s is in 4",
                          w->name);
-    struct param *g = part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim, e);
+    struct param *g = lora_part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim, e);
     if (!g) return -1;
     g->layer = w->layer, g->layout = b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
     g->turned = w->turned;
@@ -176,44 +176,6 @@ static int layer_add(struct model *m, struct layer *l, enum role role, struct lo
     const char *module = module_of(text, l->weight[role]);
     const int match = lora_match(c, module, e);
     return match > 0 ? module_add(m, l, role, module, c, seed, index, e) : match;
-}
-
-/* The experts of a layer, whose tensors PEFT adapts one by one (target_parameters): a second one of
- * the same module wraps the first, which is then called `base_layer`. */
-static int experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed,
-                       i64 *index, struct err *e) {
-    static const enum role role[] = {ROLE_EXPERTS_GATE_UP, ROLE_EXPERTS_DOWN};
-    static const char *const leaf[] = {"gate_up_proj", "down_proj"};
-    char module[2][160];
-    bool wanted[2] = {false};
-    for (int i = 0; l->weight[role[0]] && i < 2; i++) {
-        snprintf(module[0], sizeof module[0], "model.layers.%lld.mlp.experts",
-                 (long long)l->weight[role[i]]->layer);
-        snprintf(module[1], sizeof module[1], "%.100s.%s", module[0], leaf[i]);
-        wanted[i] = lora_targets(c, module[1]);
-    }
-    if (wanted[0] && wanted[1])
-        snprintf(module[1], sizeof module[1], "%.100s.base_layer", module[0]);
-    for (int i = 0; i < 2; i++) {
-        const struct param *w = l->weight[role[i]];
-        struct lora_pair *to = &l->lora[role[i]];
-        const char *name = module[!i && wanted[1]];
-        i64 r;
-        if (!wanted[i]) continue;
-        if (c->use_dora || c->lora_dropout > 0)
-            return err_input(e, "target_parameters: PEFT has neither DoRA nor dropout for %s",
-                             module[0]);
-        if (lora_of(c, module[0], &r, &to->scale, e)) return -1;
-        const i64 experts = w->view.dim[0], out = w->view.dim[1], in = w->view.dim[2];
-        to->a = part_new(m, name, LORA_A, 3, (i64[]){experts, r, in}, e);
-        to->b = to->a ? part_new(m, name, LORA_B, 3, (i64[]){experts, out, r}, e) : NULL;
-        if (!to->b) return -1;
-        half_init(to->a, c, seed, (*index)++);
-        to->a->layer = to->b->layer = w->layer;
-        to->a->layout = LAYOUT_EXPERTS_A;
-        to->b->layout = LAYOUT_EXPERTS_B | (w->rule->stacked_layout & LAYOUT_GU_ALT);
-    }
-    return 0;
 }
 
 /* The embedding: A [V, r] in memory, zero; B [D, r], normal. "all-linear" does not mean it. */
@@ -295,6 +257,7 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
 
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     i64 index = 0;
+    if (lora_experts_targets(m, c, e)) return -1;
     if (lora_is_pissa(c) && (c->use_dora || c->target_parameters.count))
         return err_input(e,
                          "init_lora_weights pissa does not go with %s: no plain adapter of the "
@@ -306,7 +269,7 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
             if (m->layer[l].weight[r] && layer_add(m, &m->layer[l], r, c, seed, &index, e))
                 return -1;
     for (i64 l = 0; c->target_parameters.count && l < m->config.layers; l++)
-        if (experts_add(m, &m->layer[l], c, seed, &index, e)) return -1;
+        if (lora_experts_add(m, &m->layer[l], c, seed, &index, e)) return -1;
     if (embedding_add(m, c, seed, &index, e) || head_add(m, c, seed, &index, e) ||
         saved_add(m, c, e))
         return -1;
@@ -416,7 +379,7 @@ int lora_merge(struct model *m, struct err *e) {
     if (!m->lora) return err_input(e, "there is no adapter to merge");
     if (model_decode(m, e)) return -1;
     for (i64 l = 0; l < m->config.layers; l++)
-        for (enum role r = ROLE_Q; role_is_linear(r); r++) {
+        for (enum role r = ROLE_Q; r <= ROLE_ROUTER; r++) {
             struct lora_pair *p = &m->layer[l].lora[r];
             struct merge job = {m->layer[l].weight[r], p};
             if (p->a) pool_run(job.w->view.dim[0], merge_rows, &job);

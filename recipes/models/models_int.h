@@ -91,6 +91,14 @@ int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, st
 int pissa_stored(const struct model *m, const struct param *p, const void *from,
                  struct stored_list *list, struct err *e);
 int pissa_load(struct param *p, const struct stored *t, const char *where, struct err *e);
+/* A part of an adapter, and its values before training (A; `index` counts the pairs). */
+struct param *lora_part_new(struct model *m, const char *module, enum lora_part part, int rank,
+                            const i64 *dim, struct err *e);
+void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 index);
+/* What PEFT makes of target_modules that name experts; then adapters on those of a layer. */
+int lora_experts_targets(struct model *m, struct lora_config *c, struct err *e);
+int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed, i64 *index,
+                     struct err *e);
 /* A weight of the base that an adapter's file brings must be that of the model. */
 int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
