@@ -25,7 +25,7 @@
     X(dora_back)
 /* clang-format on */
 
-enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
+enum { OP_IN = 12, OP_OUT = 5, OP_RANK = 4, OP_GRADS = 8 };
 
 /* A dense row-major array. data == NULL where an optional argument is absent (then dtype and rank
  * are 0). */
@@ -225,11 +225,19 @@ struct plan_attr {
 struct mla_attr {
     i64 heads, turned, plain, value; /* columns of each head: with RoPE, without, of its value */
 };
-enum update_rule { UPDATE_ADAMW, UPDATE_LION, UPDATE_SGD };
+enum update_rule {
+    UPDATE_ADAMW,
+    UPDATE_ADAM,
+    UPDATE_LION,
+    UPDATE_SGD,
+    UPDATE_ADAGRAD,
+    UPDATE_RMSPROP
+};
+enum { HYPER = 6 }; /* numbers of `hyper`, which change with the step: update.c */
 struct update_attr {
     enum update_rule rule;
-    double beta1, beta2, eps; /* the rest changes with the step: update.c, `hyper` */
-    u64 seed;                 /* of stochastic rounding; without masters only */
+    double beta1, beta2, eps;
+    u64 seed; /* of stochastic rounding; without masters only */
     u32 stream;
     bool nesterov;
 };

@@ -1,5 +1,5 @@
-/* optimizer.c: AdamW, Lion or SGD over all trainable parameters, with accumulators as NUMERICS.md
- * 5, 6 and 12 want them.
+/* optimizer.c: an optimizer of optims.c over all trainable parameters, with accumulators as
+ * NUMERICS.md 5, 6 and 12 want them.
  *
  * A micro-batch adds into the accumulators of the current reduction group; graphs are bound to them
  * once, so they stay where they are. When a group is done, it is merged with its neighbours like a
@@ -41,25 +41,30 @@ static int view_new(struct view *v, i64 count, enum dtype d, struct err *e) {
     return (v->data = device_new(view_bytes(v), e)) ? 0 : -1;
 }
 
-/* How many moments the rule has. */
-static int moments_of(const struct optimizer *o) {
-    return o->rule == UPDATE_ADAMW ? 2 : o->rule == UPDATE_LION || o->beta1 > 0 ? 1 : 0;
+/* Does the rule have STATE_M, STATE_V, STATE_EXTRA? */
+static bool has_state(const struct optimizer *o, int part) {
+    const enum update_rule rule = o->kind->rule;
+    const bool adam = rule == UPDATE_ADAMW || rule == UPDATE_ADAM;
+    if (part == STATE_EXTRA) return o->with.amsgrad || o->with.centered;
+    if (part == STATE_V) return adam || rule == UPDATE_ADAGRAD || rule == UPDATE_RMSPROP;
+    return adam || rule == UPDATE_LION || (rule != UPDATE_ADAGRAD && o->beta1 > 0);
 }
 
 static int moments_new(struct optimizer *o, struct moments *s, struct param *p, bool masters,
                        struct err *e) {
     s->p = p, s->count = view_count(&p->view);
-    const bool coded = o->coded && s->count >= CODED_FROM;
+    const bool coded = o->kind->coded && s->count >= CODED_FROM;
     if (p->view.dtype == F32)
         s->master = p->view.data;
     else if (masters && view_new(&s->state[STATE_MASTER], s->count, F32, e))
         return -1;
     else
         s->master = s->state[STATE_MASTER].data;
-    for (int k = 0; k < moments_of(o); k++)
-        if (view_new(&s->state[STATE_M + k], s->count, coded ? U8 : F32, e) ||
-            (coded && view_new(&s->state[STATE_M_ABSMAX + k],
-                               (s->count + QUANT_BLOCK2 - 1) / QUANT_BLOCK2, F32, e)))
+    for (int k = STATE_M; k <= STATE_EXTRA; k++)
+        if (has_state(o, k) &&
+            (view_new(&s->state[k], s->count, coded ? U8 : F32, e) ||
+             (coded && view_new(&s->state[k + STATE_M_ABSMAX - STATE_M],
+                                (s->count + QUANT_BLOCK2 - 1) / QUANT_BLOCK2, F32, e))))
             return err_detail(e, "for the optimizer state of %s", p->name);
     return s->state[STATE_MASTER].data ? master_start(s, e) : 0;
 }
@@ -77,20 +82,21 @@ static int maps_new(struct optimizer *o, struct err *e) {
 }
 
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e) {
-    const char *name = r->optim ? r->optim : "adamw";
-    *o = (struct optimizer){.rule = !strcmp(name, "lion")  ? UPDATE_LION
-                                    : !strcmp(name, "sgd") ? UPDATE_SGD
-                                                           : UPDATE_ADAMW,
-                            .coded = !strcmp(name, "adamw_8bit"),
+    *o = (struct optimizer){.kind = optim_find(r->optim),
+                            .with = r->optim_with,
                             .beta1 = r->adam_beta1,
                             .beta2 = r->adam_beta2,
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm,
+                            .max_grad_value =
+                                r->max_grad_value > 0 ? r->max_grad_value : __builtin_inf(),
                             .fast_ratio = r->use_peft ? r->loraplus_lr_ratio : 1,
                             .seed = (u64)r->seed};
-    if (o->rule == UPDATE_SGD)
-        o->beta1 = r->sgd_momentum, o->dampening = r->sgd_dampening, o->nesterov = r->sgd_nesterov;
+    const enum update_rule rule = o->kind->rule;
+    if (rule == UPDATE_SGD || rule == UPDATE_RMSPROP) o->beta1 = o->with.momentum;
+    if (rule == UPDATE_RMSPROP) o->beta2 = o->with.alpha;
+    if (rule == UPDATE_RMSPROP || rule == UPDATE_ADAGRAD) o->eps = o->with.eps;
     if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
         !(o->norms = device_new(m->params * (i64)sizeof *o->norms, e)) ||
         !(o->now = device_new(sizeof *o->now, e)))
@@ -99,7 +105,7 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
         if (m->param[i]->trainable &&
             moments_new(o, &o->of[o->count++], m->param[i], r->master_weights, e))
             return -1;
-    return o->coded ? maps_new(o, e) : 0;
+    return o->kind->coded ? maps_new(o, e) : 0;
 }
 
 void optimizer_free(struct optimizer *o) {
@@ -194,18 +200,22 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
 
 /* What the update needs of this step: update.c. */
 static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
+    const enum update_rule rule = o->kind->rule;
     const double t = (double)(o->step + 1);
     struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
     for (int k = 0; k < 4; k++) {
         float *h = now.hyper[k];
         const double wd = k % 2 ? o->weight_decay : 0, rate = k < 2 ? lr : lr * o->fast_ratio;
-        h[0] = (float)scale, h[1] = (float)(1 - rate * wd), h[2] = (float)rate;
-        if (o->rule == UPDATE_ADAMW) {
+        const bool decoupled = rule == UPDATE_ADAMW || rule == UPDATE_LION;
+        h[0] = (float)scale, h[1] = decoupled ? (float)(1 - rate * wd) : 1, h[2] = (float)rate;
+        h[4] = decoupled ? 0 : (float)wd, h[5] = (float)o->max_grad_value;
+        if (rule == UPDATE_ADAMW || rule == UPDATE_ADAM) {
             h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));
             h[3] = (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t)));
-        } else if (o->rule == UPDATE_SGD) {
-            h[1] = 1, h[3] = o->step ? (float)(1 - o->dampening) : 1, h[4] = (float)wd;
-        }
+        } else if (rule == UPDATE_SGD)
+            h[3] = o->step ? (float)(1 - o->with.dampening) : 1;
+        else if (rule == UPDATE_ADAGRAD)
+            h[2] = (float)(rate / (1 + (t - 1) * o->with.lr_decay));
     }
     return device_write(o->now, &now, sizeof now, e);
 }
@@ -232,9 +242,10 @@ static int moment_code(struct optimizer *o, const struct moments *s, int k, i64 
 static int update_part(struct optimizer *o, struct moments *s, float *grad, i64 at, i64 count,
                        struct err *e) {
     const bool coded = s->state[STATE_M_ABSMAX].data;
-    const struct update_attr attr = {
-        o->rule,    o->beta1, o->beta2, o->eps, o->seed, (u32)(s - o->of) + (u32)(at / PART << 20),
-        o->nesterov};
+    const struct update_attr attr = {o->kind->rule,   o->beta1,
+                                     o->beta2,        o->eps,
+                                     o->seed,         (u32)(s - o->of) + (u32)(at / PART << 20),
+                                     o->with.nesterov};
     const struct view all = flat(grad, s->count, F32), param = s->p->view,
                       master = flat(s->master, s->count, F32),
                       weight = flat(param.data, s->count, param.dtype);
@@ -243,15 +254,16 @@ static int update_part(struct optimizer *o, struct moments *s, float *grad, i64 
                         .in = {part(&all, at, count),
                                flat(o->now->hyper[s->p->decay + 2 * s->p->fast], HYPER, F32)},
                         .out = {part(&master, at, count)}};
-    for (int k = 0; k < moments_of(o); k++) {
+    for (int k = 0; k < 2; k++) {
         if (coded && moment_code(o, s, k, at, count, false, e)) return -1;
         c.out[1 + k] =
             coded ? part(&o->decoded[k], 0, count) : part(&s->state[STATE_M + k], at, count);
     }
+    c.out[4] = part(&s->state[STATE_EXTRA], at, count);
     if (!s->master) c.in[2] = flat(&o->now->step, 1, I32);
     if (param.dtype != F32) c.out[3] = part(&weight, at, count);
     if (call(o, &c, e)) return -1;
-    for (int k = 0; coded && k < moments_of(o); k++)
+    for (int k = 0; coded && k < 2; k++)
         if (moment_code(o, s, k, at, count, true, e)) return -1;
     return 0;
 }
@@ -297,7 +309,7 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
 /* ---- state: what state.h5 holds, in this order. A weight without a master, and the master of an
  * fp32 parameter, are in the weights' file. */
 
-static const char *const parts[STATE_PARTS] = {"master", "m", "v", "m_absmax", "v_absmax"};
+static const char *const parts[STATE_PARTS] = {"master", "m", "v", "extra", "m_absmax", "v_absmax"};
 
 /* The shape in state.h5: the parameter's own, but for scales. */
 static struct view stored_as(const struct moments *s, int k) {

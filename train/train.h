@@ -39,15 +39,22 @@ int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct
 int numerics_choose(const char *name, struct err *e);
 void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
-/* ---- optimizer (optimizer.c) */
-enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
-enum { STATE_MASTER, STATE_M, STATE_V, STATE_M_ABSMAX, STATE_V_ABSMAX, STATE_PARTS };
+/* ---- optimizer (optims.c, optimizer.c) */
+struct optim { /* a row of optims.c */
+    const char *name;
+    enum update_rule rule;
+    bool coded;                /* m and v of large tensors in 8 bits */
+    const struct option *args; /* of struct optim_args: what `optim_args` may say */
+};
+const struct optim *optim_find(const char *name); /* NULL: adamw */
+enum { GROUP_LEVELS = 17, SLOT_USES = 4 };        /* 2^16 reduction groups */
+enum { STATE_MASTER, STATE_M, STATE_V, STATE_EXTRA, STATE_M_ABSMAX, STATE_V_ABSMAX, STATE_PARTS };
 struct moments { /* of one trainable parameter; all f32 of its size, on the device */
     struct param *p;
     i64 count;
     float *master; /* the parameter's own memory in fp32; NULL: bf16 without masters */
-    /* m, v: as the rule has them, f32, or u8 with an absmax for each 256 (ops/quant8.c). master:
-     * where it has memory of its own */
+    /* m, v, extra: as the rule has them, f32, or m and v u8 with an absmax for each 256
+     * (ops/quant8.c). master: where it has memory of its own */
     struct view state[STATE_PARTS];
     float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
@@ -59,9 +66,9 @@ struct of_step {           /* what an update needs of its step: update.c */
 struct optimizer {
     struct moments *of;
     i64 count;
-    enum update_rule rule;
-    bool nesterov, coded; /* coded: m and v of large tensors in 8 bits */
-    double beta1, beta2, eps, weight_decay, max_grad_norm, dampening;
+    const struct optim *kind;
+    struct optim_args with;
+    double beta1, beta2, eps, weight_decay, max_grad_norm, max_grad_value;
     double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
     struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
     u64 seed;                     /* of stochastic rounding, where a parameter has no master */
