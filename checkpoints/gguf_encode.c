@@ -113,8 +113,8 @@ static void run_search(const float *x, float *scale, float *offset) {
 }
 
 static int six_bits(float x, float unit) {
-    const int n = unit > 0 ? (int)(x / unit + 0.5f) : 0;
-    return n > 63 ? 63 : n;
+    const float n = x / unit; /* NaN of infinite ones: 0 */
+    return !(unit > 0 && n > 0) ? 0 : n >= 63 ? 63 : (int)(n + 0.5f);
 }
 
 /* Rounds a pair to 6 bits under d and m, trying neighbours; leaves the codes of the best. */

@@ -155,8 +155,13 @@ static int named_add(struct chat *c, const char *chosen, struct err *e) {
     return 0;
 }
 
-static int choose(struct chat *c, const char *chosen, const char *folder, struct err *e) {
-    if ((chosen && named_add(c, chosen, e)) || (folder && folder_add(c, folder, e))) return -1;
+static int choose(struct chat *c, const char *chosen, const char *folder, const json_t *config,
+                  struct err *e) {
+    if (config) specials_add(c, config);
+    if ((config && add_json(c, config, "the model's file", e)) ||
+        (chosen && named_add(c, chosen, e)) ||
+        (folder && !find(c, "default") && folder_add(c, folder, e)))
+        return -1;
     const bool own = chosen && find(c, "chosen");
     struct named_template *t = find(c, own ? "chosen" : "default");
     if (chosen && !own && find(c, chosen)) t = find(c, chosen);
@@ -285,7 +290,7 @@ static int stop_find(struct chat *c, struct named_template *t, struct err *e) {
     return rc;
 }
 
-struct chat *chat_open(const char *chosen, const char *path, struct err *e) {
+struct chat *chat_open(const char *chosen, const char *path, const json_t *config, struct err *e) {
     struct chat *c = mem_new(sizeof *c, e);
     if (!c) return NULL;
     char *folder = NULL;
@@ -297,7 +302,8 @@ struct chat *chat_open(const char *chosen, const char *path, struct err *e) {
         else
             mem_free(folder), folder = mem_text(".", e);
     }
-    int rc = (path && !folder) || !(c->special = json_object()) || choose(c, chosen, folder, e);
+    int rc =
+        (path && !folder) || !(c->special = json_object()) || choose(c, chosen, folder, config, e);
     for (i64 i = 0; !rc && i < c->count; i++)
         if (&c->item[i] == c->use || &c->item[i] == c->tools) rc = stop_find(c, &c->item[i], e);
     if (rc) chat_free(c), c = NULL;

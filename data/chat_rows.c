@@ -5,8 +5,9 @@
  * the messages before an answer and the generation prompt is the answer, up to where the text of
  * the messages with it ends. That holds only if earlier text does not change when messages follow;
  * where a template rewrites earlier answers (thinking models drop old thoughts), the answer ends at
- * the stop text that the template puts after answers; where nothing holds, the row is refused. The
- * stop text is part of the answer (a model must learn to stop), white space after it is not. */
+ * the stop text that the template puts after answers, or at the tag that stands where the last
+ * answer has another (gpt-oss); where nothing holds, the row is refused. The stop text is part of
+ * the answer (a model must learn to stop), white space after it is not. */
 #include "data/chat.h"
 
 #include <string.h>
@@ -161,6 +162,19 @@ static i64 stop_end(const struct text *all, i64 begin, i64 end, const char *stop
     return end;
 }
 
+/* `all` and what would be the last answer of `part` agree but for the rest of one <tag> that ends
+ * the latter: the end of the tag in `all`, or -1. */
+static i64 tag_end(const struct text *part, const struct text *all, i64 begin) {
+    const i64 n = common(part, all);
+    i64 from = n, size = part->size;
+    while (from > begin && part->data[from - 1] != '<' && part->data[from - 1] != '>') from--;
+    while (size > n && strchr(" \n", part->data[size - 1])) size--;
+    const char *last = memchr(part->data + n, '>', (size_t)(part->size - n)),
+               *end = memchr(all->data + n, '>', (size_t)(all->size - n));
+    const bool inside = from > begin && part->data[from - 1] == '<';
+    return inside && last == part->data + size - 1 && end ? end + 1 - all->data : -1;
+}
+
 static int unstable(const char *where, size_t index, struct err *e) {
     err_input(e, "%s: the chat template writes message %zu differently when others follow", where,
               index + 1);
@@ -191,6 +205,8 @@ static int answer_find(const struct chat *c, const struct conversation *v, size_
             end = stop_end(all, begin, part.size, stop);
         else if (hit)
             end = hit - all->data + (i64)strlen(stop);
+        else
+            end = tag_end(&part, all, begin);
         rc = end < 0 ? unstable(where, index, e) : spans_add(trained, begin, end, e);
     }
     return text_free(&part), rc ? -1 : 0;

@@ -123,9 +123,10 @@ int template_render(const struct template *t, const json_t *variables, i64 now, 
 
 /* The chat template of a tokenizer (chat.c). `chosen` (may be NULL): a built-in one (chatml,
  * llama3, alpaca), the name of one that the folder has, a file, or a template's text. `path` (may
- * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. */
+ * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. `config` (may be NULL):
+ * what goes before the folder's files, as a tokenizer_config.json has it. */
 struct chat;
-struct chat *chat_open(const char *chosen, const char *path, struct err *e);
+struct chat *chat_open(const char *chosen, const char *path, const json_t *config, struct err *e);
 void chat_free(struct chat *c);
 const char *chat_sha256(const struct chat *c);            /* of the template's text, hex */
 const char *chat_source(const struct chat *c, i64 *size); /* the template's text */
@@ -138,13 +139,13 @@ int chat_render(const struct chat *c, const json_t *row, const json_t *messages,
                 struct text *out, struct spans *generation, struct err *e);
 
 /* ==== sources (source.c, source_stream.c) ======================================================
- * A source yields documents from a text file or JSON lines, plain, gzip (.gz, any number of
- * members) or zstd (.zst, any number of frames). JSON rows are {"text"}, {"prompt", "completion"},
- * {"instruction", "input", "output"} or {"instruction", "instances": [{"input", "output"}]}
- * (self-instruct); or conversations: {"messages": [{"role", "content", ...}]}, {"conversations":
- * [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of messages, each with
- * "system", "tools", "documents" and "chat_template_kwargs" if wanted. Instructions get the
- * template of Stanford Alpaca without its preamble. */
+ * A source yields documents from a text file, JSON lines or a JSON array, plain, gzip (.gz, any
+ * number of members) or zstd (.zst, any number of frames). JSON rows are {"text"}; {"prompt",
+ * "completion"}; {"instruction", "input", "output"} or {"instruction", "instances": [{"input",
+ * "output"}]} (self-instruct); or conversations: {"messages": [{"role", "content", ...}]},
+ * {"conversations": [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of
+ * messages, each with "system", "tools", "documents" and "chat_template_kwargs" if wanted.
+ * Instructions get the template of Stanford Alpaca without its preamble. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
     /* "text" or "jsonl". NULL: by the file's name, .txt, .jsonl or .json, then .gz or .zst */
@@ -274,6 +275,7 @@ struct batch {
     const i32 *position; /* [tokens] from 0 in the sample (masked: in the document) */
     const i32 *begin;    /* [tokens] attention sees [begin, last] of this micro-batch */
     const i32 *last;     /* [tokens] */
+    const i32 *real;     /* [tokens] 0: padding */
 };
 struct step_batches {
     i64 step, samples, tokens, trained; /* of the whole step */

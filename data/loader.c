@@ -18,7 +18,7 @@ struct prepared {
     struct step_batches out;
     struct sample *sample; /* [global batch] */
     struct batch *batch;   /* [micro-batches] */
-    i32 *column;           /* [5, capacity]: ids, targets, position, begin, last */
+    i32 *column;           /* [6, capacity]: ids, targets, position, begin, last, real */
     i64 capacity;
     u32 *ids; /* [max_seq_length + 1] */
     u8 *trained;
@@ -45,7 +45,7 @@ static i64 step_samples(const struct loader *l, i64 step) {
 static int sample_fill(struct prepared *p, const struct sample *x, bool mask, i64 at, i64 origin,
                        i64 *trained, struct err *e) {
     i32 *ids = p->column + at, *targets = ids + p->capacity, *position = targets + p->capacity;
-    i32 *begin = position + p->capacity, *last = begin + p->capacity;
+    i32 *begin = position + p->capacity, *last = begin + p->capacity, *given = last + p->capacity;
     const u64 *border = dataset_info(x->dataset)->documents_at + 1;
     i64 start = 0, padded = round_up(x->inputs, LOADER_PAD),
         document = dataset_document(x->dataset, x->first);
@@ -61,7 +61,7 @@ static int sample_fill(struct prepared *p, const struct sample *x, bool mask, i6
         targets[i] = target ? (i32)p->ids[i + 1] : IGNORED;
         position[i] = (i32)(i - start);
         begin[i] = (i32)(at - origin + start), last[i] = (i32)(at - origin + i);
-        *trained += target;
+        given[i] = real, *trained += target;
     }
     return 0;
 }
@@ -70,7 +70,7 @@ static int prepared_room(struct prepared *p, i64 tokens, struct err *e) {
     if (tokens <= p->capacity) return 0;
     mem_free(p->column);
     p->capacity = 0;
-    if (!(p->column = mem_new_array(tokens, 5 * (i64)sizeof *p->column, e))) return -1;
+    if (!(p->column = mem_new_array(tokens, 6 * (i64)sizeof *p->column, e))) return -1;
     p->capacity = tokens;
     return 0;
 }
@@ -93,7 +93,8 @@ static int step_prepare(const struct loader *l, struct prepared *p, i64 step, st
                                                    .targets = column + p->capacity,
                                                    .position = column + 2 * p->capacity,
                                                    .begin = column + 3 * p->capacity,
-                                                   .last = column + 4 * p->capacity};
+                                                   .last = column + 4 * p->capacity,
+                                                   .real = column + 5 * p->capacity};
         }
         struct batch *b = &p->batch[out.count - 1];
         const struct sample *x = &p->sample[i];

@@ -1,4 +1,4 @@
-/* source.c: documents out of text files and JSON lines, and the split into training and validation.
+/* source.c: documents out of text files and JSON, and the split into training and validation.
  *
  * The split is a property of the row, not of the reader: a row is held out when a hash of (seed,
  * row number) falls under the fraction, so the two parts are disjoint whatever is read first, and
@@ -16,6 +16,7 @@ struct source {
     char *path;
     struct source_options options;
     bool jsonl, opened;
+    enum { UNKNOWN, LINES, FIRST, NEXT, AFTER } form; /* of JSON: lines; or where in an array */
     struct stream stream;
     struct source_facts facts;
     struct text buffer; /* decompressed and not yet yielded, from `at` on */
@@ -52,8 +53,8 @@ static int source_type(struct source *s, struct err *e) {
             err_input(e, "'%s': there is no source type '%s'", path, type);
         else
             err_input(e, "'%s': its name does not say what it holds", path);
-        err_detail(e, "known are .txt (text), .jsonl and .json (one JSON object per line), each "
-                      "also with .gz or .zst");
+        err_detail(e, "known are .txt (text), .jsonl and .json (one JSON object per line, or one "
+                      "array of them), each also with .gz or .zst");
         return err_hint(e, "rename it or give type: text or type: jsonl");
     }
     s->jsonl = !strcmp(type, "jsonl");
@@ -179,7 +180,69 @@ static int source_next_text(struct source *s, struct document *out, struct err *
     }
 }
 
-/* ---- JSON lines ------------------------------------------------------------------------------ */
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+/* Byte i of what follows, 0 at the end, or -1. */
+static int peek(struct source *s, i64 i, struct err *e) {
+    while (s->at + i >= s->buffer.size) {
+        if (s->stream.ended) return 0;
+        if (source_fill(s, e)) return -1;
+    }
+    return (unsigned char)s->buffer.data[s->at + i];
+}
+
+/* Takes white space; what follows, as peek. */
+static int peek_past(struct source *s, struct err *e) {
+    int c;
+    while ((c = peek(s, 0, e)) > 0 && strchr(" \t\r\n", c)) source_take(s, 1);
+    return c;
+}
+
+static int array_wrong(struct source *s, const char *expected, struct err *e) {
+    if (e->code) return -1;
+    err_input(e, "%s:%lld: after element %lld of the array there is no %s", s->path,
+              (long long)s->line, (long long)s->row, expected);
+    return peek(s, 0, e) ? -1 : err_hint(e, "the file ends there: download or copy it again");
+}
+
+/* The next element of an array, *size bytes from here on; 1, 0 after the last, or -1. */
+static int array_element(struct source *s, i64 *size, struct err *e) {
+    if (s->form == AFTER) return 0;
+    int c = peek_past(s, e);
+    if (c == ']') {
+        source_take(s, 1), s->form = AFTER;
+        return peek_past(s, e) ? array_wrong(s, "end of the file", e) : 0;
+    }
+    if (s->form == NEXT && c != ',') return array_wrong(s, "',' or ']'", e);
+    if (s->form == NEXT) source_take(s, 1), c = peek_past(s, e);
+    s->form = NEXT;
+    i64 i = 0, depth = 0;
+    for (bool text = false, more = true; more; i++) {
+        if ((c = peek(s, i, e)) <= 0) return array_wrong(s, "complete one and ']'", e);
+        if (text) {
+            if (c == '\\') i++;
+            text = c != '"';
+            continue;
+        }
+        if (!depth && (c == ',' || c == ']')) break; /* no object: row_parse says so */
+        text = c == '"', depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        more = depth || text || (c != '}' && c != ']');
+    }
+    return *size = i, i ? 1 : array_wrong(s, "other element", e);
+}
+
+/* The next object, or a blank line: *size bytes, *whole with what ends it. */
+static int json_row(struct source *s, i64 *size, i64 *whole, struct err *e) {
+    if (s->form == UNKNOWN) {
+        const int c = peek_past(s, e);
+        if (c < 0) return -1;
+        s->form = c == '[' ? FIRST : LINES;
+        if (c == '[') source_take(s, 1);
+    }
+    if (s->form == LINES) return source_row(s, "\n", size, whole, e);
+    const int r = array_element(s, size, e);
+    return *whole = *size, r;
+}
 
 static int json_wrong(const struct source *s, const char *key, const json_t *found, struct err *e) {
     static const char *const name[] = {"an object", "an array", "a string", "an integer",
@@ -291,12 +354,12 @@ static int row_parse(struct source *s, const char *data, i64 size, struct err *e
         s->json = json_loadb(data, (size_t)size, flags | JSON_DECODE_INT_AS_REAL, &fault);
     s->json_line = s->line, s->instance = 0;
     if (!s->json)
-        return err_input(e, "%s:%lld:%d: not valid JSON: %s", s->path, (long long)s->line,
-                         fault.position, fault.text);
+        return err_input(e, "%s:%lld:%d: not valid JSON: %s", s->path,
+                         (long long)s->line + i64_max(fault.line - 1, 0),
+                         fault.line > 1 ? fault.column : fault.position, fault.text);
     if (json_is_object(s->json)) return 0;
     err_input(e, "%s:%lld: not a JSON object", s->path, (long long)s->line);
-    return err_detail(e,
-                      "expected JSON lines: one object per line, not one array for the whole file");
+    return err_detail(e, "expected one object per line, or one array of objects");
 }
 
 static bool blank(const char *p, i64 size) {
@@ -308,7 +371,7 @@ static int source_next_json(struct source *s, struct document *out, struct err *
     for (;;) {
         if (!s->json) {
             i64 size, whole;
-            int r = source_row(s, "\n", &size, &whole, e);
+            const int r = json_row(s, &size, &whole, e);
             if (r <= 0) return r;
             const char *data = s->buffer.data + s->at;
             bool skip = blank(data, size) || !source_wanted(s, s->row);

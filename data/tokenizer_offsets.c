@@ -83,7 +83,8 @@ static int unit_fits(struct work *w, const struct norm *n, struct bytes unit, st
                      struct err *e) {
     bool starts = false;
     if (normalize(n, 1, unit, buffer, &w->scratch, got, &starts, e)) return -1;
-    *fits = got->size <= out.size - done && !memcmp(out.data + done, got->data, (size_t)got->size);
+    *fits = !got->size || (got->size <= out.size - done &&
+                           !memcmp(out.data + done, got->data, (size_t)got->size));
     return 0;
 }
 

@@ -83,7 +83,8 @@ void cuda_libraries(FILE *to) {
         fprintf(to, "cuda:%d  %s\n", i, line);
     }
     for (int i = 0; i < COUNT(library); i++) {
-        void *handle = dlopen(library[i], RTLD_NOW | RTLD_LOCAL);
+        /* kept: what comes with C++ libraries holds memory that their removal would lose */
+        void *handle = dlopen(library[i], RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
         fprintf(to, "%-18s %s\n", library[i], handle ? "found" : "not found");
         if (handle) dlclose(handle);
     }

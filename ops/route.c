@@ -1,8 +1,10 @@
 /* route.c: which experts a token goes to, and with what weights; and the order in which experts see
  * tokens.
  *
- * route: logits [N, E], bias [E] f32 (steers the choice only) -> weight [N, k] f32, index [N, k]
- * i32. In f32, whatever the dtype of the logits:
+ * route: logits [N, E], bias [E] f32 (steers the choice only), balance [E] f32 (may be absent) ->
+ * weight [N, k] f32, index [N, k] i32, with balance term [N] f32.
+ * In f32, whatever the dtype of the logits:
+ *
  *   score   softmax: the logit l (its order is that of the probabilities); sigmoid: s(l)
  *   key     score + bias; NaN counts as -inf
  *   groups  E / groups experts each; a group's score is its largest key (softmax: DeepSeek V2), or
@@ -14,11 +16,20 @@
  *           softmax: exp(l_i - max) / sum over all experts (16 lanes, NUMERICS.md 7)
  *           sigmoid: s_i; renorm: s_i / (their sum + 1e-20)
  *           then times scale. Sums over slots are chains from 0, ascending.
- * route_back: dweight [N, k], logits, index -> dlogits [N, E], through the chosen weights only.
- * With g = scale * dweight, p the softmax, q = weight / scale, sums over slots as above: softmax,
- * renorm: dl_i = q_i * (g_i - sum q g)            softmax: dl_e = p_e * (g_e - sum p g) sigmoid:
- * dl_i = h_i * (s_i * (1 - s_i)), h = g; renorm: h_i = (g_i - sum q g) / (sum s + 1e-20) Those not
- * chosen have g = 0; where nothing reaches them, 0.
+ *   term    sum over e of p_e * balance_e, fused, in 16 lanes; p the softmax over all experts: a
+ *           token's share of the balancing loss, which is linear in p (recipes/models/balance.c)
+ *
+ * route_back: dweight [N, k], logits, index, with balance dterm [N] -> dlogits [N, E], through the
+ * chosen weights and the term.
+ * With g = scale * dweight, p the softmax, q = weight / scale, sums over slots as above:
+ *
+ *   softmax, renorm  dl_i = q_i * (g_i - sum q g)
+ *   softmax          dl_e = p_e * (g_e - sum p g)
+ *   sigmoid          dl_i = h_i * (s_i * (1 - s_i)), h = g; renorm: h_i = (g_i - sum q g) / (sum s
+ *                    + 1e-20)
+ *   balance          then dl_e = fma(dterm, p_e * (balance_e - term), dl_e)
+ *
+ * Those not chosen have g = 0; where nothing reaches them, 0.
  *
  * expert_plan: index -> offset [E + 1], order [N * k], place [N, k], all i32: the assignments t =
  * n * k + slot by expert, and of one expert by token; expert e owns order[offset[e]] up to
@@ -44,6 +55,15 @@ static int route_check(const struct op_call *c, i64 experts, struct err *e) {
 }
 static enum dtype wide_of(const struct view *v) { return v->dtype == F64 ? F64 : F32; }
 
+static int balance_check(const struct op_call *c, int at, const struct view *logits,
+                         struct err *e) {
+    return is_present(&c->in[at]) &&
+                   (need_rank(c, at, 1, e) || need_dtype(c, at, wide_of(logits), e) ||
+                    need_dim(c, at, 0, logits->dim[1], e))
+               ? -1
+               : 0;
+}
+
 static int route_shape(struct op_call *c, struct err *e) {
     const struct view *logits = &c->in[0];
     if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || route_check(c, logits->dim[1], e))
@@ -51,8 +71,10 @@ static int route_shape(struct op_call *c, struct err *e) {
     if (is_present(&c->in[1]) && (need_rank(c, 1, 1, e) || need_dtype(c, 1, wide_of(logits), e) ||
                                   need_dim(c, 1, 0, logits->dim[1], e)))
         return -1;
+    if (balance_check(c, 2, logits, e)) return -1;
     const i64 dim[] = {logits->dim[0], attr_of(c)->top_k};
     set_out(c, 0, wide_of(logits), 2, dim), set_out(c, 1, I32, 2, dim);
+    if (is_present(&c->in[2])) set_out(c, 2, wide_of(logits), 1, dim);
     return 0;
 }
 
@@ -64,6 +86,11 @@ static i64 best_of(const double *key, const bool *taken, i64 begin, i64 end) {
     return best;
 }
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double term_of(const double *l, const double *balance, i64 experts) {
+    double sum = 0, all = 0;
+    for (i64 i = 0; i < experts; i++) all += exp(l[i]), sum += exp(l[i]) * balance[i];
+    return sum / all;
+}
 
 static void groups_mask(const struct route_attr *a, i64 experts, double *key) {
     double score[ROUTE_GROUPS];
@@ -100,25 +127,28 @@ static void route_ref(const struct op_call *c) {
         }
         const double by = a->renorm ? sum : a->score == ROUTE_SIGMOID ? 1 : all;
         for (i64 s = 0; s < a->top_k; s++) w[s] *= a->scale / by;
+        if (is_present(&c->in[2]))
+            ((double *)c->out[2].data)[n] = term_of(l, c->in[2].data, experts);
     }
 }
 
-/* Sizes of the samples of the family: N, E, k, score, renorm, scale, groups, top_groups, bias. */
+/* Sizes of the samples of the family: N, E, k, score, renorm, scale, groups, top_groups, bias,
+ * balance. */
 struct routing {
     i64 tokens, experts;
     struct route_attr attr;
-    bool bias;
+    bool bias, balance;
 };
 static const struct routing routings[] = {
-    {1, 5, {2, ROUTE_SOFTMAX, false, 1, 1, 1}, false},
-    {5, 8, {2, ROUTE_SOFTMAX, true, 1, 0, 0}, false},
-    {19, 33, {8, ROUTE_SOFTMAX, false, 1, 1, 1}, false},
-    {7, 40, {3, ROUTE_SOFTMAX, false, 16, 8, 3}, false},
-    {9, 12, {3, ROUTE_SIGMOID, true, 2.5, 4, 2}, true},
-    {11, 96, {6, ROUTE_SIGMOID, true, 2.827, 1, 1}, true},
-    {3, 17, {17, ROUTE_SIGMOID, false, 1.5, 1, 1}, false},
-    {4096, 128, {8, ROUTE_SOFTMAX, true, 1, 1, 1}, false},
-    {4096, 256, {8, ROUTE_SIGMOID, true, 2.5, 8, 4}, true},
+    {1, 5, {2, ROUTE_SOFTMAX, false, 1, 1, 1}, false, true},
+    {5, 8, {2, ROUTE_SOFTMAX, true, 1, 0, 0}, false, true},
+    {19, 33, {8, ROUTE_SOFTMAX, false, 1, 1, 1}, false, false},
+    {7, 40, {3, ROUTE_SOFTMAX, false, 16, 8, 3}, false, true},
+    {9, 12, {3, ROUTE_SIGMOID, true, 2.5, 4, 2}, true, false},
+    {11, 96, {6, ROUTE_SIGMOID, true, 2.827, 1, 1}, true, true},
+    {3, 17, {17, ROUTE_SIGMOID, false, 1.5, 1, 1}, false, false},
+    {4096, 128, {8, ROUTE_SOFTMAX, true, 1, 1, 1}, false, true},
+    {4096, 256, {8, ROUTE_SIGMOID, true, 2.5, 8, 4}, true, false},
 };
 static const struct routing *routing_at(int index, struct sample *s) {
     if (index >= COUNT(routings)) return NULL;
@@ -131,15 +161,16 @@ static bool route_sample(int index, struct sample *s) {
     if (!r) return false;
     sample_float(&s->in[0], -4, 4, DIMS(r->tokens, r->experts));
     if (r->bias) sample_f32(&s->in[1], -0.3, 0.3, DIMS(r->experts));
+    if (r->balance) sample_f32(&s->in[2], 0, 2, DIMS(r->experts));
     return true;
 }
 const struct op op_route = {
     .name = "route",
-    .in = "logits bias?",
-    .out = "weight index",
+    .in = "logits bias? balance?",
+    .out = "weight index term",
     .attr_size = sizeof(struct route_attr),
     .shape = route_shape,
-    .grad = {{"route_back", "dweight logits index", "dlogits"}},
+    .grad = {{"route_back", "dweight logits index dterm balance", "dlogits"}},
     .ref = route_ref,
     .cpu = CPU(route),
     .cuda = CUDA(route),
@@ -156,6 +187,10 @@ static int route_back_shape(struct op_call *c, struct err *e) {
         if (need_rank(c, i, 2, e) || need_dtype(c, i, i ? I32 : wide_of(logits), e) ||
             need_dim(c, i, 0, dim[0], e) || need_dim(c, i, 1, dim[1], e))
             return -1;
+    if (balance_check(c, 4, logits, e) ||
+        (is_present(&c->in[4]) && (need_rank(c, 3, 1, e) || need_dtype(c, 3, wide_of(logits), e) ||
+                                   need_dim(c, 3, 0, dim[0], e))))
+        return -1;
     set_out_like(c, 0, logits);
     return 0;
 }
@@ -180,6 +215,10 @@ static void route_back_ref(const struct op_call *c) {
             const double x = l[index[s]], slope = sigmoids ? sigmoid(x) * (1 - sigmoid(x)) : exp(x);
             dl[index[s]] = a->scale * slope / by * (g[s] - dot);
         }
+        const double *balance = c->in[4].data;
+        const double term = is_present(&c->in[4]) ? term_of(l, balance, experts) : 0;
+        for (i64 i = 0; is_present(&c->in[4]) && i < experts; i++)
+            dl[i] += ((double *)c->in[3].data)[n] * exp(l[i]) / all * (balance[i] - term);
     }
 }
 static void fill_index(void *data, const struct view *v) { /* distinct in a row */
@@ -193,11 +232,13 @@ static bool route_back_sample(int index, struct sample *s) {
     sample_float(&s->in[1], -4, 4, DIMS(r->tokens, r->experts));
     sample_int(&s->in[2], 0, 1, DIMS(r->tokens, r->attr.top_k));
     s->in[2].fill = FILL_CUSTOM, s->in[2].custom = fill_index;
+    if (r->balance) sample_f32(&s->in[3], -1, 1, DIMS(r->tokens));
+    if (r->balance) sample_f32(&s->in[4], 0, 2, DIMS(r->experts));
     return true;
 }
 const struct op op_route_back = {
     .name = "route_back",
-    .in = "dweight logits index",
+    .in = "dweight logits index dterm? balance?",
     .out = "dlogits",
     .attr_size = sizeof(struct route_attr),
     .shape = route_back_shape,

@@ -48,6 +48,14 @@ static void softmax_row(float *p, const float *x, i64 experts) {
     const v16 by = v16_set(v16_sum(sum));
     for (i64 i = 0; i < experts; i += 16) v16_store(p + i, v16_div(v16_load(p + i), by));
 }
+/* The token's term of the balancing loss; p as above. */
+static float balance_row(float *p, const float *x, const float *balance, i64 experts) {
+    v16 sum = v16_set(0);
+    softmax_row(p, x, experts);
+    for (i64 i = 0; i < experts; i += 16)
+        sum = v16_fma(v16_load(p + i), v16_load_n(balance + i, experts - i), sum);
+    return v16_sum(sum);
+}
 static void sigmoid_row(float *s, const float *x, i64 experts) {
     for (i64 i = 0; i < experts; i += 16) v16_store(s + i, v16_sigmoid(v16_load(x + i)));
 }
@@ -102,6 +110,8 @@ static void route_rows(void *arg, i64 begin, i64 end, int worker) {
         }
         weights_row(a, x, index, experts, w, key);
         for (i64 s = 0; s < a->top_k; s++) w[s] *= scale;
+        if (c->in[2].data)
+            ((float *)c->out[2].data)[n] = balance_row(key, x, c->in[2].data, experts);
     }
 }
 CPU_KERNEL(route) { return (void)e, pool_run(c->in[0].dim[0], route_rows, (void *)c), 0; }
@@ -128,6 +138,13 @@ static void back_rows(void *arg, i64 begin, i64 end, int worker) {
         for (i64 s = 0; s < a->top_k; s++) {
             const float h = g[s] - dot, y = sigmoids ? p[index[s]] : 0;
             dl[index[s]] = sigmoids ? (a->renorm ? h / by : h) * (y * (1 - y)) : w[s] * h;
+        }
+        const float *balance = c->in[4].data, *dterm = c->in[3].data;
+        const float term = balance ? balance_row(p, x, balance, experts) : 0;
+        for (i64 i = 0; balance && i < experts; i += 16) {
+            const v16 apart = v16_sub(v16_load_n(balance + i, experts - i), v16_set(term));
+            v16_store(dl + i, v16_fma(v16_set(dterm[n]), v16_mul(v16_load(p + i), apart),
+                                      v16_load(dl + i)));
         }
         for (i64 i = 0; i < experts; i += 16)
             v16_put_n(c->out[0].data, n * experts + i, v16_load(dl + i), experts - i, half);

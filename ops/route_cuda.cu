@@ -13,8 +13,8 @@ enum { LANES = 16, TOKENS = 8, BLOCK = LANES * TOKENS, PLAN = 256, PLAN_WARPS = 
 
 struct routing {
     const void *logits;
-    const float *bias, *dweight;
-    float *weight;
+    const float *bias, *dweight, *balance, *dterm;
+    float *weight, *term;
     i32 *index;
     void *dlogits;
     i64 tokens;
@@ -73,6 +73,16 @@ DEVICE void softmax_terms(const struct routing &r, i64 n, int lane, float *top, 
     *top = max, *sum = lanes_sum(all);
 }
 
+/* The token's term of the balancing loss, for all lanes, which come together. */
+DEVICE float balance_term(const struct routing &r, i64 n, int lane, float top, float all) {
+    float sum = 0;
+    for (int i = lane; i < r.experts; i += LANES) {
+        const float e = v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.half), top));
+        sum = v16_fma(v16_div(e, all), r.balance[i], sum);
+    }
+    return lanes_sum(sum);
+}
+
 /* What the weight of expert i is before it is divided. `top`: what is subtracted under softmax. */
 DEVICE float score_of(const struct routing &r, i64 n, int i, float top) {
     const float l = get1(r.logits, n * r.experts + i, r.half);
@@ -101,7 +111,11 @@ __global__ void route_kernel(struct routing r) {
     u64 kept = ~(u64)0, taken = 0;
     __syncwarp();
     if (r.groups > 1) kept = groups_kept(r, key, key + r.experts, lane);
-    if (!r.sigmoids && !r.renorm) softmax_terms(r, n, lane, &top, &all);
+    if ((!r.sigmoids && !r.renorm) || r.balance) softmax_terms(r, n, lane, &top, &all);
+    if (r.balance) {
+        const float term = balance_term(r, n, lane, top, all);
+        if (!lane && mine) r.term[n] = term;
+    }
     i32 *index = r.index + n * r.k;
     for (int s = 0; s < r.k; s++) {
         float best = 0;
@@ -133,8 +147,10 @@ __global__ void route_back_kernel(struct routing r) {
     const bool mine = at < r.tokens, whole = !r.sigmoids && !r.renorm;
     const i32 *index = r.index + n * r.k;
     const float *given = r.dweight + n * r.k;
-    float top = 0, all = 1, dot = 0;
-    if (whole) softmax_terms(r, n, lane, &top, &all);
+    float top = 0, all = 1, dot = 0, max = 0, sum = 1, term = 0;
+    if (whole || r.balance) softmax_terms(r, n, lane, &max, &sum);
+    if (r.balance) term = balance_term(r, n, lane, max, sum);
+    if (whole) top = max, all = sum;
     if (!r.sigmoids && r.renorm) top = get1(r.logits, n * r.experts + index[0], r.half);
     const float by = divisor(r, n, index, top, all);
     for (int s = 0; s < r.k && (!r.sigmoids || r.renorm); s++)
@@ -146,6 +162,11 @@ __global__ void route_back_kernel(struct routing r) {
             const float y = score_of(r, n, i, top), h = v16_sub(v16_mul(r.scale, given[s]), dot);
             dl = r.sigmoids ? v16_mul(r.renorm ? v16_div(h, by) : h, v16_mul(y, v16_sub(1, y)))
                             : v16_mul(v16_div(y, by), h);
+        }
+        if (r.balance) {
+            const float p =
+                v16_div(v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.half), max)), sum);
+            dl = v16_fma(r.dterm[n], v16_mul(p, v16_sub(r.balance[i], term)), dl);
         }
         put1(r.dlogits, n * r.experts + i, dl, r.half);
     }
@@ -162,7 +183,8 @@ static struct routing routing_of(const struct op_call *c, const struct view *log
 }
 CUDA_KERNEL(route) {
     struct routing r = routing_of(c, &c->in[0]);
-    r.bias = (const float *)c->in[1].data;
+    r.bias = (const float *)c->in[1].data, r.balance = (const float *)c->in[2].data;
+    r.term = (float *)c->out[2].data;
     r.weight = (float *)c->out[0].data, r.index = (i32 *)c->out[1].data;
     if (!r.tokens) return 0;
     return LAUNCH(e, route_kernel, (unsigned)((r.tokens + TOKENS - 1) / TOKENS), BLOCK,
@@ -171,6 +193,7 @@ CUDA_KERNEL(route) {
 CUDA_KERNEL(route_back) {
     struct routing r = routing_of(c, &c->in[1]);
     r.dweight = (const float *)c->in[0].data, r.index = (i32 *)c->in[2].data;
+    r.dterm = (const float *)c->in[3].data, r.balance = (const float *)c->in[4].data;
     r.dlogits = c->out[0].data;
     if (!r.tokens) return 0;
     return LAUNCH(e, route_back_kernel, (unsigned)((r.tokens + TOKENS - 1) / TOKENS), BLOCK, 0, r);

@@ -8,7 +8,10 @@
 
 struct globals globals; /* main.c's, which generation looks at */
 
-static const char *base; /* a folder of a trained tiny model, for adapters */
+static const char *base; /* a folder of a trained tiny model, for adapters; DATA/mixture another */
+#define MIXTURE                                                                                    \
+    "model.model_type=mixtral model.num_local_experts=5 model.num_experts_per_tok=2 "              \
+    "model.output_router_logits=true model.router_aux_loss_coef=0.1 "
 static const struct kind {
     const char *name, *words;
 } kinds[] = {
@@ -56,6 +59,19 @@ static const struct kind {
                   "dataset.0.path=DATA/sft.h5"},
     {"apertus-fp32", "precision=fp32 model.model_type=apertus dataset.0.path=DATA/packed.h5"},
     {"bloom-bf16", "precision=bf16 model.model_type=bloom dataset.0.path=DATA/packed.h5"},
+    /* experts, with the balancing loss, whose padding does not count; latent attention */
+    {"mixture-bf16", "precision=bf16 " MIXTURE "dataset.0.path=DATA/packed.h5"},
+    {"mixture-fp32", "precision=fp32 " MIXTURE "task=sft packing=false reduction_groups=2 "
+                     "dataset.0.path=DATA/sft.h5"},
+    {"mixture-lora-bf16", "precision=bf16 use_peft=true lora_r=3 lora_dropout=0.1 "
+                          "lora_target_modules=q_proj,v_proj router_aux_loss_coef=0.2 "
+                          "model_name_or_path=DATA/mixture/checkpoints/step-000004 "
+                          "dataset.0.path=DATA/packed.h5"},
+    {"mla-fp32", "precision=fp32 model.model_type=deepseek_v3 model.q_lora_rank=28 "
+                 "model.kv_lora_rank=20 model.qk_nope_head_dim=6 model.qk_rope_head_dim=4 "
+                 "model.v_head_dim=10 model.n_routed_experts=6 model.num_experts_per_tok=3 "
+                 "model.moe_intermediate_size=20 model.first_k_dense_replace=1 model.n_group=2 "
+                 "model.topk_group=2 dataset.0.path=DATA/packed.h5"},
 };
 static const char *const ways[] = {
     "--threads 1",
@@ -92,10 +108,11 @@ static void train(const struct kind *k, const char *way, const char *run) {
         snprintf(words + strlen(words), sizeof words - strlen(words), "%.*s%s", (int)(mark - p), p,
                  tiny);
     snprintf(words + strlen(words), sizeof words - strlen(words), "%s", p);
-    const bool adapter = strstr(k->words, "use_peft");
+    const bool adapter = strstr(k->words, "use_peft"),
+               own = !adapter || strstr(k->words, "model_name_or_path");
     hone(0, "train %s %s %s%s output_dir=%s --quiet %s",
          adapter ? at("adapter.yaml") : at("full.yaml"), words,
-         adapter ? "model_name_or_path=" : "", adapter ? base : "", run, way);
+         own ? "" : "model_name_or_path=", own ? "" : base, run, way);
 }
 
 static void same_bits(void **state) {
@@ -229,7 +246,8 @@ static int set_up(void **state) {
     static const char adapter[] = "max_seq_length: 64\nglobal_batch_size: 8\nmax_steps: 4\n"
                                   "micro_batch_size: 8\nlearning_rate: 3.0e-3\nlora_alpha: 7\n";
     put(at("adapter.yaml"), adapter, (i64)strlen(adapter));
-    train(&kinds[1], "", at("base"));
+    const struct kind mixture = {"", MIXTURE "dataset.0.path=DATA/packed.h5"};
+    train(&kinds[1], "", at("base")), train(&mixture, "", at("mixture"));
     static char path[512];
     base = strcpy(path, at("base/checkpoints/step-000004"));
     return pool_start(2, &(struct err){0});

@@ -72,6 +72,15 @@ static const struct chat_case {
      "{\"chat_template_kwargs\": {\"greeting\": \"!\"}, \"messages\": [{\"role\": \"assistant\", "
      "\"content\": \"a\"}]}",
      "[a!$]", 0, 0},
+    {"{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}"
+     "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+     "{{ '<|start|>assistant' if add_generation_prompt }}",
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}, {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", "
+     "\"content\": \"b\"}]}",
+     "<|start|>user<|message|>q<|end|><|start|>assistant[<|message|>a<|end|>]"
+     "<|start|>user<|message|>r<|end|><|start|>assistant[<|message|>b<|return|>$]",
+     0, 0},
     /* refused */
     {PLAIN, "{\"messages\": []}", "!:1: a conversation without messages", 0, 0},
     {PLAIN, "{\"messages\": 7}", "!:1: the messages are no list", 0, 0},
@@ -111,7 +120,7 @@ static void test_rows(void **state) {
     for (i64 i = 0; i < COUNT(cases); i++) {
         struct err e = {0};
         const struct chat_case *c = &cases[i];
-        struct chat *chat = chat_open(c->template, in_folder("tokenizer.json"), &e);
+        struct chat *chat = chat_open(c->template, in_folder("tokenizer.json"), NULL, &e);
         if (!chat) fail_msg("case %d: %s", (int)i, e.primary);
         const char *source = file_put("c.jsonl", c->row, (i64)strlen(c->row));
         struct dataset_job job = byte_job(&source, in_folder("c.h5"));
@@ -142,7 +151,7 @@ static void test_tokens(void **state) {
     (void)state;
     struct err e = {0};
     struct tokenizer *t = tokenizer_open("tests/golden/tokenizers/llama3.json", &e);
-    struct chat *chat = chat_open("chatml", NULL, &e);
+    struct chat *chat = chat_open("chatml", NULL, NULL, &e);
     struct text text = {0}, said = {0};
     struct ids whole = {0};
     const char *source = file_put("t.jsonl", TALK, sizeof TALK - 1);
@@ -180,7 +189,7 @@ static void test_faults(void **state) {
         char fault[32];
         snprintf(fault, sizeof fault, "alloc:%d", n);
         assert_int_equal(fault_arm(fault), 0);
-        struct chat *chat = chat_open(PLAIN, NULL, &e);
+        struct chat *chat = chat_open(PLAIN, NULL, NULL, &e);
         struct dataset_job job = byte_job(&source, in_folder("f.h5"));
         job.options = (struct source_options){.chat = chat, .assistant_only_loss = true};
         const int rc = chat ? dataset_build(&job, &e) : -1;

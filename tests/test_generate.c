@@ -1,7 +1,8 @@
 /* test_generate.c: continuing texts: a repetition penalty as transformers applies it, texts of a
  * batch that are bit for bit what they are alone, ids and strings that end a text, a conversation
- * over pipes. That the cache changes nothing is test_bits.c's business. */
+ * over pipes and at a terminal. That the cache changes nothing is test_bits.c's business. */
 #include "tests/tiny_run.h"
+#include <pty.h>
 
 #define MODEL "tests/golden/models/llama"
 
@@ -139,11 +140,48 @@ static void test_chat(void **state) {
     assert_int_equal(2, shell("printf 'Hello\\n' | ./hone chat %s", at("nothing")));
 }
 
+/* Reads from a terminal until `part` comes, or, with NULL, anything. */
+static void terminal_wait(int fd, const char *part) {
+    char got[1 << 16];
+    size_t n = 0;
+    while (n + 1 < sizeof got) {
+        const ssize_t more = read(fd, got + n, sizeof got - 1 - n);
+        if (more <= 0) break;
+        got[n += (size_t)more] = 0;
+        if (!part || strstr(got, part)) return;
+    }
+    fail_msg("'%s' did not come in: %s", part, got);
+}
+
+/* ^C ends an answer that would not end by itself, and the conversation goes on. */
+static void test_chat_terminal(void **state) {
+    (void)state;
+    int fd;
+    const pid_t pid = forkpty(&fd, NULL, NULL, NULL);
+    if (!pid) {
+        execl("./hone", "hone", "chat", STORIES, "--chat-template", "chatml", "--ignore-eos",
+              "--max-new-tokens", "1000000", NULL);
+        _exit(127);
+    }
+    assert_true(pid > 0);
+    terminal_wait(fd, "> ");
+    for (int turn = 0; turn < 2; turn++) {
+        assert_int_equal(6, write(fd, "Hello\n", 6));
+        terminal_wait(fd, "Hello\r\n");
+        terminal_wait(fd, NULL);
+        assert_int_equal(1, write(fd, "\003", 1));
+        terminal_wait(fd, "\n> ");
+    }
+    assert_int_equal(6, write(fd, "/exit\n", 6));
+    assert_int_equal(0, shell_end(pid));
+    close(fd);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_penalty), cmocka_unit_test(test_batch),
-                                       cmocka_unit_test(test_stop_ids),
-                                       cmocka_unit_test(test_stop_strings),
-                                       cmocka_unit_test(test_chat)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_penalty),  cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_stop_ids), cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_chat),     cmocka_unit_test(test_chat_terminal)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

@@ -85,8 +85,9 @@ static void ids_put(i64 count) {
  * holds factors of no published model, which come back as numbers rounded to f32. */
 static void there_and_back(void **state) {
     (void)state;
-    static const char *const models[] = {"llama", "llama_rope3_tied", "mistral", "qwen2",
-                                         "qwen3", "smollm3",          "olmo2"};
+    static const char *const models[] = {"llama",   "llama_rope3_tied", "mistral", "qwen2",
+                                         "qwen3",   "smollm3",          "olmo2",   "apertus",
+                                         "glm4_moe"};
     for (int i = 0; i < COUNT(models); i++) {
         const char *file = at("%s.gguf", models[i]), *back = at("%s-back", models[i]);
         char from[128];
@@ -139,15 +140,17 @@ static void adapter(void **state) {
 /* Nothing trained, nothing changed: names, shapes, types, bytes, configuration. */
 static void untouched(void **state) {
     (void)state;
-    static const char *const models[] = {"models/llama", "models/llama_rope3_tied", "models/qwen3",
-                                         "layouts/llama_sharded_bf16"};
-    for (int i = 0; i < COUNT(models); i++) {
-        char from[128], file[160];
+    /* names, and the bits of weights trained */
+    FILE *all = fopen("tests/golden/interop/families/sha256.txt", "r");
+    assert_non_null(all);
+    for (int i = 0, more = 1; more; i++) {
+        char model[64], from[128], file[160];
+        more = fscanf(all, "%63s %*s", model) == 1;
         const char *to = at("untouched-%d", i);
         struct safetensors x, y;
-        snprintf(from, sizeof from, "tests/golden/%s", models[i]);
-        snprintf(file, sizeof file, "%s/model.safetensors%s", from,
-                 strstr(models[i], "sharded") ? ".index.json" : "");
+        snprintf(from, sizeof from, "tests/golden/%s", "layouts/llama_sharded_bf16");
+        if (more) snprintf(from, sizeof from, "tests/golden/models/%s", model);
+        snprintf(file, sizeof file, "%s/model.safetensors%s", from, more ? "" : ".index.json");
         hone(0, "export %s --output %s --json", from, to);
         expect(said(), "\"kl\": 0,");
         open_file(&x, file), open_file(&y, at("untouched-%d/model.safetensors", i));
@@ -163,6 +166,19 @@ static void untouched(void **state) {
         safetensors_close(&x), safetensors_close(&y);
         assert_int_equal(0, shell("cmp %s/config.json %s/config.json", from, to));
     }
+    fclose(all);
+}
+
+/* A folder `name` in the test's own: a golden model with other values in its configuration. */
+static void adjusted(const char *name, const char *model, json_t *values) {
+    struct err e = {0};
+    const char *to = at("%s", name);
+    assert_int_equal(0, shell("mkdir -p %s && cp tests/golden/models/%s/*.* %s/", to, model, to));
+    json_t *config = json_open(at("%s/config.json", name), &e);
+    ok(!config, &e);
+    assert_int_equal(0, json_object_update(config, values));
+    assert_int_equal(0, json_dump_file(config, at("%s/config.json", name), 0));
+    json_decref(config);
 }
 
 /* Files that llama.cpp was seen to compute the same greedy ids with (interop/check_gguf.py). */
@@ -177,8 +193,13 @@ static void recorded(void **state) {
         const json_t *prompt = json_object_get(row, "prompt"),
                      *greedy = json_object_get(row, "greedy");
         const char *file = at("%s-recorded.gguf", name);
+        json_t *config = json_object_get(row, "config");
+        if (config) adjusted(name, json_string_value(json_object_get(row, "model")), config);
         hone(0, "export %s/%s --format gguf --type f32 --output %s --max-kl 1",
-             prompt ? "tests/golden/models" : "recipes/data", name, file);
+             config   ? tiny
+             : prompt ? "tests/golden/models"
+                      : "recipes/data",
+             name, file);
         assert_string_equal(sha_of(file), json_string_value(json_object_get(row, "sha256")));
         if (!prompt) continue;
         i64 ids[64], n = (i64)json_array_size(prompt);
@@ -219,12 +240,36 @@ static void trained(void **state) {
     }
 }
 
+/* A chat template goes into the file and is found there. */
+static void chat_template(void **state) {
+    (void)state;
+    static const char text[] =
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}";
+    const char *model = at("chat"), *file = at("elsewhere/chat.gguf");
+    assert_int_equal(0,
+                     shell("mkdir %s; cp -r recipes/data/stories260K %s", at("elsewhere"), model));
+    put(at("chat/chat_template.jinja"), text, sizeof text - 1);
+    hone(0, "export %s --format gguf --type f32 --output %s", model, file);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(0,
+                         shell("echo '{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}' |"
+                               " ./hone render %s > %s",
+                               i ? file : model, at("said")));
+        expect(text_of(at("said")), "\"[user]a</s>\"");
+    }
+    assert_int_equal(0,
+                     shell("printf 'Hello\\n/exit\\n' | ./hone chat %s --greedy --max-new-tokens 4"
+                           " > %s",
+                           file, at("said")));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(near_llama_cpp), cmocka_unit_test(inspected),
         cmocka_unit_test(there_and_back), cmocka_unit_test(types),
         cmocka_unit_test(adapter),        cmocka_unit_test(untouched),
-        cmocka_unit_test(recorded),       cmocka_unit_test(trained)};
+        cmocka_unit_test(recorded),       cmocka_unit_test(trained),
+        cmocka_unit_test(chat_template)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1;

@@ -154,6 +154,32 @@ static void test_models(void **state) {
         model_check(models[i], "config.json"), model_check(models[i], "config_v5.json");
 }
 
+/* The balancing loss, in the loss and the gradients of routers and what is below them. */
+static void test_balance(void **state) {
+    (void)state;
+    static const char *const mixtures[] = {"mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"};
+    for (int i = 0; i < COUNT(mixtures); i++) {
+        const struct tolerance t = tolerance_of(mixtures[i]);
+        const char *folder = folder_with(mixtures[i], "config.json"), *out = at("out.safetensors");
+        char golden[256], aux[256];
+        struct safetensors want, gradients, got;
+        snprintf(golden, sizeof golden, MODELS "%s/golden.safetensors", mixtures[i]);
+        snprintf(aux, sizeof aux, MODELS "%s/golden_aux.safetensors", mixtures[i]);
+        assert_int_equal(0, shell("sed -i 's/\"output_router_logits\": false/"
+                                  "\"output_router_logits\": true/' %s/config.json",
+                                  folder));
+        hone(0, "forward %s --ids %s --out %s --grad", folder, golden, out);
+        open_file(&got, out), open_file(&want, golden), open_file(&gradients, aux);
+        near(folder, need(&got, "aux_loss"), need(&want, "aux_loss"), t.loss, false);
+        near(folder, need(&got, "loss"), need(&want, "loss_with_aux"), t.loss, false);
+        for (i64 n = 0; n < gradients.count; n++)
+            near(folder, need(&got, gradients.tensor[n].name), &gradients.tensor[n], t.gradient,
+                 true);
+        assert_true(gradients.count >= 2);
+        safetensors_close(&got), safetensors_close(&want), safetensors_close(&gradients);
+    }
+}
+
 /* GLM-4 as its authors' code names it has no golden: the same numbers in its fused tensors must
  * give the same bits. */
 static const struct param *param_at(const struct model *m, enum role r, i64 layer, bool bias) {
@@ -407,11 +433,9 @@ static void test_adapters(void **state) {
  * is a mean over its tokens. */
 static void test_packs(void **state) {
     (void)state;
-    static const char *const packs[][2] = {{"llama", "llama"},
-                                           {"gpt2", "gpt2"},
-                                           {"gemma3_text", "gemma3_text"},
-                                           {"bloom", "bloom"},
-                                           {"llama", "accumulation_llama"}};
+    static const char *const packs[][2] = {
+        {"llama", "llama"}, {"gpt2", "gpt2"},       {"gemma3_text", "gemma3_text"},
+        {"bloom", "bloom"}, {"mixtral", "mixtral"}, {"llama", "accumulation_llama"}};
     for (int i = 0; i < COUNT(packs); i++) {
         const struct tolerance t = tolerance_of(packs[i][0]);
         const char *out = at("out.safetensors");
@@ -431,9 +455,10 @@ static void test_packs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models),        cmocka_unit_test(test_packs),
-        cmocka_unit_test(test_saved_as_read), cmocka_unit_test(test_chatglm),
-        cmocka_unit_test(test_full_steps),    cmocka_unit_test(test_adapters)};
+        cmocka_unit_test(test_models),  cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_balance), cmocka_unit_test(test_saved_as_read),
+        cmocka_unit_test(test_chatglm), cmocka_unit_test(test_full_steps),
+        cmocka_unit_test(test_adapters)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */

@@ -101,8 +101,10 @@ static void test_refused(void **state) {
             "2 of 3 groups of 8 experts cannot be chosen");
     refused("models/deepseek_v3", "s/\"topk_group\": 2/\"topk_group\": 1/",
             "'topk_group' leaves 2 experts, of which 3 are to be chosen");
-    refused("models/qwen3_moe", "s/\"output_router_logits\": false/\"output_router_logits\": true/",
+    refused("models/deepseek_v3", "1s/{/{\"output_router_logits\": true,/",
             "'output_router_logits' has a value that is not supported");
+    refused("models/qwen3_moe", "s/coef\": 0.02/coef\": -1/",
+            "'router_aux_loss_coef' is -1; expected 0 or more");
     refused("models/mixtral", "s/\"num_local_experts\": 4/\"num_local_experts\": 3/", "has shape");
 }
 

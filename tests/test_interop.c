@@ -88,6 +88,28 @@ static void encode(void **state) {
     }
 }
 
+/* Three steps of every family: the weights that transformers was seen to read: check_families.py */
+static void families(void **state) {
+    (void)state;
+    FILE *f = fopen("tests/golden/interop/families/sha256.txt", "r");
+    char name[64], sha[65], mine[65], path[256];
+    int count = 0, other = 0;
+    assert_non_null(f);
+    for (; fscanf(f, "%63s %64s", name, sha) == 2; count++) {
+        struct err e = {0};
+        shell("./hone train tests/golden/interop/families/run.yaml output_dir=%s/%s"
+              " model_name_or_path=tests/golden/models/%s --quiet",
+              folder, name, name);
+        snprintf(path, sizeof path, "%s/%s/checkpoints/step-000003/model.safetensors", folder,
+                 name);
+        ok(sha256_file(path, mine, &e), &e);
+        if (strcmp(sha, mine)) other++, print_error("%s: other weights: %s\n", name, mine);
+    }
+    fclose(f);
+    assert_int_equal(other, 0);
+    assert_true(count >= 40);
+}
+
 static int setup(void **state) {
     (void)state;
     return mkdtemp(folder) ? 0 : -1;
@@ -100,6 +122,7 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(encode)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(encode),
+                                       cmocka_unit_test(families)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

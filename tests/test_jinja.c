@@ -116,7 +116,7 @@ static void test_published(void **state) {
         snprintf(path, sizeof path, JINJA "%s.jinja.sha256", names[i]);
         assert_int_equal(0, file_read(&hashes, path, &e));
         *strrchr(path, '.') = 0;
-        struct chat *c = chat_open(path, folder, &e);
+        struct chat *c = chat_open(path, folder, NULL, &e);
         if (!c) fail_msg("%s", e.primary);
         each_line(JINJA "rows.jsonl", row, &(struct published){c, names[i], hashes.data});
         chat_free(c), text_free(&hashes);
@@ -270,7 +270,7 @@ static void expect_text(const char *chosen, const char *folder, const char *tool
     struct err e = {0};
     struct text out = {0};
     json_t *v = variables(), *row = json_object();
-    struct chat *c = chat_open(chosen, folder, &e);
+    struct chat *c = chat_open(chosen, folder, NULL, &e);
     if (tools) json_object_set_new(row, "tools", json_loads(tools, 0, NULL));
     const int rc =
         c ? chat_render(c, row, json_object_get(v, "messages"), true, &out, NULL, &e) : -1;

@@ -31,10 +31,12 @@ static struct log_row row_at(i64 step) {
                             .tokens = 64 * step,
                             .trained = step > 0,
                             .evaluated = step % 4 == 0,
+                            .balanced = step % 3 == 0,
                             .loss = 8 / sqrt(x + 1),
                             .lr = 3e-4 / 7,
                             .grad_norm = 1 / 3.0,
                             .eval_loss = 8.5 / sqrt(x + 1),
+                            .aux_loss = 2 + 1 / (x + 3),
                             .batch = step % 2 ? LOCK : NULL,
                             .state = step % 4 ? NULL : LOCK2,
                             .seconds = x / 8,
@@ -83,6 +85,8 @@ static void test_write_and_read(void **state) {
         assert_int_equal(r.trained, w.trained);
         assert_int_equal(r.evaluated, w.evaluated);
         if (w.trained) assert_true(r.loss == w.loss && r.lr == w.lr && r.grad_norm == w.grad_norm);
+        assert_int_equal(r.balanced, w.balanced);
+        if (w.balanced) assert_true(r.aux_loss == w.aux_loss);
         if (w.evaluated) assert_true(r.eval_loss == w.eval_loss);
         assert_int_equal(!r.batch, !w.batch);
         if (w.state) assert_string_equal(r.state, w.state);

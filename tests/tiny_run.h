@@ -171,7 +171,8 @@ static inline void logs_equal(const char *run, const char *other) {
         const struct log_row *x = &a.row[i], *y = &b.row[k];
         if (x->step != y->step || x->tokens != y->tokens || x->trained != y->trained ||
             memcmp(&x->loss, &y->loss, 8) || memcmp(&x->lr, &y->lr, 8) ||
-            memcmp(&x->grad_norm, &y->grad_norm, 8) || strcmp(x->batch ?: "", y->batch ?: "") ||
+            memcmp(&x->grad_norm, &y->grad_norm, 8) || memcmp(&x->aux_loss, &y->aux_loss, 8) ||
+            strcmp(x->batch ?: "", y->batch ?: "") ||
             (x->state && y->state && strcmp(x->state, y->state)))
             fail_msg("%s, %s: line %lld of the log: step %lld loss %a, step %lld loss %a", run,
                      other, (long long)i + 2, (long long)x->step, x->loss, (long long)y->step,

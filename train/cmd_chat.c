@@ -4,6 +4,7 @@
 #include "train/train.h"
 
 #include <jansson.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,12 @@ const struct option chat_options[] = {
     GENERATE_ROWS,
     {0},
 };
+
+/* At a terminal, ^C while an answer is being written ends the answer; a second one, or one at the
+ * prompt, ends the program. */
+static volatile sig_atomic_t interrupted;
+static void on_interrupt(int signal) { interrupted = signal; }
+static int answer_token(void *arg, u32 id) { return interrupted ? 1 : stream_token(arg, id); }
 
 struct talk {
     struct loaded l;
@@ -80,7 +87,7 @@ static int answer(struct talk *t, struct err *e) {
     const struct sampling how = sampling_of(t->f, &t->stops);
     int rc = chat_render(t->chat, NULL, t->messages, true, &text, NULL, e) ||
              tokenizer_encode(t->l.tokenizer, text.data, text.size, false, &prompt, e) ||
-             generate_ids(&t->l.model, prompt.item, prompt.count, &how, &out, stream_token, &s, e);
+             generate_ids(&t->l.model, prompt.item, prompt.count, &how, &out, answer_token, &s, e);
     if (!rc) {
         stream_end(&s);
         message_add(t, "assistant", s.text.data ? s.text.data : "", s.text.size);
@@ -99,7 +106,8 @@ static int answer(struct talk *t, struct err *e) {
 }
 
 static const char commands_help[] =
-    "/reset  begin anew\n/exit   leave (or end of input)\n/help   this\n";
+    "/reset  begin anew\n/exit   leave (or end of input)\n/help   this\n"
+    "^C      end the answer that is being written\n";
 
 /* A turn that fails (too long, refused by the template) is told, taken back, and not the end; on a
  * pipe it is. */
@@ -121,7 +129,11 @@ static int talk_on(struct talk *t, bool terminal, struct err *e) {
             rc = err_input(e, "what was written is not valid UTF-8");
         } else {
             message_add(t, "user", line, size);
+            struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND}, before;
+            interrupted = 0;
+            if (terminal) sigaction(SIGINT, &stop, &before);
             rc = answer(t, e);
+            if (terminal) sigaction(SIGINT, &before, NULL);
         }
         if (!rc || !terminal) continue;
         err_print(e, stderr);

@@ -121,8 +121,8 @@ static int codec(int argc, char **argv, const char *usage, enum codec kind, stru
     ssize_t size;
     int rc = args_parse(&a, argc, argv, codec_options, &f, e) || args_need(&a, 1, 1, usage, e);
     if (!rc && kind == RENDER) {
-        const bool folder = path_is_dir(a.rest[0]);
-        rc = !(c = chat_open(folder ? NULL : a.rest[0], folder ? a.rest[0] : NULL, e));
+        const bool model = path_is_dir(a.rest[0]) || path_is_gguf(a.rest[0]);
+        rc = !(c = chat_of_file(model ? NULL : a.rest[0], model ? a.rest[0] : NULL, e));
     } else if (!rc) {
         rc = !(t = tokenizer_of_file(a.rest[0], e));
     }

@@ -17,7 +17,8 @@ struct forward_flags {
 const struct option forward_options[] = {
     ROW(ids, OPT_TEXT, NULL, 0, 0,
         "safetensors with input_ids [B,T] int64 and optional labels and document_ids [B,T]"),
-    ROW(out, OPT_TEXT, NULL, 0, 0, "safetensors to write: logits, loss, grad.NAME, generated"),
+    ROW(out, OPT_TEXT, NULL, 0, 0,
+        "safetensors to write: logits, loss, aux_loss, grad.NAME, generated"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP "; with --grad its gradients"),
     ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),
     ROW(grad, OPT_BOOL, "false", 0, 0, "write the gradient of the mean loss for every tensor"),
@@ -117,14 +118,17 @@ static void *result_new(struct stored_list *o, const char *name, int rank, const
     return data;
 }
 
-static int logits_of(struct model *m, const struct rows *r, struct stored_list *o, struct err *e) {
+static int logits_of(struct model *m, const struct rows *r, struct balance *balance,
+                     struct stored_list *o, struct err *e) {
     struct graph *g = graph_new(e);
     if (!g) return -1;
     struct build b = {.g = g, .m = m};
+    if (m->config.balanced) balance_trace(&b, r->tokens, false);
     struct tensor *logits = model_logits(&b, model_hidden(&b, r->tokens));
     graph_keep(logits);
     int rc = graph_plan(g, globals.eager, e);
     if (!rc) rc = rows_bind(r, &b, e) || graph_run(g, e);
+    if (!rc && b.routing) rc = balance_add(&b, balance, NULL, e);
     float *out =
         rc ? NULL
            : result_new(o, "logits", 3, (i64[]){r->batch, r->length, m->config.vocab_size}, F32, e);
@@ -174,11 +178,13 @@ static int gradients_of(const struct graph *g, const struct model *m, struct sto
     return rc ? -1 : 0;
 }
 
-static int loss_of(struct model *m, const struct rows *r, bool grad, struct stored_list *o,
-                   struct err *e) {
+/* The mean loss, and of a model that is `balanced` also aux_loss, which the loss then has in it. */
+static int loss_of(struct model *m, const struct rows *r, bool grad, struct balance *balance,
+                   struct stored_list *o, struct err *e) {
     struct graph *g = graph_new(e);
     if (!g) return -1;
     struct build b = {.g = g, .m = m};
+    if (m->config.balanced) balance_trace(&b, r->tokens, true);
     float scale = (float)(1.0 / (double)r->trained);
     struct tensor *hidden = model_hidden(&b, r->tokens),
                   *targets = graph_input(g, "labels", I32, DIMS(r->tokens));
@@ -190,14 +196,18 @@ static int loss_of(struct model *m, const struct rows *r, bool grad, struct stor
     int rc = !each || graph_plan(g, globals.eager, e) || (grad && gradients_open(g, e));
     if (!rc) {
         targets->view.data = r->targets, factor->view.data = &scale;
+        if (b.routing) balance_bind(&b, balance, NULL);
         rc = rows_bind(r, &b, e) || graph_run(g, e) || graph_read(g, loss, each, e) ||
-             (grad && gradients_of(g, m, o, e));
+             (b.routing && balance_add(&b, balance, NULL, e)) || (grad && gradients_of(g, m, o, e));
     }
     float *out = rc ? NULL : result_new(o, "loss", 0, (i64[]){0}, F32, e);
     double sum = 0;
     for (i64 i = 0; out && i < r->tokens; i++)
         if (r->targets[i] >= 0) sum += (double)each[i];
-    if (out) *out = (float)(sum / (double)r->trained);
+    const double aux = b.routing ? balance_loss(balance, m->config.layers) : 0;
+    if (out) *out = (float)(sum / (double)r->trained + m->config.aux_coef * aux);
+    if (out && b.routing && (out = result_new(o, "aux_loss", 0, (i64[]){0}, F32, e)))
+        *out = (float)aux;
     if (grad) gradients_close(g);
     graph_free(g), mem_free(each);
     return out ? 0 : -1;
@@ -220,9 +230,12 @@ static int forward_all(struct loaded *l, const struct forward_flags *f, struct r
         err_input(e, "--grad: no token has a label, so there is no loss and no gradient");
         return err_hint(e, "labels are shifted by one: a row of T tokens has T - 1 targets");
     }
-    if (model_rope(&l->model, r->length + f->generate, e) || logits_of(&l->model, r, o, e))
-        return -1;
-    if (r->trained && loss_of(&l->model, r, f->grad, o, e)) return -1;
+    struct balance balance = {0};
+    const int rc = model_rope(&l->model, r->length + f->generate, e) ||
+                   logits_of(&l->model, r, &balance, o, e) ||
+                   (r->trained && loss_of(&l->model, r, f->grad, &balance, o, e));
+    mem_free(balance.sum);
+    if (rc) return -1;
     return f->generate ? generated_of(&l->model, r, f->generate, o, e) : 0;
 }
 

@@ -316,6 +316,8 @@ static int session_run(struct session *s, struct err *e) {
                               .loss = result.loss,
                               .lr = result.lr,
                               .grad_norm = result.grad_norm,
+                              .balanced = s->t.model.config.balanced,
+                              .aux_loss = result.aux_loss,
                               .batch = result.batch,
                               .tokens_per_second =
                                   (double)result.tokens / (clock_seconds() - begin)};

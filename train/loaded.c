@@ -58,7 +58,7 @@ int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char 
 int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e) {
     struct err none = {0};
     const char *path = t ? tokenizer_path(t) : NULL;
-    *out = chosen || path ? chat_open(chosen, path, chosen ? e : &none) : NULL;
+    *out = chosen || path ? chat_of_file(chosen, path, chosen ? e : &none) : NULL;
     if (*out || (!chosen && !none.starved)) return 0;
     if (!chosen) *e = none;
     return -1;

@@ -4,7 +4,7 @@
  *   {"hone_log": 1, "run": ID, "lock": SHA-256 of recipe.lock}
  * and each later one describes an optimizer step:
  *   step, tokens                     steps done, tokens trained
- *   loss, lr, grad_norm, eval_loss   nine decimal digits, to read
+ *   loss, lr, grad_norm, eval_loss   nine decimal digits, to read; aux_loss where there is one
  *   loss_hex, lr_hex, ...            the same as C's %a, all bits
  *   batch, state                     SHA-256 of the step's token ids, of the state after it
  *   seconds, tokens_per_second, peak_bytes
@@ -53,6 +53,7 @@ static int line_of_row(struct text *t, const struct log_row *r, const char *prev
     if (r->trained)
         rc = rc || add_number(t, "loss", r->loss, e) || add_number(t, "lr", r->lr, e) ||
              add_number(t, "grad_norm", r->grad_norm, e);
+    if (r->balanced) rc = rc || add_number(t, "aux_loss", r->aux_loss, e);
     if (r->evaluated) rc = rc || add_number(t, "eval_loss", r->eval_loss, e);
     if (r->batch) rc = rc || text_printf(t, e, ",\"batch\":\"%s\"", r->batch);
     if (r->state) rc = rc || text_printf(t, e, ",\"state\":\"%s\"", r->state);
@@ -93,6 +94,8 @@ static int read_row(struct log_rows *rows, struct log_row *r, const json_t *j, c
     }
     if ((r->evaluated = json_object_get(j, "eval_loss_hex") != NULL))
         r->eval_loss = number(j, "eval_loss", where, e);
+    if ((r->balanced = json_object_get(j, "aux_loss_hex") != NULL))
+        r->aux_loss = number(j, "aux_loss", where, e);
     r->batch = digest(rows, j, "batch", where, e), r->state = digest(rows, j, "state", where, e);
     r->seconds = json_f64(j, "seconds", 0, where, e);
     r->tokens_per_second = json_f64(j, "tokens_per_second", 0, where, e);
@@ -222,6 +225,7 @@ static int csv_row(struct log *log, const struct log_row *r, struct err *e) {
              csv_number(&t, r->trained, r->loss, e) || csv_number(&t, r->trained, r->lr, e) ||
              csv_number(&t, r->trained, r->grad_norm, e) ||
              csv_number(&t, r->evaluated, r->eval_loss, e) ||
+             csv_number(&t, r->balanced, r->aux_loss, e) ||
              text_printf(&t, e, ",%.3f,%.1f,%lld\n", r->seconds, r->tokens_per_second,
                          (long long)r->peak_bytes) ||
              file_write_all(log->csv_fd, t.data, t.size, log->csv_path, e);
@@ -230,7 +234,7 @@ static int csv_row(struct log *log, const struct log_row *r, struct err *e) {
 }
 
 static int tb_row(struct log *log, const struct log_row *r, struct err *e) {
-    struct tb_scalar s[6];
+    struct tb_scalar s[7];
     i64 n = 0;
     if (r->trained) {
         s[n++] = (struct tb_scalar){"train/loss", r->loss};
@@ -238,6 +242,7 @@ static int tb_row(struct log *log, const struct log_row *r, struct err *e) {
         s[n++] = (struct tb_scalar){"train/grad_norm", r->grad_norm};
         s[n++] = (struct tb_scalar){"speed/tokens_per_second", r->tokens_per_second};
     }
+    if (r->balanced) s[n++] = (struct tb_scalar){"train/aux_loss", r->aux_loss};
     if (r->evaluated) s[n++] = (struct tb_scalar){"eval/loss", r->eval_loss};
     s[n++] = (struct tb_scalar){"memory/peak_mib", (double)r->peak_bytes / 1048576};
     return tb_scalars(log->tb, log->time + r->seconds, r->step, s, n, e);
@@ -250,7 +255,7 @@ static int derive(struct log *log, const struct log_row *r, struct err *e) {
 static int open_derived(struct log *log, const struct log_start *s, const struct log_rows *rows,
                         struct err *e) {
     static const char head[] =
-        "step,tokens,loss,lr,grad_norm,eval_loss,seconds,tokens_per_second,peak_bytes\n";
+        "step,tokens,loss,lr,grad_norm,eval_loss,aux_loss,seconds,tokens_per_second,peak_bytes\n";
     if (s->csv) {
         if (!(log->csv_path = mem_printf(e, "%s/log.csv", s->run_dir))) return -1;
         log->csv_fd = fault_hit(FAULT_OPEN)

@@ -180,6 +180,8 @@ int main(int argc, char **argv) {
     arena_free(&a);
     errno = 0;
     if (!rc && !fflush(stdout) && !ferror(stdout)) return 0;
+    /* Where an early part of a long output failed, its reason is gone: ask for it again. */
+    if (!rc && !errno && write(STDOUT_FILENO, "\n", 1) == 1) errno = EIO;
     if (!e.code)
         err_failed(&e, "cannot write to standard output%s%s", errno ? ": " : "",
                    errno ? strerror(errno) : "");

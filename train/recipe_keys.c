@@ -99,6 +99,8 @@ const struct option recipe_options[] = {
     INT(wsd_decay_steps, "0", 0, 1e15, "wsd: steps of decay at the end"),
     FLOAT(wsd_decay_ratio, "0", 0, 1, "the same as a share of all steps (default: 0.1)"),
     CHOICE(wsd_decay_type, "cosine", "linear cosine 1-sqrt", "wsd: shape of the decay"),
+    FLOAT(router_aux_loss_coef, "-1", -1, 1e6,
+          "of the balancing loss of mixtures, which it turns on; negative: as config.json says"),
     BOOL(gradient_checkpointing, "false",
          "recompute blocks in the backward pass: less memory, same bits"),
 
@@ -229,6 +231,7 @@ const struct key_alias recipe_aliases[] = {
     {"steps_per_eval", "eval_steps", NULL, "mlx-lm"},
     {"val_batches", "eval_batches", NULL, "mlx-lm"},
     {"clip_grad_norm", "max_grad_norm", NULL, "torchtune"},
+    {"moe_aux_loss_coef", "router_aux_loss_coef", NULL, FACTORY},
     {"max_norm", "max_grad_norm", NULL, "LitGPT"},
     {"clip_grad", "max_grad_norm", NULL, "Megatron"},
     {"clip_grad_value", "max_grad_value", NULL, "PyTorch"},

@@ -66,6 +66,7 @@ struct recipe {
     double wsd_decay_ratio;
     const char *wsd_decay_type;
     bool gradient_checkpointing;
+    double router_aux_loss_coef;
     i64 logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
     struct int_list save_at;
     i64 seed;
@@ -126,9 +127,10 @@ struct log_row {
     i64 step;   /* optimizer steps done: the first update gives 1; 0 may carry the evaluation before
                    it */
     i64 tokens; /* trained so far */
-    bool trained, evaluated;
+    bool trained, evaluated, balanced;
     double loss, lr, grad_norm; /* where trained; loss: mean over the step's trained tokens, nats */
     double eval_loss;           /* where evaluated; nats a token */
+    double aux_loss;            /* where balanced: of a mixture; `loss` has it, times its factor */
     const char *batch, *state;  /* SHA-256 in hex: of the step's token ids; of the state after it;
                                    NULL if not taken */
     double seconds; /* wall time since the run began, without the time between stop and resume */

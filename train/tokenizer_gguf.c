@@ -1,6 +1,8 @@
-/* tokenizer_gguf.c: the tokenizer of any file a command is given: a GGUF model carries its
- * vocabulary in its metadata (tokenizer.ggml.*, docs/gguf.md of github.com/ggml-org/ggml);
- * everything else is data's. What a key stands for where it is missing is as llama.cpp has it. */
+/* tokenizer_gguf.c: the tokenizer, and the chat template, of any file a command is given: a GGUF
+ * model carries its vocabulary in its metadata (tokenizer.ggml.*, docs/gguf.md of
+ * github.com/ggml-org/ggml); everything else is data's. What a key stands for where it is missing
+ * is as llama.cpp has it. */
+#include <jansson.h>
 #include <string.h>
 #include "train/train.h"
 
@@ -69,13 +71,8 @@ static int read_vocabulary(struct vocabulary *v, const struct gguf *g, const cha
     return e->code ? -1 : 0;
 }
 
-static bool is_gguf(const char *path) {
-    const size_t size = strlen(path);
-    return size > 5 && !strcmp(path + size - 5, ".gguf") && !path_is_dir(path);
-}
-
 bool tokenizer_is_at(const char *path) {
-    if (!is_gguf(path)) return tokenizer_exists(path);
+    if (!path_is_gguf(path)) return tokenizer_exists(path);
     struct gguf g;
     struct err e = {0}; /* a broken file: tokenizer_of_file says so */
     const bool is = gguf_open(&g, path, &e) || gguf_find(&g, "tokenizer.ggml.tokens");
@@ -84,7 +81,7 @@ bool tokenizer_is_at(const char *path) {
 }
 
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e) {
-    if (!is_gguf(path)) return tokenizer_open(path, e);
+    if (!path_is_gguf(path)) return tokenizer_open(path, e);
     struct gguf g = {0};
     struct vocabulary v = {0};
     struct tokenizer *t = NULL;
@@ -92,4 +89,52 @@ struct tokenizer *tokenizer_of_file(const char *path, struct err *e) {
         t = tokenizer_from_parts(&v.parts, e);
     gguf_close(&g), arena_free(&v.memory);
     return t;
+}
+
+/* ---- chat templates */
+
+static void template_put(json_t *list, const struct gguf *g, const char *key, const char *name,
+                         struct arena *a, const char *where, struct err *e) {
+    const char *text = gguf_text(g, key, NULL, a, where, e);
+    if (text) json_array_append_new(list, json_pack("{s:s, s:s}", "name", name, "template", text));
+}
+
+/* tokenizer.chat_template, those of tokenizer.chat_templates, and the texts of special tokens, as
+ * a tokenizer_config.json has them. A new reference. */
+static json_t *chat_config(const struct gguf *g, const char *where, struct err *e) {
+    struct arena a = {0};
+    i64 names = -1, tokens = -1;
+    char key[256];
+    json_t *o = json_object(), *list = json_array();
+    template_put(list, g, "tokenizer.chat_template", "default", &a, where, e);
+    const struct gguf_text *name =
+        e->code ? NULL : gguf_texts(g, "tokenizer.chat_templates", &names, &a, where, e);
+    for (i64 i = 0; name && !e->code && i < names; i++) {
+        char one[128];
+        snprintf(one, sizeof one, "%.*s", (int)i64_min(name[i].size, 100), name[i].data);
+        snprintf(key, sizeof key, "tokenizer.chat_template.%s", one);
+        template_put(list, g, key, one, &a, where, e);
+    }
+    const struct gguf_text *token =
+        e->code ? NULL : gguf_texts(g, "tokenizer.ggml.tokens", &tokens, &a, where, e);
+    static const char *const special[][2] = {{"bos", "bos"}, {"eos", "eos"}, {"unknown", "unk"}};
+    for (int i = 0; token && !e->code && i < COUNT(special); i++) {
+        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", special[i][0]);
+        const i64 id = gguf_i64(g, key, -1, where, e);
+        snprintf(key, sizeof key, "%s_token", special[i][1]);
+        if (id >= 0 && id < tokens)
+            json_object_set_new(o, key, json_stringn(token[id].data, (size_t)token[id].size));
+    }
+    if (json_array_size(list)) json_object_set(o, "chat_template", list);
+    json_decref(list), arena_free(&a);
+    return o;
+}
+
+struct chat *chat_of_file(const char *chosen, const char *path, struct err *e) {
+    struct gguf g = {0};
+    json_t *config = NULL;
+    if (path && path_is_gguf(path) && !gguf_open(&g, path, e)) config = chat_config(&g, path, e);
+    struct chat *c = e->code ? NULL : chat_open(chosen, path, config, e);
+    gguf_close(&g), json_decref(config);
+    return c;
 }

@@ -93,9 +93,10 @@ int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
 
 /* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
+enum pass { PASS_EVAL, PASS_COUNT /* what the balancing loss needs to know */, PASS_TRAIN };
 struct planned { /* a graph for micro-batches of one size */
     i64 tokens;
-    bool train;
+    enum pass pass;
     struct graph *graph;
     struct build build;
     struct tensor *targets, *scale, *loss;
@@ -117,6 +118,7 @@ struct trainer {
     struct schedule schedule;
     struct planned planned[PLANNED];
     struct graph_memory memory; /* of all of them */
+    struct balance balance;     /* of the step, where the model is `balanced` */
     i64 planned_next;
     i64 total_steps, tokens_seen;
     char parent[65];    /* SHA-256 of the last checkpoint's manifest */
@@ -129,6 +131,7 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
 void trainer_close(struct trainer *t);
 struct step_result {
     double loss, lr, grad_norm;
+    double aux_loss; /* of a model that is `balanced`: part of the loss, times aux_coef */
     i64 tokens;
     char batch[65];
 };
@@ -165,6 +168,7 @@ void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
+struct chat *chat_of_file(const char *chosen, const char *path, struct err *e); /* chat_open */
 int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
                     struct err *e);     /* bench_tokenizer.c */
 bool tokenizer_is_at(const char *path); /* a .gguf or a folder that holds a tokenizer */

@@ -267,6 +267,14 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
+    if (r->router_aux_loss_coef >= 0) {
+        struct config *c = &t->model.config;
+        if (!c->experts || c->aux_coef < 0)
+            return err_input(e, "router_aux_loss_coef: a %s model has no balancing loss",
+                             c->family->model_type),
+                   err_hint(e, "leave it out; it is for mixtures of experts");
+        c->balanced = true, c->aux_coef = r->router_aux_loss_coef;
+    }
     for (i64 i = 0; i < r->dataset.count; i++)
         if (dataset_fits(t->dataset[i], &t->model, e)) return -1;
     for (i64 i = 0; i < r->eval_dataset.count; i++)

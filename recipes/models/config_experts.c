@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* The limits of the operation `route`. */
-enum { MOST_EXPERTS = 1024, MOST_CHOSEN = 32, MOST_GROUPS = 64 };
+enum { MOST_CHOSEN = 32, MOST_GROUPS = 64 };
 
 static int groups_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     struct route_attr *r = &c->route;
@@ -45,6 +45,12 @@ int experts_read(struct config *c, const json_t *j, const char *where, struct er
         .renorm = json_bool(j, "norm_topk_prob", c->has & HAS_RENORM, where, e),
         .scale = json_f64(j, "routed_scaling_factor", 1, where, e),
     };
+    c->balanced = json_bool(j, "output_router_logits", false, where, e);
+    c->aux_coef = json_f64(j, "router_aux_loss_coef", -1, where, e);
+    if (!e->code && json_object_get(j, "router_aux_loss_coef") &&
+        !(c->aux_coef >= 0 && c->aux_coef <= 1e6))
+        return err_input(e, "%s: 'router_aux_loss_coef' is %g; expected 0 or more", where,
+                         c->aux_coef);
     c->glu_limit = json_f64(j, "swiglu_limit", 0, where, e);
     c->glu_alpha = json_f64(j, "swiglu_alpha", 1.702, where, e);
     return e->code ? -1 : groups_read(c, j, where, e);

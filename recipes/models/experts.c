@@ -16,9 +16,10 @@ static struct sorted routed(struct build *b, struct tensor *x) {
     const struct plan_attr plan = {c->experts};
     struct sorted s;
     struct tensor *in[OP_IN] = {build_linear(b, x, ROLE_ROUTER),
-                                build_param(b, at->weight[ROLE_CORRECTION])},
+                                build_param(b, at->weight[ROLE_CORRECTION]), balance_input(b)},
                   *out[OP_OUT] = {0};
     graph_call(b->g, &op_route, &c->route, in, out);
+    balance_keep(b, out[1], out[2]);
     s.weight = out[0];
     struct tensor *index[OP_IN] = {out[1]};
     graph_call(b->g, &op_expert_plan, &plan, index, out);

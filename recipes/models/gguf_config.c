@@ -11,10 +11,13 @@
 
 /* `model_type` none twice but where `tell` decides: reading takes the first row whose condition
  * holds. */
+#define SIGMOID .tell = "expert_gating_func", .least = 2
 static const struct gguf_arch archs[] = {
     {.name = "llama", .model_type = "mixtral", .tell = "expert_count", .rope_rows = true},
     {.name = "llama", .model_type = "llama", .rope_rows = true},
     {.name = "llama", .model_type = "mistral", .rope_rows = true},
+    {.name = "llama", .model_type = "ministral", .rope_rows = true},
+    {.name = "mistral3", .model_type = "ministral3", .rope_rows = true},
     {.name = "qwen2", .model_type = "qwen2"},
     {.name = "qwen2moe", .model_type = "qwen2_moe"},
     {.name = "qwen3", .model_type = "qwen3"},
@@ -36,9 +39,16 @@ static const struct gguf_arch archs[] = {
     {.name = "gptneox", .model_type = "gpt_neox"},
     {.name = "falcon", .model_type = "falcon"},
     {.name = "bloom", .model_type = "bloom"},
+    {.name = "apertus", .model_type = "apertus"},
+    {.name = "gpt-oss", .model_type = "gpt_oss", .window = 2},
+    {.name = "glm4moe", .model_type = "glm4_moe", .deep = true},
+    {.name = "deepseek2", .model_type = "deepseek_v3", SIGMOID, .deep = true},
+    {.name = "deepseek2", .model_type = "kimi_k2", SIGMOID, .deep = true},
+    {.name = "deepseek2", .model_type = "deepseek_v2", .deep = true},
 };
 
-/* GGUF's key behind "ARCH.", ours, and its kind: integer, number, truth value. `i`: required. */
+/* GGUF's key behind "ARCH.", ours, and its kind: integer, number, truth value; a capital: of the
+ * architectures that are `deep`. */
 static const struct {
     const char *gguf, *hf;
     char kind;
@@ -64,6 +74,15 @@ static const struct {
     {"expert_used_count", "num_experts_per_tok", 'i'},
     {"expert_feed_forward_length", "moe_intermediate_size", 'i'},
     {"expert_shared_feed_forward_length", "shared_expert_intermediate_size", 'i'},
+    {"leading_dense_block_count", "first_k_dense_replace", 'I'},
+    {"expert_shared_count", "n_shared_experts", 'I'},
+    {"expert_weights_scale", "routed_scaling_factor", 'F'},
+    {"expert_weights_norm", "norm_topk_prob", 'B'},
+    {"expert_group_count", "n_group", 'I'},
+    {"expert_group_used_count", "topk_group", 'I'},
+    {"attention.q_lora_rank", "q_lora_rank", 'I'},
+    {"attention.kv_lora_rank", "kv_lora_rank", 'I'},
+    {"attention.value_length_mla", "v_head_dim", 'I'},
 };
 
 /* ---- reading */
@@ -85,7 +104,8 @@ static const struct gguf_arch *arch_of(const struct gguf *g, const char *arch, c
     for (int i = 0; i < COUNT(archs); i++) {
         char key[128];
         snprintf(key, sizeof key, "%.60s.%s", arch, archs[i].tell ? archs[i].tell : "");
-        if (!strcmp(archs[i].name, arch) && (!archs[i].tell || gguf_i64(g, key, 0, where, e) > 0))
+        if (!strcmp(archs[i].name, arch) &&
+            (!archs[i].tell || gguf_i64(g, key, 0, where, e) >= i64_max(1, archs[i].least)))
             return &archs[i];
         if (edit_distance(arch, archs[i].name) < edit_distance(arch, archs[best].name)) best = i;
     }
@@ -165,6 +185,18 @@ static void yarn_of(const struct gguf *g, const char *arch, double factor, json_
                      times = i < 2 ? 1 : 1 + 0.1 * m_log(factor);
         if (x > 0) set(o, hf[i], json_real(decimal(x * times)), e);
     }
+    char name[128];
+    snprintf(name, sizeof name, "%.60s.rope.scaling.yarn_log_multiplier", arch);
+    double all = 10 * gguf_f64(g, name, 0, where, e);
+    if (!strcmp(arch, "mistral3")) {
+        snprintf(name, sizeof name, "%.60s.attention.temperature_scale", arch);
+        set(o, "llama_4_scaling_beta", json_real(decimal(gguf_f64(g, name, 0, where, e))), e);
+        all = 1;
+    }
+    if (all > 0)
+        set(o, "mscale", json_real(decimal(all)), e),
+            set(o, "mscale_all_dim", json_real(decimal(all)), e);
+    if (!strcmp(arch, "gpt-oss")) set(o, "truncate", json_false(), e); /* llama.cpp: always true */
 }
 
 static json_t *scaling_of(const struct gguf *g, const char *arch, double theta, const char *where,
@@ -229,9 +261,46 @@ static int from_tensors(const struct gguf *g, json_t *o, const char *where, stru
                    set(o, "attention_bias", json_boolean(bias), e) ||
                    set(o, "use_qkv_bias", json_boolean(bias), e) ||
                    set(o, "qk_layernorm", json_boolean(qk_norm), e) ||
+                   set(o, "use_qk_norm", json_boolean(qk_norm), e) ||
                    set(o, "mlp_bias", json_boolean(tensor_of(g, "blk.0.ffn_up.bias") != NULL), e)
                ? -1
                : 0;
+}
+
+static i64 whole(const json_t *o, const char *key) {
+    return json_integer_value(json_object_get(o, key));
+}
+
+/* What DeepSeek and its relatives have besides. */
+static int deep_of(const struct gguf *g, const char *arch, json_t *o, const char *where,
+                   struct err *e) {
+    char key[128];
+    i64 x[3];
+    static const char *const name[] = {"nextn_predict_layers", "rope.dimension_count",
+                                       "attention.key_length_mla"};
+    for (int i = 0; i < 3; i++) {
+        snprintf(key, sizeof key, "%s.%s", arch, name[i]);
+        x[i] = gguf_i64(g, key, 0, where, e);
+    }
+    set(o, "num_hidden_layers", json_integer(whole(o, "num_hidden_layers") - x[0]), e);
+    /* files of before the key: DeepSeek V3, with groups, or Kimi K2 */
+    if (!json_object_get(o, "n_group") && whole(o, "num_experts") != 256)
+        set(o, "n_group", json_integer(1), e), set(o, "topk_group", json_integer(1), e);
+    if (whole(o, "n_group") > 1 &&
+        !strcmp(json_string_value(json_object_get(o, "model_type")), "deepseek_v2"))
+        set(o, "topk_method", json_string("group_limited_greedy"), e);
+    if (!json_object_get(o, "kv_lora_rank") || e->code) return e->code ? -1 : 0;
+    if (!x[2])
+        return err_input(e,
+                         "%s: %s is missing: keys and values are in one tensor, as llama.cpp "
+                         "wrote them before 2025-04; convert the model again",
+                         where, key);
+    set(o, "qk_rope_head_dim", json_integer(x[1]), e);
+    set(o, "qk_nope_head_dim", json_integer(x[2] - x[1]), e);
+    set(o, "num_key_value_heads", json_incref(json_object_get(o, "num_attention_heads")), e);
+    if (!json_object_get(o, "q_lora_rank")) set(o, "q_lora_rank", json_null(), e);
+    json_object_del(o, "head_dim"), json_object_del(o, "attention_bias");
+    return e->code ? -1 : 0;
 }
 
 bool is_wide_gemma(const char *model_type, i64 layers) {
@@ -253,13 +322,18 @@ json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const c
     char key[128];
     for (int i = 0; o && i < COUNT(keys); i++) {
         snprintf(key, sizeof key, "%s.%s", (*arch)->name, keys[i].gguf);
-        json_t *j = value_of(g, key, keys[i].kind, where, e);
+        const bool capital = keys[i].kind < 'a';
+        json_t *j =
+            capital && !(*arch)->deep ? NULL : value_of(g, key, keys[i].kind | 32, where, e);
         if (j) set(o, keys[i].hf, j, e);
     }
     if (o && !from_tensors(g, o, where, e)) {
         const double theta = json_number_value(json_object_get(o, "rope_theta"));
         json_t *scaling = scaling_of(g, (*arch)->name, theta > 0 ? theta : 10000, where, e);
-        if (scaling) set(o, "rope_scaling", scaling, e);
+        const bool usual = /* the family has a scaling where its config.json says nothing */
+            !strcmp((*arch)->name, "gpt-oss") || !strcmp((*arch)->name, "mistral3");
+        if (usual) set(o, "rope_parameters", json_null(), e);
+        if (scaling || usual) set(o, "rope_scaling", scaling ? scaling : json_null(), e);
         if (!strcmp((*arch)->name, "qwen3moe")) set(o, "norm_topk_prob", json_true(), e);
         static const char *const id[] = {"bos", "eos"};
         for (int i = 0; i < 2; i++) {
@@ -268,14 +342,14 @@ json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const c
             snprintf(key, sizeof key, "%s_token_id", id[i]);
             if (n >= 0) set(o, key, json_integer(n), e);
         }
+        if ((*arch)->deep) deep_of(g, (*arch)->name, o, where, e);
         snprintf(key, sizeof key, "%s.rope.dimension_count", (*arch)->name);
-        const i64 turned = gguf_i64(g, key, 0, where, e),
-                  heads = json_integer_value(json_object_get(o, "num_attention_heads")),
-                  width = json_integer_value(json_object_get(o, "hidden_size"));
+        const bool latent = json_object_get(o, "kv_lora_rank") != NULL;
+        const i64 turned = latent ? 0 : gguf_i64(g, key, 0, where, e),
+                  heads = whole(o, "num_attention_heads"), width = whole(o, "hidden_size");
         const json_t *given = json_object_get(o, "head_dim");
         const i64 head = given ? json_integer_value(given) : heads > 0 ? width / heads : 0;
-        const bool wide = is_wide_gemma(
-            (*arch)->model_type, json_integer_value(json_object_get(o, "num_hidden_layers")));
+        const bool wide = is_wide_gemma((*arch)->model_type, whole(o, "num_hidden_layers"));
         if (!strncmp((*arch)->name, "gemma", 5) && heads > 0)
             set(o, "query_pre_attn_scalar", json_integer(wide ? width / heads : head), e);
         if (turned > 0 && head > turned)
@@ -316,9 +390,11 @@ int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const jso
         char key[128];
         snprintf(key, sizeof key, "%s.%s", arch->name, keys[i].gguf);
         if (!j || json_is_null(j) || !strcmp(last, keys[i].gguf)) continue;
-        if (keys[i].kind == 'i'   ? gguf_put_u32(w, key, json_integer_value(j), e)
-            : keys[i].kind == 'b' ? gguf_put_bool(w, key, json_is_true(j), e)
-                                  : gguf_put_f32(w, key, json_number_value(j), e))
+        if (keys[i].kind < 'a' && !arch->deep) continue;
+        const char kind = keys[i].kind | 32;
+        if (kind == 'i'   ? gguf_put_u32(w, key, json_integer_value(j), e)
+            : kind == 'b' ? gguf_put_bool(w, key, json_is_true(j), e)
+                          : gguf_put_f32(w, key, json_number_value(j), e))
             return -1;
         last = keys[i].gguf;
     }

@@ -33,8 +33,12 @@ i64 model_gguf_length(const struct model *m) {
 /* What llama.cpp would do otherwise, without saying so. */
 static int derived_check(const struct config *c, const struct gguf_arch *arch, struct err *e) {
     const char *type = c->family->model_type;
-    const bool renormed = !strcmp(type, "mixtral") || !strcmp(type, "qwen3_moe");
+    const bool oss = !strcmp(type, "gpt_oss"), latent = c->mla.kv_rank > 0;
+    const bool renormed = !strcmp(type, "mixtral") || !strcmp(type, "qwen3_moe") || oss;
     const bool wide = is_wide_gemma(type, c->layers);
+    const struct rope_config *r = &c->rope[0];
+    const double mscale =
+        latent && r->type == ROPE_YARN ? 1 + 0.1 * r->mscale_all_dim * m_log(r->factor) : 1;
     /* each architecture has one activation: that of the family's own files */
     if ((c->act != ACT_SILU) != (strstr(c->family->defaults, "gelu") != NULL) ||
         (c->alibi && strcmp(arch->name, "bloom")))
@@ -43,10 +47,12 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
                          "written as GGUF",
                          arch->name);
     const double width = wide ? (double)c->hidden_size / (double)c->heads : (double)c->head_dim,
-                 scale = 1 / __builtin_sqrt(width);
+                 scale = mscale * mscale / __builtin_sqrt(width);
     for (i64 l = 0; l < c->layers; l++) {
         const struct layer_config *at = &c->layer[l];
-        if (c->experts && (!(at->has & HAS_EXPERTS) || c->route.renorm != renormed))
+        if (c->experts && !arch->deep &&
+            (!(at->has & HAS_EXPERTS) || c->route.renorm != renormed ||
+             (oss && (c->glu_limit != 7 || c->glu_alpha != 1.702))))
             return err_input(e,
                              "llama.cpp's %s chooses experts otherwise, or has them in other "
                              "layers, than this model: not written as GGUF",
@@ -69,14 +75,29 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
                              "written as GGUF",
                              arch->name);
     }
-    const struct rope_config *r = &c->rope[0];
-    const bool yarn = r->type == ROPE_YARN && (r->beta_fast != 32 || r->beta_slow != 1 ||
-                                               !r->truncate); /* it takes these from no file */
-    if (r->type == ROPE_DYNAMIC || r->query_beta != 0 || yarn) {
+    /* it takes these from no file; GPT-OSS's are cut off too, here too little to matter */
+    const bool yarn =
+        r->type == ROPE_YARN && (r->beta_fast != 32 || r->beta_slow != 1 || r->truncate == oss);
+    const bool third = !strcmp(arch->name, "mistral3"), fixed = third || latent;
+    if (r->type == ROPE_DYNAMIC || yarn || (r->query_beta != 0 && !third) ||
+        (r->type == ROPE_YARN && fixed && r->attention_factor != 1) ||
+        (fixed && r->type == ROPE_YARN && !(r->mscale_all_dim > 0))) {
         err_input(e, "RoPE scaling '%s' as this model has it has no counterpart in llama.cpp's %s",
                   rope_text(r), arch->name);
         return yarn ? err_detail(e, "its yarn has beta_fast 32, beta_slow 1 and truncates") : -1;
     }
+    const bool lite =
+        c->layers == 26 || c->layers == 27 || (c->layers == 48 && c->vocab_size == 128256);
+    if (latent && lite == (c->mla.q_rank > 0))
+        return err_input(e,
+                         "llama.cpp's %s tells whether queries come from latents by the number "
+                         "of layers, and would be wrong: this model is not written as GGUF",
+                         arch->name);
+    if (latent && (c->norm_eps != 1e-6 || (c->route.groups > 1 && c->route.score != ROUTE_SIGMOID)))
+        return err_input(e,
+                         "llama.cpp's %s has another epsilon in the norms of latents, or chooses "
+                         "groups of experts otherwise: this model is not written as GGUF",
+                         arch->name);
     return 0;
 }
 
@@ -95,9 +116,11 @@ static json_t *values_of(const struct model *m, const struct gguf_arch *arch, co
                  {"num_hidden_layers", c->layers},
                  {"intermediate_size", c->intermediate_size},
                  {"num_attention_heads", c->heads},
-                 {"num_key_value_heads", c->kv_heads},
-                 {"head_dim", c->head_dim},
-                 {"sliding_window", window}};
+                 {"num_key_value_heads", c->mla.kv_rank ? 1 : c->kv_heads},
+                 {"head_dim", c->mla.kv_rank ? c->mla.kv_rank + c->mla.turned : c->head_dim},
+                 {"sliding_window", window},
+                 {"n_group", c->route.groups},
+                 {"topk_group", c->route.top_groups}};
     for (int i = 0; i < COUNT(whole); i++)
         json_object_set_new(o, whole[i].key, json_integer(whole[i].value));
     if (!window) json_object_del(o, "sliding_window");
@@ -115,10 +138,14 @@ static int rope_put(struct gguf_writer *w, const struct config *c, const char *a
                     struct err *e) {
     static const char *const name[] = {[ROPE_LINEAR] = "linear", [ROPE_YARN] = "yarn"};
     const struct rope_config *r = &c->rope[0];
-    char key[6][96];
-    static const char *const keys[] = {"dimension_count",     "scaling.type",
-                                       "scaling.factor",      "scaling.original_context_length",
-                                       "scaling.attn_factor", "scaling.finetuned"};
+    char key[7][96];
+    static const char *const keys[] = {"dimension_count",
+                                       "scaling.type",
+                                       "scaling.factor",
+                                       "scaling.original_context_length",
+                                       "scaling.attn_factor",
+                                       "scaling.finetuned",
+                                       "scaling.yarn_log_multiplier"};
     for (int i = 0; i < COUNT(keys); i++)
         snprintf(key[i], sizeof key[i], "%s.rope.%s", arch, keys[i]);
     if (!r->dims) return 0;
@@ -130,12 +157,61 @@ static int rope_put(struct gguf_writer *w, const struct config *c, const char *a
          gguf_put_bool(w, key[5], true, e)))
         return -1;
     if (r->type == ROPE_LINEAR) return 0;
+    if (c->mla.kv_rank) /* llama.cpp's converter has the tenth, too */
+        return gguf_put_u32(w, key[3], (i64)r->original_length, e) ||
+                       gguf_put_f32(w, key[6], 0.1 * r->mscale_all_dim, e)
+                   ? -1
+                   : 0;
+    if (!strcmp(arch, "mistral3")) {
+        snprintf(key[0], sizeof key[0], "%s.attention.temperature_scale", arch);
+        snprintf(key[1], sizeof key[1], "%s.attention.temperature_length", arch);
+        return gguf_put_u32(w, key[3], (i64)r->original_length, e) ||
+                       gguf_put_f32(w, key[6], r->mscale_all_dim, e) ||
+                       gguf_put_f32(w, key[0], r->query_beta, e) ||
+                       gguf_put_u32(w, key[1], (i64)r->original_length, e)
+                   ? -1
+                   : 0;
+    }
     const double usual =
         r->type == ROPE_YARN ? 1 + 0.1 * m_log(r->factor) : 1; /* llama.cpp's own */
     return gguf_put_u32(w, key[3], (i64)r->original_length, e) ||
                    gguf_put_f32(w, key[4], r->attention_factor / usual, e)
                ? -1
                : 0;
+}
+
+/* Keys that no configuration has: how experts are scored, and the sizes of a head of its own
+ * (attention works on latents, which are one key and value for all heads). */
+static int experts_put(struct gguf_writer *w, const struct config *c, const struct gguf_arch *arch,
+                       struct err *e) {
+    const struct {
+        const char *key;
+        i64 value;
+        bool here;
+    } all[] = {{"expert_gating_func", c->route.score == ROUTE_SIGMOID ? 2 : 1, arch->deep},
+               {"expert_feed_forward_length", c->expert_size, !strcmp(arch->name, "gpt-oss")},
+               {"attention.key_length_mla", c->head_dim, c->mla.kv_rank > 0}};
+    for (int i = 0; i < COUNT(all); i++) {
+        char key[96];
+        snprintf(key, sizeof key, "%s.%s", arch->name, all[i].key);
+        if (all[i].here && gguf_put_u32(w, key, all[i].value, e)) return -1;
+    }
+    return 0;
+}
+
+/* What llama.cpp has as one list, by layer, where files of ours have tensors. */
+static int lists_put(struct gguf_writer *w, const struct model *m, struct err *e) {
+    struct arena a = {0};
+    const i64 layers = m->config.layers;
+    int rc = 0;
+    for (enum role r = 0; !rc && r < ROLE_COUNT; r++) {
+        const char *key = m->layer[0].weight[r] ? gguf_list(r) : NULL;
+        float *x = key ? arena_new(&a, layers * (i64)sizeof *x, e) : NULL;
+        for (i64 l = 0; x && l < layers; l++) x[l] = param_get(m->layer[l].weight[r], 0);
+        if (key) rc = !x || gguf_put_f32s(w, key, x, layers, e);
+    }
+    arena_free(&a);
+    return rc;
 }
 
 int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json_t *file,
@@ -153,7 +229,8 @@ int model_gguf_metadata(struct gguf_writer *w, const struct model *m, const json
     snprintf(key, sizeof key, "%s.vocab_size", arch->name);
     rc = rc || gguf_put_u32(w, key, c->vocab_size, e);
     snprintf(key, sizeof key, "%s.attention.value_length", arch->name);
-    rc = rc || gguf_put_u32(w, key, c->head_dim, e) || rope_put(w, c, arch->name, e);
+    rc = rc || gguf_put_u32(w, key, c->mla.kv_rank ? c->mla.kv_rank : c->head_dim, e) ||
+         rope_put(w, c, arch->name, e) || experts_put(w, c, arch, e) || lists_put(w, m, e);
     json_decref(o);
     return rc ? -1 : 0;
 }
@@ -212,7 +289,7 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
     for (i64 i = 0; !rc && i < m->params; i++) {
         const struct param *p = m->param[i];
         const i64 before = t->stored.count;
-        if (p->role == ROLE_NONE) continue;
+        if (p->role == ROLE_NONE || gguf_list(p->role)) continue;
         if (!gguf_names(p->role)) {
             rc = err_input(e, "tensor %s has no counterpart in llama.cpp's %s that hone knows",
                            p->name, arch->name);
@@ -246,6 +323,9 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
         for (enum role r = ROLE_Q; !rc && role_is_linear(r); r++) {
             const struct lora_pair *pair = &m->layer[l].lora[r];
             const struct param *half[2] = {pair->a, pair->b}, *w = m->layer[l].weight[r];
+            if (pair->a && r == ROLE_KV_B)
+                return err_input(e, "an adapter of kv_b_proj cannot be written as GGUF, which has "
+                                    "that weight in two parts; merge it instead");
             for (int i = 0; !rc && half[0] && i < 2; i++) {
                 char name[256];
                 struct param p = *half[i];

@@ -322,7 +322,8 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     int rc = seen ? 0 : -1;
     m->prefix = m->gguf ? NULL : prefix_of(m, s);
     for (i64 i = 0; !rc && i < m->params; i++)
-        if (m->param[i]->role != ROLE_NONE) rc = param_read(m, m->param[i], s, seen, where, e);
+        if (m->param[i]->role != ROLE_NONE && !(m->gguf && gguf_list(m->param[i]->role)))
+            rc = param_read(m, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, s->tensor[i].name)) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
@@ -333,6 +334,21 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     mem_free(seen);
     if (!rc) buffers_read(m);
     return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
+}
+
+/* The numbers that a GGUF file has as lists among its keys. */
+static int lists_read(struct model *m, const struct gguf *g, const char *where, struct err *e) {
+    struct arena a = {0};
+    for (i64 i = 0; !e->code && i < m->params; i++) {
+        struct param *p = m->param[i];
+        const char *key = gguf_list(p->role);
+        i64 n = m->config.layers;
+        const double *x = key ? gguf_numbers(g, key, &n, &a, where, e) : NULL;
+        if (key && !x && !e->code) err_input(e, "%s: '%s' is missing", where, key);
+        if (x && !e->code) param_set(p, 0, (float)x[p->layer]);
+    }
+    arena_free(&a);
+    return e->code ? -1 : 0;
 }
 
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
@@ -351,7 +367,7 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
     }
     rc = rc || model_new(m, &c, d, trainable, e);
     m->gguf = arch; /* names for this file alone */
-    rc = rc || model_load(m, &f.weights, path, e);
+    rc = rc || (arch && lists_read(m, &f.gguf, path, e)) || model_load(m, &f.weights, path, e);
     m->gguf = NULL;
     folder_close(&f);
     return rc ? -1 : 0;

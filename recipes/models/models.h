@@ -74,6 +74,8 @@ struct config {
     i64 experts, experts_per_token; /* 0: dense */
     i64 expert_size, shared_size;   /* widths of the MLPs of an expert and of the shared one */
     struct route_attr route;
+    bool balanced;               /* the loss of balance.c is added, */
+    double aux_coef;             /* times this; -1: the family has none */
     double glu_limit, glu_alpha; /* GPT-OSS; 0: no limit */
     struct mla_config {          /* kv_rank 0: no latent attention */
         i64 q_rank, kv_rank, plain, turned, value;
@@ -395,7 +397,16 @@ struct cache {          /* keys and values of earlier positions; for generation 
 };
 int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e);
 void cache_free(struct cache *c, const struct model *m);
-struct build { /* one trace */
+/* The balancing loss of mixtures (balance.c), of all tokens that are given to it, in any number of
+ * runs. It needs to know all choices beforehand: one pass counts, the next computes. */
+enum { MOST_EXPERTS = 1024 };
+struct balance {              /* zero-initialise; free `sum` with mem_free */
+    i64 chosen[MOST_EXPERTS]; /* how often tokens chose each expert, in all layers */
+    i64 rows;                 /* tokens, once for each layer with experts */
+    double *sum;              /* [layers] of terms */
+};
+struct routing; /* what a trace keeps for it */
+struct build {  /* one trace */
     struct graph *g;
     struct model *m;
     struct cache *cache;                          /* NULL: the keys are this batch's own */
@@ -409,12 +420,22 @@ struct build { /* one trace */
     struct tensor *dropout_place;
     i32 *row; /* longrope: positions as rows of its table */
     i64 layer;
+    struct routing *routing; /* balance.c; NULL: nothing of it is traced */
 };
 struct places { /* what the inputs of a trace take, i32 [N] each */
     const i32 *ids, *position, *begin, *last;
 };
 /* Makes the inputs for N tokens and traces the decoder up to the final norm: [N, D]. */
 struct tensor *model_hidden(struct build *b, i64 tokens);
+/* Before model_hidden, once b->g and b->m are set: the trace counts choices, or (`loss`) computes
+ * the loss and in a backward pass its gradient, times `aux_coef`. */
+int balance_trace(struct build *b, i64 tokens, bool loss);
+/* Before graph_run of a trace of the loss. `real` [N]: 0 where a token does not count; NULL: all.
+ */
+void balance_bind(struct build *b, const struct balance *all, const i32 *real);
+/* After it: adds what the run counted, or its terms. */
+int balance_add(struct build *b, struct balance *all, const i32 *real, struct err *e);
+double balance_loss(const struct balance *all, i64 layers);
 /* Before graph_run: points the inputs at the caller's memory. A longrope model chooses here, by the
  * length of each document, which of its tables counts. */
 int model_bind(struct build *b, const struct places *p, struct err *e);

@@ -16,6 +16,10 @@ int mla_read(struct config *c, const json_t *j, const char *where, struct err *e
 bool experts_at(const json_t *j, i64 l, const char *where, struct err *e);
 int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
+/* The mixture of the current layer: `balance` of route, and what is to be kept of it. */
+struct tensor *balance_input(const struct build *b);
+void balance_keep(struct build *b, struct tensor *index, struct tensor *term);
+
 struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
 void param_free(struct param *p); /* its memory */
 void param_set(struct param *p, i64 i, float x);
@@ -32,11 +36,16 @@ struct tensor *build_cached(struct build *b, struct tensor *rows, const struct v
 struct gguf_arch {
     const char *name, *model_type;
     const char *tell; /* a key, "ARCH.KEY", without which a file is another row's; NULL: none */
+    i64 least;        /* what that key has at least, if not 1 */
+    bool deep;        /* says how it chooses experts, as DeepSeek does */
     bool rope_rows;   /* rows of queries and keys are LAYOUT_PAIRS */
     bool one_plus;    /* norms hold 1 + w */
     i64 window; /* llama.cpp's layers with a window: all but each so-manyth; 1: all, 0: none */
 };
 bool gguf_names(enum role r); /* whether GGUF has a name for the role */
+/* The key of xIELU's numbers, one for each layer; NULL: the role is none of them. */
+const char *gguf_list(enum role r);
+i64 gguf_parts(const struct param *p); /* the tensors that hold it */
 /* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
 json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,

@@ -40,7 +40,7 @@ static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view
 static i64 parts_of(const struct param *p) { return strchr(p->name, '|') ? 2 : 1; }
 
 static i64 pieces_of(const struct model *m, const struct param *p) {
-    if (p->rule && m->gguf) return parts_of(p); /* its experts and heads are one tensor */
+    if (p->rule && m->gguf) return gguf_parts(p); /* its experts and heads are one tensor */
     if (!p->rule || p->stacked) return 1;
     if (strstr(p->name, "%E")) return p->view.dim[0] * parts_of(p);
     if (strstr(p->name, "%H")) return p->heads;
@@ -79,20 +79,28 @@ static void turn(struct piece *o, bool swap) { /* rows for columns on disk */
 static void gguf_piece(struct piece *o, const struct model *m, const struct param *p, i64 part) {
     const bool matrix = is_matrix(p), experts = strstr(p->name, "%E") != NULL;
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
-    const i64 blocks = experts ? p->view.dim[0] : 1, block = rows / blocks / parts_of(p);
-    *o = (struct piece){.first = block * part,
+    const bool latent = p->role == ROLE_KV_B; /* a block for each head: its keys, or its values */
+    const i64 blocks = experts ? p->view.dim[0] : latent ? p->heads : 1;
+    const i64 keys = m->config.mla.plain, stride = rows / blocks,
+              block = !latent ? stride / gguf_parts(p)
+                      : part  ? stride - keys
+                              : keys;
+    *o = (struct piece){.first = latent && part ? keys : block * part,
                         .rows = blocks * block,
                         .block = block,
                         .cols = cols,
-                        .stride = rows / blocks};
+                        .stride = stride};
     gguf_name(o->name, m->gguf, p, part);
+    o->layout = p->layout & LAYOUT_TURNED_LAST;
     if (m->gguf->rope_rows && (p->role == ROLE_Q || p->role == ROLE_K)) o->layout = LAYOUT_PAIRS;
+    if (latent && !part) o->layout = LAYOUT_T;
     if (m->gguf->one_plus && role_is_norm(p->role)) o->add = 1;
     if (p->scalar) return;
-    if (experts) o->dim[o->rank++] = blocks;
+    if (experts || latent) o->dim[o->rank++] = blocks;
     if (strstr(p->name, "%H")) o->dim[o->rank++] = p->heads;
     o->dim[o->rank++] = strstr(p->name, "%H") ? block / p->heads : block;
     if (matrix) o->dim[o->rank++] = cols;
+    turn(o, o->layout & LAYOUT_T);
 }
 
 static void piece_of(struct piece *o, const struct model *m, const struct param *p, i64 i) {

@@ -2,7 +2,7 @@
 """Do hone's tokenizers give the ids, texts and offsets of Hugging Face tokenizers, sentencepiece and tiktoken?
 
     pip install -r tests/interop/requirements-tokenizers.txt
-    python tests/interop/check_tokenizers.py --assets FOLDER           # its tok-*/ and golden-llamacpp/, data-*/ as text
+    python tests/interop/check_tokenizers.py --assets FOLDER           # its tok-*/ and golden-*/, data-*/ as text
     python tests/interop/check_tokenizers.py --fuzz 300                # seconds of random tokenizers and random strings
     python tests/interop/check_tokenizers.py --record                  # random.jsonl, files.jsonl and the models they need
 
@@ -275,8 +275,28 @@ def goldens(args):
                     print(f"ok      golden {name:18} {file.name}, {len(rows)} texts", flush=True)
 
 
+def mistral_chat(args):
+    """Conversations as mistral-common encodes them, by its SentencePiece files as a model folder has them."""
+    for model in sorted(args.assets.glob("tok-mistral/v[23].model")):
+        want = {}
+        for path in sorted(args.assets.glob(f"golden-mistral-chat/*/text_{model.stem}.txt")):
+            text = path.read_text()  # shown with its spaces as U+2581 and line ends as bytes
+            for mark in ("[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+                         "[/TOOL_RESULTS]", "</s>"):
+                for space in "\u2581 ":
+                    text = text.replace(mark + space, mark)  # the first of every part comes of itself
+            want[text.replace("\u2581", " ").replace("<0x0A>", "\n")] = json.loads(
+                path.with_name(f"tokens_{model.stem}.json").read_text())["tokens"]
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(model, f"{folder}/tokenizer.model")
+            Path(folder, "tokenizer_config.json").write_text("{}")
+            if want and compare(f"conversations by {model.name}", folder, list(want), lambda x: [want[t] for t in x], shrink=False):
+                print(f"ok      conversations      {model.name}, {len(want)} texts", flush=True)
+
+
 def assets(args):
     goldens(args)
+    mistral_chat(args)
     texts, size = corpus(args.assets, args.megabytes * 1e6)
     print(f"corpus  {len(texts)} texts, {size / 1e6:.1f} MB", flush=True)
     for path in sorted(args.assets.glob("tok-*/*")):

@@ -2,10 +2,12 @@
  * OLMoE, GPT-OSS, GLM 4.5 and 4.6. Aside from the experts each is its dense relative. Their files
  * hold a tensor for each expert, or, as transformers 5 saves them, one for all.
  *
- * A configuration that asks for the balancing loss (`output_router_logits` true) is refused. */
+ * A configuration that says `output_router_logits` asks for the balancing loss (balance.c), but for
+ * GLM's, which has none in transformers. */
 #include "recipes/models/models_int.h"
 
-#define FIXED "{\"output_router_logits\": false, \"hidden_act\": \"silu\""
+#define FIXED    "{\"hidden_act\": \"silu\""
+#define BALANCED "{\"output_router_logits\": false, \"router_aux_loss_coef\": "
 
 static const struct slot block_experts[2] = {
     {"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
@@ -30,9 +32,10 @@ static const struct weight_rule *const mixtral[] = {
 const struct family family_mixtral = {
     .model_type = "mixtral",
     .architecture = "MixtralForCausalLM",
-    .defaults = "{\"num_experts\": 8, \"num_experts_per_tok\": 2, \"num_key_value_heads\": 8, "
-                "\"sliding_window\": null, \"rope_theta\": 1e6, "
-                "\"max_position_embeddings\": 131072}",
+    .defaults = BALANCED
+    "0.001, \"num_experts\": 8, \"num_experts_per_tok\": 2, \"num_key_value_heads\": 8, "
+    "\"sliding_window\": null, \"rope_theta\": 1e6, "
+    "\"max_position_embeddings\": 131072}",
     .fixed = FIXED ", \"router_jitter_noise\": 0}",
     .window = WINDOW_ALL,
     .has = HAS_FFN_NORM | HAS_RENORM,
@@ -80,8 +83,9 @@ static const struct weight_rule *const qwen3_moe[] = {
 const struct family family_qwen2_moe = {
     .model_type = "qwen2_moe",
     .architecture = "Qwen2MoeForCausalLM",
-    .defaults = "{" QWEN ", \"num_experts\": 60, \"num_experts_per_tok\": 4, \"qkv_bias\": true, "
-                "\"moe_intermediate_size\": 1408, \"shared_expert_intermediate_size\": 5632}",
+    .defaults = BALANCED
+    "0.001, " QWEN ", \"num_experts\": 60, \"num_experts_per_tok\": 4, \"qkv_bias\": true, "
+    "\"moe_intermediate_size\": 1408, \"shared_expert_intermediate_size\": 5632}",
     .fixed = FIXED "}",
     .window = WINDOW_FROM,
     .has = HAS_FFN_NORM,
@@ -93,8 +97,8 @@ const struct family family_qwen2_moe = {
 const struct family family_qwen3_moe = {
     .model_type = "qwen3_moe",
     .architecture = "Qwen3MoeForCausalLM",
-    .defaults = "{" QWEN ", \"num_experts\": 128, \"num_experts_per_tok\": 8, "
-                "\"moe_intermediate_size\": 768, \"attention_bias\": false}",
+    .defaults = BALANCED "0.001, " QWEN ", \"num_experts\": 128, \"num_experts_per_tok\": 8, "
+                         "\"moe_intermediate_size\": 768, \"attention_bias\": false}",
     .fixed = FIXED "}",
     .window = WINDOW_FROM,
     .qk_norm = QK_NORM_HEAD,
@@ -112,9 +116,10 @@ static const struct weight_rule *const olmoe[] = {
 const struct family family_olmoe = {
     .model_type = "olmoe",
     .architecture = "OlmoeForCausalLM",
-    .defaults = "{\"num_experts\": 64, \"num_experts_per_tok\": 8, \"norm_topk_prob\": false, "
-                "\"max_position_embeddings\": 4096, \"attention_bias\": false, "
-                "\"clip_qkv\": null}",
+    .defaults = BALANCED
+    "0.01, \"num_experts\": 64, \"num_experts_per_tok\": 8, \"norm_topk_prob\": false, "
+    "\"max_position_embeddings\": 4096, \"attention_bias\": false, "
+    "\"clip_qkv\": null}",
     .fixed = FIXED "}",
     .qk_norm = QK_NORM_WHOLE,
     .has = HAS_FFN_NORM | HAS_QK_NORM,
@@ -153,13 +158,14 @@ static const struct weight_rule *const gpt_oss[] = {
 const struct family family_gpt_oss = {
     .model_type = "gpt_oss",
     .architecture = "GptOssForCausalLM",
-    .defaults = "{\"num_experts\": 128, \"num_experts_per_tok\": 4, \"num_key_value_heads\": 8, "
-                "\"head_dim\": 64, \"sliding_window\": 128, \"sliding_window_pattern\": 2, "
-                "\"rope_theta\": 150000, \"attention_bias\": true, \"swiglu_limit\": 7, "
-                "\"swiglu_alpha\": 1.702, \"max_position_embeddings\": 131072, "
-                "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 32, \"beta_fast\": 32, "
-                "\"beta_slow\": 1, \"truncate\": false, "
-                "\"original_max_position_embeddings\": 4096}}",
+    .defaults = BALANCED
+    "0.001, \"num_experts\": 128, \"num_experts_per_tok\": 4, \"num_key_value_heads\": 8, "
+    "\"head_dim\": 64, \"sliding_window\": 128, \"sliding_window_pattern\": 2, "
+    "\"rope_theta\": 150000, \"attention_bias\": true, \"swiglu_limit\": 7, "
+    "\"swiglu_alpha\": 1.702, \"max_position_embeddings\": 131072, "
+    "\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 32, \"beta_fast\": 32, "
+    "\"beta_slow\": 1, \"truncate\": false, "
+    "\"original_max_position_embeddings\": 4096}}",
     .fixed = FIXED "}",
     .window = WINDOW_PATTERN,
     .has = HAS_FFN_NORM | HAS_RENORM,
@@ -182,7 +188,7 @@ const struct family family_glm4_moe = {
                 "\"head_dim\": 128, \"num_key_value_heads\": 8, \"attention_bias\": false, "
                 "\"use_qk_norm\": false, \"partial_rotary_factor\": 0.5, "
                 "\"max_position_embeddings\": 131072}",
-    .fixed = FIXED "}",
+    .fixed = FIXED ", \"output_router_logits\": false}",
     .qk_norm = QK_NORM_HEAD,
     .has = HAS_FFN_NORM | HAS_SIGMOID,
     .flag = {{"attention_bias", HAS_QKV_BIAS, 0}, {"use_qk_norm", HAS_QK_NORM, 0}},
