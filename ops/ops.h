@@ -18,6 +18,7 @@
     X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
     X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
     X(linear_xent) X(linear_xent_train) X(update) X(quant8) X(dequant8) X(square_sum) X(sample)    \
+    X(adafactor) X(cast)                                                                           \
     X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)             \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
@@ -240,6 +241,10 @@ struct update_attr {
     u64 seed; /* of stochastic rounding; without masters only */
     u32 stream;
     bool nesterov;
+};
+struct cast_attr { /* cast.c */
+    double factor, eps;
+    bool turned, half;
 };
 struct sample_attr {
     double temperature; /* 0: greedy, lowest id among equals */

@@ -40,7 +40,7 @@
  * [1] i32 is the number of updates before this one, mod 2^26. Rejected: rounding to nearest, which
  * loses all updates below half an ulp, and that is most of them.
  *
- * square_sum: x [..] f32 -> sum [1] f64: sums of 4,096-element chunks by NUMERICS.md 7, added in
+ * square_sum: x [..] -> sum [1] f64: sums of 4,096-element chunks by NUMERICS.md 7, added in
  * f64 in index order. */
 #include "ops/ops_int.h"
 
@@ -167,7 +167,7 @@ const struct op op_update = {
 };
 
 static int square_sum_shape(struct op_call *c, struct err *e) {
-    if (c->in[0].dtype != F64 && need_dtype(c, 0, F32, e)) return -1;
+    if (need_float(c, 0, e)) return -1;
     set_out(c, 0, F64, 1, (i64[]){1});
     return 0;
 }
@@ -183,7 +183,7 @@ static i64 square_sum_scratch(const struct op_call *c) {
 static bool square_sum_sample(int index, struct sample *s) {
     static const i64 size[] = {1, 17, 4096, 10000, 1 << 24};
     if (index >= COUNT(size)) return false;
-    sample_f32(&s->in[0], -1, 1, DIMS(size[index]));
+    sample_float(&s->in[0], -1, 1, DIMS(size[index]));
     s->bench = size[index] > 1000000;
     s->no_gradient_check = true;
     return true;

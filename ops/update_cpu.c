@@ -22,10 +22,10 @@ V16_FN void put_at_random(u16 *param, i64 i, v16 w, i64 n, const struct rng *r) 
     for (int k = 0; k < 16 && k < n; k++) param[i + k] = bf16_at_random(x[k], word[k]);
 }
 
-/* `stochastic`: without masters. */
-V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, const enum update_rule rule,
-                        bool half, bool stochastic) {
+/* `stochastic`: without masters. The rule is asked for each 16 elements, which memory hides. */
+V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, bool half, bool stochastic) {
     const struct update_attr *a = c->attr;
+    const enum update_rule rule = a->rule;
     const float *grad = c->in[0].data, *hyper = c->in[1].data;
     float *m = c->out[1].data, *v = c->out[2].data, *x = c->out[4].data;
     void *weight = c->out[stochastic ? 3 : 0].data; /* where the update reads it */
@@ -81,27 +81,16 @@ V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, const enum 
         if (!stochastic && c->out[3].data) v16_put_n(c->out[3].data, i, w, n, half);
     }
 }
-V16_FN void update_form(const struct op_call *c, i64 begin, i64 end, const enum update_rule rule) {
-    if (!c->out[0].data)
-        update_span(c, begin, end, rule, true, true);
-    else if (is_half(&c->out[3]))
-        update_span(c, begin, end, rule, true, false);
-    else
-        update_span(c, begin, end, rule, false, false);
-}
 static void update_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const enum update_rule rule = ((const struct update_attr *)c->attr)->rule;
     const i64 first = begin * CHUNK, last = i64_min(end * CHUNK, view_count(&c->in[0]));
-    switch (rule) {
-    case UPDATE_ADAMW: return update_form(c, first, last, UPDATE_ADAMW);
-    case UPDATE_ADAM: return update_form(c, first, last, UPDATE_ADAM);
-    case UPDATE_LION: return update_form(c, first, last, UPDATE_LION);
-    case UPDATE_SGD: return update_form(c, first, last, UPDATE_SGD);
-    case UPDATE_ADAGRAD: return update_form(c, first, last, UPDATE_ADAGRAD);
-    case UPDATE_RMSPROP: return update_form(c, first, last, UPDATE_RMSPROP);
-    }
+    if (!c->out[0].data)
+        update_span(c, first, last, true, true);
+    else if (is_half(&c->out[3]))
+        update_span(c, first, last, true, false);
+    else
+        update_span(c, first, last, false, false);
 }
 CPU_KERNEL(update) {
     return (void)e, pool_run((view_count(&c->in[0]) + CHUNK - 1) / CHUNK, update_task, (void *)c),
@@ -111,12 +100,12 @@ CPU_KERNEL(update) {
 static void square_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const float *x = c->in[0].data;
+    const bool half = is_half(&c->in[0]);
     for (i64 chunk = begin; chunk < end; chunk++) {
         const i64 last = i64_min((chunk + 1) * CHUNK, view_count(&c->in[0]));
         v16 sum = v16_set(0);
         for (i64 i = chunk * CHUNK; i < last; i += 16) {
-            const v16 a = v16_load_n(x + i, last - i);
+            const v16 a = v16_get_n(c->in[0].data, i, last - i, half);
             sum = v16_fma(a, a, sum);
         }
         ((float *)c->scratch)[chunk] = v16_sum(sum);

@@ -156,22 +156,24 @@ CUDA_KERNEL(update) {
 /* ---- square_sum ---- */
 enum { CHUNK = 4096, WARPS = 4, ADDS = 1024 };
 
-__global__ void square_kernel(const float *x, i64 count, bool wide, float *sums) {
+__global__ void square_kernel(const void *x, i64 count, bool half, bool wide, float *sums) {
     DYNAMIC_SHARED(float, memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 chunk = (i64)blockIdx.x * WARPS + warp, first = chunk * CHUNK;
     if (first >= count) return;
     const int n = count - first < CHUNK ? (int)(count - first) : (int)CHUNK;
-    const float *from = x + first;
     float *copy = memory + warp * CHUNK, sum = 0;
     if (wide && n == CHUNK) {
-        stage((u8 *)copy, from, CHUNK * 4);
+        stage((u8 *)copy, (const float *)x + first, CHUNK * 4);
         copy_async_commit(), copy_async_wait<0>();
         __syncwarp();
 #pragma unroll 16
         for (int i = lane % 16; i < CHUNK; i += 16) sum = v16_fma(copy[i], copy[i], sum);
     } else
-        for (int i = lane % 16; i < n; i += 16) sum = v16_fma(from[i], from[i], sum);
+        for (int i = lane % 16; i < n; i += 16) {
+            const float v = get1(x, first + i, half);
+            sum = v16_fma(v, v, sum);
+        }
     sum = lanes_sum(sum);
     if (!lane) sums[chunk] = sum;
 }
@@ -192,12 +194,14 @@ __global__ void add_kernel(const float *sums, i64 chunks, double *to) {
 }
 
 CUDA_KERNEL(square_sum) {
-    const float *x = (const float *)c->in[0].data;
+    const void *x = c->in[0].data;
+    const bool half = is_half(&c->in[0]);
     float *sums = (float *)c->scratch;
     const i64 count = view_count(&c->in[0]), chunks = (count + CHUNK - 1) / CHUNK;
-    const bool wide = (uintptr_t)x % 16 == 0;
+    const bool wide = !half && (uintptr_t)x % 16 == 0;
     const int blocks = (int)i64_max(1, (chunks + WARPS - 1) / WARPS);
     const i64 shared = WARPS * CHUNK * 4;
-    if (LAUNCH(e, square_kernel, blocks, 32 * WARPS, shared, x, count, wide, sums) < 0) return -1;
+    if (LAUNCH(e, square_kernel, blocks, 32 * WARPS, shared, x, count, half, wide, sums) < 0)
+        return -1;
     return LAUNCH(e, add_kernel, 1, ADDS, 0, sums, chunks, (double *)c->out[0].data);
 }

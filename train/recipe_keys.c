@@ -79,7 +79,8 @@ const struct option recipe_options[] = {
     FLOAT(num_train_epochs, "1", 1e-9, 1e9, "passes over the data, where max_steps is 0"),
     INT(max_steps, "0", -1, 1e15, "optimizer steps; 0: from num_train_epochs"),
 
-    CHOICE(optim, "adamw", "adamw adamw_8bit adam lion sgd adagrad rmsprop",
+    CHOICE(optim, "adamw",
+           "adamw adamw_8bit adam lion sgd adagrad rmsprop adafactor adafactor_torch muon",
            "optimizer; adamw_8bit: moments of 4,096 elements or more in 8 bits, blocks of 256"),
     TEXTS(optim_args, NULL, "arguments of its own, listed below: momentum=0.9,nesterov=true"),
     FLOAT(learning_rate, "3e-4", 0, 1e3, "the highest rate of the schedule"),
@@ -255,8 +256,6 @@ const struct key_absent recipe_absent[] = {
     {"task", "ppo"},
     {"precision", "fp8"},
     {"precision", "fp16"},
-    {"optim", "muon"},
-    {"optim", "adafactor"},
     {"init_lora_weights", "pissa"},
     {"report_to", "wandb"},
     {"report_to", "mlflow"},

@@ -26,7 +26,10 @@ struct data_list {
 };
 struct optim_args { /* optims.c: which optimizer takes which */
     double momentum, dampening, alpha, eps, lr_decay;
-    bool nesterov, centered, amsgrad;
+    double eps1, eps2, clip_threshold, decay_rate, ns_a, ns_b, ns_c, adamw_lr;
+    i64 ns_steps;
+    const char *adjust_lr_fn;
+    bool nesterov, centered, amsgrad, scale_parameter, relative_step, warmup_init;
 };
 /* Every member is resolved: defaults filled in, batch sizes consistent. Text belongs to the arena.
  */
