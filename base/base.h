@@ -198,6 +198,11 @@ float rng_normal(const struct rng *r,
 double m_exp(double), m_log(double), m_sin(double), m_cos(double), m_pow(double, double),
     m_tanh(double), m_erf(double);
 
+/* ---- singular values (svd.c): the r <= min(rows, cols) largest of w [rows, cols], descending,
+ * with their vectors, u [r, rows] and v [r, cols] */
+int svd_top(const float *w, i64 rows, i64 cols, i64 r, double *values, double *u, double *v,
+            struct err *e);
+
 /* ---- files (file.c)
  * ---------------------------------------------------------------------------------------*/
 struct map { /* a file mapped read-only */

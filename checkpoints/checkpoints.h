@@ -204,10 +204,13 @@ struct lora_config {
     struct arena memory;                 /* owns the texts that lora_config_read set */
 };
 double lora_scale(const struct lora_config *c); /* alpha / r, or alpha / sqrt(r) */
+bool lora_is_pissa(const struct lora_config *c);
 /* The same of a module, and its rank. */
 int lora_of(const struct lora_config *c, const char *module, i64 *r, double *scale, struct err *e);
 /* Free also after a failure. */
 int lora_config_read(struct lora_config *c, const char *path, struct err *e);
+/* What is written of PiSSA is the plain adapter of twice the ranks and the same scales that its
+ * tensors are converted to. */
 int lora_config_write(const struct lora_config *c, const char *path, struct err *e);
 void lora_config_free(struct lora_config *c);
 /* Whether `module` ("model.layers.0.mlp.up_proj") is a target: 1, 0, or -1 for a pattern that PCRE2

@@ -191,6 +191,9 @@ void lora_config_free(struct lora_config *c) {
 static double scale_of(const struct lora_config *c, double alpha, i64 r) {
     return alpha / (c->use_rslora ? sqrt((double)r) : (double)r);
 }
+bool lora_is_pissa(const struct lora_config *c) {
+    return c->init_lora_weights && !strcmp(c->init_lora_weights, "pissa");
+}
 double lora_scale(const struct lora_config *c) { return scale_of(c, c->lora_alpha, c->r); }
 
 /* The value of the first key that matches the end of the path. */
@@ -248,12 +251,12 @@ static int regex_or_list(struct text *out, const char *regex, const struct text_
     return regex ? text_or_null(out, regex, e) : list_add(out, list, e);
 }
 
-static int pattern_add(struct text *out, const struct lora_pattern *p, struct err *e) {
+static int pattern_add(struct text *out, const struct lora_pattern *p, double by, struct err *e) {
     int status = text_add(out, "{", 1, e);
     for (i64 i = 0; i < p->key.count && !status; i++)
         status = text_printf(out, e, i ? ",\n    " : "\n    ") ||
                  json_text_add(out, p->key.item[i], (i64)strlen(p->key.item[i]), e) ||
-                 text_printf(out, e, ": ") || alpha_add(out, p->value[i], e);
+                 text_printf(out, e, ": ") || alpha_add(out, by * p->value[i], e);
     return status || text_printf(out, e, p->key.count ? "\n  }" : "}");
 }
 
@@ -267,11 +270,13 @@ static int layers_add(struct text *out, const struct text_list *list, struct err
 
 int lora_config_write(const struct lora_config *c, const char *path, struct err *e) {
     struct text out = {0}, *o = &out;
-    const char *init = c->init_lora_weights ? c->init_lora_weights : "true";
+    const char *init = c->init_lora_weights && !lora_is_pissa(c) ? c->init_lora_weights : "true";
+    const int more = lora_is_pissa(c) ? 2 : 1;
+    const double alpha_more = c->use_rslora ? sqrt(more) : more;
     bool word = strcmp(init, "true") && strcmp(init, "false");
     int status =
         text_printf(o, e, "{\n  \"alora_invocation_tokens\": null,\n  \"alpha_pattern\": ") ||
-        pattern_add(o, &c->alpha_pattern, e) ||
+        pattern_add(o, &c->alpha_pattern, alpha_more, e) ||
         text_printf(o, e,
                     ",\n  \"arrow_config\": null,\n  \"auto_mapping\": null,\n  "
                     "\"base_model_name_or_path\": ") ||
@@ -292,7 +297,7 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
             c->fan_in_fan_out ? "true" : "false", word ? "\"" : "", init, word ? "\"" : "") ||
         layers_add(o, &c->layers_to_transform, e) ||
         text_printf(o, e, ",\n  \"loftq_config\": {},\n  \"lora_alpha\": ") ||
-        alpha_add(o, c->lora_alpha, e) ||
+        alpha_add(o, alpha_more * c->lora_alpha, e) ||
         text_printf(o, e, ",\n  \"lora_bias\": false,\n  \"lora_dropout\": ") ||
         text_f64(o, c->lora_dropout, e) ||
         text_printf(o, e,
@@ -304,8 +309,8 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
             ",\n  \"monteclora_config\": null,\n  \"peft_type\": \"LORA\",\n"
             "  \"peft_version\": \"0.21.2\",\n  \"qalora_group_size\": 16,\n  \"r\": %lld,\n"
             "  \"rank_pattern\": ",
-            (long long)c->r) ||
-        pattern_add(o, &c->rank_pattern, e) ||
+            (long long)c->r * more) ||
+        pattern_add(o, &c->rank_pattern, more, e) ||
         text_printf(o, e, ",\n  \"revision\": null,\n  \"target_modules\": ") ||
         regex_or_list(o, c->target_regex, &c->target_modules, e) ||
         text_printf(o, e, ",\n  \"target_parameters\": ") ||

@@ -3,17 +3,19 @@
  *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), scale [1] f32, bias [V] or absent
  *   linear_xent        loss [N] f32 = log(sum over v of e^(l[v] - max)) + max - l[target],
  *                      l = x·w^T + bias, with a softcap c > 0 then c * tanh(l * (1/c))
+ *   lora_xent          the same with an adapter: t [N, r], u [V, r]; l = x·w^T + t·u^T + bias
  *   linear_xent_train  also d = (softmax(l) - onehot(target)) * scale, with a softcap * (1 - (l *
  *                      (1/c))^2), dx = d·w, dw += d^T·x, dbias += the sum of d over tokens
+ *   lora_xent_train    also dx, dt = d·u, du += d^T·t: w is frozen
  *
  * `scale` is 1 / (trained tokens of the whole optimizer step): it makes the gradient that of the
  * mean, and does not touch the loss, which is 0 where nothing is trained.
- * Roundings: l by the chain of the dtype from 0, kept in f32; + bias and the softcap in f32, 1/c
- * rounded to f32; max exact; e = exp(l - max); the sum s by NUMERICS.md 7; loss = (log s + max) -
- * l[target] in f32, with log s computed in f64 and rounded; d = (e * (1/s)) * scale, for the target
- * (e * (1/s) - 1) * scale, then the softcap's factor, rounded to the dtype of x, 0 where nothing is
- * trained; dx one chain over the whole vocabulary, rounded; dw and dbias chains over tokens that
- * start from what is there.
+ * Roundings: l by the chain of the dtype from 0, kept in f32; + t·u^T, a chain of its own; + bias
+ * and the softcap in f32, 1/c rounded to f32; max exact; e = exp(l - max); the sum s by NUMERICS.md
+ * 7; loss = (log s + max) - l[target] in f32, with log s computed in f64 and rounded; d = (e *
+ * (1/s)) * scale, for the target (e * (1/s) - 1) * scale, then the softcap's factor, rounded to the
+ * dtype of x, 0 where nothing is trained; dx and dt one chain over the whole vocabulary, rounded;
+ * dw, du and dbias chains over tokens that start from what is there.
  *
  * Rows go through in chunks (xent_rows): a chunk's logits are the scratch, its d takes their
  * place. Rejected: chunks of the vocabulary (they need the logits twice: a third more work);
@@ -55,6 +57,20 @@ static int xent_shape(struct op_call *c, struct err *e) {
     set_out(c, 0, sum, 1, (i64[]){x->dim[0]});
     return 0;
 }
+static int lora_shape(struct op_call *c, struct err *e) {
+    const struct view *x = &c->in[0], *t = &c->in[5];
+    return xent_shape(c, e) || need_rank(c, 5, 2, e) || need_dtype(c, 5, x->dtype, e) ||
+                   need_dim(c, 5, 0, x->dim[0], e) || need_rank(c, 6, 2, e) ||
+                   need_dtype(c, 6, x->dtype, e) || need_dim(c, 6, 0, c->in[1].dim[0], e) ||
+                   need_dim(c, 6, 1, t->dim[1], e)
+               ? -1
+               : 0;
+}
+static int lora_train_shape(struct op_call *c, struct err *e) {
+    if (lora_shape(c, e)) return -1;
+    set_out_like(c, 1, &c->in[0]), set_out_like(c, 2, &c->in[5]);
+    return is_present(&c->out[3]) ? need_out(c, 3, c->out[0].dtype, 2, c->in[6].dim, e) : 0;
+}
 static int xent_train_shape(struct op_call *c, struct err *e) {
     if (xent_shape(c, e)) return -1;
     set_out_like(c, 1, &c->in[0]);
@@ -70,47 +86,60 @@ static double dot(const double *a, const double *b, i64 n) {
     return sum;
 }
 static double at(const struct view *v, i64 i) { return ((const double *)v->data)[i]; }
+static double low_rank_ref(const struct op_call *c, i64 token, i64 v) {
+    const i64 r = c->in[5].dim[1];
+    if (!is_present(&c->in[5])) return 0;
+    return dot((double *)c->in[5].data + token * r, (double *)c->in[6].data + v * r, r);
+}
 static double logit_ref(const struct op_call *c, i64 token, i64 v) {
     const i64 width = c->in[0].dim[1];
     const double cap = ((const struct xent_attr *)c->attr)->softcap;
     const double l =
         dot((double *)c->in[0].data + token * width, (double *)c->in[1].data + v * width, width) +
-        (is_present(&c->in[4]) ? at(&c->in[4], v) : 0);
+        (is_present(&c->in[4]) ? at(&c->in[4], v) : 0) + low_rank_ref(c, token, v);
     return cap > 0 ? cap * tanh(l / cap) : l;
 }
 static double token_ref(const struct op_call *c, i64 token, i32 target) {
     const i64 width = c->in[0].dim[1], vocab = c->in[1].dim[0];
     const double scale = at(&c->in[3], 0), cap = ((const struct xent_attr *)c->attr)->softcap;
     double top = -INFINITY, sum = 0;
-    double *dx = c->out[1].data, *dw = c->out[2].data;
-    double *dbias = is_present(&c->out[3]) ? c->out[3].data : NULL;
+    const bool lora = is_present(&c->in[5]);
+    const i64 rank = lora ? c->in[5].dim[1] : 0;
+    double *dx = c->out[1].data, *dw = lora ? NULL : c->out[2].data,
+           *dt = lora ? c->out[2].data : NULL, *last = c->out[3].data;
+    double *dbias = lora || !is_present(&c->out[3]) ? NULL : last, *du = lora ? last : NULL;
     if (target < 0) return 0;
     for (i64 v = 0; v < vocab; v++) top = fmax(top, logit_ref(c, token, v));
     for (i64 v = 0; v < vocab; v++) sum += exp(logit_ref(c, token, v) - top);
-    for (i64 v = 0; v < vocab && (dx || dw || dbias); v++) {
+    for (i64 v = 0; v < vocab && (dx || dw || dbias || dt || du); v++) {
         const double l = logit_ref(c, token, v), p = exp(l - top) / sum;
         const double d = (p - (v == target)) * scale * (cap > 0 ? 1 - l / cap * l / cap : 1);
         for (i64 i = 0; i < width; i++) {
             if (dx) dx[token * width + i] += d * at(&c->in[1], v * width + i);
             if (dw) dw[v * width + i] += d * at(&c->in[0], token * width + i);
         }
+        for (i64 i = 0; i < rank; i++) {
+            if (dt) dt[token * rank + i] += d * at(&c->in[6], v * rank + i);
+            if (du) du[v * rank + i] += d * at(&c->in[5], token * rank + i);
+        }
         if (dbias) dbias[v] += d;
     }
     return log(sum) + top - logit_ref(c, token, target);
 }
 static void xent_ref(const struct op_call *c) {
-    double *dx = c->out[1].data;
-    for (i64 i = 0; dx && i < view_count(&c->out[1]); i++) dx[i] = 0;
+    for (int k = 1; k < (is_present(&c->in[5]) ? 3 : 2); k++)
+        for (i64 i = 0; c->out[k].data && i < view_count(&c->out[k]); i++)
+            ((double *)c->out[k].data)[i] = 0;
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
         ((double *)c->out[0].data)[n] = token_ref(c, n, ((i32 *)c->in[2].data)[n]);
 }
 
 static i64 xent_scratch(const struct op_call *c) { /* logits, then packing */
-    const i64 width = c->in[0].dim[1], vocab = c->in[1].dim[0],
-              rows = xent_rows(c->in[0].dim[0], vocab);
+    const i64 rank = is_present(&c->in[5]) ? c->in[5].dim[1] : 0, vocab = c->in[1].dim[0],
+              width = i64_max(c->in[0].dim[1], rank), rows = xent_rows(c->in[0].dim[0], vocab);
     return round_up(rows * vocab * (i64)sizeof(float), 64) +
            i64_max(
-               gemm_scratch(rows, vocab, width, 0),
+               gemm_scratch(rows, vocab, width, rank),
                i64_max(gemm_scratch(rows, width, vocab, 0), gemm_scratch(vocab, width, rows, 0)));
 }
 static i64 xent_scratch_cuda(const struct op_call *c) {
@@ -119,6 +148,10 @@ static i64 xent_scratch_cuda(const struct op_call *c) {
 }
 static double xent_flops(const struct op_call *c) {
     return 2 * (double)view_count(&c->in[0]) * (double)c->in[1].dim[0];
+}
+static double lora_train_flops(const struct op_call *c) {
+    return xent_flops(c) * (1 + (c->out[1].data != NULL)) +
+           6 * (double)view_count(&c->in[5]) * (double)c->in[1].dim[0];
 }
 static double xent_train_flops(const struct op_call *c) {
     return xent_flops(c) * (1 + (c->out[1].data != NULL) + is_present(&c->out[2]));
@@ -147,6 +180,18 @@ static bool xent_train_sample(int index, struct sample *s) {
     if (!xent_sample(index, s)) return false;
     sample_out(&s->out[2], 2, s->in[1].dim);
     if (s->in[4].present) sample_out(&s->out[3], 1, s->in[4].dim);
+    return true;
+}
+static bool lora_sample(int index, struct sample *s) { /* ranks 1 to 9 */
+    if (!xent_sample(index, s)) return false;
+    const i64 rank = 1 + (index * 4) % 9;
+    sample_float(&s->in[5], -1, 1, DIMS(s->in[0].dim[0], rank));
+    sample_float(&s->in[6], -1, 1, DIMS(s->in[1].dim[0], rank));
+    return true;
+}
+static bool lora_train_sample(int index, struct sample *s) {
+    if (!lora_sample(index, s)) return false;
+    sample_out(&s->out[3], 2, s->in[6].dim);
     return true;
 }
 
@@ -180,4 +225,35 @@ const struct op op_linear_xent_train = {
     .sample = xent_train_sample,
     .bound = {16, 2}, /* an error of the logits goes into d through e^l, whole */
     .flops = xent_train_flops,
+};
+const struct op op_lora_xent = {
+    .name = "lora_xent",
+    .in = "x w targets scale bias? t u",
+    .out = "loss",
+    .attr_size = sizeof(struct xent_attr),
+    .shape = lora_shape,
+    .root = {"lora_xent_train", "x w targets scale bias t u", "loss dx dt +du"},
+    .ref = xent_ref,
+    .scratch = xent_scratch,
+    .scratch_cuda = xent_scratch_cuda,
+    .cpu = CPU(lora_xent),
+    .cuda = CUDA(lora_xent),
+    .sample = lora_sample,
+    .bound = {8, 1},
+    .flops = xent_flops,
+};
+const struct op op_lora_xent_train = {
+    .name = "lora_xent_train",
+    .in = "x w targets scale bias? t u",
+    .out = "loss dx dt +du",
+    .attr_size = sizeof(struct xent_attr),
+    .shape = lora_train_shape,
+    .ref = xent_ref,
+    .scratch = xent_scratch,
+    .scratch_cuda = xent_scratch_cuda,
+    .cpu = CPU(lora_xent_train),
+    .cuda = CUDA(lora_xent_train),
+    .sample = lora_train_sample,
+    .bound = {16, 2},
+    .flops = lora_train_flops,
 };

@@ -117,57 +117,76 @@ static void bias_task(void *arg, i64 begin, i64 end, int worker) {
     }
 }
 
+static const void *rows_of(const struct chunk *k, const struct view *v) {
+    return (u8 *)v->data + k->first * v->dim[1] * dtype_size(v->dtype);
+}
+static i64 d_ld(const struct chunk *k) {
+    return is_half(&k->call->in[0]) ? 2 * k->vocab : k->vocab;
+}
+/* to = d·w; to += d^T·x */
+static void rows_back(const struct chunk *k, const struct view *w, const struct view *to,
+                      void *scratch) {
+    const struct gemm g = {.m = k->rows,
+                           .n = w->dim[1],
+                           .k = k->vocab,
+                           .dtype = w->dtype,
+                           .a = k->logits,
+                           .lda = d_ld(k),
+                           .b = w->data,
+                           .ldb = w->dim[1],
+                           .c = (void *)rows_of(k, to),
+                           .ldc = w->dim[1],
+                           .c_dtype = w->dtype};
+    if (to->data) CPU_NAME(gemm)(&g, scratch);
+}
+static void weight_back(const struct chunk *k, const struct view *x, const struct view *to,
+                        void *scratch) {
+    const struct gemm g = {.m = k->vocab,
+                           .n = x->dim[1],
+                           .k = k->rows,
+                           .dtype = x->dtype,
+                           .a = k->logits,
+                           .lda = d_ld(k),
+                           .a_t = true,
+                           .b = rows_of(k, x),
+                           .ldb = x->dim[1],
+                           .c = to->data,
+                           .ldc = x->dim[1],
+                           .c_dtype = F32,
+                           .accumulate = true};
+    if (to->data) CPU_NAME(gemm)(&g, scratch);
+}
+
 static void chunk_run(const struct chunk *k, void *scratch) {
     const struct op_call *c = k->call;
-    const enum dtype d = c->in[0].dtype;
-    const i64 width = c->in[0].dim[1], d_ld = is_half(&c->in[0]) ? 2 * k->vocab : k->vocab;
-    const u8 *x = (const u8 *)c->in[0].data + k->first * width * dtype_size(d);
-    const void *w = c->in[1].data;
+    const struct view *x = &c->in[0], *w = &c->in[1], *t = &c->in[5], *u = &c->in[6];
+    const bool lora = is_present(t);
     const struct gemm logits = {.m = k->rows,
                                 .n = k->vocab,
-                                .k = width,
-                                .dtype = d,
-                                .a = x,
-                                .lda = width,
-                                .b = w,
-                                .ldb = width,
+                                .k = x->dim[1],
+                                .dtype = x->dtype,
+                                .a = rows_of(k, x),
+                                .lda = x->dim[1],
+                                .b = w->data,
+                                .ldb = x->dim[1],
                                 .b_t = true,
                                 .c = k->logits,
                                 .ldc = k->vocab,
-                                .c_dtype = F32};
+                                .c_dtype = F32,
+                                .t = lora ? rows_of(k, t) : NULL,
+                                .u = u->data,
+                                .rank = lora ? t->dim[1] : 0,
+                                .scale = 1};
     CPU_NAME(gemm)(&logits, scratch);
     pool_run(k->rows, rows_task, (void *)k);
-    if (k->train && c->out[1].data) {
-        const struct gemm dx = {.m = k->rows,
-                                .n = width,
-                                .k = k->vocab,
-                                .dtype = d,
-                                .a = k->logits,
-                                .lda = d_ld,
-                                .b = w,
-                                .ldb = width,
-                                .c = (u8 *)c->out[1].data + k->first * width * dtype_size(d),
-                                .ldc = width,
-                                .c_dtype = d};
-        CPU_NAME(gemm)(&dx, scratch);
+    if (!k->train) return;
+    rows_back(k, w, &c->out[1], scratch);
+    if (lora) {
+        rows_back(k, u, &c->out[2], scratch), weight_back(k, t, &c->out[3], scratch);
+        return;
     }
-    if (k->train && c->out[2].data) {
-        const struct gemm dw = {.m = k->vocab,
-                                .n = width,
-                                .k = k->rows,
-                                .dtype = d,
-                                .a = k->logits,
-                                .lda = d_ld,
-                                .a_t = true,
-                                .b = x,
-                                .ldb = width,
-                                .c = c->out[2].data,
-                                .ldc = width,
-                                .c_dtype = F32,
-                                .accumulate = true};
-        CPU_NAME(gemm)(&dw, scratch);
-    }
-    if (k->train && c->out[3].data) pool_run((k->vocab + 15) / 16, bias_task, (void *)k);
+    weight_back(k, x, &c->out[2], scratch);
+    if (c->out[3].data) pool_run((k->vocab + 15) / 16, bias_task, (void *)k);
 }
 
 static int xent_run(const struct op_call *c, bool train, struct err *e) {
@@ -184,3 +203,5 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
 }
 CPU_KERNEL(linear_xent) { return xent_run(c, false, e); }
 CPU_KERNEL(linear_xent_train) { return xent_run(c, true, e); }
+CPU_KERNEL(lora_xent) { return xent_run(c, false, e); }
+CPU_KERNEL(lora_xent_train) { return xent_run(c, true, e); }

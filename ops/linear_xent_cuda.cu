@@ -161,32 +161,51 @@ __global__ void bias_kernel(const void *d, i64 ld, i64 rows, i64 vocab, bool hal
     sums[v] = sum;
 }
 
+static const void *rows_of(const struct view *v, i64 first) {
+    return (const u8 *)v->data + first * v->dim[1] * dtype_size(v->dtype);
+}
+/* to = d·w; to += d^T·x */
+static int rows_back(const struct rows &r, i64 rows, const struct view *w, const struct view *to,
+                     struct err *e) {
+    struct gemm g = {};
+    g.m = rows, g.n = w->dim[1], g.k = r.vocab, g.dtype = w->dtype;
+    g.a = r.logits, g.lda = r.half ? 2 * r.ld : r.ld;
+    g.b = w->data, g.ldb = g.n;
+    g.c = (void *)rows_of(to, r.first), g.ldc = g.n, g.c_dtype = g.dtype;
+    return to->data ? gemm_cuda(&g, e) : 0;
+}
+static int weight_back(const struct rows &r, i64 rows, const struct view *x, const struct view *to,
+                       struct err *e) {
+    struct gemm g = {};
+    g.m = r.vocab, g.n = x->dim[1], g.k = rows, g.dtype = x->dtype;
+    g.a = r.logits, g.lda = r.half ? 2 * r.ld : r.ld, g.a_t = true;
+    g.b = rows_of(x, r.first), g.ldb = g.n;
+    g.c = to->data, g.ldc = g.n, g.c_dtype = F32, g.accumulate = true;
+    return to->data ? gemm_cuda(&g, e) : 0;
+}
+
 static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct err *e) {
-    const i64 width = c->in[0].dim[1], size = dtype_size(c->in[0].dtype);
+    const struct view *x = &c->in[0], *w = &c->in[1], *t = &c->in[5], *u = &c->in[6];
+    const bool lora = is_present(t);
     struct gemm logits = {};
-    logits.m = rows, logits.n = r.vocab, logits.k = width, logits.dtype = c->in[0].dtype;
-    logits.a = (const u8 *)c->in[0].data + r.first * width * size, logits.lda = width;
-    logits.b = c->in[1].data, logits.ldb = width, logits.b_t = true;
+    logits.m = rows, logits.n = r.vocab, logits.k = x->dim[1], logits.dtype = x->dtype;
+    logits.a = rows_of(x, r.first), logits.lda = x->dim[1];
+    logits.b = w->data, logits.ldb = x->dim[1], logits.b_t = true;
     logits.c = r.logits, logits.ldc = r.ld, logits.c_dtype = F32;
+    if (lora)
+        logits.t = rows_of(t, r.first), logits.u = u->data, logits.rank = t->dim[1],
+        logits.scale = 1;
     if (gemm_cuda(&logits, e)) return -1;
     if (int rc = LAUNCH(e, row_kernel, (unsigned)rows, THREADS, 0, r, cuda_fault_word)) return rc;
-
-    struct gemm dx = {};
-    dx.m = rows, dx.n = width, dx.k = r.vocab, dx.dtype = c->in[0].dtype;
-    dx.a = r.logits, dx.lda = r.half ? 2 * r.ld : r.ld;
-    dx.b = c->in[1].data, dx.ldb = width;
-    dx.c = (u8 *)c->out[1].data + r.first * width * size, dx.ldc = width, dx.c_dtype = dx.dtype;
-    if (r.train && c->out[1].data && gemm_cuda(&dx, e)) return -1;
-
-    struct gemm dw = {};
-    dw.m = r.vocab, dw.n = width, dw.k = rows, dw.dtype = c->in[0].dtype;
-    dw.a = r.logits, dw.lda = dx.lda, dw.a_t = true;
-    dw.b = logits.a, dw.ldb = width;
-    dw.c = c->out[2].data, dw.ldc = width, dw.c_dtype = F32, dw.accumulate = true;
-    if (r.train && c->out[2].data && gemm_cuda(&dw, e)) return -1;
-    if (!r.train || !c->out[3].data) return 0;
-    return LAUNCH(e, bias_kernel, (unsigned)((r.vocab + 127) / 128), 128, 0, r.logits, dx.lda, rows,
-                  r.vocab, r.half, (float *)c->out[3].data);
+    if (!r.train) return 0;
+    if (rows_back(r, rows, w, &c->out[1], e)) return -1;
+    if (lora)
+        return rows_back(r, rows, u, &c->out[2], e) || weight_back(r, rows, t, &c->out[3], e) ? -1
+                                                                                              : 0;
+    if (weight_back(r, rows, x, &c->out[2], e)) return -1;
+    if (!c->out[3].data) return 0;
+    return LAUNCH(e, bias_kernel, (unsigned)((r.vocab + 127) / 128), 128, 0, r.logits,
+                  r.half ? 2 * r.ld : r.ld, rows, r.vocab, r.half, (float *)c->out[3].data);
 }
 
 static int xent_run(const struct op_call *c, bool train, struct err *e) {
@@ -202,3 +221,5 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
 }
 CUDA_KERNEL(linear_xent) { return xent_run(c, false, e); }
 CUDA_KERNEL(linear_xent_train) { return xent_run(c, true, e); }
+CUDA_KERNEL(lora_xent) { return xent_run(c, false, e); }
+CUDA_KERNEL(lora_xent_train) { return xent_run(c, true, e); }

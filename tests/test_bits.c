@@ -42,10 +42,14 @@ static const struct kind {
     {"lora-embedding-fp32", "precision=fp32 use_peft=true lora_r=3 lora_dropout=0.1 "
                             "lora_target_modules=embed_tokens,v_proj lora_rank_pattern=v_proj=2 "
                             "dataset.0.path=DATA/packed.h5"},
+    {"lora-head-bf16", "precision=bf16 use_peft=true lora_r=3 lora_dropout=0.1 "
+                       "lora_target_modules=lm_head,q_proj dataset.0.path=DATA/packed.h5"},
+    {"pissa-bf16", "precision=bf16 use_peft=true lora_r=3 init_lora_weights=pissa "
+                   "dataset.0.path=DATA/packed.h5"},
     {"dora-fp32", "precision=fp32 use_peft=true lora_r=3 use_dora=true "
                   "lora_target_modules=q_proj,down_proj lora_modules_to_save=lm_head "
                   "dataset.0.path=DATA/packed.h5"},
-    {"dora-bf16", "precision=bf16 use_peft=true lora_r=4 use_dora=true "
+    {"dora-bf16", "precision=bf16 use_peft=true lora_r=4 use_dora=true lora_dropout=0.1 "
                   "dataset.0.path=DATA/packed.h5"},
     {"qlora-fp32", "precision=fp32 use_peft=true lora_r=3 load_in_4bit=true "
                    "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},

@@ -263,10 +263,13 @@ static void rows_of(struct rows *r, const struct stored *ids, const struct store
     r->scale = (float)(1 / (double)r->trained);
 }
 
+static double dropout;
+
 /* The loss of every row and its gradients; run it with graph_run. */
 static struct tensor *loss_traced(struct graph *g, struct model *m, const struct rows *r) {
     struct err e = {0};
-    struct build b = {.g = g, .m = m};
+    static struct build b; /* what dropout reads */
+    b = (struct build){.g = g, .m = m, .dropout = dropout, .dropout_seed = 7};
     ok(model_rope(m, r->length, &e), &e);
     struct tensor *hidden = model_hidden(&b, r->tokens);
     struct tensor *targets = graph_input(g, "labels", I32, DIMS(r->tokens));
@@ -291,7 +294,10 @@ static double mean_loss(struct graph *g, const struct tensor *loss, const struct
 }
 
 /* Losses before and after AdamW steps without decay or clipping. after[0] is before the first. */
-static void losses_of(struct model *m, const char *golden, double lr, i64 steps, double *after) {
+static const struct recipe plain = {
+    .adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8, .master_weights = true};
+static void losses_of(struct model *m, const char *golden, const struct recipe *r, double lr,
+                      i64 steps, double *after) {
     struct safetensors s;
     struct rows rows;
     struct optimizer o;
@@ -301,9 +307,7 @@ static void losses_of(struct model *m, const char *golden, double lr, i64 steps,
     struct graph *g = graph_new(&e);
     ok(!g, &e);
     const struct tensor *loss = loss_traced(g, m, &rows);
-    const struct recipe r = {
-        .adam_beta1 = 0.9, .adam_beta2 = 0.999, .adam_epsilon = 1e-8, .master_weights = true};
-    ok(optimizer_new(&o, m, &r, &e), &e);
+    ok(optimizer_new(&o, m, r, &e), &e);
     ok(optimizer_bind(&o, g, &e), &e);
     for (i64 i = 0;; i++) {
         double norm;
@@ -327,7 +331,7 @@ static void test_full_steps(void **state) {
         snprintf(folder, sizeof folder, MODELS "%s", models[i]);
         snprintf(golden, sizeof golden, "%s/golden.safetensors", folder);
         ok(model_open(&m, folder, F32, true, &e), &e);
-        losses_of(&m, golden, 1e-3, 3, loss);
+        losses_of(&m, golden, &plain, 1e-3, 3, loss);
         open_file(&want, golden);
         const struct stored *s = need(&want, "loss_after_full_steps");
         for (int k = 0; k < 3; k++)
@@ -411,7 +415,7 @@ static void adapter_check(const char *model, const char *adapter) {
     snprintf(base, sizeof base, MODELS "%s", model);
     char *one[] = {folder};
     ok(loaded_open(&l, base, &(struct text_list){one, 1}, NULL, F32, true, &e), &e);
-    losses_of(&l.model, own, 1e-2, 1, loss);
+    losses_of(&l.model, own, &plain, 1e-2, 1, loss);
     const struct stored *after = need(&want, "loss_after_step");
     if (!(fabs(loss[1] - (double)*(const float *)after->data) <= t.step_loss))
         fail_msg("%s: loss after a step is %.9g, golden %.9g", folder, loss[1],
@@ -427,6 +431,31 @@ static void test_adapters(void **state) {
     adapter_check("llama", "lora_partial");
     adapter_check("mixtral", "lora_experts"), adapter_check("qwen3_moe", "lora_experts");
     adapter_check("gpt_oss", "lora_experts"), adapter_check("deepseek_v3", "lora_experts");
+}
+
+/* Steps of LoRA+ as PEFT takes them; of DoRA with dropout, PEFT's with our random numbers. */
+static void test_steps(void **state) {
+    (void)state;
+    static char *const name[] = {"tests/golden/adapters/plus",
+                                 "tests/golden/adapters/dora_dropout"};
+    for (int k = 0; k < COUNT(name); k++) {
+        struct text_list one = {(char **)name + k, 1};
+        struct loaded l;
+        struct safetensors want;
+        struct err e = {0};
+        struct recipe r = plain;
+        double loss[4];
+        r.use_peft = true, r.learning_rate = 1e-2, r.loraplus_lr_ratio = k ? 1 : 4;
+        r.loraplus_lr_embedding = k ? 0 : 2e-3, dropout = k ? 0.25 : 0;
+        ok(loaded_open(&l, MODELS "llama", &one, NULL, F32, true, &e), &e);
+        losses_of(&l.model, MODELS "llama/golden.safetensors", &r, 1e-2, 3, loss);
+        open_file(&want, k ? "tests/golden/adapters/dora_dropout/golden.safetensors"
+                           : "tests/golden/adapters/plus/golden.safetensors");
+        const float *golden = (const float *)need(&want, "losses")->data;
+        for (int i = 0; i < 4; i++) assert_true(fabs(loss[i] - (double)golden[i]) < 2e-5);
+        loaded_close(&l), safetensors_close(&want);
+    }
+    dropout = 0;
 }
 
 /* Several documents in a row give what each gives by itself, and a step over unequal micro-batches
@@ -455,10 +484,10 @@ static void test_packs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_models),  cmocka_unit_test(test_packs),
-        cmocka_unit_test(test_balance), cmocka_unit_test(test_saved_as_read),
-        cmocka_unit_test(test_chatglm), cmocka_unit_test(test_full_steps),
-        cmocka_unit_test(test_adapters)};
+        cmocka_unit_test(test_models),   cmocka_unit_test(test_packs),
+        cmocka_unit_test(test_balance),  cmocka_unit_test(test_saved_as_read),
+        cmocka_unit_test(test_chatglm),  cmocka_unit_test(test_full_steps),
+        cmocka_unit_test(test_adapters), cmocka_unit_test(test_steps)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */

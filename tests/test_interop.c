@@ -88,26 +88,55 @@ static void encode(void **state) {
     }
 }
 
-/* Three steps of every family: the weights that transformers was seen to read: check_families.py */
-static void families(void **state) {
-    (void)state;
-    FILE *f = fopen("tests/golden/interop/families/sha256.txt", "r");
+/* Files that transformers was seen to read, by name and SHA-256; `line` makes them, N the name. */
+static void recorded(const char *list, const char *line, const char *file, int least) {
+    FILE *f = fopen(list, "r");
     char name[64], sha[65], mine[65], path[256];
     int count = 0, other = 0;
     assert_non_null(f);
     for (; fscanf(f, "%63s %64s", name, sha) == 2; count++) {
         struct err e = {0};
-        shell("./hone train tests/golden/interop/families/run.yaml output_dir=%s/%s"
-              " model_name_or_path=tests/golden/models/%s --quiet",
-              folder, name, name);
-        snprintf(path, sizeof path, "%s/%s/checkpoints/step-000003/model.safetensors", folder,
-                 name);
+        shell("N=%s; F=%s; %s", name, folder, line);
+        snprintf(path, sizeof path, "%s/%s/%s", folder, name, file);
         ok(sha256_file(path, mine, &e), &e);
         if (strcmp(sha, mine)) other++, print_error("%s: other weights: %s\n", name, mine);
     }
     fclose(f);
     assert_int_equal(other, 0);
-    assert_true(count >= 40);
+    assert_true(count >= least);
+}
+
+/* Three steps of every family: check_families.py */
+static void families(void **state) {
+    (void)state;
+    recorded("tests/golden/interop/families/sha256.txt",
+             "./hone train tests/golden/interop/families/run.yaml output_dir=$F/$N "
+             "model_name_or_path=tests/golden/models/$N --quiet",
+             "checkpoints/step-000003/model.safetensors", 40);
+}
+/* Every adapter merged: check_merges.py */
+static void merges(void **state) {
+    (void)state;
+    recorded("tests/golden/interop/merges/sha256.txt",
+             "mkdir -p $F/${N%/*} && ./hone export tests/golden/models/${N%/*} --adapter "
+             "tests/golden/models/$N --output $F/$N --quiet",
+             "model.safetensors", 40);
+}
+
+/* The text part of a multimodal model, trained, is a folder of a text model: nothing is missing. */
+static void unwrapped(void **state) {
+    (void)state;
+    shell("mkdir %s/wrapped && cp tests/golden/models/gemma3_text/model.safetensors %s/wrapped/ &&"
+          " (echo '{\"model_type\": \"gemma3\", \"vision_config\": {}, \"text_config\":';"
+          " cat tests/golden/models/gemma3_text/config.json; echo '}') > %s/wrapped/config.json",
+          folder, folder, folder);
+    shell("./hone train tests/golden/interop/families/run.yaml output_dir=%s/unwrapped"
+          " model_name_or_path=%s/wrapped --quiet",
+          folder, folder);
+    shell("cd %s/unwrapped/checkpoints/step-000003 && grep -q '\"model_type\": \"gemma3_text\"'"
+          " config.json && ! grep -q vision config.json && cmp model.safetensors"
+          " %s/gemma3_text/checkpoints/step-000003/model.safetensors",
+          folder, folder);
 }
 
 static int setup(void **state) {
@@ -123,6 +152,7 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(forward), cmocka_unit_test(encode),
-                                       cmocka_unit_test(families)};
+                                       cmocka_unit_test(families), cmocka_unit_test(unwrapped),
+                                       cmocka_unit_test(merges)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -179,6 +179,8 @@ static void test_refused(void **state) {
         {BASE "datset: x\n", "3: unknown key 'datset'; did you mean 'dataset'?"},
         {BASE "load_in_8bit: true\n", "3: 'load_in_8bit' is not available in this version"},
         {BASE "load_in_4bit: true\n", "3: load_in_4bit needs use_peft: true"},
+        {BASE "use_peft: true\nloraplus_lr_embedding: 1e-5\n",
+         "4: loraplus_lr_embedding without loraplus_lr_ratio"},
         {BASE "use_peft: true\nload_in_4bit: true\nbnb_4bit_compute_dtype: bf16\n",
          "5: bnb_4bit_compute_dtype: bfloat16 with precision: fp32"},
         {BASE "task: dpo\n", "3: 'task: dpo' is not available in this version"},

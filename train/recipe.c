@@ -174,10 +174,12 @@ static int check_model(struct recipe *r, const char *name, struct err *e) {
     if (r->use_peft && !r->model_name_or_path)
         return err_input(e, "%s: use_peft adapts a trained model: give model_name_or_path",
                          place(r, "use_peft", name));
-    if (r->use_peft && r->use_dora && r->lora_dropout > 0)
-        return err_input(e, "%s: use_dora and lora_dropout together are not implemented",
-                         place(r, "use_dora", name)),
-               err_hint(e, "leave one of them out");
+    const bool plus = recipe_given(r, "loraplus_lr_ratio");
+    if (plus && !recipe_given(r, "loraplus_lr_embedding")) r->loraplus_lr_embedding = 1e-6;
+    if (r->use_peft && !plus && r->loraplus_lr_embedding > 0)
+        return err_input(e, "%s: loraplus_lr_embedding without loraplus_lr_ratio",
+                         place(r, "loraplus_lr_embedding", name)),
+               err_hint(e, "loraplus_lr_ratio: 16 is PEFT's example; 1 leaves B's as it is");
     if (r->use_peft) return 0;
     static const char *const peft[] = {"lora_r",
                                        "lora_alpha",
@@ -189,6 +191,7 @@ static int check_model(struct recipe *r, const char *name, struct err *e) {
                                        "lora_alpha_pattern",
                                        "lora_modules_to_save",
                                        "loraplus_lr_ratio",
+                                       "loraplus_lr_embedding",
                                        "use_rslora",
                                        "use_dora",
                                        "init_lora_weights",

@@ -44,7 +44,7 @@ struct recipe {
     double lora_alpha, lora_dropout;
     struct text_list lora_target_modules, lora_exclude_modules, lora_modules_to_save,
         lora_rank_pattern, lora_alpha_pattern, lora_layers_to_transform;
-    double loraplus_lr_ratio;
+    double loraplus_lr_ratio, loraplus_lr_embedding;
     bool use_rslora, use_dora;
     const char *init_lora_weights;
     bool load_in_4bit, bnb_4bit_use_double_quant;

@@ -88,7 +88,7 @@ struct optimizer {
     const struct optim *kind;
     struct optim_args with;
     double beta1, beta2, eps, weight_decay, max_grad_norm, max_grad_value;
-    double fast_ratio; /* LoRA+: learning rate of `fast` parameters over that of the others */
+    double ratio[PACES];          /* LoRA+: learning rates over the schedule's */
     struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
     u64 seed;                     /* of stochastic rounding, where a parameter has no master */
     i64 step;                     /* updates done */

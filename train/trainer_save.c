@@ -3,6 +3,7 @@
  * a folder that transformers (or PEFT) loads, and state.h5. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 
 static int state_write(struct trainer *t, const char *folder, const char *digest, struct err *e) {
@@ -28,11 +29,32 @@ static int template_write(const struct trainer *t, const char *folder, struct er
     return file_replace(path, text, size, e);
 }
 
+/* A multimodal model's text part, trained: the rest is not here, so the folder says that it is a
+ * text model. */
+static int config_unwrap(const struct model *m, const char *folder, struct err *e) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    json_t *all = *m->config.note ? json_open(path, e) : NULL, *text, *value;
+    if (!all) return e->code ? -1 : 0;
+    static const char *const shared[] = {"bos_token_id", "eos_token_id", "pad_token_id",
+                                         "torch_dtype",  "dtype",        "tie_word_embeddings"};
+    text = json_object_get(all, "text_config");
+    for (int i = 0; i < COUNT(shared); i++)
+        if ((value = json_object_get(all, shared[i])) && !json_object_get(text, shared[i]))
+            json_object_set(text, shared[i], value);
+    json_object_set_new(text, "model_type", json_string(m->config.family->model_type));
+    json_object_set_new(text, "architectures", json_pack("[s]", m->config.family->architecture));
+    const int rc = json_save(text, path, 2, e);
+    json_decref(all);
+    return rc;
+}
+
 static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
     char path[4096];
     if (!t->r->use_peft)
-        return folder_copy(t->model_folder, folder, e) || folder_dtype(folder, t->model.dtype, e) ||
+        return folder_copy(t->model_folder, folder, e) || config_unwrap(&t->model, folder, e) ||
+                       folder_dtype(folder, t->model.dtype, e) ||
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
                    : 0;

@@ -168,6 +168,8 @@ struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor 
     struct tensor *in[OP_IN] = {hidden, build_param(b, top->weight[ROLE_LM_HEAD]), targets, scale,
                                 build_param(b, top->bias[ROLE_LM_HEAD])},
                   *out[OP_OUT] = {0};
-    graph_call(b->g, &op_linear_xent, &attr, in, out);
+    const struct lora_pair *lora = &top->lora[ROLE_LM_HEAD];
+    if (lora->a) in[5] = lora_low(b, hidden, lora, ROLE_LM_HEAD), in[6] = build_param(b, lora->b);
+    graph_call(b->g, lora->a ? &op_lora_xent : &op_linear_xent, &attr, in, out);
     return out[0];
 }

@@ -313,6 +313,7 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
     const char *refused = c->target_parameters.count    ? "experts"
                           : c->use_dora                 ? "DoRA"
                           : c->modules_to_save.count    ? "modules_to_save"
+                          : lora_is_pissa(c)            ? "init_lora_weights pissa"
                           : m->top.lora[ROLE_EMBED].a   ? "the embedding"
                           : m->top.lora[ROLE_LM_HEAD].a ? "the LM head"
                                                         : NULL;

@@ -17,27 +17,44 @@ static struct tensor *plus_scaled(struct build *b, struct tensor *y, struct tens
                     NULL, NULL);
 }
 
+static struct tensor *dropped(struct build *b, struct tensor *x, u32 stream) {
+    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
+    return graph_op(b->g, &op_dropout, &drop, x, b->dropout_place, NULL, NULL);
+}
+
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream) {
     const struct lora_attr attr = {l->scale};
     struct tensor *out[OP_OUT] = {0};
     if (l->magnitude) {
         struct tensor *bias = in[2];
+        struct tensor *m = build_param(b, l->magnitude), *x = in[0],
+                      *norm = graph_op(b->g, &op_dora_norm, &attr, in[1], in[3], in[4], NULL);
+        if (b->dropout_place) in[0] = dropped(b, x, stream);
         in[2] = NULL;
         graph_call(b->g, &op_linear, &attr, in, out);
-        struct tensor *norm = graph_op(b->g, &op_dora_norm, &attr, in[1], in[3], in[4], NULL);
-        return graph_op(b->g, &op_dora, &attr, out[0], build_param(b, l->magnitude), norm, bias);
+        struct tensor *y = graph_op(b->g, &op_dora, &attr, out[0], m, norm, bias);
+        if (!b->dropout_place) return y;
+        /* PEFT drops the magnitudes' part of the base too: + (x - dropped x)·w^T */
+        in[0] = plus_scaled(b, x, in[0], -1), in[3] = in[4] = NULL;
+        graph_call(b->g, &op_linear, &attr, in, out);
+        return graph_op(b->g, &op_add, NULL, y, out[0], NULL, NULL);
     }
     if (!b->dropout_place) {
         graph_call(b->g, &op_linear, &attr, in, out);
         return out[0];
     }
-    const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
     struct tensor *A = in[3], *B = in[4];
     in[3] = in[4] = NULL;
     graph_call(b->g, &op_linear, &attr, in, out);
-    struct tensor *x = graph_op(b->g, &op_dropout, &drop, in[0], b->dropout_place, NULL, NULL);
-    return plus_scaled(b, out[0], linear(b, linear(b, x, A), B), l->scale);
+    return plus_scaled(b, out[0], linear(b, linear(b, dropped(b, in[0], stream), A), B), l->scale);
+}
+
+/* scale * dropout(x)·A^T: what the loss multiplies by B with the rest of the LM head. */
+struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream) {
+    const struct scale_attr by = {l->scale};
+    if (b->dropout_place) x = dropped(b, x, stream);
+    return graph_op(b->g, &op_scale, &by, linear(b, x, build_param(b, l->a)), NULL, NULL, NULL);
 }
 
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l) {
@@ -52,7 +69,11 @@ static struct param *part_new(struct model *m, const char *module, enum lora_par
                               const i64 *dim, struct err *e) {
     const char *name = lora_key(&m->arena, module, part, e);
     struct param *p = name ? param_new(m, name, rank, dim, e) : NULL;
-    if (p) p->trainable = true, p->fast = part != LORA_A && part != LORA_EMBED_A;
+    if (p)
+        p->trainable = true, p->pace = part == LORA_A ? PACE_PLAIN
+                                       : part == LORA_EMBED_A || part == LORA_EMBED_B
+                                           ? PACE_EMBEDDING
+                                           : PACE_FAST;
     return p;
 }
 static struct param *half_new(struct model *m, const char *module, enum lora_part part, i64 rows,
@@ -90,6 +111,22 @@ static float row_norm(const struct param *w, const struct lora_pair *l, i64 o) {
     return (float)__builtin_sqrt(sum);
 }
 
+struct merge {
+    struct param *w;
+    const struct lora_pair *l;
+};
+static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct merge *m = arg;
+    const i64 cols = m->w->view.dim[1];
+    for (i64 o = begin; o < end; o++) {
+        const struct param *g = m->l->magnitude;
+        const float by = g ? param_get(g, o) / row_norm(m->w, m->l, o) : 1;
+        for (i64 i = 0; i < cols; i++)
+            param_set(m->w, o * cols + i, by * adapted(m->w, m->l, o, i));
+    }
+}
+
 static const char *module_of(char text[160], const struct param *w) {
     snprintf(text, 160, "%.*s", (int)(strlen(w->name) - strlen(".weight")), w->name);
     return text;
@@ -100,15 +137,11 @@ const char *lora_base_key(struct model *m, const struct param *p, struct err *e)
     return lora_key(&m->arena, module_of(text, p), LORA_BASE, e);
 }
 
-static int module_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
-                      u64 seed, i64 *index, struct err *e) {
+static int module_add(struct model *m, struct layer *l, enum role role, const char *module,
+                      struct lora_config *c, u64 seed, i64 *index, struct err *e) {
     struct param *w = l->weight[role];
     struct lora_pair *to = &l->lora[role];
-    char text[160];
-    const char *module = module_of(text, w);
-    const int match = lora_match(c, module, e);
     i64 r;
-    if (match <= 0) return match;
     if (lora_of(c, module, &r, &to->scale, e)) return -1;
     struct param *a = half_new(m, module, LORA_A, r, w->view.dim[1], e);
     struct param *b = a ? half_new(m, module, LORA_B, w->view.dim[0], r, e) : NULL;
@@ -119,6 +152,12 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
     b->turned = w->turned;
     to->a = a, to->b = b;
+    if (lora_is_pissa(c)) {
+        struct lora_pair minus = {a, b, NULL, -to->scale};
+        struct merge residual = {w, &minus};
+        if (pissa_start(m, w, to, e)) return -1;
+        pool_run(w->view.dim[0], merge_rows, &residual);
+    }
     if (!c->use_dora) return 0;
     if (w->view.dtype == U4)
         return err_input(e, "use_dora needs the norms of weights in 16 or 32 bits, and %s is in 4",
@@ -129,6 +168,14 @@ static int module_add(struct model *m, struct layer *l, enum role role, struct l
     g->turned = w->turned;
     for (i64 o = 0; o < g->view.dim[0]; o++) param_set(g, o, row_norm(w, NULL, o));
     return to->magnitude = g, 0;
+}
+
+static int layer_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
+                     u64 seed, i64 *index, struct err *e) {
+    char text[160];
+    const char *module = module_of(text, l->weight[role]);
+    const int match = lora_match(c, module, e);
+    return match > 0 ? module_add(m, l, role, module, c, seed, index, e) : match;
 }
 
 /* The experts of a layer, whose tensors PEFT adapts one by one (target_parameters): a second one of
@@ -181,6 +228,8 @@ static int embedding_add(struct model *m, struct lora_config *c, u64 seed, i64 *
     i64 r;
     if (match <= 0) return match;
     if (c->use_dora) return err_input(e, "use_dora is not implemented for embeddings (%s)", module);
+    if (lora_is_pissa(c))
+        return err_input(e, "init_lora_weights pissa is for linear layers, not for %s", module);
     if (lora_of(c, module, &r, &to->scale, e)) return -1;
     struct param *a = half_new(m, module, LORA_EMBED_A, w->view.dim[0], r, e);
     struct param *b = a ? half_new(m, module, LORA_EMBED_B, w->view.dim[1], r, e) : NULL;
@@ -189,6 +238,31 @@ static int embedding_add(struct model *m, struct lora_config *c, u64 seed, i64 *
     const struct rng rng = {seed, RNG_INIT, 1, (u32)(*index)++};
     for (i64 i = 0; i < view_count(&b->view); i++) param_set(b, i, rng_normal(&rng, (u64)i));
     return to->a = a, to->b = b, 0;
+}
+
+/* The LM head's module: of a tied one, what it would be called. */
+static const char *head_module(const struct model *m, char text[160]) {
+    const char *name = "lm_head.weight";
+    for (const struct weight_rule *const *group = m->config.family->weights; *group; group++)
+        for (const struct weight_rule *w = *group; w->name; w++)
+            if (w->role == ROLE_LM_HEAD && w->cols != DIM_BIAS) name = w->name;
+    snprintf(text, 160, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
+    return text;
+}
+/* Here as in PEFT "all-linear" does not mean it, and one that is tied has an adapter of the output
+ * alone, which nobody can merge. */
+static int head_add(struct model *m, struct lora_config *c, u64 seed, i64 *index, struct err *e) {
+    const bool all = c->target_regex && !strcmp(c->target_regex, "all-linear");
+    char text[160];
+    const char *module = head_module(m, text);
+    const int match = all ? 0 : lora_match(c, module, e);
+    if (match <= 0) return match;
+    if (c->use_dora)
+        return err_input(e, "use_dora is not implemented for the LM head (%s)", module);
+    if (lora_is_pissa(c) && !(m->config.has & HAS_UNTIED))
+        return err_input(e, "init_lora_weights pissa: the residual of %s would be the embedding's",
+                         module);
+    return module_add(m, &m->top, ROLE_LM_HEAD, module, c, seed, index, e);
 }
 
 /* Modules that are trained whole: the model's own parameters are, and go into the adapter's file.
@@ -202,12 +276,15 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
             if (p->role == ROLE_NONE || !lora_saves(&one, p->name)) continue;
             if (p->view.dtype == U4 || strpbrk(p->name, "|%"))
                 return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
+            if (p == m->top.weight[ROLE_LM_HEAD] && m->top.lora[ROLE_LM_HEAD].a)
+                return err_input(e, "modules_to_save: %s has an adapter already", p->name);
             if (p == m->top.weight[ROLE_EMBED] && !(m->config.has & HAS_UNTIED))
                 return err_input(e,
                                  "modules_to_save: %s is also the output layer of this model, "
                                  "which PEFT would cut apart",
                                  p->name);
             found = p->saved = p->trainable = true;
+            p->pace = p->view.rank == 1 ? PACE_FAST : PACE_PLAIN;
         }
         if (!found)
             return err_input(e, "modules_to_save: no module of the model is named %s",
@@ -218,18 +295,21 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
 
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     i64 index = 0;
-    if (c->init_lora_weights && !strcmp(c->init_lora_weights, "pissa"))
-        return err_input(e, "init_lora_weights pissa: the base of such an adapter is a residual, "
-                            "which hone does not compute; convert it with PEFT "
-                            "(path_initial_model_for_weight_conversion)");
+    if (lora_is_pissa(c) && (c->use_dora || c->target_parameters.count))
+        return err_input(e,
+                         "init_lora_weights pissa does not go with %s: no plain adapter of the "
+                         "base would be the same",
+                         c->use_dora ? "use_dora" : "target_parameters");
     for (i64 i = 0; i < m->params; i++) m->param[i]->trainable = false;
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_Q; role_is_linear(r); r++)
-            if (m->layer[l].weight[r] && module_add(m, &m->layer[l], r, c, seed, &index, e))
+            if (m->layer[l].weight[r] && layer_add(m, &m->layer[l], r, c, seed, &index, e))
                 return -1;
     for (i64 l = 0; c->target_parameters.count && l < m->config.layers; l++)
         if (experts_add(m, &m->layer[l], c, seed, &index, e)) return -1;
-    if (embedding_add(m, c, seed, &index, e) || saved_add(m, c, e)) return -1;
+    if (embedding_add(m, c, seed, &index, e) || head_add(m, c, seed, &index, e) ||
+        saved_add(m, c, e))
+        return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
         struct text names = {0};
@@ -254,6 +334,16 @@ static const char *key_of(struct model *m, const struct param *p, struct err *e)
     return p->role == ROLE_NONE ? p->name : lora_key(&m->arena, p->name, LORA_SAVED, e);
 }
 
+int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e) {
+    struct param copy = *p;
+    if (!(copy.view.data = mem_new(view_bytes(&p->view), e))) return -1;
+    int rc = param_load(&copy, t, where, e);
+    if (!rc && memcmp(copy.view.data, p->view.data, (size_t)view_bytes(&p->view)))
+        rc = err_input(e, "%s: its %s is not that of the model it is loaded into", where, t->name);
+    mem_free(copy.view.data);
+    return rc ? -1 : 0;
+}
+
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
@@ -262,7 +352,9 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
         if (p->role != ROLE_NONE && !p->saved) continue;
         const char *key = key_of(m, p, e);
         const struct stored *t = key ? safetensors_need(s, key, e) : NULL;
-        rc = !t || param_load(p, t, where, e) ? err_frame(e, "while loading adapter %s", where) : 0;
+        rc = !t || (p->start ? pissa_load : param_load)(p, t, where, e)
+                 ? err_frame(e, "while loading adapter %s", where)
+                 : 0;
         if (t) seen[t - s->tensor] = 1;
     }
     /* Weights of the base that PEFT saves beside an adapter. */
@@ -274,6 +366,13 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
         rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
         if (t) seen[t - s->tensor] = 1;
     }
+    if (!rc && !(m->config.has & HAS_UNTIED)) {
+        char text[160];
+        const char *key = lora_key(&m->arena, head_module(m, text), LORA_BASE, e);
+        const struct stored *t = key ? safetensors_find(s, key) : NULL;
+        rc = !key || (t && lora_same(m->top.weight[ROLE_EMBED], t, where, e)) ? -1 : 0;
+        if (t) seen[t - s->tensor] = 1;
+    }
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i])
             rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where,
@@ -282,21 +381,6 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
     return rc ? -1 : 0;
 }
 
-struct merge {
-    struct param *w;
-    const struct lora_pair *l;
-};
-static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    const struct merge *m = arg;
-    const i64 cols = m->w->view.dim[1];
-    for (i64 o = begin; o < end; o++) {
-        const struct param *g = m->l->magnitude;
-        const float by = g ? param_get(g, o) / row_norm(m->w, m->l, o) : 1;
-        for (i64 i = 0; i < cols; i++)
-            param_set(m->w, o * cols + i, by * adapted(m->w, m->l, o, i));
-    }
-}
 /* The same of a stack, row by row: w [E, out, in]. */
 static void merge_experts(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
@@ -345,10 +429,14 @@ int lora_merge(struct model *m, struct err *e) {
             if (p->a) pool_run(job.w->view.dim[0] * job.w->view.dim[1], merge_experts, &job);
             *p = (struct lora_pair){0};
         }
+    struct merge head = {m->top.weight[ROLE_LM_HEAD], &m->top.lora[ROLE_LM_HEAD]};
     struct merge top = {m->top.weight[ROLE_EMBED], &m->top.lora[ROLE_EMBED]};
-    if (top.l->a && !(m->config.has & HAS_UNTIED))
-        return err_input(e, "the adapter of the embedding cannot be merged: the output layer has "
-                            "the same weights");
+    if ((head.l->a || top.l->a) && !(m->config.has & HAS_UNTIED))
+        return err_input(e, "the adapter of the %s cannot be merged: the %s has the same weights",
+                         top.l->a ? "embedding" : "output layer",
+                         top.l->a ? "output layer" : "embedding");
+    if (head.l->a) pool_run(head.w->view.dim[0], merge_rows, &head);
+    m->top.lora[ROLE_LM_HEAD] = (struct lora_pair){0};
     if (top.l->a) pool_run(top.w->view.dim[0], merge_embedding, &top);
     m->top.lora[ROLE_EMBED] = (struct lora_pair){0};
     i64 kept = 0;

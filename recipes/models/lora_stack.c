@@ -66,9 +66,14 @@ static int may_stack(const struct model *m, const struct lora_config *c, const c
                      double weight, struct err *e) {
     const struct lora_config *of[] = {m->lora, c};
     for (int i = 0; (m->lora || weight != 1) && i < 2; i++) {
-        if (!of[i] || !(of[i]->use_dora || of[i]->modules_to_save.count)) continue;
+        const char *what = !of[i]                         ? NULL
+                           : of[i]->use_dora              ? "use_dora"
+                           : of[i]->modules_to_save.count ? "modules_to_save"
+                           : lora_is_pissa(of[i])         ? "init_lora_weights pissa"
+                                                          : NULL;
+        if (!what) continue;
         err_input(e, "%s: an adapter with %s has no weight and no other beside it",
-                  i ? where : "--adapter", of[i]->use_dora ? "use_dora" : "modules_to_save");
+                  i ? where : "--adapter", what);
         return err_hint(e, "merge it first: hone export MODEL --adapter DIR --output MERGED");
     }
     return 0;
@@ -78,19 +83,11 @@ static int may_stack(const struct model *m, const struct lora_config *c, const c
 static int base_same(struct model *m, const struct safetensors *s, const char *where,
                      struct err *e) {
     for (i64 i = 0; i < m->params; i++) {
-        struct param p = *m->param[i];
-        if (p.role == ROLE_NONE || p.view.rank < 2 || p.view.dtype == U4) continue;
-        const char *key = lora_base_key(m, &p, e);
+        const struct param *p = m->param[i];
+        if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.dtype == U4) continue;
+        const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
-        if (!key) return -1;
-        if (!t) continue;
-        if (!(p.view.data = mem_new(view_bytes(&p.view), e))) return -1;
-        int rc = param_load(&p, t, where, e);
-        if (!rc && memcmp(p.view.data, m->param[i]->view.data, (size_t)view_bytes(&p.view)))
-            rc = err_input(e, "%s: its %s is not that of the model with the adapters before it",
-                           where, t->name);
-        mem_free(p.view.data);
-        if (rc) return -1;
+        if (!key || (t && lora_same(p, t, where, e))) return -1;
     }
     return 0;
 }

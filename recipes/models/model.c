@@ -398,8 +398,9 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
                 return stored_free(list), -1;
             from = copy;
         }
-        if (param_stored(m, p, whole ? "base_model.model." : "", from,
-                         coded ? m->dtype : p->view.dtype, list, e))
+        if (p->start ? pissa_stored(m, p, from, list, e)
+                     : param_stored(m, p, whole ? "base_model.model." : "", from,
+                                    coded ? m->dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;

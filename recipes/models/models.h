@@ -260,6 +260,8 @@ extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 mixer_fn mix_attention, mix_glu, mix_mlp, mix_experts, mix_mla;
 
 /* ---- models (model.c, param.c) */
+/* As PEFT's create_loraplus_optimizer groups them: vectors and B; adapters of embeddings. */
+enum pace { PACE_PLAIN, PACE_FAST, PACE_EMBEDDING, PACES };
 struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
@@ -269,11 +271,12 @@ struct param {
     bool placed;
     enum role role;
     bool trainable;
-    bool decay; /* weight decay applies: matrices, not norms and biases */
-    bool fast;  /* LoRA+ gives it a larger learning rate: all of an adapter but A */
-    bool saved; /* in modules_to_save: trained, and part of the adapter's file */
+    bool decay;     /* weight decay applies: matrices, not norms and biases */
+    enum pace pace; /* which learning rate LoRA+ gives it */
+    bool saved;     /* in modules_to_save: trained, and part of the adapter's file */
     bool scalar;
-    i64 layer; /* -1: none */
+    void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
+    i64 layer;   /* -1: none */
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
     i64 turned;          /* what TURNED_LAST goes by */
@@ -378,8 +381,8 @@ double model_flops(const struct model *m, i64 tokens,
 bool is_eos(const struct config *c, i64 id);
 
 /* ---- LoRA (lora.c) */
-/* Adds A and B to every matching linear layer. A starts as PEFT starts it (init_lora_weights), B as
- * zero. `c` must outlive the model. */
+/* Adds A and B to every matching linear layer, started as PEFT starts them (init_lora_weights). `c`
+ * must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 /* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are

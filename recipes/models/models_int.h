@@ -82,8 +82,17 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
  * magnitudes, dropout (random numbers of `stream`). */
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream);
+struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
+/* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its
+ * start, for a file and from one. */
+int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, struct err *e);
+int pissa_stored(const struct model *m, const struct param *p, const void *from,
+                 struct stored_list *list, struct err *e);
+int pissa_load(struct param *p, const struct stored *t, const char *where, struct err *e);
+/* A weight of the base that an adapter's file brings must be that of the model. */
+int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
 
 #endif
