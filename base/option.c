@@ -92,15 +92,19 @@ static int parse_bool(const struct option *o, const char *value, bool *to, const
 
 static int parse_choice(const struct option *o, const char *value, const char **to,
                         const char *where, struct arena *a, struct err *e) {
-    size_t size = strlen(value);
+    char word[64], near[64] = "";
+    int least = (int)i64_min(4, (i64)strlen(value) / 3 + 1) + 1;
     for (const char *at = o->choices; *at;) {
         size_t length = strcspn(at, " ");
-        if (length == size && size && !memcmp(at, value, size))
-            return (*to = arena_text(a, value, e)) ? 0 : -1;
+        snprintf(word, sizeof word, "%.*s", (int)length, at);
+        if (*value && !strcmp(word, value)) return (*to = arena_text(a, value, e)) ? 0 : -1;
+        const int d = edit_distance(value, word);
+        if (d < least) least = d, strcpy(near, word);
         at += length + strspn(at + length, " ");
     }
     wrong(o, value, "a known choice", where, e);
-    return err_detail(e, "one of: %s", o->choices);
+    err_detail(e, "one of: %s", o->choices);
+    return *near ? err_hint(e, "did you mean '%s'?", near) : -1;
 }
 
 static int parse_list(const struct option *o, const char *value, void *member, const char *where,

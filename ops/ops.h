@@ -18,7 +18,7 @@
     X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
     X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
     X(linear_xent) X(linear_xent_train) X(lora_xent) X(lora_xent_train) X(update) X(quant8)        \
-    X(dequant8) X(square_sum) X(sample)                                                            \
+    X(dequant8) X(square_sum) X(sample) X(adafactor) X(cast)                                       \
     X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)             \
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
@@ -26,7 +26,7 @@
     X(dora_back)
 /* clang-format on */
 
-enum { OP_IN = 12, OP_OUT = 4, OP_RANK = 4, OP_GRADS = 8 };
+enum { OP_IN = 12, OP_OUT = 5, OP_RANK = 4, OP_GRADS = 8 };
 
 /* A dense row-major array. data == NULL where an optional argument is absent (then dtype and rank
  * are 0). */
@@ -226,13 +226,25 @@ struct plan_attr {
 struct mla_attr {
     i64 heads, turned, plain, value; /* columns of each head: with RoPE, without, of its value */
 };
-enum update_rule { UPDATE_ADAMW, UPDATE_LION, UPDATE_SGD };
+enum update_rule {
+    UPDATE_ADAMW,
+    UPDATE_ADAM,
+    UPDATE_LION,
+    UPDATE_SGD,
+    UPDATE_ADAGRAD,
+    UPDATE_RMSPROP
+};
+enum { HYPER = 6 }; /* numbers of `hyper`, which change with the step: update.c */
 struct update_attr {
     enum update_rule rule;
-    double beta1, beta2, eps; /* the rest changes with the step: update.c, `hyper` */
-    u64 seed;                 /* of stochastic rounding; without masters only */
+    double beta1, beta2, eps;
+    u64 seed; /* of stochastic rounding; without masters only */
     u32 stream;
     bool nesterov;
+};
+struct cast_attr { /* cast.c */
+    double factor, eps;
+    bool turned, half;
 };
 struct sample_attr {
     double temperature; /* 0: greedy, lowest id among equals */

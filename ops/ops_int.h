@@ -40,6 +40,19 @@ enum { SAMPLE_ROWS = 128, SAMPLE_BYTES = 24 };
 enum { ROUTE_EXPERTS = 1024, ROUTE_SLOTS = 32, ROUTE_GROUPS = 64 };
 void expert_plan_run(const struct op_call *c);
 
+/* adafactor: its matrices, and the rows whose squares a chain adds (adafactor.c). */
+enum { ADAFACTOR_ROWS = 256 };
+struct adafactor_size {
+    i64 batch, rows, cols, blocks;
+};
+static inline struct adafactor_size adafactor_size(const struct view *grad) {
+    struct adafactor_size s = {1, 1, grad->dim[grad->rank - 1], 1};
+    if (grad->rank > 1) s.rows = grad->dim[grad->rank - 2];
+    if (grad->rank > 2) s.batch = grad->dim[0];
+    s.blocks = (s.rows + ADAFACTOR_ROWS - 1) / ADAFACTOR_ROWS;
+    return s;
+}
+
 static inline bool is_half(const struct view *v) { return v->dtype == BF16; }
 static inline bool is_present(const struct view *v) { return v->rank > 0; }
 

@@ -22,34 +22,51 @@ V16_FN void put_at_random(u16 *param, i64 i, v16 w, i64 n, const struct rng *r) 
     for (int k = 0; k < 16 && k < n; k++) param[i + k] = bf16_at_random(x[k], word[k]);
 }
 
-/* `stochastic`: without masters. */
-V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, const enum update_rule rule,
-                        bool half, bool stochastic) {
+/* `stochastic`: without masters. The rule is asked for each 16 elements, which memory hides. */
+V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, bool half, bool stochastic) {
     const struct update_attr *a = c->attr;
+    const enum update_rule rule = a->rule;
     const float *grad = c->in[0].data, *hyper = c->in[1].data;
-    float *m = c->out[1].data, *v = c->out[2].data;
+    float *m = c->out[1].data, *v = c->out[2].data, *x = c->out[4].data;
     void *weight = c->out[stochastic ? 3 : 0].data; /* where the update reads it */
     const struct rng rng = {a->seed, RNG_ROUND, stochastic ? *(u32 *)c->in[2].data : 0, a->stream};
     const v16 scale = v16_set(hyper[0]), decay = v16_set(hyper[1]), rate = v16_set(-hyper[2]),
-              own = v16_set(hyper[3]), l2 = v16_set(hyper[4]);
+              own = v16_set(hyper[3]), l2 = v16_set(hyper[4]), most = v16_set(hyper[5]),
+              least = v16_set(-hyper[5]);
     const v16 b1 = v16_set((float)a->beta1), c1 = v16_set((float)(1 - a->beta1)),
               b2 = v16_set((float)a->beta2), c2 = v16_set((float)(1 - a->beta2)),
               eps = v16_set((float)a->eps), zero = v16_set(0), one = v16_set(1);
     for (i64 i = begin; i < end; i += 16) {
         const i64 n = end - i;
         const v16 old = v16_get_n(weight, i, n, stochastic);
-        v16 g = v16_mul(v16_load_n(grad + i, n), scale), step;
-        if (rule == UPDATE_ADAMW) {
+        v16 g = v16_max(least, v16_min(most, v16_mul(v16_load_n(grad + i, n), scale))), step;
+        if (rule != UPDATE_ADAMW && rule != UPDATE_LION) g = v16_fma(l2, old, g);
+        if (rule == UPDATE_ADAGRAD) {
+            const v16 v1 = v16_fma(g, g, v16_load_n(v + i, n));
+            step = v16_div(g, v16_add(v16_sqrt(v1), eps));
+            v16_store_n(v + i, v1, n);
+        } else if (rule == UPDATE_RMSPROP) {
+            v16 v1 = v16_fma(b2, v16_load_n(v + i, n), v16_mul(v16_mul(c2, g), g));
+            v16_store_n(v + i, v1, n);
+            if (x) {
+                const v16 mean = v16_fma(b2, v16_load_n(x + i, n), v16_mul(c2, g));
+                v1 = v16_max(v16_fma(v16_sub(zero, mean), mean, v1), zero);
+                v16_store_n(x + i, mean, n);
+            }
+            step = v16_div(g, v16_add(v16_sqrt(v1), eps));
+            if (m) v16_store_n(m + i, step = v16_fma(b1, v16_load_n(m + i, n), step), n);
+        } else if (rule == UPDATE_ADAMW || rule == UPDATE_ADAM) {
             const v16 m1 = v16_fma(b1, v16_load_n(m + i, n), v16_mul(c1, g));
-            const v16 v1 = v16_fma(b2, v16_load_n(v + i, n), v16_mul(v16_mul(c2, g), g));
-            step = v16_div(m1, v16_fma(v16_sqrt(v1), own, eps));
+            v16 v1 = v16_fma(b2, v16_load_n(v + i, n), v16_mul(v16_mul(c2, g), g));
             v16_store_n(m + i, m1, n), v16_store_n(v + i, v1, n);
+            if (x) v16_store_n(x + i, v1 = v16_max(v16_load_n(x + i, n), v1), n);
+            step = v16_div(m1, v16_fma(v16_sqrt(v1), own, eps));
         } else if (rule == UPDATE_LION) {
             const v16 m0 = v16_load_n(m + i, n), s = v16_fma(b1, m0, v16_mul(c1, g));
             step = v16_select(v16_lt(zero, s), one, v16_select(v16_lt(s, zero), v16_set(-1), zero));
             v16_store_n(m + i, v16_fma(b2, m0, v16_mul(c2, g)), n);
         } else {
-            step = g = v16_fma(l2, old, g);
+            step = g;
             if (m) {
                 step = v16_fma(b1, v16_load_n(m + i, n), v16_mul(own, g));
                 v16_store_n(m + i, step, n);
@@ -64,25 +81,16 @@ V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, const enum 
         if (!stochastic && c->out[3].data) v16_put_n(c->out[3].data, i, w, n, half);
     }
 }
-V16_FN void update_form(const struct op_call *c, i64 begin, i64 end, const enum update_rule rule) {
-    if (!c->out[0].data)
-        update_span(c, begin, end, rule, true, true);
-    else if (is_half(&c->out[3]))
-        update_span(c, begin, end, rule, true, false);
-    else
-        update_span(c, begin, end, rule, false, false);
-}
 static void update_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const enum update_rule rule = ((const struct update_attr *)c->attr)->rule;
     const i64 first = begin * CHUNK, last = i64_min(end * CHUNK, view_count(&c->in[0]));
-    if (rule == UPDATE_ADAMW)
-        update_form(c, first, last, UPDATE_ADAMW);
-    else if (rule == UPDATE_LION)
-        update_form(c, first, last, UPDATE_LION);
+    if (!c->out[0].data)
+        update_span(c, first, last, true, true);
+    else if (is_half(&c->out[3]))
+        update_span(c, first, last, true, false);
     else
-        update_form(c, first, last, UPDATE_SGD);
+        update_span(c, first, last, false, false);
 }
 CPU_KERNEL(update) {
     return (void)e, pool_run((view_count(&c->in[0]) + CHUNK - 1) / CHUNK, update_task, (void *)c),
@@ -92,12 +100,12 @@ CPU_KERNEL(update) {
 static void square_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const float *x = c->in[0].data;
+    const bool half = is_half(&c->in[0]);
     for (i64 chunk = begin; chunk < end; chunk++) {
         const i64 last = i64_min((chunk + 1) * CHUNK, view_count(&c->in[0]));
         v16 sum = v16_set(0);
         for (i64 i = chunk * CHUNK; i < last; i += 16) {
-            const v16 a = v16_load_n(x + i, last - i);
+            const v16 a = v16_get_n(c->in[0].data, i, last - i, half);
             sum = v16_fma(a, a, sum);
         }
         ((float *)c->scratch)[chunk] = v16_sum(sum);

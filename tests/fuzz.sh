@@ -35,6 +35,10 @@ recipe) i=0
 tokenizer) for file in stories260K.json unigram.model unigram-map.model bpe.model ranks/small.tiktoken; do
         { cat $golden/tokenizers/$file && printf '\0~\0\0the <s>cat\t1  '; } > "$at/corpus/$(basename $file)"
     done
+    for file in unigram.model bpe.model ranks/small.tiktoken; do
+        { cat $golden/tokenizers/ranks/tokenizer_config.json && printf '\0~\0\0' && cat $golden/tokenizers/$file &&
+            printf '\0~\0\0the <s>cat\t1  '; } > "$at/corpus/folder-$(basename $file)"
+    done
     i=0
     sed -n 's/^{"base":"[a-z0-9A-Z]*","patch":\(.*"model":{.*\),"add":false}$/\1/p' $golden/tokenizers/random.jsonl |
         while read -r file; do

@@ -1,6 +1,7 @@
 /* fuzz_tokenizer.c: libFuzzer target. The input is a whole tokenizer file (tokenizer.json,
- * SentencePiece model, ranks), the four bytes "\0~\0\0" and a text for it; or, without these, a
- * text for two goldens, which must give back what they were given, broken UTF-8 repaired.
+ * SentencePiece model, ranks), the four bytes "\0~\0\0" and a text for it; with a third part, that
+ * comes first and is the tokenizer_config.json beside the file; or, with one part, a text for two
+ * goldens, which must give back what they were given, broken UTF-8 repaired.
  *
  *   clang -fsanitize=fuzzer,address,undefined ... tests/fuzz_tokenizer.c data and base; seeds:
  * tests/golden/tokenizers */
@@ -37,14 +38,25 @@ static void round_trip(const struct tokenizer *t, const char *text, i64 size, bo
     text_free(&clean);
 }
 
-static void fuzz_file(const u8 *data, i64 json_size, const char *text, i64 size) {
-    static char path[64];
+static void put(const char *path, const u8 *data, i64 size) { /* no fsync: speed */
+    FILE *f = fopen(path, "wb");
+    expect(f && fwrite(data, 1, (size_t)size, f) == (size_t)size && !fclose(f), "cannot write");
+}
+
+/* `config`: tokenizer_config.json beside the file, which is then opened by its folder. */
+static void fuzz_file(const u8 *config, i64 config_size, const u8 *data, i64 file_size,
+                      const char *text, i64 size) {
+    static char folder[64], path[96], beside[96];
     struct err e = {0};
-    if (!*path) snprintf(path, sizeof path, "/dev/shm/hone-fuzz-%d", (int)getpid());
-    FILE *f = fopen(path, "wb"); /* no fsync: speed */
-    expect(f && fwrite(data, 1, (size_t)json_size, f) == (size_t)json_size && !fclose(f),
-           "cannot write");
-    struct tokenizer *t = tokenizer_open(path, &e);
+    if (!*folder) {
+        snprintf(folder, sizeof folder, "/dev/shm/hone-fuzz-%d", (int)getpid());
+        snprintf(path, sizeof path, "%s/tokenizer.model", folder);
+        snprintf(beside, sizeof beside, "%s/tokenizer_config.json", folder);
+        expect(!dir_make(folder, &e), "no folder");
+    }
+    put(path, data, file_size);
+    if (config) put(beside, config, config_size);
+    struct tokenizer *t = tokenizer_open(config ? folder : path, &e);
     expect(!t == (e.code != 0), "an error without a message");
     if (t) round_trip(t, text, size, false);
     tokenizer_free(t);
@@ -59,8 +71,13 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     const u8 *zero = memmem(data, size, cut, 4);
     for (int i = 0; i < 2; i++)
         if (!golden[i]) expect((golden[i] = tokenizer_open(path[i], &e)), "no golden");
-    if (zero)
-        fuzz_file(data, zero - data, (const char *)zero + 4, (i64)size - (zero - data) - 4);
+    const u8 *end = data + size,
+             *next = zero ? memmem(zero + 4, (size_t)(end - zero) - 4, cut, 4) : NULL;
+    if (next)
+        fuzz_file(data, zero - data, zero + 4, next - zero - 4, (const char *)next + 4,
+                  end - next - 4);
+    else if (zero)
+        fuzz_file(NULL, 0, data, zero - data, (const char *)zero + 4, end - zero - 4);
     else
         for (int i = 0; i < 2; i++) round_trip(golden[i], (const char *)data, (i64)size, true);
     return 0;

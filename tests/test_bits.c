@@ -30,8 +30,13 @@ static const struct kind {
                         "dataset.0.path=DATA/packed.h5"},
     {"adamw-8bit", "precision=bf16 optim=adamw_8bit dataset.0.path=DATA/packed.h5"},
     {"lion-fp32", "precision=fp32 optim=lion adam_beta2=0.99 dataset.0.path=DATA/packed.h5"},
-    {"sgd-no-masters", "precision=bf16 master_weights=false optim=sgd sgd_momentum=0.9 "
-                       "sgd_nesterov=true dataset.0.path=DATA/packed.h5"},
+    {"sgd-no-masters", "precision=bf16 master_weights=false optim=sgd "
+                       "optim_args=momentum=0.9,nesterov=true dataset.0.path=DATA/packed.h5"},
+    {"rmsprop-bf16", "precision=bf16 optim=rmsprop optim_args=momentum=0.5,centered=true "
+                     "max_grad_value=1e-3 dataset.0.path=DATA/packed.h5"},
+    {"adafactor-bf16", "precision=bf16 master_weights=false optim=adafactor "
+                       "optim_args=beta1=0.9,scale_parameter=true dataset.0.path=DATA/packed.h5"},
+    {"muon-bf16", "precision=bf16 optim=muon dataset.0.path=DATA/packed.h5"},
     {"lora-dropout-bf16", "precision=bf16 use_peft=true lora_r=4 lora_dropout=0.2 "
                           "loraplus_lr_ratio=16 dataset.0.path=DATA/packed.h5"},
     {"lora-embedding-fp32", "precision=fp32 use_peft=true lora_r=3 lora_dropout=0.1 "

@@ -73,8 +73,16 @@ static void portable_run(void **state) {
 /* Stochastic rounding: the same words on both; moments in 8 bits, other rules. */
 static void no_masters(void **state) {
     (void)state;
-    static const char *const how[] = {"optim=adamw", "optim=adamw_8bit", "optim=lion",
-                                      "optim=sgd sgd_momentum=0.9"};
+    static const char *const how[] = {"optim=adamw",
+                                      "optim=adamw_8bit",
+                                      "optim=lion",
+                                      "optim=sgd optim_args=momentum=0.9",
+                                      "optim=adam optim_args=amsgrad=true weight_decay=0.1",
+                                      "optim=adagrad max_grad_value=1e-3",
+                                      "optim=rmsprop optim_args=momentum=0.5,centered=true",
+                                      "optim=adafactor optim_args=beta1=0.9,scale_parameter=1",
+                                      "optim=adafactor_torch",
+                                      "optim=muon"};
     for (int i = 0; i < COUNT(how); i++) {
         char gpu_run[32], cpu_run[32], more[200];
         snprintf(gpu_run, sizeof gpu_run, "random-gpu-%d", i);

@@ -198,7 +198,7 @@ static void test_refused(void **state) {
         {BASE "lora_r: 1.5\n", "3: lora_r = '1.5'; expected an integer"},
         {BASE "lora_r: 0\n", "3: lora_r = 0 is out of range: 1 to 65536"},
         {BASE "packing: maybe\n", "3: packing = 'maybe'; expected true or false"},
-        {BASE "optim: adam\n", "3: optim = 'adam'; expected a known choice"},
+        {BASE "optim: adamm\n", "3: optim = 'adamm'; expected a known choice"},
         {BASE "dataset: [x]\n", "3: duplicate key 'dataset', already given at "},
         {BASE "model: {a: 1}\n", "1: both 'model' and 'model_name_or_path'"},
         {BASE "model: [a]\n", "3: 'model' is a mapping, as in config.json"},

@@ -46,7 +46,8 @@ static void same_as_whole(const char *run) {
 static void a_run_and_its_second_half(void **state) {
     const char *masters = *state;
     char run[512], one[512];
-    const int n = (int)strlen(masters);
+    static int n;
+    n++;
     strcpy(run, at("halves-%d", n)), strcpy(one, at("one-%d", n));
     hone(0, "%s master_weights=%s max_steps=6 lr_scheduler_type=constant", words(run), masters);
     hone(0, "%s master_weights=%s max_steps=12 lr_scheduler_type=constant " RESUME, words(run),
@@ -218,6 +219,13 @@ int main(void) {
         {"the same without masters", a_run_and_its_second_half, NULL, NULL, "false"},
         {"the same with moments in 8 bits", a_run_and_its_second_half, NULL, NULL,
          "true optim=adamw_8bit"},
+        {"the same with AMSGrad", a_run_and_its_second_half, NULL, NULL,
+         "true optim=adam optim_args=amsgrad=true weight_decay=0.1"},
+        {"the same with centered RMSprop", a_run_and_its_second_half, NULL, NULL,
+         "true optim=rmsprop optim_args=momentum=0.5,centered=true"},
+        {"the same with Adafactor", a_run_and_its_second_half, NULL, NULL,
+         "true optim=adafactor optim_args=beta1=0.9"},
+        {"the same with Muon", a_run_and_its_second_half, NULL, NULL, "true optim=muon"},
         cmocka_unit_test(killed_by_the_clock),
         cmocka_unit_test(killed_while_writing),
         cmocka_unit_test(killed_while_syncing),

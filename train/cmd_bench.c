@@ -12,7 +12,7 @@
 struct bench_flags {
     double seconds;
     i64 steps, batch, length;
-    const char *precision, *tokenizer, *text, *peers;
+    const char *precision, *tokenizer, *text, *peers, *optim;
 };
 #define ROW(key, type, otherwise, low, high, help)                                                 \
     { #key, type, offsetof(struct bench_flags, key), otherwise, low, high, NULL, help }
@@ -21,6 +21,7 @@ const struct option bench_options[] = {
     ROW(steps, OPT_INT, "4", 1, 1000, "training steps to time"),
     ROW(batch, OPT_INT, "4", 1, 4096, "training step: rows"),
     ROW(length, OPT_INT, "512", 32, 1 << 20, "training step: tokens per row"),
+    ROW(optim, OPT_TEXT, "adamw", 0, 0, "training step: its optimizer, as in recipes"),
     ROW(precision, OPT_TEXT, "", 0, 0, "fp32 or bf16 only; default: both"),
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "bench tokenizer: of this file or folder"),
     ROW(text, OPT_TEXT, NULL, 0, 0, "bench tokenizer: what it encodes"),
@@ -226,17 +227,23 @@ struct step_bench {
     struct graph *g;
     struct build b;
     struct tensor *targets, *scale;
+    struct arena arena;
 };
 
 static int step_open(struct step_bench *s, const struct shape *shape, enum dtype d,
                      const struct bench_flags *f, struct arena *a, struct err *e) {
     struct config c;
-    const struct recipe r = {.adam_beta1 = 0.9,
-                             .adam_beta2 = 0.95,
-                             .adam_epsilon = 1e-8,
-                             .weight_decay = 0.1,
-                             .max_grad_norm = 1,
-                             .master_weights = true};
+    struct recipe r = {.learning_rate = 1e-4,
+                       .adam_beta1 = 0.9,
+                       .adam_beta2 = 0.95,
+                       .adam_epsilon = 1e-8,
+                       .weight_decay = 0.1,
+                       .max_grad_norm = 1,
+                       .master_weights = true};
+    if (option_set(recipe_options, &r, "optim", f->optim, "bench", &r.arena, e) ||
+        recipe_optim(&r, "bench", e))
+        return arena_free(&r.arena), -1;
+    s->arena = r.arena;
     json_t *j = json_parse(shape->config, (i64)strlen(shape->config), "bench", e);
     const i64 n = f->batch * f->length;
     int rc = !j || config_read(&c, j, "bench", e);
@@ -276,25 +283,28 @@ static int bench_step(const struct shape *form, enum dtype d, const struct bench
                       struct err *e) {
     struct step_bench s = {0};
     struct arena a = {0};
-    double best = 1e30, peak = 0, norm;
+    double best = 1e30, update = 1e30, peak = 0, norm;
     if (device_now() == DEVICE_CUDA) peak = bench_peak_gflops(d); /* while there is room */
     int rc = step_open(&s, form, d, f, &a, e);
     for (i64 i = 0; !rc && i <= f->steps; i++) { /* the first one brings in the memory */
         if (i && device_now() == DEVICE_CPU)
             peak = bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak;
         const double start = clock_seconds();
-        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) ||
-             optimizer_update(&s.o, 1, 1e-4, &norm, e);
+        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) || device_sync(e);
+        const double back = clock_seconds();
+        rc = rc || optimizer_update(&s.o, 1, 1e-4, &norm, e);
+        if (i && clock_seconds() - back < update) update = clock_seconds() - back;
         if (i && clock_seconds() - start < best) best = clock_seconds() - start;
     }
     char shape[64];
     const i64 n = f->batch * f->length;
-    snprintf(shape, sizeof shape, "%lld x %lld, %.0f tokens/s", (long long)f->batch,
-             (long long)f->length, (double)n / best);
+    snprintf(shape, sizeof shape, "%lld x %lld, %.0f tokens/s, %s %.0f ms", (long long)f->batch,
+             (long long)f->length, (double)n / best, s.o.kind ? s.o.kind->name : "", update * 1e3);
     if (!rc)
         line(form->title, shape, d, best * 1e3, model_flops(&s.m, n, f->length) / best * 1e-9,
              "GFLOP/s", peak);
     graph_free(s.g), optimizer_free(&s.o), model_free(&s.m), arena_free(&a);
+    arena_free(&s.arena);
     return rc ? -1 : 0;
 }
 

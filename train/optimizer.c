@@ -1,5 +1,5 @@
-/* optimizer.c: AdamW, Lion or SGD over all trainable parameters, with accumulators as NUMERICS.md
- * 5, 6 and 12 want them.
+/* optimizer.c: an optimizer of optims.c over all trainable parameters, with accumulators as
+ * NUMERICS.md 5, 6 and 12 want them.
  *
  * A micro-batch adds into the accumulators of the current reduction group; graphs are bound to them
  * once, so they stay where they are. When a group is done, it is merged with its neighbours like a
@@ -8,6 +8,9 @@
  *
  * With `master_weights: false` a bf16 parameter has no f32 master: it is rounded at random
  * (ops/update.c), by the recipe's seed and the parameter's index among the trainable ones.
+ *
+ * Adafactor and Muon make something else of a gradient, in its place, before the rule:
+ * ops/adafactor.c and muon.c.
  *
  * `optim: adamw_8bit` keeps m and v of parameters of 4,096 elements or more in 8 bits (Dettmers et
  * al., 2022; sizes as in bitsandbytes): decoded, updated and encoded again, PART elements at a
@@ -41,26 +44,62 @@ static int view_new(struct view *v, i64 count, enum dtype d, struct err *e) {
     return (v->data = device_new(view_bytes(v), e)) ? 0 : -1;
 }
 
-/* How many moments the rule has. */
-static int moments_of(const struct optimizer *o) {
-    return o->rule == UPDATE_ADAMW ? 2 : o->rule == UPDATE_LION || o->beta1 > 0 ? 1 : 0;
+static bool is_adam(const struct moments *s) {
+    return s->rule == UPDATE_ADAMW || s->rule == UPDATE_ADAM;
+}
+static bool is_factored(const struct optimizer *o) {
+    return o->kind->form == FORM_FACTORS || o->kind->form == FORM_FACTORS_TORCH;
+}
+static double beta1_of(const struct optimizer *o, const struct moments *s) {
+    return s->rule == UPDATE_SGD || s->rule == UPDATE_RMSPROP ? o->with.momentum : o->beta1;
+}
+
+static bool has_state(const struct optimizer *o, const struct moments *s, int part) {
+    const bool sums = is_factored(o), matrix = s->p->view.rank > 1;
+    switch (part) {
+    case STATE_M:
+        return is_adam(s) || s->rule == UPDATE_LION ||
+               (s->rule != UPDATE_ADAGRAD && beta1_of(o, s) > 0);
+    case STATE_V:
+        return is_adam(s) || s->rule == UPDATE_ADAGRAD || s->rule == UPDATE_RMSPROP ||
+               (sums && !matrix);
+    case STATE_EXTRA: return o->with.amsgrad || o->with.centered;
+    default: return sums && matrix;
+    }
+}
+/* The parameter's shape without its axis `gone` from the end. */
+static void without(struct view *v, const struct view *p, int gone) {
+    v->rank = 0;
+    for (int i = 0; i < p->rank; i++)
+        if (i != p->rank - gone) v->dim[v->rank++] = p->dim[i];
 }
 
 static int moments_new(struct optimizer *o, struct moments *s, struct param *p, bool masters,
                        struct err *e) {
+    const i64 *dim = p->view.dim, rows = p->view.rank > 1 ? dim[p->view.rank - 2] : 1,
+              cols = dim[p->view.rank - 1];
     s->p = p, s->count = view_count(&p->view);
-    const bool coded = o->coded && s->count >= CODED_FROM;
+    s->muon = o->kind->form == FORM_MUON && p->view.rank > 1 && p->role != ROLE_EMBED &&
+              p->role != ROLE_POSITIONS && p->role != ROLE_LM_HEAD;
+    s->rule = o->kind->form == FORM_MUON && !s->muon ? UPDATE_ADAMW : o->kind->rule;
+    if (s->muon) o->work_bytes = i64_max(o->work_bytes, muon_work(rows, cols));
+    const bool coded = o->kind->form == FORM_CODED && s->count >= CODED_FROM;
     if (p->view.dtype == F32)
         s->master = p->view.data;
     else if (masters && view_new(&s->state[STATE_MASTER], s->count, F32, e))
         return -1;
     else
         s->master = s->state[STATE_MASTER].data;
-    for (int k = 0; k < moments_of(o); k++)
-        if (view_new(&s->state[STATE_M + k], s->count, coded ? U8 : F32, e) ||
-            (coded && view_new(&s->state[STATE_M_ABSMAX + k],
-                               (s->count + QUANT_BLOCK2 - 1) / QUANT_BLOCK2, F32, e)))
+    for (int k = STATE_M; k <= STATE_EXTRA; k++)
+        if (has_state(o, s, k) &&
+            (view_new(&s->state[k], s->count, coded ? U8 : F32, e) ||
+             (coded && view_new(&s->state[k + STATE_M_ABSMAX - STATE_M],
+                                (s->count + QUANT_BLOCK2 - 1) / QUANT_BLOCK2, F32, e))))
             return err_detail(e, "for the optimizer state of %s", p->name);
+    for (int k = STATE_ROW; has_state(o, s, STATE_ROW) && k <= STATE_COL; k++) {
+        if (view_new(&s->state[k], s->count / (k == STATE_ROW ? cols : rows), F32, e)) return -1;
+        without(&s->state[k], &p->view, k == STATE_ROW ? 1 : 2);
+    }
     return s->state[STATE_MASTER].data ? master_start(s, e) : 0;
 }
 
@@ -77,32 +116,35 @@ static int maps_new(struct optimizer *o, struct err *e) {
 }
 
 int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e) {
-    const char *name = r->optim ? r->optim : "adamw";
-    *o = (struct optimizer){.rule = !strcmp(name, "lion")  ? UPDATE_LION
-                                    : !strcmp(name, "sgd") ? UPDATE_SGD
-                                                           : UPDATE_ADAMW,
-                            .coded = !strcmp(name, "adamw_8bit"),
+    *o = (struct optimizer){.kind = optim_find(r->optim),
+                            .with = r->optim_with,
                             .beta1 = r->adam_beta1,
                             .beta2 = r->adam_beta2,
                             .eps = r->adam_epsilon,
                             .weight_decay = r->weight_decay,
                             .max_grad_norm = r->max_grad_norm,
+                            .max_grad_value =
+                                r->max_grad_value > 0 ? r->max_grad_value : __builtin_inf(),
                             .ratio = {1, 1, 1},
+                            .learning_rate = r->learning_rate,
                             .seed = (u64)r->seed};
     if (r->use_peft) o->ratio[PACE_FAST] = r->loraplus_lr_ratio;
     if (r->use_peft && r->loraplus_lr_embedding > 0 && r->learning_rate > 0)
         o->ratio[PACE_EMBEDDING] = r->loraplus_lr_embedding / r->learning_rate;
-    if (o->rule == UPDATE_SGD)
-        o->beta1 = r->sgd_momentum, o->dampening = r->sgd_dampening, o->nesterov = r->sgd_nesterov;
+    if (o->kind->rule == UPDATE_RMSPROP) o->beta2 = o->with.alpha;
+    if (o->kind->rule == UPDATE_RMSPROP || o->kind->rule == UPDATE_ADAGRAD) o->eps = o->with.eps;
+    const i64 now = (i64)sizeof *o->now + m->params * (i64)sizeof *o->now->hyper;
     if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
-        !(o->norms = device_new(m->params * (i64)sizeof *o->norms, e)) ||
-        !(o->now = device_new(sizeof *o->now, e)))
+        !(o->norms = device_new(2 * m->params * (i64)sizeof *o->norms, e)) ||
+        !(o->now = device_new(now, e)) || !(o->now_host = mem_new(now, e)))
         return -1;
     for (i64 i = 0; i < m->params; i++)
         if (m->param[i]->trainable &&
             moments_new(o, &o->of[o->count++], m->param[i], r->master_weights, e))
             return -1;
-    return o->coded ? maps_new(o, e) : 0;
+    if (o->work_bytes && !(o->work = device_new(o->work_bytes, e)))
+        return err_detail(e, "for the products of Muon");
+    return o->kind->form == FORM_CODED ? maps_new(o, e) : 0;
 }
 
 void optimizer_free(struct optimizer *o) {
@@ -116,6 +158,7 @@ void optimizer_free(struct optimizer *o) {
     }
     device_free(o->maps.data), device_free(o->decoded[0].data), device_free(o->decoded[1].data);
     mem_free(o->of), device_free(o->norms), device_free(o->now), device_free(o->scratch);
+    device_free(o->work), mem_free(o->now_host);
     *o = (struct optimizer){0};
 }
 
@@ -143,7 +186,7 @@ int optimizer_zero(struct optimizer *o, struct err *e) {
     return 0;
 }
 
-static int call(struct optimizer *o, struct op_call *c, struct err *e) {
+int optimizer_call(struct optimizer *o, struct op_call *c, struct err *e) {
     if (op_shape(c, e)) return -1;
     const i64 need = op_scratch(c);
     if (need > o->scratch_bytes) {
@@ -159,7 +202,7 @@ static int add_into(struct optimizer *o, float *to, const float *from, i64 count
     struct op_call c = {.op = &op_add,
                         .in = {flat(to, count, F32), flat((void *)from, count, F32)},
                         .out = {flat(to, count, F32)}};
-    return call(o, &c, e);
+    return optimizer_call(o, &c, e);
 }
 
 static int group_merge(struct optimizer *o, struct moments *s, int use, i64 group, struct err *e) {
@@ -195,22 +238,68 @@ static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err
     return 0;
 }
 
-/* What the update needs of this step: update.c. */
-static int now_write(struct optimizer *o, double lr, double scale, struct err *e) {
-    const double t = (double)(o->step + 1);
-    struct of_step now = {.step = (i32)(o->step & 0x3ffffff)};
-    for (int k = 0; k < COUNT(now.hyper); k++) {
-        float *h = now.hyper[k];
-        const double wd = k % 2 ? o->weight_decay : 0, rate = lr * o->ratio[k / 2];
-        h[0] = (float)scale, h[1] = (float)(1 - rate * wd), h[2] = (float)rate;
-        if (o->rule == UPDATE_ADAMW) {
-            h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));
-            h[3] = (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t)));
-        } else if (o->rule == UPDATE_SGD) {
-            h[1] = 1, h[3] = o->step ? (float)(1 - o->dampening) : 1, h[4] = (float)wd;
-        }
+double optimizer_rate(const struct optimizer *o, double lr) {
+    const double t = (double)(o->step + 1), most = o->with.warmup_init ? 1e-6 * t : 1e-2,
+                 root = 1 / __builtin_sqrt(t);
+    return !o->with.relative_step ? lr : most < root ? most : root;
+}
+
+/* Adafactor's, given sums of squares of what the gradient became and of the weight. */
+static void hyper_factored(const struct optimizer *o, const struct moments *s, double rate,
+                           double wd, const double squares[2], float h[HYPER]) {
+    const struct optim_args *w = &o->with;
+    const bool torch = o->kind->form == FORM_FACTORS_TORCH;
+    const double n = (double)s->count, over = __builtin_sqrt(squares[0] / n) / w->clip_threshold,
+                 size = __builtin_sqrt(squares[1] / n),
+                 root = 1 / __builtin_sqrt((double)(o->step + 1)),
+                 slow = !torch        ? optimizer_rate(o, rate)
+                        : rate < root ? rate
+                                      : root,
+                 scaled = slow * (w->scale_parameter ? size > w->eps2 ? size : w->eps2 : 1);
+    const double hyper[HYPER] = {scaled / (over > 1 ? over : 1),
+                                 1 - wd * (torch ? rate : scaled),
+                                 1,
+                                 1 - w->momentum,
+                                 0,
+                                 __builtin_inf()};
+    for (int i = 0; i < HYPER; i++) h[i] = (float)hyper[i];
+}
+static void hyper_of(const struct optimizer *o, const struct moments *s, double lr, double scale,
+                     const double squares[2], float h[HYPER]) {
+    const double t = (double)(o->step + 1), wd = s->p->decay ? o->weight_decay : 0;
+    const bool others = o->kind->form == FORM_MUON && !s->muon && o->with.adamw_lr > 0,
+               decoupled = s->rule == UPDATE_ADAMW || s->rule == UPDATE_LION || s->muon;
+    const double rate = lr * o->ratio[s->p->pace] *
+                        (others && o->learning_rate > 0 ? o->with.adamw_lr / o->learning_rate : 1);
+    if (is_factored(o)) return hyper_factored(o, s, rate, wd, squares, h);
+    h[0] = (float)scale, h[1] = decoupled ? (float)(1 - rate * wd) : 1, h[2] = (float)rate;
+    h[3] = 1, h[4] = decoupled ? 0 : (float)wd, h[5] = (float)o->max_grad_value;
+    if (is_adam(s)) {
+        h[2] = (float)(rate / (1 - m_pow(o->beta1, t)));
+        h[3] = (float)(1 / __builtin_sqrt(1 - m_pow(o->beta2, t)));
+    } else if (s->muon) {
+        const struct view *p = &s->p->view;
+        h[0] = 1, h[5] = __builtin_inff();
+        h[2] = (float)(rate * muon_rate(&o->with, p->dim[p->rank - 2], p->dim[p->rank - 1]));
+    } else if (s->rule == UPDATE_SGD && o->step) {
+        h[3] = (float)(1 - o->with.dampening);
+    } else if (s->rule == UPDATE_ADAGRAD) {
+        h[2] = (float)(rate / (1 + (t - 1) * o->with.lr_decay));
     }
-    return device_write(o->now, &now, sizeof now, e);
+}
+
+/* What updates need of this step; the second half of `squares` is of the weights. */
+static int now_write(struct optimizer *o, double lr, double scale, const double *squares,
+                     struct err *e) {
+    const double own = 1 - o->with.momentum, /* Muon's momentum: m' = momentum * m + own * g */
+        momentum[HYPER] = {scale * own, 0, -1, 1, 0, o->max_grad_value * own};
+    for (int i = 0; i < HYPER; i++) o->now_host->momentum[i] = (float)momentum[i];
+    o->now_host->step = (i32)(o->step & 0x3ffffff);
+    for (i64 i = 0; i < o->count; i++)
+        hyper_of(o, &o->of[i], lr, scale, (double[]){squares[i], squares[o->count + i]},
+                 o->now_host->hyper[i]);
+    return device_write(o->now, o->now_host,
+                        (i64)sizeof *o->now + o->count * (i64)sizeof *o->now->hyper, e);
 }
 
 /* `count` elements of a view from `at` on. */
@@ -229,39 +318,93 @@ static int moment_code(struct optimizer *o, const struct moments *s, int k, i64 
                       absmax = part(&s->state[STATE_M_ABSMAX + k], block, blocks);
     struct op_call there = {.op = &op_dequant8, .in = {codes, absmax, map}, .out = {plain}},
                    again = {.op = &op_quant8, .in = {plain, map}, .out = {codes, absmax}};
-    return call(o, back ? &again : &there, e);
+    return optimizer_call(o, back ? &again : &there, e);
 }
 
 static int update_part(struct optimizer *o, struct moments *s, float *grad, i64 at, i64 count,
                        struct err *e) {
     const bool coded = s->state[STATE_M_ABSMAX].data;
-    const struct update_attr attr = {
-        o->rule,    o->beta1, o->beta2, o->eps, o->seed, (u32)(s - o->of) + (u32)(at / PART << 20),
-        o->nesterov};
+    const struct update_attr attr = {s->rule,         beta1_of(o, s),
+                                     o->beta2,        o->eps,
+                                     o->seed,         (u32)(s - o->of) + (u32)(at / PART << 20),
+                                     o->with.nesterov};
     const struct view all = flat(grad, s->count, F32), param = s->p->view,
                       master = flat(s->master, s->count, F32),
                       weight = flat(param.data, s->count, param.dtype);
     struct op_call c = {.op = &op_update,
                         .attr = &attr,
-                        .in = {part(&all, at, count),
-                               flat(o->now->hyper[s->p->decay + 2 * (int)s->p->pace], HYPER, F32)},
+                        .in = {part(&all, at, count), flat(o->now->hyper[s - o->of], HYPER, F32)},
                         .out = {part(&master, at, count)}};
-    for (int k = 0; k < moments_of(o); k++) {
+    for (int k = 0; k < 2 && !s->muon; k++) {
         if (coded && moment_code(o, s, k, at, count, false, e)) return -1;
         c.out[1 + k] =
             coded ? part(&o->decoded[k], 0, count) : part(&s->state[STATE_M + k], at, count);
     }
+    c.out[4] = part(&s->state[STATE_EXTRA], at, count);
+    if (is_factored(o)) c.out[2] = (struct view){0}; /* adafactor's own */
     if (!s->master) c.in[2] = flat(&o->now->step, 1, I32);
     if (param.dtype != F32) c.out[3] = part(&weight, at, count);
-    if (call(o, &c, e)) return -1;
-    for (int k = 0; coded && k < moments_of(o); k++)
+    if (optimizer_call(o, &c, e)) return -1;
+    for (int k = 0; coded && k < 2; k++)
         if (moment_code(o, s, k, at, count, true, e)) return -1;
+    return 0;
+}
+/* The gradient becomes the mean of gradients, or one momentum ahead of it, and its direction. */
+static int muon_step(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
+    const struct update_attr attr = {
+        .rule = UPDATE_SGD, .beta1 = o->with.momentum, .nesterov = o->with.nesterov};
+    const struct view g = flat(grad, s->count, F32), *p = &s->p->view;
+    const i64 rows = p->dim[p->rank - 2], cols = p->dim[p->rank - 1];
+    struct op_call c = {.op = &op_update,
+                        .attr = &attr,
+                        .in = {g, flat(o->now->momentum, HYPER, F32)},
+                        .out = {g, s->state[STATE_M]}};
+    if (optimizer_call(o, &c, e)) return -1;
+    for (i64 at = 0; at < s->count; at += rows * cols)
+        if (muon_direction(o, grad + at, rows, cols, o->norms + (s - o->of), e)) return -1;
     return 0;
 }
 static int update_one(struct optimizer *o, struct moments *s, float *grad, struct err *e) {
     const i64 most = s->state[STATE_M_ABSMAX].data ? PART : s->count;
+    if (s->muon && muon_step(o, s, grad, e)) return -1;
     for (i64 at = 0; at < s->count; at += most)
         if (update_part(o, s, grad, at, i64_min(most, s->count - at), e)) return -1;
+    return 0;
+}
+
+static int square_sum(struct optimizer *o, const struct view *x, double *to, struct err *e) {
+    struct op_call c = {.op = &op_square_sum, .in = {*x}, .out = {{.data = to}}};
+    return optimizer_call(o, &c, e);
+}
+/* Adafactor: gradients become what the rate is to multiply; sums of their squares, and of the
+ * weights'. */
+static int factor_all(struct optimizer *o, i64 groups, double scale, struct err *e) {
+    const struct optim_args *w = &o->with;
+    const bool torch = o->kind->form == FORM_FACTORS_TORCH;
+    const double own = m_pow((double)(o->step + 1), w->decay_rate),
+                 factor[7] = {scale,
+                              o->max_grad_value,
+                              1 - own,
+                              own,
+                              torch ? 0 : w->eps1,
+                              torch ? w->eps1 : 0,
+                              torch ? 1 / w->eps1 : __builtin_inf()};
+    for (int i = 0; i < 7; i++) o->now_host->factor[i] = (float)factor[i];
+    if (device_write(o->now->factor, o->now_host->factor, sizeof o->now->factor, e)) return -1;
+    for (i64 i = 0; i < o->count; i++) {
+        struct moments *s = &o->of[i];
+        if (!s->grad[0]) continue;
+        struct view grad = s->p->view, weight = grad;
+        grad.dtype = F32, grad.data = total_of(s, 0, groups);
+        if (s->master) weight.dtype = F32, weight.data = s->master;
+        struct op_call c = {
+            .op = &op_adafactor,
+            .in = {flat(o->now->factor, 7, F32)},
+            .out = {grad, s->state[STATE_ROW], s->state[STATE_COL], s->state[STATE_V]}};
+        if (optimizer_call(o, &c, e) || square_sum(o, &grad, o->norms + i, e) ||
+            square_sum(o, &weight, o->norms + o->count + i, e))
+            return -1;
+    }
     return 0;
 }
 
@@ -270,105 +413,32 @@ int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_no
     for (i64 i = 0; i < o->count; i++) {
         struct moments *s = &o->of[i];
         if (!s->grad[0]) continue;
-        struct op_call c = {.op = &op_square_sum,
-                            .in = {flat(total_of(s, 0, groups), s->count, F32)},
-                            .out = {{.data = o->norms + i}}};
-        if (gather(o, s, groups, e) || call(o, &c, e)) return -1;
+        const struct view grad = flat(total_of(s, 0, groups), s->count, F32);
+        if (gather(o, s, groups, e) || square_sum(o, &grad, o->norms + i, e)) return -1;
     }
     struct device_buffer copy = {0};
-    const double *norms = device_peek(o->norms, o->count * (i64)sizeof *norms, &copy, e);
+    const i64 bytes = 2 * o->count * (i64)sizeof *o->norms;
+    const double *norms = device_peek(o->norms, bytes, &copy, e);
     for (i64 i = 0; norms && i < o->count; i++) sum += o->of[i].grad[0] ? norms[i] : 0;
-    mem_free(copy.data);
-    if (!norms) return -1;
     *grad_norm = __builtin_sqrt(sum);
-    if (!(*grad_norm - *grad_norm == 0)) {
+    int rc = !norms;
+    if (!rc && !(*grad_norm - *grad_norm == 0)) {
+        mem_free(copy.data);
         err_failed(e, "the gradient norm is not finite at step %lld", (long long)o->step + 1);
         return err_hint(
             e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
     }
-    const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1;
-    if (now_write(o, lr, clip < 1 ? clip : 1, e)) return -1;
-    for (i64 i = 0; i < o->count; i++) {
+    const double clip = o->max_grad_norm > 0 ? o->max_grad_norm / (*grad_norm + 1e-6) : 1,
+                 scale = clip < 1 ? clip : 1;
+    if (!rc && is_factored(o))
+        rc = factor_all(o, groups, scale, e) || !(norms = device_peek(o->norms, bytes, &copy, e));
+    rc = rc || now_write(o, lr, scale, norms, e);
+    for (i64 i = 0; !rc && i < o->count; i++) {
         struct moments *s = &o->of[i];
-        if (s->grad[0] && update_one(o, s, total_of(s, 0, groups), e)) return -1;
+        rc = s->grad[0] && update_one(o, s, total_of(s, 0, groups), e);
     }
-    if (device_sync(e)) return -1;
+    mem_free(copy.data);
+    if (rc || device_sync(e)) return -1;
     o->step++;
-    return 0;
-}
-
-/* ---- state: what state.h5 holds, in this order. A weight without a master, and the master of an
- * fp32 parameter, are in the weights' file. */
-
-static const char *const parts[STATE_PARTS] = {"master", "m", "v", "m_absmax", "v_absmax"};
-
-/* The shape in state.h5: the parameter's own, but for scales. */
-static struct view stored_as(const struct moments *s, int k) {
-    struct view v = s->state[k];
-    if (k < STATE_M_ABSMAX) v.rank = s->p->view.rank, memcpy(v.dim, s->p->view.dim, sizeof v.dim);
-    return v;
-}
-
-int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
-    struct sha256 h;
-    if (sha256_begin(&h, e)) return -1;
-    sha256_add(&h, &o->step, sizeof o->step);
-    struct device_buffer copy = {0};
-    const void *from = o;
-    for (i64 i = 0; from && i < o->count; i++) {
-        const struct moments *s = &o->of[i];
-        sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
-        for (int k = 0; from && k < STATE_PARTS; k++) {
-            const struct view own = k || s->state[0].data ? s->state[k] : s->p->view;
-            if (!own.data) continue;
-            from = device_peek(own.data, view_bytes(&own), &copy, e);
-            if (from) sha256_add(&h, from, view_bytes(&own));
-        }
-    }
-    mem_free(copy.data);
-    return sha256_end(&h, hex), from ? 0 : -1;
-}
-
-i64 optimizer_bytes(const struct optimizer *o) {
-    i64 bytes = 0;
-    for (i64 i = 0; i < o->count; i++) {
-        const struct moments *s = &o->of[i];
-        for (int k = 0; k < STATE_PARTS; k++)
-            bytes += s->state[k].data ? view_bytes(&s->state[k]) : 0;
-        for (int u = 0; u < SLOT_USES; u++) bytes += s->grad[u] ? s->count * 4 : 0;
-    }
-    return bytes;
-}
-
-int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e) {
-    struct device_buffer copy = {0};
-    int rc = state_put_i64(w, "step", o->step, e);
-    for (i64 i = 0; !rc && i < o->count; i++)
-        for (int k = 0; !rc && k < STATE_PARTS; k++) {
-            char name[256];
-            const struct view v = stored_as(&o->of[i], k);
-            if (!v.data) continue;
-            snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
-            const void *from = device_peek(v.data, view_bytes(&v), &copy, e);
-            rc = !from || state_add(w, name, v.dtype, v.rank, v.dim, from, e);
-        }
-    mem_free(copy.data);
-    return rc ? -1 : 0;
-}
-
-int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
-    if (state_get_i64(r, "step", &o->step, e)) return -1;
-    for (i64 i = 0; i < o->count; i++)
-        for (int k = 0; k < STATE_PARTS; k++) {
-            char name[256];
-            const struct view v = stored_as(&o->of[i], k);
-            if (!v.data) continue;
-            snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
-            void *host = mem_new(view_bytes(&v), e);
-            const int rc = !host || state_get(r, name, v.dtype, v.rank, v.dim, host, e) ||
-                           device_write(v.data, host, view_bytes(&v), e) || device_sync(e);
-            mem_free(host);
-            if (rc) return -1;
-        }
     return 0;
 }

@@ -218,7 +218,7 @@ static int check_report_to(struct recipe *r, const char *name, struct err *e) {
 
 static int check(struct recipe *r, const char *name, struct err *e) {
     if (check_model(r, name, e) || check_quant(r, name, e) || resolve_batches(r, name, e) ||
-        check_report_to(r, name, e))
+        check_report_to(r, name, e) || recipe_optim(r, place(r, "optim_args", name), e))
         return -1;
     if (!r->master_weights && strcmp(r->precision, "bf16"))
         return err_input(e, "%s: master_weights: false goes with precision: bf16 only",

@@ -84,18 +84,19 @@ const struct option recipe_options[] = {
     FLOAT(num_train_epochs, "1", 1e-9, 1e9, "passes over the data, where max_steps is 0"),
     INT(max_steps, "0", -1, 1e15, "optimizer steps; 0: from num_train_epochs"),
 
-    CHOICE(optim, "adamw", "adamw adamw_8bit lion sgd",
+    CHOICE(optim, "adamw",
+           "adamw adamw_8bit adam lion sgd adagrad rmsprop adafactor adafactor_torch muon",
            "optimizer; adamw_8bit: moments of 4,096 elements or more in 8 bits, blocks of 256"),
+    TEXTS(optim_args, NULL, "arguments of its own, listed below: momentum=0.9,nesterov=true"),
     FLOAT(learning_rate, "3e-4", 0, 1e3, "the highest rate of the schedule"),
-    FLOAT(weight_decay, "0", 0, 1e3, "of matrices; decoupled, but in sgd"),
+    FLOAT(weight_decay, "0", 0, 1e3,
+          "of matrices; decoupled in adamw and lion, else an L2 penalty"),
     FLOAT(adam_beta1, "0.9", 0, 0.999999999, "decay of the mean of gradients; of lion too"),
     FLOAT(adam_beta2, "0.999", 0, 0.999999999,
           "decay of the mean of squared gradients; lion: of the mean that is kept (often 0.99)"),
-    FLOAT(adam_epsilon, "1e-8", 0, 1, "added to the root in AdamW"),
-    FLOAT(sgd_momentum, "0", 0, 0.999999999, "sgd: decay of the sum of gradients; 0: none is kept"),
-    FLOAT(sgd_dampening, "0", 0, 1, "sgd: share of a gradient that does not enter that sum"),
-    BOOL(sgd_nesterov, "false", "sgd: the step looks one momentum ahead"),
+    FLOAT(adam_epsilon, "1e-8", 0, 1, "added to the root in Adam and AdamW"),
     FLOAT(max_grad_norm, "1", 0, 1e9, "the gradient's global norm is clipped to this; 0: never"),
+    FLOAT(max_grad_value, "0", 0, 1e9, "then each element of it to this, up and down; 0: never"),
     CHOICE(lr_scheduler_type, "linear", "constant linear cosine wsd",
            "course of the learning rate after warm-up"),
     INT(warmup_steps, "0", 0, 1e15, "steps of linear rise"),
@@ -155,8 +156,9 @@ const struct key_section recipe_sections[] = {
 #define SCHEDULES                                                                                  \
     "constant_with_warmup=constant cosine_with_min_lr=cosine warmup_stable_decay=wsd *="
 #define OPTIMIZERS                                                                                 \
-    "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw adamw_bnb_8bit=adamw_8bit "          \
-    "lion_32bit=lion *="
+    "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw paged_adamw_32bit=adamw "            \
+    "paged_adamw=adamw adamw_bnb_8bit=adamw_8bit paged_adamw_8bit=adamw_8bit lion_32bit=lion "     \
+    "paged_lion_32bit=lion *="
 #define AXOLOTL "Axolotl"
 #define FACTORY "LLaMA-Factory"
 #define UNSLOTH "Unsloth"
@@ -242,6 +244,7 @@ const struct key_alias recipe_aliases[] = {
     {"moe_aux_loss_coef", "router_aux_loss_coef", NULL, FACTORY},
     {"max_norm", "max_grad_norm", NULL, "LitGPT"},
     {"clip_grad", "max_grad_norm", NULL, "Megatron"},
+    {"clip_grad_value", "max_grad_value", NULL, "PyTorch"},
     {"grad_checkpoint", "gradient_checkpointing", NULL, "mlx-lm"},
     {"enable_activation_checkpointing", "gradient_checkpointing", NULL, "torchtune"},
     {"disable_gradient_checkpointing", "gradient_checkpointing", "true=false false=true", FACTORY},
@@ -262,8 +265,6 @@ const struct key_absent recipe_absent[] = {
     {"task", "ppo"},
     {"precision", "fp8"},
     {"precision", "fp16"},
-    {"optim", "muon"},
-    {"optim", "adafactor"},
     {"report_to", "wandb"},
     {"report_to", "mlflow"},
     {"load_in_8bit", NULL},

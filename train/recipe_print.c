@@ -93,6 +93,7 @@ int recipe_help(FILE *to) {
             for (const struct key_help *k = recipe_structured; k->key; k++)
                 fprintf(to, "  %-28s %-32s %s\n", k->key, k->type, k->help);
     }
+    optims_help(to);
     fprintf(to, "\nSpellings of other tools that are taken too\n");
     for (const struct key_alias *k = recipe_aliases; k->alias; k++)
         if (strcmp(k->alias, k->key))

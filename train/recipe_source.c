@@ -125,6 +125,17 @@ static struct node *data_list_node(struct arena *a, struct node *n, struct err *
     return list;
 }
 
+/* optim_args: {momentum: 0.9} as the list of "momentum=0.9". */
+static int map_to_list(struct arena *a, struct node *map, struct err *e) {
+    for (struct node *n = map->child; n; n = n->next) {
+        if (n->kind != NODE_SCALAR) continue; /* refused where it is bound */
+        if (!(n->text = arena_printf(a, e, "%s=%s", n->key, n->text))) return -1;
+        n->key = NULL;
+    }
+    map->kind = NODE_LIST;
+    return 0;
+}
+
 /* One top-level entry with our name and our shape; NULL without an error: dropped. */
 static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     const struct key_alias *k = recipe_aliases;
@@ -137,6 +148,8 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
         return data_list_node(&r->arena, n, e);
+    if (!strcmp(n->key, "optim_args") && n->kind == NODE_MAP && map_to_list(&r->arena, n, e))
+        return NULL;
     return n;
 }
 

@@ -24,6 +24,13 @@ struct data_list {
     struct data_item *item;
     i64 count;
 };
+struct optim_args { /* optims.c: which optimizer takes which */
+    double momentum, dampening, alpha, eps, lr_decay;
+    double eps1, eps2, clip_threshold, decay_rate, ns_a, ns_b, ns_c, adamw_lr;
+    i64 ns_steps;
+    const char *adjust_lr_fn;
+    bool nesterov, centered, amsgrad, scale_parameter, relative_step, warmup_init;
+};
 /* Every member is resolved: defaults filled in, batch sizes consistent. Text belongs to the arena.
  */
 struct recipe {
@@ -52,8 +59,9 @@ struct recipe {
     i64 max_steps; /* 0: from num_train_epochs */
     const char *optim;
     double learning_rate, weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
-    double sgd_momentum, sgd_dampening;
-    bool sgd_nesterov;
+    double max_grad_value;
+    struct text_list optim_args;
+    struct optim_args optim_with; /* what it says, and defaults */
     const char *lr_scheduler_type;
     i64 warmup_steps;
     double warmup_ratio, min_lr_ratio;
@@ -84,6 +92,8 @@ json_t *recipe_json(const struct recipe *r,
                     struct err *e); /* every key, resolved; the caller owns it */
 void recipe_free(struct recipe *r);
 bool recipe_given(const struct recipe *r, const char *key); /* written by the user, not a default */
+int recipe_optim(struct recipe *r, const char *where, struct err *e); /* resolves optim_args */
+void optims_help(FILE *to);
 int recipe_help(FILE *to); /* the table, as `hone help train` prints it */
 
 /* ---- lock (lock.c): runs/NAME/recipe.lock ---------------------------------------------------- */

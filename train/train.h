@@ -39,35 +39,64 @@ int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct
 int numerics_choose(const char *name, struct err *e);
 void quant_of_recipe(const struct recipe *r); /* sets load_quant */
 
-/* ---- optimizer (optimizer.c) */
-enum { GROUP_LEVELS = 17, SLOT_USES = 4, HYPER = 5 }; /* 2^16 reduction groups */
-enum { STATE_MASTER, STATE_M, STATE_V, STATE_M_ABSMAX, STATE_V_ABSMAX, STATE_PARTS };
+/* ---- optimizer (optims.c, optimizer.c) */
+struct optim { /* a row of optims.c */
+    const char *name;
+    enum update_rule rule; /* FORM_MUON: of matrices; the rest follows UPDATE_ADAMW */
+    enum optim_form {      /* what a gradient becomes before the rule */
+                      FORM_PLAIN,
+                      FORM_CODED,   /* itself; m and v of large tensors in 8 bits */
+                      FORM_FACTORS, /* ops/adafactor.c, as transformers bounds it */
+                      FORM_FACTORS_TORCH,
+                      FORM_MUON /* muon.c */
+    } form;
+    const struct option *args; /* of struct optim_args: what `optim_args` may say */
+};
+const struct optim *optim_find(const char *name); /* NULL: adamw */
+enum { GROUP_LEVELS = 17, SLOT_USES = 4 };        /* 2^16 reduction groups */
+enum {
+    STATE_MASTER,
+    STATE_M,
+    STATE_V,
+    STATE_EXTRA,
+    STATE_M_ABSMAX,
+    STATE_V_ABSMAX,
+    STATE_ROW,
+    STATE_COL,
+    STATE_PARTS
+};
 struct moments { /* of one trainable parameter; all f32 of its size, on the device */
     struct param *p;
     i64 count;
+    enum update_rule rule;
+    bool muon;
     float *master; /* the parameter's own memory in fp32; NULL: bf16 without masters */
-    /* m, v: as the rule has them, f32, or u8 with an absmax for each 256 (ops/quant8.c). master:
-     * where it has memory of its own */
+    /* m, v, extra: as the rule has them, f32, or m and v u8 with an absmax for each 256
+     * (ops/quant8.c); row, col: of Adafactor. master: where it has memory of its own */
     struct view state[STATE_PARTS];
     float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
     float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
 };
-struct of_step {                   /* what an update needs of its step: update.c */
-    float hyper[2 * PACES][HYPER]; /* of each pace without and with weight decay */
+struct of_step { /* what updates need of their step: hyper of update.c, and of adafactor.c */
     i32 step;
+    float factor[7], momentum[HYPER];
+    float hyper[][HYPER]; /* of each parameter */
 };
 struct optimizer {
     struct moments *of;
     i64 count;
-    enum update_rule rule;
-    bool nesterov, coded; /* coded: m and v of large tensors in 8 bits */
-    double beta1, beta2, eps, weight_decay, max_grad_norm, dampening;
+    const struct optim *kind;
+    struct optim_args with;
+    double beta1, beta2, eps, weight_decay, max_grad_norm, max_grad_value;
     double ratio[PACES];          /* LoRA+: learning rates over the schedule's */
     struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
     u64 seed;                     /* of stochastic rounding, where a parameter has no master */
     i64 step;                     /* updates done */
-    double *norms;                /* [count], sums of squares, on the device */
-    struct of_step *now;          /* on the device */
+    double *norms; /* [count, and count of the weights], sums of squares, on the device */
+    struct of_step *now, *now_host;
+    double learning_rate;
+    void *work; /* of muon.c */
+    i64 work_bytes;
     void *scratch;
     i64 scratch_bytes;
 };
@@ -75,8 +104,12 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
 void optimizer_free(struct optimizer *o);
 int optimizer_bind(struct optimizer *o, struct graph *g,
                    struct err *e); /* points the graph's slots at accumulators */
+int optimizer_call(struct optimizer *o, struct op_call *c, struct err *e); /* shape, scratch, run */
 int optimizer_zero(struct optimizer *o, struct err *e); /* before each reduction group */
 int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
+/* The rate that a step has where the schedule says `lr`: Adafactor may have a schedule of its own.
+ */
+double optimizer_rate(const struct optimizer *o, double lr);
 /* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
 int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
 int optimizer_digest(const struct optimizer *o, char hex[65],
@@ -84,6 +117,13 @@ int optimizer_digest(const struct optimizer *o, char hex[65],
 i64 optimizer_bytes(const struct optimizer *o);
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
+
+/* ---- Muon (muon.c): a matrix [rows, cols], in place; `sum`: room for a number on the device; its
+ * memory in o->work; what the rate is multiplied by */
+int muon_direction(struct optimizer *o, float *matrix, i64 rows, i64 cols, double *sum,
+                   struct err *e);
+i64 muon_work(i64 rows, i64 cols);
+double muon_rate(const struct optim_args *a, i64 rows, i64 cols);
 
 /* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
 enum pass { PASS_EVAL, PASS_COUNT /* what the balancing loss needs to know */, PASS_TRAIN };

@@ -121,7 +121,8 @@ int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
     const struct step_batches *s;
     const i64 step = o->step, groups = t->r->reduction_groups;
     if (loader_step(t->loader, step, &s, e)) return -1;
-    *out = (struct step_result){.lr = schedule_lr(&t->schedule, step), .tokens = s->trained};
+    *out = (struct step_result){.lr = optimizer_rate(o, schedule_lr(&t->schedule, step)),
+                                .tokens = s->trained};
     memcpy(out->batch, s->digest, sizeof out->batch);
     if (!s->trained) {
         err_input(e, "step %lld holds no token that is trained", (long long)step + 1);
