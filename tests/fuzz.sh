@@ -45,6 +45,12 @@ tokenizer) for file in stories260K.json unigram.model unigram-map.model bpe.mode
 jinja) cp $golden/jinja/*.jinja "$at/corpus"
     sed 's/^{"template": "//; s/", "[teug][a-z]*": .*//; s/\\"/"/g; s/\\n/ /g' $golden/jinja/snippets.jsonl |
         split -l 1 -a 3 - "$at/corpus/snippet-" ;;
+source) printf '\1{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"text": "t"}\n' > "$at/corpus/lines"
+    printf '\2[{"instruction": "i", "input": "", "output": "o"},\n {"prompt": "p", "completion": "c"}]\n' > "$at/corpus/array"
+    printf '\101{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s", "tools": "[]"}' > "$at/corpus/sharegpt"
+    printf '\100one\n\ntwo' > "$at/corpus/text"
+    { printf '\4' && printf '[{"text": "a"}]' | gzip; } > "$at/corpus/gzip"
+    { printf '\3' && printf 'text' | gzip; } > "$at/corpus/text-gzip" ;;
 dataset) for kind in 0 1 2; do printf "\\${kind}abcdefgh" > "$at/corpus/seed-$kind"; done ;;
 esac
 # -malloc_limit_mb: hone asks for what a file says it needs and takes no for an answer.
