@@ -218,6 +218,8 @@ int main(void) {
         {"the same without masters", a_run_and_its_second_half, NULL, NULL, "false"},
         {"the same with moments in 8 bits", a_run_and_its_second_half, NULL, NULL,
          "true optim=adamw_8bit"},
+        {"a mixture", a_run_and_its_second_half, NULL, NULL, "true " MIXTURE},
+        {"latent attention", a_run_and_its_second_half, NULL, NULL, "true " LATENT},
         cmocka_unit_test(killed_by_the_clock),
         cmocka_unit_test(killed_while_writing),
         cmocka_unit_test(killed_while_syncing),
