@@ -9,9 +9,6 @@
 struct globals globals; /* main.c's, which generation looks at */
 
 static const char *base; /* a folder of a trained tiny model, for adapters; DATA/mixture another */
-#define MIXTURE                                                                                    \
-    "model.model_type=mixtral model.num_local_experts=5 model.num_experts_per_tok=2 "              \
-    "model.output_router_logits=true model.router_aux_loss_coef=0.1 "
 static const struct kind {
     const char *name, *words;
 } kinds[] = {
@@ -74,11 +71,10 @@ static const struct kind {
                           "lora_target_modules=q_proj,v_proj router_aux_loss_coef=0.2 "
                           "model_name_or_path=DATA/mixture/checkpoints/step-000004 "
                           "dataset.0.path=DATA/packed.h5"},
-    {"mla-fp32", "precision=fp32 model.model_type=deepseek_v3 model.q_lora_rank=28 "
-                 "model.kv_lora_rank=20 model.qk_nope_head_dim=6 model.qk_rope_head_dim=4 "
-                 "model.v_head_dim=10 model.n_routed_experts=6 model.num_experts_per_tok=3 "
-                 "model.moe_intermediate_size=20 model.first_k_dense_replace=1 model.n_group=2 "
-                 "model.topk_group=2 dataset.0.path=DATA/packed.h5"},
+    {"mixture-experts-fp32", "precision=fp32 use_peft=true lora_r=3 load_in_4bit=true "
+                             "model_name_or_path=DATA/mixture/checkpoints/step-000004 "
+                             "dataset.0.path=DATA/packed.h5"},
+    {"mla-fp32", "precision=fp32 " LATENT "dataset.0.path=DATA/packed.h5"},
 };
 static const char *const ways[] = {
     "--threads 1",

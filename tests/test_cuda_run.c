@@ -135,6 +135,29 @@ static void adapters(void **state) {
     }
 }
 
+/* Mixtures, with the balancing loss; adapters on experts; latent attention. */
+static void mixtures(void **state) {
+    (void)state;
+    static const char *const row[][3] = {
+        {"families/run", "qwen2_moe", "router_aux_loss_coef=0.1 precision=bf16"},
+        {"experts/all", "mixtral", "router_aux_loss_coef=0.1"},
+        {"families/run", "deepseek_v3", ""}};
+    for (int i = 0; i < COUNT(row); i++) {
+        char line[512];
+        snprintf(line, sizeof line,
+                 "train tests/golden/interop/%s.yaml model_name_or_path=tests/golden/models/%s %s "
+                 "numerics=portable",
+                 row[i][0], row[i][1], row[i][2]);
+        hone(0, "%s output_dir=%s --quiet", line, at("mixture-cpu-%d", i));
+        cuda(0, "%s output_dir=%s", line, at("mixture-gpu-%d", i));
+        char cpu[32], other[32];
+        snprintf(cpu, sizeof cpu, "mixture-cpu-%d", i),
+            snprintf(other, sizeof other, "mixture-gpu-%d", i);
+        assert_string_equal(state_of(cpu, "000003"), state_of(other, "000003"));
+        logs_equal(at("%s", cpu), at("%s", other));
+    }
+}
+
 static void generation(void **state) {
     (void)state;
     static const char *const how[] = {"--greedy", "--temperature 0.9 --seed 3",
@@ -274,6 +297,7 @@ int main(void) {
         cmocka_unit_test(no_masters),
         cmocka_unit_test(from_device_to_device),
         cmocka_unit_test(adapters),
+        cmocka_unit_test(mixtures),
         cmocka_unit_test(generation),
         cmocka_unit_test(families_alike),
         {"fast: fp32", fast_run, NULL, NULL, "fp32"},

@@ -462,7 +462,8 @@ static int teardown(void **state) {
 /* The recipes of the model families: each kind for each family, and all keys are known. */
 static void family_recipes(void **state) {
     (void)state;
-    static const char *const family[] = {"llama", "mistral", "qwen", "gemma", "phi", "olmo"},
+    static const char *const family[] = {"llama", "mistral", "qwen",     "gemma",   "phi",
+                                         "olmo",  "mixtral", "qwen-moe", "deepseek"},
                              *const kind[] = {"lora", "qlora", "full"};
     for (int f = 0; f < COUNT(family); f++)
         for (int k = 0; k < COUNT(kind); k++) {

@@ -226,6 +226,8 @@ int main(void) {
         {"the same with Adafactor", a_run_and_its_second_half, NULL, NULL,
          "true optim=adafactor optim_args=beta1=0.9"},
         {"the same with Muon", a_run_and_its_second_half, NULL, NULL, "true optim=muon"},
+        {"a mixture", a_run_and_its_second_half, NULL, NULL, "true " MIXTURE},
+        {"latent attention", a_run_and_its_second_half, NULL, NULL, "true " LATENT},
         cmocka_unit_test(killed_by_the_clock),
         cmocka_unit_test(killed_while_writing),
         cmocka_unit_test(killed_while_syncing),

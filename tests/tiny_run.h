@@ -110,6 +110,15 @@ static inline void expect(const char *text, const char *part) {
  * speaker, not trained; completion: the speech) */
 #define TINY_TOKENIZER "tests/golden/tokenizers/gpt2.json"
 #define TINY_CORPUS    "tests/golden/tokenizers/corpus.txt"
+/* Instead of full.yaml's model: a mixture with the balancing loss; latent attention. */
+#define MIXTURE                                                                                    \
+    "model.model_type=mixtral model.num_local_experts=5 model.num_experts_per_tok=2 "              \
+    "model.output_router_logits=true model.router_aux_loss_coef=0.1 "
+#define LATENT                                                                                     \
+    "model.model_type=deepseek_v3 model.q_lora_rank=28 model.kv_lora_rank=20 "                     \
+    "model.qk_nope_head_dim=6 model.qk_rope_head_dim=4 model.v_head_dim=10 "                       \
+    "model.n_routed_experts=6 model.num_experts_per_tok=3 model.moe_intermediate_size=20 "         \
+    "model.first_k_dense_replace=1 model.n_group=2 model.topk_group=2 "
 
 static inline void tiny_jsonl(i64 most) {
     struct text corpus = {0}, out = {0};
