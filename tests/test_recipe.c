@@ -184,7 +184,6 @@ static void test_refused(void **state) {
         {BASE "use_peft: true\nload_in_4bit: true\nbnb_4bit_compute_dtype: bf16\n",
          "5: bnb_4bit_compute_dtype: bfloat16 with precision: fp32"},
         {BASE "task: dpo\n", "3: 'task: dpo' is not available in this version"},
-        {BASE "optim: muon\n", "3: 'optim: muon' is not available in this version"},
         {BASE "precision: fp8\n", "3: 'precision: fp8' is not available in this version"},
         {BASE "adapter: x\n", "3: 'adapter: x' has no counterpart"},
         {BASE "report_to: [jsonl, wandb]\n",
