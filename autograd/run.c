@@ -10,12 +10,13 @@ bool op_profile, graph_sync;
 static struct {
     double seconds;
     i64 calls;
-} profile[64];
+} profile[256];
 
 void op_profile_print(FILE *to) {
+    const int count = (int)i64_min(op_count, COUNT(profile));
     double total = 0;
-    for (int i = 0; i < op_count; i++) total += profile[i].seconds;
-    for (int i = 0; i < op_count; i++)
+    for (int i = 0; i < count; i++) total += profile[i].seconds;
+    for (int i = 0; i < count; i++)
         if (profile[i].calls)
             fprintf(to, "%-20s %8lld calls %9.3f s %5.1f %%\n", op_table[i]->name,
                     (long long)profile[i].calls, profile[i].seconds,
@@ -23,7 +24,7 @@ void op_profile_print(FILE *to) {
 }
 
 static void profile_add(const struct op *op, double seconds) {
-    for (int i = 0; i < op_count; i++)
+    for (int i = 0; i < op_count && i < COUNT(profile); i++)
         if (op_table[i] == op) profile[i].seconds += seconds, profile[i].calls++;
 }
 

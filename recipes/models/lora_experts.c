@@ -57,7 +57,7 @@ int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u6
                                "v_proj]");
         }
         if (lora_of(c, name[i], &r, &to->scale, e)) return -1;
-        const i64 *dim = w->view.dim - flat, out = dim[1], in = dim[2];
+        const i64 *dim = w->view.dim, out = dim[1 - flat], in = dim[2 - flat];
         const char *cut = strrchr(name[i], '.');
         char module[176];
         snprintf(module, sizeof module, "%.*s%s", (int)(cut - name[i]), name[i],
