@@ -19,8 +19,9 @@ clang -std=c17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-san
 # Seeds: small, whole examples in the form that the target reads.
 golden=tests/golden
 case $name in
-safetensors) cp $golden/models/*/lora/adapter_model.safetensors "$at/corpus" 2> /dev/null ||
-    cp $golden/layouts/*/*.safetensors "$at/corpus" ;;
+safetensors) for file in $golden/models/*/lora/adapter_model.safetensors $golden/layouts/*/*.safetensors; do
+        cp "$file" "$at/corpus/$(echo "${file#"$golden"/}" | tr / -)"
+    done ;;
 gguf) printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0a\4\0\0\0\1\0\0\0' > "$at/corpus/value"
     cp $golden/gguf/*.gguf "$at/corpus" 2> /dev/null || true ;;
 model) { tr -d '\0' < $golden/models/llama/config.json; printf '\0'; cat $golden/models/llama/model.safetensors; } > "$at/corpus/llama"
