@@ -239,7 +239,7 @@ static void test_pissa(void **state) {
     expect(complained(), "an adapter with init_lora_weights pissa has no weight");
 }
 
-/* DoRA wherever it goes: on weights in 4 bits. */
+/* DoRA wherever it goes: on weights in 4 bits, embeddings and LM heads (with a bias, a softcap). */
 static void test_dora(void **state) {
     (void)state;
     single_check("dora_nf4", "../quant/llama_nf4", NULL, 2e-6);
@@ -247,6 +247,9 @@ static void test_dora(void **state) {
     single_check("dora_embedding", "llama", NULL, 2e-6);
     single_check("dora_embedding_tied", "llama_rope3_tied",
                  "the adapter of the embedding cannot be merged: the output layer has the same", 0);
+    single_check("dora_head", "llama", NULL, 2e-6);
+    single_check("dora_head_phi", "phi", NULL, 2e-6);
+    single_check("dora_head_gemma2", "gemma2", "the adapter of the embedding cannot be", 0);
     single_check("dora_embedding_gemma", "gemma", "the adapter of the embedding cannot be", 0);
 }
 

@@ -117,6 +117,7 @@ static void run_check(const char *run, const char *more, i64 tensors) {
 static void test_run(void **state) {
     (void)state;
     run_check("whole", "", 28), run_check("dora", "use_dora=true", 42);
+    run_check("ends", "use_dora=true lora_target_modules=embed_tokens,lm_head,q_proj", 12);
 }
 
 /* The base is held as the run had it, unless told otherwise: other logits. */

@@ -59,11 +59,17 @@ struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lor
     return plus_scaled(b, out[0], linear(b, linear(b, dropped(b, in[0], stream), A), B), l->scale);
 }
 
-/* scale * dropout(x)·A^T: what the loss multiplies by B with the rest of the LM head. */
-struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream) {
+/* What the loss takes beside the LM head: t = scale * dropout(x)·A^T and B; DoRA's magnitudes and
+ * norms, and what dropout took, which PEFT multiplies by the base alone. */
+void lora_head(struct build *b, struct tensor **in, const struct lora_pair *l, u32 stream) {
     const struct scale_attr by = {l->scale};
-    if (b->dropout_place) x = dropped(b, x, stream);
-    return graph_op(b->g, &op_scale, &by, linear(b, x, build_param(b, l->a)), NULL, NULL, NULL);
+    struct tensor *x = in[0], *low = b->dropout_place ? dropped(b, x, stream) : x;
+    struct tensor *const of[OP_IN] = {
+        [1] = in[1], [3] = build_param(b, l->a), [4] = build_param(b, l->b)};
+    in[5] = graph_op(b->g, &op_scale, &by, linear(b, low, of[3]), NULL, NULL, NULL), in[6] = of[4];
+    if (!l->magnitude) return;
+    in[7] = build_param(b, l->magnitude), in[8] = dora_norm(b, of, l->scale, false);
+    if (b->dropout_place) in[0] = low, in[9] = plus_scaled(b, x, low, -1);
 }
 
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l) {
@@ -274,8 +280,6 @@ static int head_add(struct model *m, struct lora_config *c, u64 seed, i64 *index
     const char *module = head_module(m, text);
     const int match = all ? 0 : lora_match(c, module, e);
     if (match <= 0) return match;
-    if (c->use_dora)
-        return err_input(e, "use_dora is not implemented for the LM head (%s)", module);
     if (lora_is_pissa(c) && !(m->config.has & HAS_UNTIED))
         return err_input(e, "init_lora_weights pissa: the residual of %s would be the embedding's",
                          module);

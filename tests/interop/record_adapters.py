@@ -151,12 +151,14 @@ class Drop(torch.nn.Module):
 def dora_dropout():
     roles = re.search(r"enum role {(.*?)};", pathlib.Path("recipes/models/models.h").read_text(), re.S)[1]
     roles = re.findall(r"ROLE_\w+(?=,|$|\s*$)", re.sub(r"/\*.*?\*/", "", roles, flags=re.S))
-    model = make("dora_dropout", 6, r=2, use_dora=True, lora_dropout=0.25, target_modules=["q_proj", "down_proj"])
+    model = make("dora_dropout", 6, r=2, use_dora=True, lora_dropout=0.25,
+                 target_modules=["q_proj", "down_proj", "lm_head", "embed_tokens"])
     for name, layer in model.named_modules():
         if hasattr(layer, "lora_dropout"):
-            role = roles.index("ROLE_Q" if "q_proj" in name else "ROLE_DOWN")
-            number = int(name.split("layers.")[1].split(".")[0])
-            layer.lora_dropout["default"] = Drop(0.25, (number + 1) * roles.index("ROLE_COUNT") + role)
+            role = {"q_proj": "Q", "down_proj": "DOWN", "lm_head": "LM_HEAD"}.get(name.split(".")[-1], "EMBED")
+            number = int(name.split("layers.")[1].split(".")[0]) + 1 if "layers." in name else 0
+            stream = number * roles.index("ROLE_COUNT") + roles.index("ROLE_" + role)
+            layer.lora_dropout["default"] = Drop(0.25, stream)
     steps("dora_dropout", model.train(), torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0))
 
 
@@ -174,11 +176,9 @@ SINGLES = {
     "dora_head_gemma2": (14, "gemma2", dict(r=2, use_dora=True, target_modules=["lm_head", "embed_tokens"])),
 }
 torch.set_num_threads(1)
-if not sys.argv[1:]:
-    stack()
-    plus()
-    dora_dropout()
-    pissa()
+for record in (stack, plus, dora_dropout, pissa):
+    if not sys.argv[1:] or record.__name__ in sys.argv:
+        record()
 for name, (seed, on, settings) in SINGLES.items():
     if not sys.argv[1:] or name in sys.argv:
         single(name, seed, on, **settings)
