@@ -1,14 +1,13 @@
 """Adapters that PEFT writes mean the same to hone: logits, and those of the merged model that hone
-exports, loaded by transformers. Usage: check_adapters.py HONE MODEL_FOLDER (a small model)."""
-import pathlib
-import subprocess
+exports, loaded by transformers. Usage: check_adapters.py [MODEL_FOLDER] (a small model; the golden Llama)."""
 import sys
 import tempfile
+from pathlib import Path
 
-import torch
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+import common
+from common import LOGITS, MODELS, check, difference, forward, hone, loaded, logits
+
+torch, transformers, peft = common.need("torch", "transformers", "peft")
 
 CASES = {
     "embedding": dict(r=4, target_modules=["embed_tokens", "q_proj"]),
@@ -22,42 +21,33 @@ CASES = {
 }
 
 
-def check(hone, base, folder, settings):
+def adapter(name, base, folder, settings):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
-    peft = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
-    for name, p in peft.named_parameters():
-        if "magnitude" in name:
+    model = peft.get_peft_model(loaded(base), peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    for key, p in model.named_parameters():
+        if "magnitude" in key:
             p.data *= 1.3
-        elif "lora_" in name:
+        elif "lora_" in key:
             torch.nn.init.normal_(p, std=0.2)
-        elif "modules_to_save" in name:
+        elif "modules_to_save" in key:
             p.data += 0.05 * torch.randn_like(p)
     ids = torch.randint(0, model.config.vocab_size, (2, 24))
-    with torch.no_grad():
-        want = peft(ids).logits
-    peft.save_pretrained(folder / "adapter")
-    save_file({"input_ids": ids, "labels": ids.clone()}, folder / "ids.safetensors")
-    run = [hone, "forward", base, "--adapter", folder / "adapter", "--ids", folder / "ids.safetensors",
-           "--out", folder / "out.safetensors"]
-    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
-    got = load_file(folder / "out.safetensors")["logits"]
-    subprocess.run([hone, "export", base, "--adapter", folder / "adapter", "--output",
-                    folder / "merged"], check=True, stdout=subprocess.DEVNULL)
-    merged = AutoModelForCausalLM.from_pretrained(folder / "merged", attn_implementation="eager")
-    with torch.no_grad():
-        again = merged(ids).logits
-    return (got - want).abs().max().item(), (again - want).abs().max().item()
+    want = logits(model, ids)
+    model.save_pretrained(folder / "adapter")
+    got = forward(base, {"input_ids": ids, "labels": ids.clone()}, "--adapter", folder / "adapter", work=folder)
+    check(f"{name}: logits", difference(got["logits"], want), LOGITS)
+    hone("export", base, "--adapter", folder / "adapter", "--output", folder / "merged", "--quiet")
+    check(f"{name}: merged", difference(logits(loaded(folder / "merged"), ids), want), LOGITS)
 
 
 def main():
-    worst = 0
+    common.quiet()
+    base = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else MODELS / "llama"
     for name, settings in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
-            off = check(sys.argv[1], sys.argv[2], pathlib.Path(folder), settings)
-        worst = max(worst, *off)
-        print(f"{name}: logits differ by {off[0]:.1e}, merged by {off[1]:.1e}")
-    sys.exit(worst > 5e-5)
+            adapter(name, base, Path(folder), settings)
+    return common.finish(torch, transformers, peft)
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,59 +13,28 @@ results let tests/test_interop.c hold hone to the same numbers there.
 import argparse
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here is to be looked up elsewhere
-try:
-    import transformers
-    import peft
-    import tokenizers
-    import torch
-    from safetensors.torch import load_file, save_file
-except ModuleNotFoundError as missing:
-    print(f"skipped: {missing.name} is not installed (tests/interop/requirements.txt)")
-    sys.exit(0)
+import common
+from common import LOGITS, ROOT, check, difference, forward, hone, loaded
 
-ROOT = Path(__file__).resolve().parents[2]
-HONE = ROOT / "hone"
+torch, transformers, peft, tokenizers = common.need("torch", "transformers", "peft", "tokenizers")
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 CORPUS = ROOT / "tests/golden/tokenizers/corpus.txt"
 RECORDED = ROOT / "tests/golden/interop"
 STORIES = ROOT / "recipes/data/stories260K"
 FAMILIES = ("olmo2", "llama")
-LOGITS = 2e-5  # of the largest logit, f32: the rule of tests/golden/models
 TEXTS = ["First Citizen:\nBefore we proceed any further, hear me speak.",
          " it's 1234567 o'clock\t\n\n",
          "naïve café, 漢字かな交じり文, Ελληνικά, हिन्दी", "🙂👩‍👩‍👧 e\u0301 \u200b", "<|endoftext|>", "",
          "    indented\r\n  code = {1: 'x'}  ", "a" * 70, "\x00\x7f\ufeff"]
 
-rows = []  # (what, measured, bound, passed)
-
-
-def check(what, measured, bound):
-    rows.append((what, measured, bound, measured <= bound))  # NaN fails
-
-
 def same(what, a, b):
     check(what, 0.0 if a == b else math.inf, 0.0)
-
-
-def difference(a, b):
-    """Largest absolute difference, of the largest value of b."""
-    if a.shape != b.shape:
-        return math.inf
-    return ((a.double() - b.double()).abs().max() / b.double().abs().max()).item()
-
-
-def hone(*words, text=None):
-    run = subprocess.run([HONE, *map(str, words)], input=text, capture_output=True, text=True)
-    if run.returncode:
-        sys.exit(f"hone {' '.join(map(str, words))}: exit {run.returncode}\n{run.stdout}{run.stderr}")
-    return run.stdout
 
 
 def train(folder, **keys):
@@ -74,24 +43,12 @@ def train(folder, **keys):
     recipe = folder.with_suffix(".yaml")
     recipe.write_text(json.dumps({"output_dir": str(folder), **keys}, indent=1))
     hone("train", recipe, "--quiet")
-    return sorted((folder / "checkpoints").glob("step-*"))[-1]
-
-
-def forward(model, batch, *words, work):
-    ids, out = work / "in.safetensors", work / "out.safetensors"
-    save_file(batch, ids)
-    hone("forward", model, "--ids", ids, "--out", out, *words)
-    return load_file(out)
+    return common.last_checkpoint(folder)
 
 
 def encode(tokenizer, texts, *words):
     lines = "".join(json.dumps({"text": t}) + "\n" for t in texts)
     return [json.loads(line)["ids"] for line in hone("encode", tokenizer, *words, text=lines).splitlines()]
-
-
-def loaded(folder, dtype=torch.float32):
-    kind = transformers.AutoModelForCausalLM
-    return kind.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
 
 def batch_of(vocab, rows=3, length=40, seed=7):
@@ -331,11 +288,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--record", action="store_true", help="write tests/golden/interop")
     arguments = parser.parse_args()
-    if not HONE.exists():
-        sys.exit(f"{HONE} is missing: run make first")
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    common.quiet()
     with tempfile.TemporaryDirectory(prefix="hone-interop-") as name:
         work = Path(name)
         tokenizer = tokenizer_made(work, 512)
@@ -350,13 +303,7 @@ def main():
             print(f"skipped: {STORIES.relative_to(ROOT)} is not there")
         if arguments.record:
             record(work)
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}, "
-          f"tokenizers {tokenizers.__version__}")
-    for what, measured, bound, passed in rows:
-        print(f"{'ok  ' if passed else 'MISS'}  {what:<58} {measured:9.2e}  at most {bound:.1e}")
-    missed = sum(not passed for *_, passed in rows)
-    print(f"{len(rows) - missed} passed, {missed} failed")
-    return missed > 0
+    return common.finish(torch, transformers, peft, tokenizers)
 
 
 if __name__ == "__main__":

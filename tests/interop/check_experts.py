@@ -9,25 +9,17 @@ trained has the tensors that PEFT makes of the same targets, and read by PEFT th
 PEFT wrote, with random numbers, has in hone PEFT's logits and gradients. Where PEFT is missing the script says so and exits
 0. The recorded SHA-256 of the trained adapters let tests/test_interop.c hold hone to the same ones there.
 """
-import hashlib
-import os
-import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-try:
-    import torch
-    import transformers
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from safetensors.torch import load_file, save_file
-except ModuleNotFoundError as missing:
-    print(f"skipped: {missing.name} is not installed (tests/interop/requirements.txt)")
-    sys.exit(0)
+import common
+from common import LOGITS, MODELS, ROOT, check, difference, hone, loaded, logits
 
-ROOT = Path(__file__).resolve().parents[2]
+torch, transformers, peft = common.need("torch", "transformers", "peft")
+from safetensors.torch import load_file  # noqa: E402
+
 RECORDED = ROOT / "tests/golden/interop/experts"
 MIXTURES = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "glm4_moe", "deepseek_v2", "deepseek_v3", "gpt_oss"]
 CASES = {  # as the recipes of that name
@@ -35,56 +27,33 @@ CASES = {  # as the recipes of that name
     "named": dict(target_modules=["q_proj", "o_proj"], rank_pattern={"gate_up_proj": 4},
                   target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
 }
-LOGITS, GRADIENTS = 2e-5, 2e-4  # of the largest, f32
-missed = 0
-
-
-def check(what, measured, bound):
-    global missed
-    missed += not measured <= bound
-    print(f"{'ok  ' if measured <= bound else 'MISS'}  {what:<58} {measured:9.2e}  at most {bound:.1e}", flush=True)
-
-
-def hone(*words):
-    subprocess.run([ROOT / "hone", *map(str, words)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-
-
-def base(source):
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
+GRADIENTS = 2e-4  # of the largest, f32
 
 
 def made(source, case):
-    return get_peft_model(base(source), LoraConfig(task_type="CAUSAL_LM", r=3, lora_alpha=5, **CASES[case]))
-
-
-def difference(a, b):
-    return ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30)).item()
+    return peft.get_peft_model(loaded(source), peft.LoraConfig(task_type="CAUSAL_LM", r=3, lora_alpha=5, **CASES[case]))
 
 
 def forward(source, adapter, work, ids, *more):
-    save_file({"input_ids": ids, "labels": ids.clone()}, work / "ids.safetensors")
-    hone("forward", source, "--adapter", adapter, "--ids", work / "ids.safetensors", "--out", work / "out.safetensors", *more)
-    return load_file(work / "out.safetensors")
+    return common.forward(source, {"input_ids": ids, "labels": ids.clone()}, "--adapter", adapter, *more, work=work)
 
 
 def trained(source, case, work, ids):
     hone("train", RECORDED / f"{case}.yaml", f"model_name_or_path={source}", f"output_dir={work / 'run'}", "--quiet")
-    adapter = sorted((work / "run/checkpoints").glob("step-*"))[-1]
+    adapter = common.last_checkpoint(work / "run")
     made(source, case).save_pretrained(work / "empty")
     shapes = [{k: t.shape for k, t in load_file(folder / "adapter_model.safetensors").items()}
               for folder in (adapter, work / "empty")]
     check(f"{source.name}, {case}: trained by hone, tensors as PEFT's", float(shapes[0] != shapes[1]), 0)
-    with warnings.catch_warnings(record=True) as said, torch.no_grad():
+    with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        theirs = PeftModel.from_pretrained(base(source), adapter).eval()(ids).logits
+        theirs = logits(peft.PeftModel.from_pretrained(loaded(source), adapter).eval(), ids)
     strange = [w for w in said if "adapter keys" in str(w.message)]  # others: of patterns, which it looks for in modules only
     check(f"{source.name}, {case}: PEFT finds all tensors and no other", float(len(strange)), 0)
     check(f"{source.name}, {case}: logits in PEFT", difference(forward(source, adapter, work, ids)["logits"], theirs), LOGITS)
-    with torch.no_grad():
-        plain = base(source).eval()(ids).logits
+    plain = logits(loaded(source), ids)
     check(f"{source.name}, {case}: training changed them (1 / change)", 1e-2 / difference(plain, theirs), 1)
-    return hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return common.sha256(adapter / "adapter_model.safetensors")
 
 
 def written(source, case, work, ids):
@@ -104,22 +73,20 @@ def written(source, case, work, ids):
 
 
 def main():
-    torch.set_num_threads(1)
+    common.quiet()
     warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
     lines = []
     for name in MIXTURES:
-        source = ROOT / "tests/golden/models" / name
+        source = MODELS / name
         ids = load_file(source / "golden.safetensors")["input_ids"].contiguous()
         for case in CASES:
             with tempfile.TemporaryDirectory(prefix="hone-experts-") as work:
                 lines.append(f"{name} {case} {trained(source, case, Path(work), ids)}\n")
                 written(source, case, Path(work), ids)
-    print(f"{missed} failed")
+    missed = common.finish(torch, transformers, peft)
     if "--record" in sys.argv[1:] and not missed:
         (RECORDED / "sha256.txt").write_text("".join(lines))
-    return missed > 0
+    return missed
 
 
 if __name__ == "__main__":

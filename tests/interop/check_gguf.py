@@ -13,24 +13,18 @@ SHA-256 let tests/test_gguf_model.c hold hone to the same files without it.
 """
 import argparse
 import ctypes
-import hashlib
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-try:
-    import llama_cpp as L
-    import numpy as np
-    from safetensors.numpy import load_file, save_file
-except ModuleNotFoundError as missing:
-    print(f"skipped: {missing.name} is not installed (tests/interop/requirements-gguf.txt)")
-    sys.exit(0)
+import common
+from common import HONE, MODELS, ROOT, check, hone, sha256
 
-ROOT = Path(__file__).resolve().parents[2]
-HONE = ROOT / "hone"
-MODELS = ROOT / "tests/golden/models"
+L, np, _ = common.need("llama_cpp", "numpy", "safetensors.numpy", requirements="requirements-gguf.txt")
+from safetensors.numpy import load_file, save_file  # noqa: E402
+
 STORIES = ROOT / "recipes/data/stories260K"
 RECORD = ROOT / "tests/golden/gguf/llama_cpp.json"
 # the families, and the positions that a window without counterpart or short RoPE factors let llama.cpp compute alike
@@ -55,19 +49,6 @@ BASE = {"ministral3": "mistral"}  # the golden model that has its shape
 EXPERTS = {"mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "kimi_k2"}  # rounded activations may choose others
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_k")
 TEXTS = ["Once upon a time, there was a little girl named Lily.", " two  spaces\n\nand lines\t", "naïve café 漢字 🙂", "x"]
-rows = []
-
-
-def check(what, measured, bound):
-    rows.append((what, measured, bound, bool(measured <= bound)))
-
-
-def hone(*arguments, stdin=None):
-    r = subprocess.run([str(HONE), *map(str, arguments)], capture_output=True, text=True, input=stdin)
-    if r.returncode:
-        raise SystemExit(f"hone {' '.join(map(str, arguments))}: exit {r.returncode}\n{r.stderr}")
-    return r.stdout
-
 
 def refused(*arguments):
     """What hone says if it does not write a model because llama.cpp would compute another."""
@@ -178,7 +159,7 @@ def family(name, length, work, record):
             if "num_hidden_layers" in ADJUST.get(name, {}):
                 continue  # its weights are not the golden model's
             record[name] = {"prompt": ids[:length - few], "greedy": greedy,
-                            "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+                            "sha256": sha256(path)}
             if name in ADJUST:
                 record[name].update(model=BASE.get(name, name), config=ADJUST[name])
     return True
@@ -232,7 +213,7 @@ def stories(work, record):
     hone("export", STORIES, "--format", "gguf", "--type", "f32", "--output", path, "--quiet")
     model = Model(path)
     for i, text in enumerate(TEXTS):
-        ours = json.loads(hone("encode", STORIES, "--add-special-tokens", stdin=json.dumps({"text": text}) + "\n"))
+        ours = json.loads(hone("encode", STORIES, "--add-special-tokens", text=json.dumps({"text": text}) + "\n"))
         check(f"stories260K: ids of text {i}", 0.0 if model.encode(text) == ours["ids"] else np.inf, 0.0)
     ids = model.encode("")
     greedy = model.greedy(ids, 200)
@@ -243,7 +224,7 @@ def stories(work, record):
         text += piece.raw[:n]
     ours = hone("generate", STORIES, "--prompt", "", "--greedy", "--max-new-tokens", 200, "--quiet")
     check("stories260K: 200 greedy tokens, the text", 0.0 if text.decode().strip() == ours.strip() else np.inf, 0.0)
-    record["stories260K"] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "greedy": greedy[:40]}
+    record["stories260K"] = {"sha256": sha256(path), "greedy": greedy[:40]}
 
 
 def main():
@@ -268,13 +249,10 @@ def main():
                 adapter(name, length, work)
         wide(work)
         stories(work, record)
-    for what, measured, bound, passed in rows:
-        print(f"{'ok  ' if passed else 'MISS'} {what:52} {measured:10.3g}  at most {bound:g}")
-    failed = sum(not r[3] for r in rows)
-    print(f"{len(rows) - failed} passed, {failed} failed")
+    failed = common.finish(L)
     if arguments.record and not failed and not arguments.family:
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if failed else 0
+    return failed
 
 
 if __name__ == "__main__":
