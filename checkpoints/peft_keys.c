@@ -147,6 +147,9 @@ static int tensor_check(const struct stored *t, const struct lora_config *c,
         return err_input(e, "adapter tensor %.200s is DoRA's, but use_dora is false", t->name);
     char *other = lora_key(a, name, partner[part], e);
     if (!other) return -1;
+    if (part == LORA_MAGNITUDE && !safetensors_find(s, other))
+        other = lora_key(a, name, LORA_EMBED_A, e);
+    if (!other) return -1;
     if (!safetensors_find(s, other))
         return err_input(e, "adapter tensor %.200s is there, but not %.200s", t->name, other);
     return 0;

@@ -4,70 +4,91 @@
  *   y = m / |W + s B A| * (x (W + s B A)^T) + bias, the norm of each row, a constant in the
  * backward pass.
  *
- * dora_norm  w [O, I], a [r, I], b [O, r] -> norm [O] f32. The adapted weight is never made:
+ * dora_norm  a [r, I], w [O, I], b [O, r] -> norm [O] f32; w may be 4-bit codes (linear.c). With
+ *   `columns`, of an embedding: a [I, r], w [I, O]. The adapted weight is never made:
  *   |w + s b A|^2 = |w|^2 + 2 s b·p + s^2 b·(G b), p = A w, G = A A^T [r, r].
- *   Roundings: p and G by the chains of the dtype from 0, in f32; |w|^2 by NUMERICS.md 7 with fma;
- *   b·p, G b and b·(G b) by fma over r ascending; norm = sqrt(fma(s^2, b·(G b), fma(2s, b·p,
- *   |w|^2))), s^2 and 2s rounded to f32.
- * dora       u [N, O], m [O], norm [O], bias [O] or absent -> y = u * (m / norm) + bias in f32 (fma
- *   where there is a bias), one rounding. du = dy * (m / norm); dm += dy * (u * (1 / norm)), a
- * chain over rows ascending (NUMERICS.md 5). */
+ *   Roundings: p and G by the chains of the dtype from 0, in f32; |w|^2 by NUMERICS.md 7 with fma,
+ *   or of a column by a chain of fma, rows ascending; b·p, G b and b·(G b) by fma over r ascending;
+ * norm = sqrt(fma(s^2, b·(G b), fma(2s, b·p, |w|^2))), s^2 and 2s rounded to f32. dora       u [N,
+ * O], m [O], norm [O], bias [O] or absent -> y = u * (m / norm) + bias in f32 (fma where there is a
+ * bias), one rounding. du = dy * (m / norm); dm += dy * (u * (1 / norm)), a chain over rows
+ * ascending (NUMERICS.md 5). */
 #include "ops/gemm.h"
+#include "ops/weight.h"
 
 #include <math.h>
 
-static double scale_of(const struct op_call *c) {
-    return ((const struct lora_attr *)c->attr)->scale;
+static i64 norm_rank(const struct op_call *c) {
+    return c->in[0].dim[((const struct dora_attr *)c->attr)->columns];
 }
 static int norm_shape(struct op_call *c, struct err *e) {
-    const struct view *w = &c->in[0], *a = &c->in[1];
-    if (need_float(c, 0, e) || need_rank(c, 0, 2, e) || need_rank(c, 1, 2, e) ||
-        need_dtype(c, 1, w->dtype, e) || need_dim(c, 1, 1, w->dim[1], e) || need_rank(c, 2, 2, e) ||
-        need_dtype(c, 2, w->dtype, e) || need_dim(c, 2, 0, w->dim[0], e) ||
-        need_dim(c, 2, 1, a->dim[0], e))
+    const struct view *a = &c->in[0], *w = &c->in[1];
+    const bool columns = ((const struct dora_attr *)c->attr)->columns;
+    if (need_float(c, 0, e) || need_rank(c, 0, 2, e) ||
+        need_weight(c, columns ? a->dim[0] : -1, columns ? -1 : a->dim[1], 3, e) ||
+        (columns && need_dtype(c, 1, a->dtype, e)) || need_dtype(c, 2, a->dtype, e) ||
+        need_sizes(c, 2, w->dim[columns], norm_rank(c), e))
         return -1;
-    set_out(c, 0, w->dtype == F64 ? F64 : F32, 1, w->dim);
+    set_out(c, 0, a->dtype == F64 ? F64 : F32, 1, w->dim + columns);
     return 0;
 }
 static void norm_ref(const struct op_call *c) {
-    const double *w = c->in[0].data, *a = c->in[1].data, *b = c->in[2].data;
-    const i64 in = c->in[0].dim[1], r = c->in[1].dim[0];
-    for (i64 o = 0; o < c->in[0].dim[0]; o++) {
+    const struct dora_attr at = *(const struct dora_attr *)c->attr;
+    const double *a = c->in[0].data, *b = c->in[2].data;
+    const i64 r = norm_rank(c), in = c->in[1].dim[!at.columns], out = c->in[1].dim[at.columns];
+    double *own;
+    const double *w = weight_ref(c, 3, &own);
+    for (i64 o = 0; o < out; o++) {
         double sum = 0;
         for (i64 i = 0; i < in; i++) {
-            double x = w[o * in + i];
-            for (i64 k = 0; k < r; k++) x += scale_of(c) * b[o * r + k] * a[k * in + i];
+            double x = w[at.columns ? i * out + o : o * in + i];
+            for (i64 k = 0; k < r; k++)
+                x += at.scale * b[o * r + k] * a[at.columns ? i * r + k : k * in + i];
             sum += x * x;
         }
         ((double *)c->out[0].data)[o] = sqrt(sum);
     }
+    mem_free(own);
 }
-static i64 norm_scratch_cuda(const struct op_call *c) { /* p, G */
-    const i64 out = c->in[0].dim[0], r = c->in[1].dim[0];
-    return (out * r + r * r) * (i64)sizeof(float);
+static i64 norm_scratch_cuda(const struct op_call *c) { /* p, G; the decoded weight */
+    const i64 r = norm_rank(c);
+    return round_up((view_count(&c->out[0]) * r + r * r) * (i64)sizeof(float), 64) +
+           weight_scratch_cuda(c);
 }
-static i64 norm_scratch(const struct op_call *c) { /* the same, then packing */
-    const i64 out = c->in[0].dim[0], in = c->in[0].dim[1], r = c->in[1].dim[0];
-    return round_up(norm_scratch_cuda(c), 64) +
-           i64_max(gemm_scratch(out, r, in, 0), gemm_scratch(r, r, in, 0));
+static i64 norm_scratch(const struct op_call *c) { /* p, G; packing */
+    const i64 out = view_count(&c->out[0]), in = view_count(&c->in[1]) / i64_max(out, 1),
+              r = norm_rank(c);
+    return round_up((out * r + r * r) * (i64)sizeof(float), 64) +
+           i64_max(gemm_scratch(r, out, in, 0), gemm_scratch(r, r, in, 0));
 }
-static bool norm_sample(int index, struct sample *s) { /* O, I, r */
-    static const i64 size[][3] = {{1, 1, 1},    {5, 7, 2},        {33, 40, 4},
-                                  {67, 96, 16}, {4096, 4096, 16}, {14336, 4096, 16}};
+static bool norm_sample(int index, struct sample *s) { /* O, I, r, columns, codes */
+    static const i64 size[][5] = {{1, 1, 1},
+                                  {5, 7, 2},
+                                  {33, 40, 4},
+                                  {67, 96, 16},
+                                  {19, 2100, 3, 0, 1},
+                                  {37, 48, 5, 0, 2},
+                                  {1, 3, 2, 1},
+                                  {37, 70, 6, 1},
+                                  {4096, 4096, 16},
+                                  {14336, 4096, 16},
+                                  {4096, 4096, 16, 0, 2},
+                                  {4096, 50304, 16, 1}};
     if (index >= COUNT(size)) return false;
-    const i64 *d = size[index];
-    *(struct lora_attr *)s->attr = (struct lora_attr){.scale = 2};
-    sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
-    sample_float(&s->in[1], -1, 1, DIMS(d[2], d[1]));
+    const i64 *d = size[index], by = d[3];
+    *(struct dora_attr *)s->attr = (struct dora_attr){2, by};
+    sample_float(&s->in[0], -1, 1, DIMS(d[by ? 1 : 2], d[by ? 2 : 1]));
+    sample_float(&s->in[1], -1, 1, DIMS(d[by], d[!by]));
+    if (d[4]) sample_weight(s, 3, d[0], d[1], d[4] == 2);
     sample_float(&s->in[2], -0.5, 0.5, DIMS(d[0], d[2]));
     s->bench = bench_of(d[0]);
     return true;
 }
 const struct op op_dora_norm = {
     .name = "dora_norm",
-    .in = "w a b",
+    .in = "a w b absmax? code? absmax2?",
     .out = "norm",
-    .attr_size = sizeof(struct lora_attr),
+    .attr_size = sizeof(struct dora_attr),
     .shape = norm_shape,
     .ref = norm_ref,
     .scratch = norm_scratch,

@@ -2,38 +2,71 @@
  * columns, 64 at a time, and walk the rows: dm's chain comes with it. */
 #include "base/v16.h"
 #include "ops/gemm.h"
+#include "ops/weight.h"
 
-static struct gemm product(const struct view *a, const struct view *b, float *c) {
-    return (struct gemm){.m = a->dim[0],
-                         .n = b->dim[0],
-                         .k = a->dim[1],
+/* a·b^T, or with `columns` a^T·b. */
+static struct gemm product(const struct view *a, const struct view *b, bool columns, float *c) {
+    return (struct gemm){.m = a->dim[columns],
+                         .n = b->dim[columns],
+                         .k = a->dim[!columns],
                          .dtype = a->dtype,
                          .a = a->data,
                          .lda = a->dim[1],
+                         .a_t = columns,
                          .b = b->data,
                          .ldb = b->dim[1],
-                         .b_t = true,
+                         .b_t = !columns,
                          .c = c,
-                         .ldc = b->dim[0],
+                         .ldc = b->dim[columns],
                          .c_dtype = F32};
 }
-static void norm_rows(void *arg, i64 begin, i64 end, int worker) {
+static void square_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
+    enum { PART = 1024 };
     const struct op_call *c = arg;
-    const struct view *w = &c->in[0];
-    const i64 cols = w->dim[1], r = c->in[1].dim[0];
-    const bool half = is_half(w);
-    const float *p = c->scratch, *gram = p + w->dim[0] * r;
-    const float s = (float)((const struct lora_attr *)c->attr)->scale, twice = 2 * s;
+    const struct view *w = &c->in[1];
+    const i64 cols = w->dim[1];
+    const bool half = is_half(&c->in[0]), coded = w->dtype == U4;
+    const struct quant q = weight_quant(c, 3);
+    float part[PART];
     for (i64 o = begin; o < end; o++) {
         v16 sum = v16_set(0);
         for (i64 i = 0; i < cols; i += 16) {
-            const v16 x = v16_get_n(w->data, o * cols + i, cols - i, half);
+            const i64 at = i % PART, row = o * cols;
+            if (coded && !at)
+                CPU_NAME(quant_decode)(part, &q, w->data, row + i, i64_min(PART, cols - i), half);
+            const v16 x = coded ? v16_get_n(part, at, cols - i, half)
+                                : v16_get_n(w->data, row + i, cols - i, half);
             sum = v16_fma(x, x, sum);
         }
-        float cross = 0, square = 0;
+        ((float *)c->out[0].data)[o] = v16_sum(sum);
+    }
+}
+static void square_columns(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct op_call *c = arg;
+    const struct view *w = &c->in[1];
+    const i64 cols = w->dim[1];
+    for (i64 i = begin * 16; i < i64_min(end * 16, cols); i += 16) {
+        v16 sum = v16_set(0);
+        for (i64 n = 0; n < w->dim[0]; n++) {
+            const v16 x = v16_get_n(w->data, n * cols + i, cols - i, is_half(w));
+            sum = v16_fma(x, x, sum);
+        }
+        v16_store_n((float *)c->out[0].data + i, sum, cols - i);
+    }
+}
+static void norms(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct op_call *c = arg;
+    const i64 out = c->out[0].dim[0], r = c->in[2].dim[1];
+    const bool half = is_half(&c->in[2]);
+    const void *b = c->in[2].data;
+    const float *p = c->scratch, *gram = p + out * r;
+    const float s = (float)((const struct dora_attr *)c->attr)->scale, twice = 2 * s;
+    for (i64 o = begin; o < end; o++) {
+        float cross = 0, square = 0, *norm = (float *)c->out[0].data + o;
         for (i64 j = 0; j < r; j++) {
-            const void *b = c->in[2].data;
             float g = 0;
             for (i64 k = 0; k < r; k++)
                 g = f32_fma(gram[j * r + k],
@@ -42,22 +75,26 @@ static void norm_rows(void *arg, i64 begin, i64 end, int worker) {
                             g);
             const float at =
                 half ? bf16_to_f32(((const u16 *)b)[o * r + j]) : ((const float *)b)[o * r + j];
-            cross = f32_fma(at, p[o * r + j], cross), square = f32_fma(at, g, square);
+            cross = f32_fma(at, p[j * out + o], cross), square = f32_fma(at, g, square);
         }
-        const float all = f32_fma(s * s, square, f32_fma(twice, cross, v16_sum(sum)));
-        ((float *)c->out[0].data)[o] = V16_SQRT(all);
+        *norm = V16_SQRT(f32_fma(s * s, square, f32_fma(twice, cross, *norm)));
     }
 }
 CPU_KERNEL(dora_norm) {
-    const struct view *w = &c->in[0], *a = &c->in[1];
-    const i64 r = a->dim[0];
+    const struct view *a = &c->in[0], *w = &c->in[1];
+    const bool columns = ((const struct dora_attr *)c->attr)->columns;
+    const i64 out = c->out[0].dim[0], r = c->in[2].dim[1];
+    const struct quant q = weight_quant(c, 3);
     float *p = c->scratch;
-    u8 *packing = (u8 *)p + round_up((w->dim[0] * r + r * r) * (i64)sizeof *p, 64);
-    const struct gemm cross = product(w, a, p), gram = product(a, a, p + w->dim[0] * r);
+    u8 *packing = (u8 *)p + round_up((out * r + r * r) * (i64)sizeof *p, 64);
+    struct gemm cross = product(a, w, columns, p);
+    const struct gemm gram = product(a, a, columns, p + out * r);
     (void)e;
+    cross.quant = w->dtype == U4 ? &q : NULL;
     CPU_NAME(gemm)(&cross, packing);
     CPU_NAME(gemm)(&gram, packing);
-    return pool_run(w->dim[0], norm_rows, (void *)c), 0;
+    pool_run(columns ? (out + 15) / 16 : out, columns ? square_columns : square_rows, (void *)c);
+    return pool_run(out, norms, (void *)c), 0;
 }
 
 static void columns(void *arg, i64 begin, i64 end, int worker) {

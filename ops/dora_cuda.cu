@@ -2,45 +2,84 @@
  * and some rows, or, for dm's chain, all of them. */
 #include "ops/cuda_vec.h"
 #include "ops/gemm_cuda.h"
+extern "C" {
+#include "ops/weight.h"
+}
 
-static int product(const struct view *a, const struct view *b, float *c, struct err *e) {
+static int product(const struct view *a, const struct view *b, bool columns, float *c,
+                   struct err *e) {
     struct gemm g = {};
-    g.m = a->dim[0], g.n = b->dim[0], g.k = a->dim[1], g.dtype = a->dtype;
-    g.a = a->data, g.lda = a->dim[1], g.b = b->data, g.ldb = b->dim[1], g.b_t = true;
-    g.c = c, g.ldc = b->dim[0], g.c_dtype = F32;
+    g.m = a->dim[columns], g.n = b->dim[columns], g.k = a->dim[!columns], g.dtype = a->dtype;
+    g.a = a->data, g.lda = a->dim[1], g.a_t = columns;
+    g.b = b->data, g.ldb = b->dim[1], g.b_t = !columns;
+    g.c = c, g.ldc = b->dim[columns], g.c_dtype = F32;
     return gemm_cuda(&g, e);
 }
 
+struct norms { /* p [r, out], gram [r, r] */
+    const void *w, *b;
+    const float *p, *gram;
+    float *norm, s;
+    i64 out, in;
+    int r;
+    bool half;
+};
+DEVICE void norm_put(const struct norms &n, i64 o, float sum) {
+    float cross = 0, square = 0;
+    for (int j = 0; j < n.r; j++) {
+        float g = 0;
+        for (int k = 0; k < n.r; k++)
+            g = v16_fma(n.gram[j * n.r + k], get1(n.b, o * n.r + k, n.half), g);
+        const float at = get1(n.b, o * n.r + j, n.half);
+        cross = v16_fma(at, n.p[j * n.out + o], cross), square = v16_fma(at, g, square);
+    }
+    n.norm[o] = v16_sqrt(v16_fma(v16_mul(n.s, n.s), square, v16_fma(v16_mul(2, n.s), cross, sum)));
+}
 /* Half a warp for each row (NUMERICS.md 7). */
-__global__ void norm_kernel(const void *w, const void *b, const float *p, const float *gram,
-                            float *norm, i64 rows, i64 cols, int r, float s, bool half) {
+__global__ void norm_kernel(struct norms n) {
     i64 o = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 16;
-    const bool real = o < rows;
-    if (!real) o = rows - 1;
-    float sum = 0, cross = 0, square = 0;
+    const bool real = o < n.out;
+    if (!real) o = n.out - 1;
+    float sum = 0;
 #pragma unroll 8
-    for (i64 i = threadIdx.x % 16; i < cols; i += 16) {
-        const float x = get1(w, o * cols + i, half);
+    for (i64 i = threadIdx.x % 16; i < n.in; i += 16) {
+        const float x = get1(n.w, o * n.in + i, n.half);
         sum = v16_fma(x, x, sum);
     }
     sum = lanes_sum(sum);
-    if (threadIdx.x % 16 || !real) return;
-    for (int j = 0; j < r; j++) {
-        float g = 0;
-        for (int k = 0; k < r; k++) g = v16_fma(gram[j * r + k], get1(b, o * r + k, half), g);
-        const float at = get1(b, o * r + j, half);
-        cross = v16_fma(at, p[o * r + j], cross), square = v16_fma(at, g, square);
+    if (threadIdx.x % 16 == 0 && real) norm_put(n, o, sum);
+}
+__global__ void column_norm_kernel(struct norms n) {
+    const i64 o = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (o >= n.out) return;
+    float sum = 0;
+#pragma unroll 16
+    for (i64 i = 0; i < n.in; i++) {
+        const float x = get1(n.w, i * n.out + o, n.half);
+        sum = v16_fma(x, x, sum);
     }
-    norm[o] = v16_sqrt(v16_fma(v16_mul(s, s), square, v16_fma(v16_mul(2, s), cross, sum)));
+    norm_put(n, o, sum);
 }
 CUDA_KERNEL(dora_norm) {
-    const struct view *w = &c->in[0], *a = &c->in[1];
-    const i64 rows = w->dim[0], r = a->dim[0];
-    float *p = (float *)c->scratch, *gram = p + rows * r;
-    if (product(w, a, p, e) || product(a, a, gram, e)) return -1;
-    return LAUNCH(e, norm_kernel, (unsigned)((rows + 7) / 8), 128, 0, w->data, c->in[2].data, p,
-                  gram, (float *)c->out[0].data, rows, w->dim[1], (int)r,
-                  (float)((const struct lora_attr *)c->attr)->scale, is_half(w));
+    const struct dora_attr at = *(const struct dora_attr *)c->attr;
+    const struct view *a = &c->in[0];
+    struct view w = c->in[1];
+    struct norms n = {};
+    n.out = c->out[0].dim[0], n.in = w.dim[!at.columns], n.r = (int)c->in[2].dim[1];
+    n.b = c->in[2].data, n.norm = (float *)c->out[0].data, n.s = (float)at.scale;
+    n.half = is_half(a);
+    float *p = (float *)c->scratch, *gram = p + n.out * n.r;
+    if (w.dtype == U4) {
+        const struct quant q = weight_quant(c, 3);
+        const i64 used = (n.out * n.r + n.r * n.r) * (i64)sizeof *p;
+        w.data = (u8 *)c->scratch + round_up(used, 64), w.dtype = a->dtype;
+        if (quant_decode_cuda(w.data, &q, (const u8 *)c->in[1].data, view_count(&w), n.half, e))
+            return -1;
+    }
+    n.w = w.data, n.p = p, n.gram = gram;
+    if (product(a, &w, at.columns, p, e) || product(a, a, at.columns, gram, e)) return -1;
+    return at.columns ? LAUNCH(e, column_norm_kernel, (unsigned)((n.out + 31) / 32), 32, 0, n)
+                      : LAUNCH(e, norm_kernel, (unsigned)((n.out + 7) / 8), 128, 0, n);
 }
 
 struct dora {

@@ -3,19 +3,24 @@
  *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), scale [1] f32, bias [V] or absent
  *   linear_xent        loss [N] f32 = log(sum over v of e^(l[v] - max)) + max - l[target],
  *                      l = x·w^T + bias, with a softcap c > 0 then c * tanh(l * (1/c))
- *   lora_xent          the same with an adapter: t [N, r], u [V, r]; l = x·w^T + t·u^T + bias
+ *   lora_xent          the same with an adapter: t [N, r], u [V, r]; l = x·w^T + t·u^T + bias; with
+ *                      DoRA's m [V] and norm [V] f32: l = (x·w^T + t·u^T) * (m / norm) + bias; and
+ *                      with rest [N, D], which m leaves alone: + rest·w^T
  *   linear_xent_train  also d = (softmax(l) - onehot(target)) * scale, with a softcap * (1 - (l *
  *                      (1/c))^2), dx = d·w, dw += d^T·x, dbias += the sum of d over tokens
- *   lora_xent_train    also dx, dt = d·u, du += d^T·t: w is frozen
+ *   lora_xent_train    also dx, dt = d·u, du += d^T·t: w is frozen; with m, q = x·w^T + t·u^T:
+ *                      dm += the sum of d * q / norm over tokens, drest = d·w, and d * (m / norm)
+ *                      is what dx, dt and du are made of
  *
  * `scale` is 1 / (trained tokens of the whole optimizer step): it makes the gradient that of the
  * mean, and does not touch the loss, which is 0 where nothing is trained.
- * Roundings: l by the chain of the dtype from 0, kept in f32; + t·u^T, a chain of its own; + bias
- * and the softcap in f32, 1/c rounded to f32; max exact; e = exp(l - max); the sum s by NUMERICS.md
- * 7; loss = (log s + max) - l[target] in f32, with log s computed in f64 and rounded; d = (e *
- * (1/s)) * scale, for the target (e * (1/s) - 1) * scale, then the softcap's factor, rounded to the
- * dtype of x, 0 where nothing is trained; dx and dt one chain over the whole vocabulary, rounded;
- * dw, du and dbias chains over tokens that start from what is there.
+ * Roundings: l by the chain of the dtype from 0, kept in f32; + t·u^T, a chain of its own; with m
+ * times m / norm, or fma with rest·w^T; + bias and the softcap in f32, 1/c rounded to f32; max
+ * exact; e = exp(l - max); the sum s by NUMERICS.md 7; loss = (log s + max) - l[target] in f32,
+ * with log s computed in f64 and rounded; d = (e * (1/s)) * scale, for the target (e * (1/s) - 1) *
+ * scale, then the softcap's factor, rounded to the dtype of x, 0 where nothing is trained; dx and
+ * dt one chain over the whole vocabulary, rounded; dw, du and dbias chains over tokens that start
+ * from what is there, and so dm, fma of d and q * (1 / norm); d * (m / norm) rounded again.
  *
  * Rows go through in chunks (xent_rows): a chunk's logits are the scratch, its d takes their
  * place. Rejected: chunks of the vocabulary (they need the logits twice: a third more work);
@@ -57,6 +62,17 @@ static int xent_shape(struct op_call *c, struct err *e) {
     set_out(c, 0, sum, 1, (i64[]){x->dim[0]});
     return 0;
 }
+static int magnitude_check(const struct op_call *c, struct err *e) {
+    const struct view *x = &c->in[0], *m = &c->in[7], *rest = &c->in[9];
+    if (is_present(m) != is_present(&c->in[8]) || (is_present(rest) && !is_present(m)))
+        return err_failed(e, "operation %s: 'm' and 'norm' come together, 'rest' with them",
+                          c->op->name);
+    for (int i = 7; is_present(m) && i < 9; i++)
+        if (need_rank(c, i, 1, e) || need_dim(c, i, 0, c->in[1].dim[0], e) ||
+            need_dtype(c, i, i == 7 || x->dtype == F64 ? x->dtype : F32, e))
+            return -1;
+    return is_present(rest) ? need_same(c, 0, 9, e) : 0;
+}
 static int lora_shape(struct op_call *c, struct err *e) {
     const struct view *x = &c->in[0], *t = &c->in[5];
     return xent_shape(c, e) || need_rank(c, 5, 2, e) || need_dtype(c, 5, x->dtype, e) ||
@@ -64,11 +80,14 @@ static int lora_shape(struct op_call *c, struct err *e) {
                    need_dtype(c, 6, x->dtype, e) || need_dim(c, 6, 0, c->in[1].dim[0], e) ||
                    need_dim(c, 6, 1, t->dim[1], e)
                ? -1
-               : 0;
+               : magnitude_check(c, e);
 }
 static int lora_train_shape(struct op_call *c, struct err *e) {
     if (lora_shape(c, e)) return -1;
     set_out_like(c, 1, &c->in[0]), set_out_like(c, 2, &c->in[5]);
+    c->out[5] = (struct view){.data = c->out[5].data};
+    if (is_present(&c->in[9])) set_out_like(c, 5, &c->in[9]);
+    if (is_present(&c->out[4]) && need_out(c, 4, c->out[0].dtype, 1, c->in[1].dim, e)) return -1;
     return is_present(&c->out[3]) ? need_out(c, 3, c->out[0].dtype, 2, c->in[6].dim, e) : 0;
 }
 static int xent_train_shape(struct op_call *c, struct err *e) {
@@ -86,17 +105,21 @@ static double dot(const double *a, const double *b, i64 n) {
     return sum;
 }
 static double at(const struct view *v, i64 i) { return ((const double *)v->data)[i]; }
-static double low_rank_ref(const struct op_call *c, i64 token, i64 v) {
-    const i64 r = c->in[5].dim[1];
-    if (!is_present(&c->in[5])) return 0;
-    return dot((double *)c->in[5].data + token * r, (double *)c->in[6].data + v * r, r);
+static double row_dot(const struct op_call *c, int a, i64 token, int b, i64 v) {
+    const i64 n = c->in[b].dim[1];
+    if (!is_present(&c->in[a])) return 0;
+    return dot((double *)c->in[a].data + token * n, (double *)c->in[b].data + v * n, n);
+}
+static double product_ref(const struct op_call *c, i64 token, i64 v) {
+    return row_dot(c, 0, token, 1, v) + row_dot(c, 5, token, 6, v);
+}
+static double magnitude_ref(const struct op_call *c, i64 v) {
+    return is_present(&c->in[7]) ? at(&c->in[7], v) / at(&c->in[8], v) : 1;
 }
 static double logit_ref(const struct op_call *c, i64 token, i64 v) {
-    const i64 width = c->in[0].dim[1];
     const double cap = ((const struct xent_attr *)c->attr)->softcap;
-    const double l =
-        dot((double *)c->in[0].data + token * width, (double *)c->in[1].data + v * width, width) +
-        (is_present(&c->in[4]) ? at(&c->in[4], v) : 0) + low_rank_ref(c, token, v);
+    const double l = product_ref(c, token, v) * magnitude_ref(c, v) + row_dot(c, 9, token, 1, v) +
+                     (is_present(&c->in[4]) ? at(&c->in[4], v) : 0);
     return cap > 0 ? cap * tanh(l / cap) : l;
 }
 static double token_ref(const struct op_call *c, i64 token, i32 target) {
@@ -107,16 +130,20 @@ static double token_ref(const struct op_call *c, i64 token, i32 target) {
     const i64 rank = lora ? c->in[5].dim[1] : 0;
     double *dx = c->out[1].data, *dw = lora ? NULL : c->out[2].data,
            *dt = lora ? c->out[2].data : NULL, *last = c->out[3].data;
-    double *dbias = lora || !is_present(&c->out[3]) ? NULL : last, *du = lora ? last : NULL;
+    double *dbias = lora || !is_present(&c->out[3]) ? NULL : last, *du = lora ? last : NULL,
+           *dm = lora ? c->out[4].data : NULL, *drest = lora ? c->out[5].data : NULL;
     if (target < 0) return 0;
     for (i64 v = 0; v < vocab; v++) top = fmax(top, logit_ref(c, token, v));
     for (i64 v = 0; v < vocab; v++) sum += exp(logit_ref(c, token, v) - top);
-    for (i64 v = 0; v < vocab && (dx || dw || dbias || dt || du); v++) {
+    for (i64 v = 0; v < vocab && (dx || dw || dbias || dt || du || dm || drest); v++) {
         const double l = logit_ref(c, token, v), p = exp(l - top) / sum;
-        const double d = (p - (v == target)) * scale * (cap > 0 ? 1 - l / cap * l / cap : 1);
+        const double all = (p - (v == target)) * scale * (cap > 0 ? 1 - l / cap * l / cap : 1),
+                     d = all * magnitude_ref(c, v);
+        if (dm) dm[v] += all * product_ref(c, token, v) / at(&c->in[8], v);
         for (i64 i = 0; i < width; i++) {
             if (dx) dx[token * width + i] += d * at(&c->in[1], v * width + i);
             if (dw) dw[v * width + i] += d * at(&c->in[0], token * width + i);
+            if (drest) drest[token * width + i] += all * at(&c->in[1], v * width + i);
         }
         for (i64 i = 0; i < rank; i++) {
             if (dt) dt[token * rank + i] += d * at(&c->in[6], v * rank + i);
@@ -127,24 +154,26 @@ static double token_ref(const struct op_call *c, i64 token, i32 target) {
     return log(sum) + top - logit_ref(c, token, target);
 }
 static void xent_ref(const struct op_call *c) {
-    for (int k = 1; k < (is_present(&c->in[5]) ? 3 : 2); k++)
-        for (i64 i = 0; c->out[k].data && i < view_count(&c->out[k]); i++)
-            ((double *)c->out[k].data)[i] = 0;
+    static const int made[] = {1, 2, 5}; /* 2 and 5: with an adapter */
+    for (int k = 0; k < (is_present(&c->in[5]) ? 3 : 1); k++)
+        for (i64 i = 0; c->out[made[k]].data && i < view_count(&c->out[made[k]]); i++)
+            ((double *)c->out[made[k]].data)[i] = 0;
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
         ((double *)c->out[0].data)[n] = token_ref(c, n, ((i32 *)c->in[2].data)[n]);
 }
 
-static i64 xent_scratch(const struct op_call *c) { /* logits, then packing */
+static i64 xent_scratch(const struct op_call *c) { /* logits, with m also q, then packing */
     const i64 rank = is_present(&c->in[5]) ? c->in[5].dim[1] : 0, vocab = c->in[1].dim[0],
               width = i64_max(c->in[0].dim[1], rank), rows = xent_rows(c->in[0].dim[0], vocab);
-    return round_up(rows * vocab * (i64)sizeof(float), 64) +
+    return round_up(rows * vocab * (i64)sizeof(float), 64) * (1 + is_present(&c->in[7])) +
            i64_max(
                gemm_scratch(rows, vocab, width, rank),
                i64_max(gemm_scratch(rows, width, vocab, 0), gemm_scratch(vocab, width, rows, 0)));
 }
 static i64 xent_scratch_cuda(const struct op_call *c) {
     const i64 vocab = c->in[1].dim[0];
-    return xent_rows_cuda(c->in[0].dim[0], vocab) * xent_ld_cuda(vocab) * (i64)sizeof(float);
+    return xent_rows_cuda(c->in[0].dim[0], vocab) * xent_ld_cuda(vocab) * (i64)sizeof(float) *
+           (1 + is_present(&c->in[7]));
 }
 static double xent_flops(const struct op_call *c) {
     return 2 * (double)view_count(&c->in[0]) * (double)c->in[1].dim[0];
@@ -182,8 +211,15 @@ static bool xent_train_sample(int index, struct sample *s) {
     if (s->in[4].present) sample_out(&s->out[3], 1, s->in[4].dim);
     return true;
 }
-static bool lora_sample(int index, struct sample *s) { /* ranks 1 to 9 */
-    if (!xent_sample(index, s)) return false;
+static bool lora_sample(int index, struct sample *s) {    /* ranks 1 to 9 */
+    static const int again[] = {1, 2, 4, 6, 7, 8, 9, 10}; /* with magnitudes, every second a rest */
+    const int plain = 12, dora = index - plain;
+    if (dora >= COUNT(again) || !xent_sample(dora < 0 ? index : again[dora], s)) return false;
+    if (dora >= 0) {
+        sample_float(&s->in[7], 0.5, 1, DIMS(s->in[1].dim[0]));
+        sample_f32(&s->in[8], 1, 2, DIMS(s->in[1].dim[0]));
+        if (dora % 2) sample_float(&s->in[9], -1, 1, 2, s->in[0].dim);
+    }
     const i64 rank = 1 + (index * 4) % 9;
     sample_float(&s->in[5], -1, 1, DIMS(s->in[0].dim[0], rank));
     sample_float(&s->in[6], -1, 1, DIMS(s->in[1].dim[0], rank));
@@ -192,6 +228,7 @@ static bool lora_sample(int index, struct sample *s) { /* ranks 1 to 9 */
 static bool lora_train_sample(int index, struct sample *s) {
     if (!lora_sample(index, s)) return false;
     sample_out(&s->out[3], 2, s->in[6].dim);
+    if (s->in[7].present) sample_out(&s->out[4], 1, s->in[7].dim);
     return true;
 }
 
@@ -228,11 +265,12 @@ const struct op op_linear_xent_train = {
 };
 const struct op op_lora_xent = {
     .name = "lora_xent",
-    .in = "x w targets scale bias? t u",
+    .in = "x w targets scale bias? t u m? norm? rest?",
     .out = "loss",
     .attr_size = sizeof(struct xent_attr),
     .shape = lora_shape,
-    .root = {"lora_xent_train", "x w targets scale bias t u", "loss dx dt +du"},
+    .root = {"lora_xent_train", "x w targets scale bias t u m norm rest",
+             "loss dx dt +du +dm drest"},
     .ref = xent_ref,
     .scratch = xent_scratch,
     .scratch_cuda = xent_scratch_cuda,
@@ -244,8 +282,8 @@ const struct op op_lora_xent = {
 };
 const struct op op_lora_xent_train = {
     .name = "lora_xent_train",
-    .in = "x w targets scale bias? t u",
-    .out = "loss dx dt +du",
+    .in = "x w targets scale bias? t u m? norm? rest?",
+    .out = "loss dx dt +du +dm? drest",
     .attr_size = sizeof(struct xent_attr),
     .shape = lora_train_shape,
     .ref = xent_ref,

@@ -12,6 +12,7 @@ struct chunk {
     i64 first, rows, vocab;
     bool train;
     float cap; /* softcap; 0: none */
+    float *q;  /* [rows][vocab]: products before DoRA's magnitudes; NULL: none */
 };
 
 static int targets_check(const struct op_call *c, struct err *e) {
@@ -26,12 +27,26 @@ static int targets_check(const struct op_call *c, struct err *e) {
     return 0;
 }
 
-/* What a bias and a softcap make of a row of products. */
-V16_FN void row_finish(const struct chunk *k, float *l, bool half) {
-    const void *bias = k->call->in[4].data;
+/* m / norm, and in *inverse 1 / norm, of 16 rows of w. */
+V16_FN v16 magnitude(const struct chunk *k, i64 v, bool half, v16 *inverse) {
+    const i64 left = k->vocab - v;
+    const v16 one = v16_set(1),
+              norm = v16_select(m16_first(left),
+                                v16_load_n((const float *)k->call->in[8].data + v, left), one);
+    *inverse = v16_div(one, norm);
+    return v16_div(v16_get_n(k->call->in[7].data, v, left, half), norm);
+}
+
+/* What magnitudes, a bias and a softcap make of a row of products. */
+V16_FN void row_finish(const struct chunk *k, float *l, const float *q, bool half) {
+    const void *bias = k->call->in[4].data, *rest = k->call->in[9].data;
     const v16 cap = v16_set(k->cap), inverse = v16_set((float)(1 / (double)k->cap));
     for (i64 v = 0; v < k->vocab; v += 16) {
-        v16 x = v16_load_n(l + v, k->vocab - v);
+        v16 x = v16_load_n(q && !rest ? q + v : l + v, k->vocab - v), by;
+        if (q) {
+            const v16 g = magnitude(k, v, half, &by);
+            x = rest ? v16_fma(v16_load_n(q + v, k->vocab - v), g, x) : v16_mul(x, g);
+        }
         if (bias) x = v16_add(x, v16_get_n(bias, v, k->vocab - v, half));
         if (k->cap > 0) x = v16_mul(cap, v16_tanh(v16_mul(x, inverse)));
         v16_store_n(l + v, x, k->vocab - v);
@@ -93,12 +108,33 @@ static void rows_task(void *arg, i64 begin, i64 end, int worker) {
             if (k->train) memset(l, 0, (size_t)k->vocab * sizeof *l);
             continue;
         }
-        if (c->in[4].data || k->cap > 0) row_finish(k, l, half);
+        if (c->in[4].data || k->cap > 0 || k->q)
+            row_finish(k, l, k->q ? k->q + i * k->vocab : NULL, half);
         const float at_target = l[target];
         float max;
         const float sum = row_exp(l, k->vocab, k->cap > 0, &max);
         *loss = ((float)m_log((double)sum) + max) - at_target;
         if (k->train) row_gradient(k, l, max, sum, target, half);
+    }
+}
+
+/* dm += d * (q / norm), tokens ascending, and d times m / norm takes d's place. */
+static void magnitude_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct chunk *k = arg;
+    const bool half = is_half(&k->call->in[0]);
+    const i64 ld = half ? 2 * k->vocab : k->vocab;
+    float *dm = k->call->out[4].data;
+    for (i64 v = begin * 16; v < i64_min(end * 16, k->vocab); v += 16) {
+        const i64 left = k->vocab - v;
+        v16 by, sum = dm ? v16_load_n(dm + v, left) : v16_set(0);
+        const v16 g = magnitude(k, v, half, &by);
+        for (i64 n = 0; n < k->rows; n++) {
+            const v16 d = v16_get_n(k->logits, n * ld + v, left, half);
+            sum = v16_fma(d, v16_mul(v16_load_n(k->q + n * k->vocab + v, left), by), sum);
+            v16_put_n(k->logits, n * ld + v, v16_mul(d, g), left, half);
+        }
+        if (dm) v16_store_n(dm + v, sum, left);
     }
 }
 
@@ -161,25 +197,33 @@ static void chunk_run(const struct chunk *k, void *scratch) {
     const struct op_call *c = k->call;
     const struct view *x = &c->in[0], *w = &c->in[1], *t = &c->in[5], *u = &c->in[6];
     const bool lora = is_present(t);
-    const struct gemm logits = {.m = k->rows,
-                                .n = k->vocab,
-                                .k = x->dim[1],
-                                .dtype = x->dtype,
-                                .a = rows_of(k, x),
-                                .lda = x->dim[1],
-                                .b = w->data,
-                                .ldb = x->dim[1],
-                                .b_t = true,
-                                .c = k->logits,
-                                .ldc = k->vocab,
-                                .c_dtype = F32,
-                                .t = lora ? rows_of(k, t) : NULL,
-                                .u = u->data,
-                                .rank = lora ? t->dim[1] : 0,
-                                .scale = 1};
+    struct gemm logits = {.m = k->rows,
+                          .n = k->vocab,
+                          .k = x->dim[1],
+                          .dtype = x->dtype,
+                          .a = rows_of(k, x),
+                          .lda = x->dim[1],
+                          .b = w->data,
+                          .ldb = x->dim[1],
+                          .b_t = true,
+                          .c = k->q ? k->q : k->logits,
+                          .ldc = k->vocab,
+                          .c_dtype = F32,
+                          .t = lora ? rows_of(k, t) : NULL,
+                          .u = u->data,
+                          .rank = lora ? t->dim[1] : 0,
+                          .scale = 1};
     CPU_NAME(gemm)(&logits, scratch);
+    if (c->in[9].data) {
+        logits.a = rows_of(k, &c->in[9]), logits.c = k->logits, logits.t = NULL, logits.rank = 0;
+        CPU_NAME(gemm)(&logits, scratch);
+    }
     pool_run(k->rows, rows_task, (void *)k);
     if (!k->train) return;
+    if (k->q) {
+        rows_back(k, w, &c->out[5], scratch);
+        pool_run((k->vocab + 15) / 16, magnitude_task, (void *)k);
+    }
     rows_back(k, w, &c->out[1], scratch);
     if (lora) {
         rows_back(k, u, &c->out[2], scratch), weight_back(k, t, &c->out[3], scratch);
@@ -193,10 +237,12 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
     if (targets_check(c, e)) return -1;
     const i64 rows = c->in[0].dim[0], vocab = c->in[1].dim[0], step = xent_rows(rows, vocab);
     const float cap = (float)((const struct xent_attr *)c->attr)->softcap;
-    u8 *packing = (u8 *)c->scratch + round_up(step * vocab * (i64)sizeof(float), 64);
+    const i64 logits = round_up(step * vocab * (i64)sizeof(float), 64);
+    float *q = is_present(&c->in[7]) ? (float *)((u8 *)c->scratch + logits) : NULL;
+    u8 *packing = (u8 *)c->scratch + logits * (q ? 2 : 1);
     for (i64 first = 0; first < rows; first += step) {
         const struct chunk k = {c,     c->scratch, first, i64_min(step, rows - first),
-                                vocab, train,      cap};
+                                vocab, train,      cap,   q};
         chunk_run(&k, packing);
     }
     return 0;

@@ -25,7 +25,10 @@ struct rows { /* a chunk: the first of `logits` is row `first` of the call */
     const float *scale;
     const void *bias; /* NULL: none */
     float *loss, cap; /* softcap; 0: none */
-    bool train, half;
+    float *q;         /* DoRA: products before the magnitudes, laid out as logits; NULL: none */
+    const void *m;
+    const float *norm;
+    bool rest, train, half;
 };
 
 /* Elements v to v + 7 of a row; past its end: -infinity, whose e^ is 0. */
@@ -44,14 +47,19 @@ DEVICE void eight_put(float *l, i64 v, const float d[8], bool half) {
         vec_store<false>(l, v, d), vec_store<false>(l, v + 4, d + 4);
 }
 
-/* What a bias and a softcap make of a row of products, in place. */
-DEVICE void row_finish(const struct rows &r, float *l) {
+/* What magnitudes, a bias and a softcap make of a row of products, in place. */
+DEVICE void row_finish(const struct rows &r, float *l, const float *q) {
     const float inverse = r.cap > 0 ? (float)(1 / (double)r.cap) : 0;
     for (i64 v = threadIdx.x * 8; v < r.vocab; v += STEP) {
-        float x[8];
-        eight(x, l, v, r.vocab);
+        float x[8], y[8];
+        eight(x, q && !r.rest ? q : l, v, r.vocab);
+        if (q && r.rest) eight(y, q, v, r.vocab);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
+            if (q && v + i < r.vocab) {
+                const float g = v16_div(get1(r.m, v + i, r.half), r.norm[v + i]);
+                x[i] = r.rest ? v16_fma(y[i], g, x[i]) : v16_mul(x[i], g);
+            }
             if (r.bias && v + i < r.vocab) x[i] = v16_add(x[i], get1(r.bias, v + i, r.half));
             if (r.cap > 0) x[i] = v16_mul(r.cap, v16_tanh(v16_mul(x[i], inverse)));
         }
@@ -140,8 +148,8 @@ __global__ void __launch_bounds__(THREADS) row_kernel(struct rows r, struct faul
         if (r.train) row_gradient(r, l, 0, 0, -1);
         return;
     }
-    if (r.bias || r.cap > 0) {
-        row_finish(r, l);
+    if (r.bias || r.cap > 0 || r.q) {
+        row_finish(r, l, r.q ? r.q + (i64)blockIdx.x * r.ld : NULL);
         __syncthreads();
     }
     const float at_target = l[target], top = row_top(l, r.vocab, shared),
@@ -159,6 +167,21 @@ __global__ void bias_kernel(const void *d, i64 ld, i64 rows, i64 vocab, bool hal
 #pragma unroll 8
     for (i64 n = 0; n < rows; n++) sum = v16_add(sum, get1(d, n * ld + v, half));
     sums[v] = sum;
+}
+
+/* dm += d * (q / norm) likewise, and d times m / norm takes d's place. */
+__global__ void magnitude_kernel(struct rows r, i64 rows, float *dm) {
+    const i64 v = (i64)blockIdx.x * blockDim.x + threadIdx.x, ld = r.half ? 2 * r.ld : r.ld;
+    if (v >= r.vocab) return;
+    const float g = v16_div(get1(r.m, v, r.half), r.norm[v]), by = v16_div(1, r.norm[v]);
+    float sum = dm ? dm[v] : 0;
+#pragma unroll 8
+    for (i64 n = 0; n < rows; n++) {
+        const float d = get1(r.logits, n * ld + v, r.half);
+        sum = v16_fma(d, v16_mul(r.q[n * r.ld + v], by), sum);
+        put1(r.logits, n * ld + v, v16_mul(d, g), r.half);
+    }
+    if (dm) dm[v] = sum;
 }
 
 static const void *rows_of(const struct view *v, i64 first) {
@@ -191,13 +214,24 @@ static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct er
     logits.m = rows, logits.n = r.vocab, logits.k = x->dim[1], logits.dtype = x->dtype;
     logits.a = rows_of(x, r.first), logits.lda = x->dim[1];
     logits.b = w->data, logits.ldb = x->dim[1], logits.b_t = true;
-    logits.c = r.logits, logits.ldc = r.ld, logits.c_dtype = F32;
+    logits.c = r.q ? r.q : r.logits, logits.ldc = r.ld, logits.c_dtype = F32;
     if (lora)
         logits.t = rows_of(t, r.first), logits.u = u->data, logits.rank = t->dim[1],
         logits.scale = 1;
     if (gemm_cuda(&logits, e)) return -1;
+    if (r.rest) {
+        logits.a = rows_of(&c->in[9], r.first), logits.c = r.logits;
+        logits.t = NULL, logits.u = NULL, logits.rank = 0;
+        if (gemm_cuda(&logits, e)) return -1;
+    }
     if (int rc = LAUNCH(e, row_kernel, (unsigned)rows, THREADS, 0, r, cuda_fault_word)) return rc;
     if (!r.train) return 0;
+    if (r.q) {
+        if (rows_back(r, rows, w, &c->out[5], e)) return -1;
+        if (int rc = LAUNCH(e, magnitude_kernel, (unsigned)((r.vocab + 127) / 128), 128, 0, r, rows,
+                            (float *)c->out[4].data))
+            return rc;
+    }
     if (rows_back(r, rows, w, &c->out[1], e)) return -1;
     if (lora)
         return rows_back(r, rows, u, &c->out[2], e) || weight_back(r, rows, t, &c->out[3], e) ? -1
@@ -215,6 +249,8 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
     r.target = (const i32 *)c->in[2].data, r.scale = (const float *)c->in[3].data;
     r.bias = c->in[4].data, r.cap = (float)((const struct xent_attr *)c->attr)->softcap;
     r.loss = (float *)c->out[0].data, r.train = train, r.half = is_half(&c->in[0]);
+    r.m = c->in[7].data, r.norm = (const float *)c->in[8].data, r.rest = is_present(&c->in[9]);
+    r.q = r.m ? r.logits + step * r.ld : NULL;
     for (r.first = 0; r.first < rows; r.first += step)
         if (chunk_run(c, r, i64_min(step, rows - r.first), e)) return -1;
     return 0;

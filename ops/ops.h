@@ -26,7 +26,7 @@
     X(dora_back)
 /* clang-format on */
 
-enum { OP_IN = 12, OP_OUT = 5, OP_RANK = 4, OP_GRADS = 8 };
+enum { OP_IN = 12, OP_OUT = 6, OP_RANK = 4, OP_GRADS = 8 };
 
 /* A dense row-major array. data == NULL where an optional argument is absent (then dtype and rank
  * are 0). */
@@ -209,6 +209,10 @@ struct dropout_attr {
 struct lora_attr {
     double scale;
 }; /* linear and its gradients; unused without an adapter */
+struct dora_attr {
+    double scale;
+    bool columns; /* the norms are those of columns: of an embedding */
+};
 struct xent_attr {
     double softcap; /* of the logits; 0: none */
 };

@@ -1,5 +1,5 @@
 /* test_adapters.c: what PEFT does beside plain LoRA on linear layers, on golden/adapters: several
- * adapters at once, LM heads, PiSSA. */
+ * adapters at once, LM heads, PiSSA, DoRA. */
 #include "tests/tiny_run.h"
 
 #include <math.h>
@@ -73,7 +73,8 @@ static void single_check(const char *name, const char *model, const char *no_mer
     assert_int_equal(t.count, s.count + 1); /* generated */
     for (i64 i = 0; i < s.count; i++) near(out, s.tensor[i].name, golden, s.tensor[i].name, 2e-5);
     safetensors_close(&s), safetensors_close(&t);
-    hone(no_merge ? 2 : 0, "export tests/golden/models/%s --adapter " ADAPTERS "%s --output %s",
+    hone(no_merge ? 2 : 0,
+         "export tests/golden/models/%s --adapter " ADAPTERS "%s --output %s --precision fp32",
          model, name, merged);
     if (no_merge) {
         expect(complained(), no_merge);
@@ -238,8 +239,22 @@ static void test_pissa(void **state) {
     expect(complained(), "an adapter with init_lora_weights pissa has no weight");
 }
 
+/* DoRA wherever it goes: on weights in 4 bits, embeddings and LM heads (with a bias, a softcap). */
+static void test_dora(void **state) {
+    (void)state;
+    single_check("dora_nf4", "../quant/llama_nf4", NULL, 2e-6);
+    single_check("dora_fp4", "../quant/llama_fp4", NULL, 2e-6);
+    single_check("dora_embedding", "llama", NULL, 2e-6);
+    single_check("dora_embedding_tied", "llama_rope3_tied",
+                 "the adapter of the embedding cannot be merged: the output layer has the same", 0);
+    single_check("dora_head", "llama", NULL, 2e-6);
+    single_check("dora_head_phi", "phi", NULL, 2e-6);
+    single_check("dora_head_gemma2", "gemma2", "the adapter of the embedding cannot be", 0);
+    single_check("dora_embedding_gemma", "gemma", "the adapter of the embedding cannot be", 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_stack), cmocka_unit_test(test_heads),
-                                       cmocka_unit_test(test_pissa)};
+                                       cmocka_unit_test(test_pissa), cmocka_unit_test(test_dora)};
     return cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
 }

@@ -52,6 +52,18 @@ static const struct kind {
                    "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},
     {"qlora-bf16", "precision=bf16 use_peft=true lora_r=4 load_in_4bit=true "
                    "bnb_4bit_quant_type=fp4 dataset.0.path=DATA/packed.h5"},
+    {"dora-embedding-bf16",
+     "precision=bf16 use_peft=true lora_r=3 use_dora=true "
+     "lora_target_modules=embed_tokens,v_proj dataset.0.path=DATA/packed.h5"},
+    {"dora-head-bf16", "precision=bf16 use_peft=true lora_r=3 use_dora=true lora_dropout=0.1 "
+                       "lora_target_modules=lm_head,q_proj dataset.0.path=DATA/packed.h5"},
+    {"dora-head-fp32",
+     "precision=fp32 use_peft=true lora_r=2 use_dora=true task=sft packing=false "
+     "reduction_groups=2 lora_target_modules=lm_head,embed_tokens dataset.0.path=DATA/sft.h5"},
+    {"qdora-fp32", "precision=fp32 use_peft=true lora_r=3 use_dora=true load_in_4bit=true "
+                   "lora_dropout=0.1 dataset.0.path=DATA/packed.h5"},
+    {"qdora-bf16", "precision=bf16 use_peft=true lora_r=5 use_dora=true load_in_4bit=true "
+                   "bnb_4bit_use_double_quant=true dataset.0.path=DATA/packed.h5"},
     /* families that are built otherwise: windows, soft caps, norms on both sides; attention and MLP
      * in parallel on fused weights; learned positions; xIELU and norms of heads */
     {"gemma2-bf16", "precision=bf16 model.model_type=gemma2 model.head_dim=12 "

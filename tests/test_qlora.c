@@ -92,23 +92,32 @@ static void train(const char *run, const char *more) {
          at("qlora.yaml"), base(), at("packed.h5"), run, more);
 }
 
-static void test_run(void **state) {
-    (void)state;
-    train(at("whole"), "save_at=2");
-    train(at("part"), "save_at=2");
-    assert_int_equal(0, dir_remove(at("part/checkpoints/step-000004"), &(struct err){0}));
-    train(at("part"), "save_at=2 resume_from_checkpoint=auto");
-    const struct manifest a = manifest_of(at("whole/checkpoints/step-000004")),
-                          b = manifest_of(at("part/checkpoints/step-000004"));
+/* A run, stopped and gone on; LoRA, and DoRA, whose magnitudes start as the norms of the codes. */
+static void run_check(const char *run, const char *more, i64 tensors) {
+    char part[64], words[128];
+    snprintf(part, sizeof part, "%s-part", run);
+    snprintf(words, sizeof words, "%s save_at=2", more);
+    train(at("%s", run), words);
+    train(at("%s", part), words);
+    assert_int_equal(0, dir_remove(at("%s/checkpoints/step-000004", part), &(struct err){0}));
+    snprintf(words, sizeof words, "%s save_at=2 resume_from_checkpoint=auto", more);
+    train(at("%s", part), words);
+    const struct manifest a = manifest_of(at("%s/checkpoints/step-000004", run)),
+                          b = manifest_of(at("%s/checkpoints/step-000004", part));
     assert_string_equal(a.state_sha256, b.state_sha256);
-    logs_equal(at("whole"), at("part"));
-    hone(0, "verify %s --replay --from 2 --quiet", at("whole"));
+    logs_equal(at("%s", run), at("%s", part));
+    hone(0, "verify %s --replay --from 2 --quiet", at("%s", run));
     struct safetensors s;
-    open_file(&s, at("whole/checkpoints/step-000004/adapter_model.safetensors"));
-    assert_int_equal(s.count, 28);
+    open_file(&s, at("%s/checkpoints/step-000004/adapter_model.safetensors", run));
+    assert_int_equal(s.count, tensors);
     for (i64 i = 0; i < s.count; i++) expect(s.tensor[i].name, "lora_");
     safetensors_close(&s);
-    assert_false(path_exists(at("whole/checkpoints/step-000004/model.safetensors")));
+    assert_false(path_exists(at("%s/checkpoints/step-000004/model.safetensors", run)));
+}
+static void test_run(void **state) {
+    (void)state;
+    run_check("whole", "", 28), run_check("dora", "use_dora=true", 42);
+    run_check("ends", "use_dora=true lora_target_modules=embed_tokens,lm_head,q_proj", 12);
 }
 
 /* The base is held as the run had it, unless told otherwise: other logits. */

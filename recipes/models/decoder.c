@@ -169,7 +169,7 @@ struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor 
                                 build_param(b, top->bias[ROLE_LM_HEAD])},
                   *out[OP_OUT] = {0};
     const struct lora_pair *lora = &top->lora[ROLE_LM_HEAD];
-    if (lora->a) in[5] = lora_low(b, hidden, lora, ROLE_LM_HEAD), in[6] = build_param(b, lora->b);
+    if (lora->a) lora_head(b, in, lora, ROLE_LM_HEAD);
     graph_call(b->g, lora->a ? &op_lora_xent : &op_linear_xent, &attr, in, out);
     return out[0];
 }

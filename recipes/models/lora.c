@@ -22,6 +22,15 @@ static struct tensor *dropped(struct build *b, struct tensor *x, u32 stream) {
     return graph_op(b->g, &op_dropout, &drop, x, b->dropout_place, NULL, NULL);
 }
 
+/* Norms of the adapted weight: in[1], in[3] and in[4] of `linear`, and what decodes in[1]. */
+static struct tensor *dora_norm(struct build *b, struct tensor *const *in, double scale,
+                                bool columns) {
+    const struct dora_attr attr = {scale, columns};
+    struct tensor *of[OP_IN] = {in[3], in[1], in[4], in[5], in[6], in[7]}, *out[OP_OUT] = {0};
+    graph_call(b->g, &op_dora_norm, &attr, of, out);
+    return out[0];
+}
+
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream) {
     const struct lora_attr attr = {l->scale};
@@ -29,7 +38,7 @@ struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lor
     if (l->magnitude) {
         struct tensor *bias = in[2];
         struct tensor *m = build_param(b, l->magnitude), *x = in[0],
-                      *norm = graph_op(b->g, &op_dora_norm, &attr, in[1], in[3], in[4], NULL);
+                      *norm = dora_norm(b, in, l->scale, false);
         if (b->dropout_place) in[0] = dropped(b, x, stream);
         in[2] = NULL;
         graph_call(b->g, &op_linear, &attr, in, out);
@@ -50,17 +59,29 @@ struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lor
     return plus_scaled(b, out[0], linear(b, linear(b, dropped(b, in[0], stream), A), B), l->scale);
 }
 
-/* scale * dropout(x)·A^T: what the loss multiplies by B with the rest of the LM head. */
-struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream) {
+/* What the loss takes beside the LM head: t = scale * dropout(x)·A^T and B; DoRA's magnitudes and
+ * norms, and what dropout took, which PEFT multiplies by the base alone. */
+void lora_head(struct build *b, struct tensor **in, const struct lora_pair *l, u32 stream) {
     const struct scale_attr by = {l->scale};
-    if (b->dropout_place) x = dropped(b, x, stream);
-    return graph_op(b->g, &op_scale, &by, linear(b, x, build_param(b, l->a)), NULL, NULL, NULL);
+    struct tensor *x = in[0], *low = b->dropout_place ? dropped(b, x, stream) : x;
+    struct tensor *const of[OP_IN] = {
+        [1] = in[1], [3] = build_param(b, l->a), [4] = build_param(b, l->b)};
+    in[5] = graph_op(b->g, &op_scale, &by, linear(b, low, of[3]), NULL, NULL, NULL), in[6] = of[4];
+    if (!l->magnitude) return;
+    in[7] = build_param(b, l->magnitude), in[8] = dora_norm(b, of, l->scale, false);
+    if (b->dropout_place) in[0] = low, in[9] = plus_scaled(b, x, low, -1);
 }
 
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l) {
     struct tensor *t =
         graph_op(b->g, &op_embedding, NULL, b->ids, build_param(b, l->a), NULL, NULL);
-    return plus_scaled(b, x, linear(b, t, build_param(b, l->b)), l->scale);
+    x = plus_scaled(b, x, linear(b, t, build_param(b, l->b)), l->scale);
+    if (!l->magnitude) return x;
+    struct tensor *const in[OP_IN] = {[1] = build_param(b, b->m->top.weight[ROLE_EMBED]),
+                                      [3] = build_param(b, l->a),
+                                      [4] = build_param(b, l->b)};
+    return graph_op(b->g, &op_dora, &(struct lora_attr){l->scale}, x, build_param(b, l->magnitude),
+                    dora_norm(b, in, l->scale, true), NULL);
 }
 
 /* ---- parameters ---- */
@@ -94,37 +115,88 @@ void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 inde
                            : bound * (2 * rng_uniform(&r, (u64)i) - 1));
 }
 
-static float adapted(const struct param *w, const struct lora_pair *l, i64 o, i64 i) {
-    const i64 cols = w->view.dim[1], r = l->a->view.dim[0];
+/* An adapter on a weight; `columns`: the embedding's, where what B's rows belong to are columns. */
+struct merge {
+    const struct param *w;
+    const struct lora_pair *l;
+    bool columns;
+    float *norm; /* [rows], or [columns] */
+    struct param *to;
+};
+static float adapted(const struct merge *m, i64 row, i64 col) {
+    const struct lora_pair *l = m->l;
+    const i64 cols = m->w->view.dim[1], r = l->b->view.dim[1];
+    const i64 b = (m->columns ? col : row) * r, a = m->columns ? row * r : col,
+              step = m->columns ? 1 : cols;
     float sum = 0;
     for (i64 k = 0; k < r; k++)
-        sum = __builtin_fmaf(param_get(l->b, o * r + k), param_get(l->a, k * cols + i), sum);
-    return __builtin_fmaf((float)l->scale, sum, param_get(w, o * cols + i));
+        sum = __builtin_fmaf(param_get(l->b, b + k), param_get(l->a, a + k * step), sum);
+    return __builtin_fmaf((float)l->scale, sum, param_get(m->w, row * cols + col));
 }
-static float row_norm(const struct param *w, const struct lora_pair *l, i64 o) {
-    const i64 cols = w->view.dim[1];
-    double sum = 0;
-    for (i64 i = 0; i < cols; i++) {
-        const double x = (double)(l ? adapted(w, l, o, i) : param_get(w, o * cols + i));
-        sum += x * x;
+/* Of the adapted weight, or where there is no adapter yet of the weight itself. */
+static void norm_rows(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct merge *m = arg;
+    enum { PART = 64 }; /* columns of a table that are walked together */
+    const i64 rows = m->w->view.dim[0], cols = m->w->view.dim[1];
+    for (i64 o = begin; o < end; o++) {
+        double sum[PART] = {0};
+        const i64 row = m->columns ? 0 : o, col = m->columns ? o * PART : 0,
+                  n = i64_min(m->columns ? PART : cols, cols - col);
+        for (i64 v = row; v < (m->columns ? rows : o + 1); v++)
+            for (i64 i = 0; i < n; i++) {
+                const double x =
+                    (double)(m->l ? adapted(m, v, col + i) : param_get(m->w, v * cols + col + i));
+                sum[m->columns ? i : 0] += x * x;
+            }
+        for (i64 i = 0; i < (m->columns ? n : 1); i++)
+            m->norm[m->columns ? col + i : o] = (float)__builtin_sqrt(sum[i]);
     }
-    return (float)__builtin_sqrt(sum);
 }
-
-struct merge {
-    struct param *w;
-    const struct lora_pair *l;
-};
+static int norms_make(struct merge *m, struct err *e) {
+    const i64 cols = m->w->view.dim[1], count = m->columns ? cols : m->w->view.dim[0];
+    m->norm = mem_new_array(count, sizeof *m->norm, e);
+    if (m->norm) pool_run(m->columns ? (count + 63) / 64 : count, norm_rows, m);
+    return m->norm ? 0 : -1;
+}
 static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct merge *m = arg;
+    const struct param *g = m->l->magnitude;
     const i64 cols = m->w->view.dim[1];
-    for (i64 o = begin; o < end; o++) {
-        const struct param *g = m->l->magnitude;
-        const float by = g ? param_get(g, o) / row_norm(m->w, m->l, o) : 1;
-        for (i64 i = 0; i < cols; i++)
-            param_set(m->w, o * cols + i, by * adapted(m->w, m->l, o, i));
-    }
+    for (i64 o = begin; o < end; o++)
+        for (i64 i = 0; i < cols; i++) {
+            const i64 at = m->columns ? i : o;
+            const float by = g ? param_get(g, at) / m->norm[at] : 1;
+            param_set(m->to, o * cols + i, by * adapted(m, o, i));
+        }
+}
+static int merge_run(struct param *w, const struct lora_pair *l, bool columns, struct err *e) {
+    struct merge m = {w, l, columns, NULL, w};
+    if (!l->a) return 0;
+    if (l->magnitude && norms_make(&m, e)) return -1;
+    pool_run(w->view.dim[0], merge_rows, &m);
+    mem_free(m.norm);
+    return 0;
+}
+
+/* DoRA's magnitudes: they start as the weight's norms, of 4-bit codes as they are decoded. */
+static int magnitude_add(struct model *m, const char *module, const struct param *w,
+                         struct lora_pair *to, bool columns, struct err *e) {
+    struct param plain = *w,
+                 *g = lora_part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim + columns, e);
+    const bool coded = w->view.dtype == U4;
+    plain.view.dtype = coded ? m->dtype : w->view.dtype;
+    if (!g || (coded && !(plain.view.data = mem_new(view_bytes(&plain.view), e)))) return -1;
+    struct merge start = {.w = &plain, .columns = columns};
+    const int rc =
+        (coded && param_decode(w, m->dtype, plain.view.data, e)) || norms_make(&start, e) ? -1 : 0;
+    for (i64 o = 0; !rc && o < g->view.dim[0]; o++) param_set(g, o, start.norm[o]);
+    if (coded) mem_free(plain.view.data);
+    mem_free(start.norm);
+    g->layer = w->layer, g->layout = to->b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
+    g->turned = w->turned;
+    return to->magnitude = g, rc;
 }
 
 static const char *module_of(char text[160], const struct param *w) {
@@ -154,20 +226,9 @@ static int module_add(struct model *m, struct layer *l, enum role role, const ch
     to->a = a, to->b = b;
     if (lora_is_pissa(c)) {
         struct lora_pair minus = {a, b, NULL, -to->scale};
-        struct merge residual = {w, &minus};
-        if (pissa_start(m, w, to, e)) return -1;
-        pool_run(w->view.dim[0], merge_rows, &residual);
+        if (pissa_start(m, w, to, e) || merge_run(w, &minus, false, e)) return -1;
     }
-    if (!c->use_dora) return 0;
-    if (w->view.dtype == U4)
-        return err_input(e, "use_dora needs the norms of weights in 16 or 32 bits, and %s is in 4",
-                         w->name);
-    struct param *g = lora_part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim, e);
-    if (!g) return -1;
-    g->layer = w->layer, g->layout = b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
-    g->turned = w->turned;
-    for (i64 o = 0; o < g->view.dim[0]; o++) param_set(g, o, row_norm(w, NULL, o));
-    return to->magnitude = g, 0;
+    return c->use_dora ? magnitude_add(m, module, w, to, false, e) : 0;
 }
 
 static int layer_add(struct model *m, struct layer *l, enum role role, struct lora_config *c,
@@ -189,7 +250,6 @@ static int embedding_add(struct model *m, struct lora_config *c, u64 seed, i64 *
     const int match = all ? 0 : lora_match(c, module, e);
     i64 r;
     if (match <= 0) return match;
-    if (c->use_dora) return err_input(e, "use_dora is not implemented for embeddings (%s)", module);
     if (lora_is_pissa(c))
         return err_input(e, "init_lora_weights pissa is for linear layers, not for %s", module);
     if (lora_of(c, module, &r, &to->scale, e)) return -1;
@@ -199,7 +259,8 @@ static int embedding_add(struct model *m, struct lora_config *c, u64 seed, i64 *
     a->layout = LAYOUT_T;
     const struct rng rng = {seed, RNG_INIT, 1, (u32)(*index)++};
     for (i64 i = 0; i < view_count(&b->view); i++) param_set(b, i, rng_normal(&rng, (u64)i));
-    return to->a = a, to->b = b, 0;
+    to->a = a, to->b = b;
+    return c->use_dora ? magnitude_add(m, module, w, to, true, e) : 0;
 }
 
 /* The LM head's module: of a tied one, what it would be called. */
@@ -219,8 +280,6 @@ static int head_add(struct model *m, struct lora_config *c, u64 seed, i64 *index
     const char *module = head_module(m, text);
     const int match = all ? 0 : lora_match(c, module, e);
     if (match <= 0) return match;
-    if (c->use_dora)
-        return err_input(e, "use_dora is not implemented for the LM head (%s)", module);
     if (lora_is_pissa(c) && !(m->config.has & HAS_UNTIED))
         return err_input(e, "init_lora_weights pissa: the residual of %s would be the embedding's",
                          module);
@@ -348,60 +407,42 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
 static void merge_experts(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct merge *m = arg;
-    const i64 out = m->w->view.dim[1], in = m->w->view.dim[2], r = m->l->a->view.dim[1];
+    const i64 out = m->to->view.dim[1], in = m->to->view.dim[2], r = m->l->a->view.dim[1];
     for (i64 o = begin; o < end; o++)
         for (i64 i = 0; i < in; i++) {
             float sum = 0;
             for (i64 k = 0; k < r; k++)
                 sum = __builtin_fmaf(param_get(m->l->b, o * r + k),
                                      param_get(m->l->a, (o / out * r + k) * in + i), sum);
-            param_set(m->w, o * in + i,
-                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->w, o * in + i)));
+            param_set(m->to, o * in + i,
+                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->to, o * in + i)));
         }
 }
-/* w[v] += scale * B·A[v] */
-static void merge_embedding(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    const struct merge *m = arg;
-    const i64 cols = m->w->view.dim[1], r = m->l->a->view.dim[1];
-    for (i64 v = begin; v < end; v++)
-        for (i64 i = 0; i < cols; i++) {
-            float sum = 0;
-            for (i64 k = 0; k < r; k++)
-                sum = __builtin_fmaf(param_get(m->l->b, i * r + k), param_get(m->l->a, v * r + k),
-                                     sum);
-            param_set(m->w, v * cols + i,
-                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->w, v * cols + i)));
-        }
-}
-
 int lora_merge(struct model *m, struct err *e) {
     if (!m->lora) return err_input(e, "there is no adapter to merge");
     if (model_decode(m, e)) return -1;
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_Q; r <= ROLE_ROUTER; r++) {
             struct lora_pair *p = &m->layer[l].lora[r];
-            struct merge job = {m->layer[l].weight[r], p};
-            if (p->a) pool_run(job.w->view.dim[0], merge_rows, &job);
+            if (merge_run(m->layer[l].weight[r], p, false, e)) return -1;
             *p = (struct lora_pair){0};
         }
     for (i64 l = 0; l < m->config.layers; l++)
         for (enum role r = ROLE_EXPERTS_GATE_UP; r <= ROLE_EXPERTS_DOWN; r++) {
             struct lora_pair *p = &m->layer[l].lora[r];
-            struct merge job = {m->layer[l].weight[r], p};
-            if (p->a) pool_run(job.w->view.dim[0] * job.w->view.dim[1], merge_experts, &job);
+            struct merge job = {.to = m->layer[l].weight[r], .l = p};
+            if (p->a) pool_run(job.to->view.dim[0] * job.to->view.dim[1], merge_experts, &job);
             *p = (struct lora_pair){0};
         }
-    struct merge head = {m->top.weight[ROLE_LM_HEAD], &m->top.lora[ROLE_LM_HEAD]};
-    struct merge top = {m->top.weight[ROLE_EMBED], &m->top.lora[ROLE_EMBED]};
-    if ((head.l->a || top.l->a) && !(m->config.has & HAS_UNTIED))
+    struct lora_pair *head = &m->top.lora[ROLE_LM_HEAD], *top = &m->top.lora[ROLE_EMBED];
+    if ((head->a || top->a) && !(m->config.has & HAS_UNTIED))
         return err_input(e, "the adapter of the %s cannot be merged: the %s has the same weights",
-                         top.l->a ? "embedding" : "output layer",
-                         top.l->a ? "output layer" : "embedding");
-    if (head.l->a) pool_run(head.w->view.dim[0], merge_rows, &head);
-    m->top.lora[ROLE_LM_HEAD] = (struct lora_pair){0};
-    if (top.l->a) pool_run(top.w->view.dim[0], merge_embedding, &top);
-    m->top.lora[ROLE_EMBED] = (struct lora_pair){0};
+                         top->a ? "embedding" : "output layer",
+                         top->a ? "output layer" : "embedding");
+    if (merge_run(m->top.weight[ROLE_LM_HEAD], head, false, e) ||
+        merge_run(m->top.weight[ROLE_EMBED], top, true, e))
+        return -1;
+    *head = *top = (struct lora_pair){0};
     i64 kept = 0;
     for (i64 i = 0; i < m->params; i++) {
         m->param[i]->saved = false;

@@ -82,7 +82,7 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
  * magnitudes, dropout (random numbers of `stream`). */
 struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
                            u32 stream);
-struct tensor *lora_low(struct build *b, struct tensor *x, const struct lora_pair *l, u32 stream);
+void lora_head(struct build *b, struct tensor **in, const struct lora_pair *l, u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its

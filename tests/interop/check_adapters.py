@@ -12,6 +12,7 @@ torch, transformers, peft = common.need("torch", "transformers", "peft")
 CASES = {
     "embedding": dict(r=4, target_modules=["embed_tokens", "q_proj"]),
     "dora": dict(r=4, target_modules=["q_proj", "down_proj"], use_dora=True),
+    "dora, embedding and LM head": dict(r=4, target_modules=["embed_tokens", "lm_head", "q_proj"], use_dora=True),
     "regex, patterns, whole modules": dict(
         r=3, target_modules=r".*layers\.[01]\.mlp\.(up|down)_proj", rank_pattern={"up_proj": 5},
         use_rslora=True, modules_to_save=["norm", "lm_head"]),

@@ -1,16 +1,18 @@
 """Makes tests/golden/adapters: what PEFT computes with adapters that golden/models has not: several at once,
 LM heads, PiSSA, DoRA wherever it goes. On the golden Llama, whose heads are untied, unless named otherwise. Usage:
-record_adapters.py (from the repository's root)."""
+record_adapters.py [FOLDER ...] (from the repository's root; all, or those folders of one adapter)."""
+import json
 import pathlib
 import re
 import shutil
+import sys
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 MODELS, TO = "tests/golden/models/", pathlib.Path("tests/golden/adapters")
 IDS = torch.randint(0, 131, (1, 16), generator=torch.Generator().manual_seed(5))
@@ -21,8 +23,32 @@ CASES = {
 }
 
 
+def decoded(folder):
+    """A model of 4-bit codes as a plain one, by the definition (tests/golden/quant/README.md)."""
+    s = load_file(folder / "model.safetensors")
+    out = {k: t for k, t in s.items() if ".weight." not in k}
+    for name in [k.removesuffix(".quant_map") for k in s if k.endswith(".weight.quant_map")]:
+        kind = next(k for k in s if k.startswith(name + ".quant_state"))
+        state, absmax = json.loads(bytes(s[kind].tolist())), s[name + ".absmax"]
+        if "nested_offset" in state:
+            each = s[name + ".nested_absmax"].repeat_interleave(state["nested_blocksize"])[:len(absmax)]
+            absmax = s[name + ".nested_quant_map"][absmax.long()] * each + state["nested_offset"]
+        codes = torch.stack([s[name].flatten() >> 4, s[name].flatten() & 15], 1).flatten().long()
+        scale = absmax.repeat_interleave(state["blocksize"])[:len(codes)]
+        out[name] = (s[name + ".quant_map"][codes] * scale).view(state["shape"])
+    config = AutoConfig.from_pretrained(folder, attn_implementation="eager")
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    missing = model.load_state_dict(out, strict=False)
+    assert not missing.unexpected_keys and missing.missing_keys in ([], ["lm_head.weight"]), missing
+    return model
+
+
 def base(name="llama"):
-    return AutoModelForCausalLM.from_pretrained(MODELS + name, attn_implementation="eager")
+    folder = pathlib.Path(MODELS + name)
+    if "quant/" in name:
+        return decoded(folder)
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
 
 
 def make(name, seed, on="llama", keep=False, **settings):
@@ -125,19 +151,34 @@ class Drop(torch.nn.Module):
 def dora_dropout():
     roles = re.search(r"enum role {(.*?)};", pathlib.Path("recipes/models/models.h").read_text(), re.S)[1]
     roles = re.findall(r"ROLE_\w+(?=,|$|\s*$)", re.sub(r"/\*.*?\*/", "", roles, flags=re.S))
-    model = make("dora_dropout", 6, r=2, use_dora=True, lora_dropout=0.25, target_modules=["q_proj", "down_proj"])
+    model = make("dora_dropout", 6, r=2, use_dora=True, lora_dropout=0.25,
+                 target_modules=["q_proj", "down_proj", "lm_head", "embed_tokens"])
     for name, layer in model.named_modules():
         if hasattr(layer, "lora_dropout"):
-            role = roles.index("ROLE_Q" if "q_proj" in name else "ROLE_DOWN")
-            number = int(name.split("layers.")[1].split(".")[0])
-            layer.lora_dropout["default"] = Drop(0.25, (number + 1) * roles.index("ROLE_COUNT") + role)
+            role = {"q_proj": "Q", "down_proj": "DOWN", "lm_head": "LM_HEAD"}.get(name.split(".")[-1], "EMBED")
+            number = int(name.split("layers.")[1].split(".")[0]) + 1 if "layers." in name else 0
+            stream = number * roles.index("ROLE_COUNT") + roles.index("ROLE_" + role)
+            layer.lora_dropout["default"] = Drop(0.25, stream)
     steps("dora_dropout", model.train(), torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0))
 
 
+ATTENTION_MLP = ["q_proj", "v_proj", "down_proj"]
+SINGLES = {
+    "head": (2, "llama", dict(r=3, lora_alpha=6, keep=True, target_modules=["lm_head", "q_proj"])),
+    "head_tied": (3, "llama_rope3_tied", dict(r=2, keep=True, target_modules=["lm_head", "embed_tokens"])),
+    "dora_nf4": (7, "../quant/llama_nf4", dict(r=3, lora_alpha=6, use_dora=True, target_modules=ATTENTION_MLP)),
+    "dora_fp4": (8, "../quant/llama_fp4", dict(r=5, lora_alpha=5, use_dora=True, target_modules=ATTENTION_MLP)),
+    "dora_embedding": (9, "llama", dict(r=3, lora_alpha=6, use_dora=True, target_modules=["embed_tokens", "q_proj"])),
+    "dora_embedding_tied": (10, "llama_rope3_tied", dict(r=2, use_dora=True, target_modules=["embed_tokens"])),
+    "dora_embedding_gemma": (11, "gemma", dict(r=2, use_dora=True, target_modules=["embed_tokens"])),
+    "dora_head": (12, "llama", dict(r=3, lora_alpha=6, use_dora=True, keep=True, target_modules=["lm_head", "q_proj"])),
+    "dora_head_phi": (13, "phi", dict(r=2, use_dora=True, target_modules=["lm_head"])),
+    "dora_head_gemma2": (14, "gemma2", dict(r=2, use_dora=True, target_modules=["lm_head", "embed_tokens"])),
+}
 torch.set_num_threads(1)
-stack()
-plus()
-dora_dropout()
-pissa()
-single("head", 2, r=3, lora_alpha=6, keep=True, target_modules=["lm_head", "q_proj"])
-single("head_tied", 3, "llama_rope3_tied", r=2, keep=True, target_modules=["lm_head", "embed_tokens"])
+for record in (stack, plus, dora_dropout, pissa):
+    if not sys.argv[1:] or record.__name__ in sys.argv:
+        record()
+for name, (seed, on, settings) in SINGLES.items():
+    if not sys.argv[1:] or name in sys.argv:
+        single(name, seed, on, **settings)
