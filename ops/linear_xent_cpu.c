@@ -154,7 +154,8 @@ static void bias_task(void *arg, i64 begin, i64 end, int worker) {
 }
 
 static const void *rows_of(const struct chunk *k, const struct view *v) {
-    return (u8 *)v->data + k->first * v->dim[1] * dtype_size(v->dtype);
+    const i64 at = k->first * v->dim[1] * dtype_size(v->dtype);
+    return v->data ? (u8 *)v->data + at : NULL;
 }
 static i64 d_ld(const struct chunk *k) {
     return is_half(&k->call->in[0]) ? 2 * k->vocab : k->vocab;
