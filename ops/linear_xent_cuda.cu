@@ -47,24 +47,28 @@ DEVICE void eight_put(float *l, i64 v, const float d[8], bool half) {
         vec_store<false>(l, v, d), vec_store<false>(l, v + 4, d + 4);
 }
 
-/* What magnitudes, a bias and a softcap make of a row of products, in place. */
-DEVICE void row_finish(const struct rows &r, float *l, const float *q) {
+/* What magnitudes, a bias and a softcap make of a row of products, in place: a thread for 8 of
+ * them. A kernel of its own: inside row_kernel it takes that one from 46 to over 128 registers. */
+enum { FINISHERS = 256 };
+__global__ void finish_kernel(struct rows r) {
+    const i64 v = ((i64)blockIdx.y * FINISHERS + threadIdx.x) * 8;
     const float inverse = r.cap > 0 ? (float)(1 / (double)r.cap) : 0;
-    for (i64 v = threadIdx.x * 8; v < r.vocab; v += STEP) {
-        float x[8], y[8];
-        eight(x, q && !r.rest ? q : l, v, r.vocab);
-        if (q && r.rest) eight(y, q, v, r.vocab);
+    float *const l = r.logits + (i64)blockIdx.x * r.ld;
+    const float *const q = r.q ? r.q + (i64)blockIdx.x * r.ld : NULL;
+    float x[8], y[8];
+    if (v >= r.vocab || r.target[r.first + blockIdx.x] < 0) return;
+    eight(x, q && !r.rest ? q : l, v, r.vocab);
+    if (q && r.rest) eight(y, q, v, r.vocab);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            if (q && v + i < r.vocab) {
-                const float g = v16_div(get1(r.m, v + i, r.half), r.norm[v + i]);
-                x[i] = r.rest ? v16_fma(y[i], g, x[i]) : v16_mul(x[i], g);
-            }
-            if (r.bias && v + i < r.vocab) x[i] = v16_add(x[i], get1(r.bias, v + i, r.half));
-            if (r.cap > 0) x[i] = v16_mul(r.cap, v16_tanh(v16_mul(x[i], inverse)));
+    for (int i = 0; i < 8; i++) {
+        if (q && v + i < r.vocab) {
+            const float g = v16_div(get1(r.m, v + i, r.half), r.norm[v + i]);
+            x[i] = r.rest ? v16_fma(y[i], g, x[i]) : v16_mul(x[i], g);
         }
-        eight_put(l, v, x, false);
+        if (r.bias && v + i < r.vocab) x[i] = v16_add(x[i], get1(r.bias, v + i, r.half));
+        if (r.cap > 0) x[i] = v16_mul(r.cap, v16_tanh(v16_mul(x[i], inverse)));
     }
+    eight_put(l, v, x, false);
 }
 DEVICE float cap_slope(float cap, float l) { /* 1 - (l / cap)^2 */
     const float t = v16_mul(l, (float)(1 / (double)cap));
@@ -148,10 +152,6 @@ __global__ void __launch_bounds__(THREADS) row_kernel(struct rows r, struct faul
         if (r.train) row_gradient(r, l, 0, 0, -1);
         return;
     }
-    if (r.bias || r.cap > 0 || r.q) {
-        row_finish(r, l, r.q ? r.q + (i64)blockIdx.x * r.ld : NULL);
-        __syncthreads();
-    }
     const float at_target = l[target], top = row_top(l, r.vocab, shared),
                 sum = row_sum(l, r.vocab, top, e, shared);
     if (threadIdx.x == 0)
@@ -223,6 +223,11 @@ static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct er
         logits.a = rows_of(&c->in[9], r.first), logits.c = r.logits;
         logits.t = NULL, logits.u = NULL, logits.rank = 0;
         if (gemm_cuda(&logits, e)) return -1;
+    }
+    if (r.bias || r.cap > 0 || r.q) {
+        const i64 each = 8 * FINISHERS;
+        const dim3 grid((unsigned)rows, (unsigned)((r.vocab + each - 1) / each));
+        if (int rc = LAUNCH(e, finish_kernel, grid, FINISHERS, 0, r)) return rc;
     }
     if (int rc = LAUNCH(e, row_kernel, (unsigned)rows, THREADS, 0, r, cuda_fault_word)) return rc;
     if (!r.train) return 0;
