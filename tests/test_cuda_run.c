@@ -125,8 +125,8 @@ static void adapters(void **state) {
              at("fp32-0/checkpoints/step-000012"), at("data.h5"));
     static const char *const base[] = {"", "load_in_4bit=true bnb_4bit_use_double_quant=true",
                                        "lora_target_modules=lm_head,v_proj lora_dropout=0.1",
-                                       "use_dora=true load_in_4bit=true lora_dropout=0.1 "
-                                       "lora_target_modules=lm_head,embed_tokens,v_proj"};
+                                       ("use_dora=true load_in_4bit=true lora_dropout=0.1 "
+                                        "lora_target_modules=lm_head,embed_tokens,v_proj")};
     for (int i = 0; i < COUNT(base); i++) {
         char cpu[32], other[32];
         snprintf(cpu, sizeof cpu, "lora-cpu-%d", i),
