@@ -34,7 +34,8 @@ bool tokenizer_exists(const char *folder); /* whether it holds one of those file
 void tokenizer_free(struct tokenizer *t);
 i64 tokenizer_size(const struct tokenizer *t); /* largest id + 1, added tokens included */
 i64 tokenizer_id(const struct tokenizer *t, const char *token); /* -1 if it is not a token */
-i64 tokenizer_bos(const struct tokenizer *t); /* -1 if there is none; eos likewise */
+bool tokenizer_has(const struct tokenizer *t, u32 id); /* models may have more ids than tokens */
+i64 tokenizer_bos(const struct tokenizer *t);          /* -1 if there is none; eos likewise */
 i64 tokenizer_eos(const struct tokenizer *t);
 const char *tokenizer_sha256(const struct tokenizer *t); /* of the tokenizer.json bytes, hex */
 const char *tokenizer_path(const struct tokenizer *t);   /* of the tokenizer.json */

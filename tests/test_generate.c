@@ -126,6 +126,23 @@ static void test_stop_strings(void **state) {
     assert_true(strlen(said()) <= n + 1); /* and a line end */
 }
 
+/* A vocabulary padded to a round number: most of what a new model samples is no token. */
+static void test_padded(void **state) {
+    (void)state;
+    hone(0, "tokenize %s --tokenizer tests/golden/run/tokenizer.json --output %s", TINY_CORPUS,
+         at("padded.h5"));
+    hone(0,
+         "train tests/golden/run/run.yaml model.vocab_size=4000 dataset.0.path=%s "
+         "eval_dataset.0.path=%s eval_steps=1 sample_prompts=the max_steps=2 output_dir=%s --quiet",
+         at("padded.h5"), at("padded.h5"), at("padded"));
+    const char *model_path = at("padded/checkpoints/step-000002");
+    hone(0, "generate %s --prompt the --max-new-tokens 40 --ignore-eos", model_path);
+    expect(said(), "the");
+    put(at("prompts.jsonl"), "{\"prompt\": \"the\"}\n", 18);
+    hone(0, "generate %s --prompts %s --max-new-tokens 40 --ignore-eos", model_path,
+         at("prompts.jsonl"));
+}
+
 static void test_chat(void **state) {
     (void)state;
     const char *talk =
@@ -179,9 +196,10 @@ static void test_chat_terminal(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_penalty),  cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_stop_ids), cmocka_unit_test(test_stop_strings),
-        cmocka_unit_test(test_chat),     cmocka_unit_test(test_chat_terminal)};
+        cmocka_unit_test(test_penalty),      cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_stop_ids),     cmocka_unit_test(test_stop_strings),
+        cmocka_unit_test(test_padded),       cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_chat_terminal)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

@@ -219,9 +219,11 @@ int generate_text(struct model *m, const struct tokenizer *t, const char *prompt
     int rc = tokenizer_encode(t, prompt, size, true, &ids, e);
     if (!rc && !ids.count && tokenizer_bos(t) >= 0) rc = ids_add(&ids, (u32)tokenizer_bos(t), e);
     if (!rc && !ids.count && tokenizer_eos(t) >= 0) rc = ids_add(&ids, (u32)tokenizer_eos(t), e);
-    if (!rc)
-        rc = generate_ids(m, ids.item, ids.count, s, &more, NULL, NULL, e) ||
-             tokenizer_decode(t, more.item, more.count, true, out, e);
+    rc = rc || generate_ids(m, ids.item, ids.count, s, &more, NULL, NULL, e);
+    i64 kept = 0; /* no token, no text: stream.c */
+    for (i64 i = 0; i < more.count; i++)
+        if (tokenizer_has(t, more.item[i])) more.item[kept++] = more.item[i];
+    rc = rc || tokenizer_decode(t, more.item, kept, true, out, e);
     ids_free(&ids), ids_free(&more);
     return rc ? -1 : 0;
 }

@@ -1,6 +1,7 @@
 /* stream.c: text as its ids come, and where it ends. The whole answer is decoded again with each
  * id: what a decoder makes of an id can depend on those before it, and answers are short beside the
- * passes that make them. */
+ * passes that make them. An id that no token has, of a vocabulary padded for speed, is no text, as
+ * in transformers: a model that is hardly trained samples such ids. */
 #include "train/train.h"
 
 #include <string.h>
@@ -27,7 +28,7 @@ int stream_token(void *arg, u32 id) {
     struct stream *s = arg;
     static const char unknown[] = "\xef\xbf\xbd";
     s->text.size = 0;
-    if (ids_add(&s->ids, id, s->e) ||
+    if ((tokenizer_has(s->t, id) && ids_add(&s->ids, id, s->e)) ||
         tokenizer_decode(s->t, s->ids.item, s->ids.count, true, &s->text, s->e))
         return -1;
     const char *first = NULL;
