@@ -9,10 +9,11 @@
  *   |w + s b A|^2 = |w|^2 + 2 s b·p + s^2 b·(G b), p = A w, G = A A^T [r, r].
  *   Roundings: p and G by the chains of the dtype from 0, in f32; |w|^2 by NUMERICS.md 7 with fma,
  *   or of a column by a chain of fma, rows ascending; b·p, G b and b·(G b) by fma over r ascending;
- * norm = sqrt(fma(s^2, b·(G b), fma(2s, b·p, |w|^2))), s^2 and 2s rounded to f32. dora       u [N,
- * O], m [O], norm [O], bias [O] or absent -> y = u * (m / norm) + bias in f32 (fma where there is a
- * bias), one rounding. du = dy * (m / norm); dm += dy * (u * (1 / norm)), a chain over rows
- * ascending (NUMERICS.md 5). */
+ *   norm = sqrt(fma(s^2, b·(G b), fma(2s, b·p, |w|^2))), s^2 and 2s rounded to f32.
+ *
+ * dora       u [N, O], m [O], norm [O], bias [O] or absent -> y = u * (m / norm) + bias in f32 (fma
+ *   where there is a bias), one rounding. du = dy * (m / norm); dm += dy * (u * (1 / norm)), a
+ *   chain over rows ascending (NUMERICS.md 5). */
 #include "ops/gemm.h"
 #include "ops/weight.h"
 

@@ -185,7 +185,8 @@ __global__ void magnitude_kernel(struct rows r, i64 rows, float *dm) {
 }
 
 static const void *rows_of(const struct view *v, i64 first) {
-    return (const u8 *)v->data + first * v->dim[1] * dtype_size(v->dtype);
+    const i64 at = first * v->dim[1] * dtype_size(v->dtype);
+    return v->data ? (const u8 *)v->data + at : NULL;
 }
 /* to = d·w; to += d^T·x */
 static int rows_back(const struct rows &r, i64 rows, const struct view *w, const struct view *to,

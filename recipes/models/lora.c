@@ -115,18 +115,21 @@ void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 inde
                            : bound * (2 * rng_uniform(&r, (u64)i) - 1));
 }
 
-/* An adapter on a weight; `columns`: the embedding's, where what B's rows belong to are columns. */
+/* An adapter on a weight [rows, columns], or on each of stacked experts' [E, rows, columns];
+ * `columns`: the embedding's, where what B's rows belong to are columns. */
 struct merge {
-    const struct param *w;
+    struct param *w;
     const struct lora_pair *l;
     bool columns;
     float *norm; /* [rows], or [columns] */
-    struct param *to;
 };
+static i64 last_dim(const struct param *p, int back) {
+    return p->view.dim[p->view.rank - 1 - back];
+}
 static float adapted(const struct merge *m, i64 row, i64 col) {
     const struct lora_pair *l = m->l;
-    const i64 cols = m->w->view.dim[1], r = l->b->view.dim[1];
-    const i64 b = (m->columns ? col : row) * r, a = m->columns ? row * r : col,
+    const i64 cols = last_dim(m->w, 0), r = last_dim(l->b, 0), expert = row / last_dim(m->w, 1);
+    const i64 b = (m->columns ? col : row) * r, a = m->columns ? row * r : expert * r * cols + col,
               step = m->columns ? 1 : cols;
     float sum = 0;
     for (i64 k = 0; k < r; k++)
@@ -163,19 +166,19 @@ static void merge_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct merge *m = arg;
     const struct param *g = m->l->magnitude;
-    const i64 cols = m->w->view.dim[1];
+    const i64 cols = last_dim(m->w, 0);
     for (i64 o = begin; o < end; o++)
         for (i64 i = 0; i < cols; i++) {
             const i64 at = m->columns ? i : o;
             const float by = g ? param_get(g, at) / m->norm[at] : 1;
-            param_set(m->to, o * cols + i, by * adapted(m, o, i));
+            param_set(m->w, o * cols + i, by * adapted(m, o, i));
         }
 }
 static int merge_run(struct param *w, const struct lora_pair *l, bool columns, struct err *e) {
-    struct merge m = {w, l, columns, NULL, w};
+    struct merge m = {w, l, columns, NULL};
     if (!l->a) return 0;
     if (l->magnitude && norms_make(&m, e)) return -1;
-    pool_run(w->view.dim[0], merge_rows, &m);
+    pool_run(view_count(&w->view) / last_dim(w, 0), merge_rows, &m);
     mem_free(m.norm);
     return 0;
 }
@@ -403,35 +406,13 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
     return rc ? -1 : 0;
 }
 
-/* The same of a stack, row by row: w [E, out, in]. */
-static void merge_experts(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    const struct merge *m = arg;
-    const i64 out = m->to->view.dim[1], in = m->to->view.dim[2], r = m->l->a->view.dim[1];
-    for (i64 o = begin; o < end; o++)
-        for (i64 i = 0; i < in; i++) {
-            float sum = 0;
-            for (i64 k = 0; k < r; k++)
-                sum = __builtin_fmaf(param_get(m->l->b, o * r + k),
-                                     param_get(m->l->a, (o / out * r + k) * in + i), sum);
-            param_set(m->to, o * in + i,
-                      __builtin_fmaf((float)m->l->scale, sum, param_get(m->to, o * in + i)));
-        }
-}
 int lora_merge(struct model *m, struct err *e) {
     if (!m->lora) return err_input(e, "there is no adapter to merge");
     if (model_decode(m, e)) return -1;
     for (i64 l = 0; l < m->config.layers; l++)
-        for (enum role r = ROLE_Q; r <= ROLE_ROUTER; r++) {
+        for (enum role r = ROLE_Q; r <= ROLE_EXPERTS_DOWN; r++) {
             struct lora_pair *p = &m->layer[l].lora[r];
             if (merge_run(m->layer[l].weight[r], p, false, e)) return -1;
-            *p = (struct lora_pair){0};
-        }
-    for (i64 l = 0; l < m->config.layers; l++)
-        for (enum role r = ROLE_EXPERTS_GATE_UP; r <= ROLE_EXPERTS_DOWN; r++) {
-            struct lora_pair *p = &m->layer[l].lora[r];
-            struct merge job = {.to = m->layer[l].weight[r], .l = p};
-            if (p->a) pool_run(job.to->view.dim[0] * job.to->view.dim[1], merge_experts, &job);
             *p = (struct lora_pair){0};
         }
     struct lora_pair *head = &m->top.lora[ROLE_LM_HEAD], *top = &m->top.lora[ROLE_EMBED];
