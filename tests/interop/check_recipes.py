@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 
 import common
-from common import HONE, ROOT, check, difference, loaded, logits
+from common import HONE, LOGITS, ROOT, check, difference, loaded, logits
 
 torch, transformers, peft = common.need("torch", "transformers", "peft")
 
@@ -29,7 +29,6 @@ LAYERS = {"mistral": 1, "mixtral": 1, "qwen-moe": 1, "phi": 1}
 EXPERTS = {"mixtral": ("num_local_experts", 2), "qwen-moe": ("num_experts", 16), "deepseek": ("n_routed_experts", 8)}
 SMALLER = ["max_seq_length=128", "global_batch_size=4", "max_steps=2", "save_steps=0", "logging_steps=1",
            "tokenizer=recipes/data/stories260K"]  # the models' own are not here
-LOGITS = 5e-5  # of the largest, f32: sums are up to seven times as long as in the small models
 OLMO2_1B = dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=16,
                 num_key_value_heads=16)  # allenai/OLMo-2-0425-1B; the rest is as in the 7B
 
