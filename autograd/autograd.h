@@ -81,14 +81,22 @@ struct tensor *graph_input(struct graph *g, const char *name, enum dtype d, int 
 struct tensor *graph_param(struct graph *g, const void *key, const char *name, const struct view *v,
                            bool trainable);
 
-/* Records op(in...) and fills out[] (NULL entries beyond its outputs); absent optional inputs are
- * NULL. Outputs that the op writes in place must be given in out[]. attr is copied; NULL: zeros.
- * Returns 0, or -1 with g->err set. */
-int graph_call(struct graph *g, const struct op *op, const void *attr, struct tensor *const *in,
+/* Inputs of a call by the names that the op declares (op->in), in any order; the list ends with a
+ * row without a name. A tensor that is NULL is an optional input that is absent. */
+struct bind {
+    const char *name;
+    struct tensor *tensor;
+};
+#define BIND(...) ((const struct bind[]){__VA_ARGS__, {0}})
+/* Records a call and fills out[] (NULL entries beyond the op's outputs, which come in the order of
+ * op->out). Outputs that the op writes in place must be given in out[]. attr is copied; NULL:
+ * zeros. Returns 0, or -1 with g->err set: a name that the op does not have, or the same one twice,
+ * is an error, and so is a required input without a tensor. */
+int graph_call(struct graph *g, const struct op *op, const void *attr, const struct bind *in,
                struct tensor **out);
-/* The first output of a call with up to four inputs, for the common case. NULL after an error. */
-struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr, struct tensor *a,
-                        struct tensor *b, struct tensor *c, struct tensor *d);
+/* The first output of a call, for the common case. NULL after an error. */
+struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr,
+                        const struct bind *in);
 void graph_at(struct graph *g, const char *fmt, ...)
     PRINTF(2, 3);                  /* names the place of the calls that follow */
 void graph_keep(struct tensor *t); /* NULL is fine */

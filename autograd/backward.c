@@ -59,7 +59,7 @@ static void contribute(struct pass *p, struct tensor *to, struct tensor *gradien
     if (!to->grad)
         to->grad = gradient;
     else
-        to->grad = graph_op(p->g, &op_add, NULL, to->grad, gradient, NULL, NULL);
+        to->grad = graph_op(p->g, &op_add, NULL, BIND({"a", to->grad}, {"b", gradient}));
 }
 
 static int index_of(const struct op_arg *arg, int count, const char *name) {

@@ -35,10 +35,12 @@ static int decoder_new(struct decoder *d, struct model *m, struct cache *cache, 
     d->row = graph_input(g, "row", I32, DIMS(rows));
     d->step = graph_input(g, "step", I32, DIMS(rows, 2));
     d->seen = d->had ? graph_input(g, "seen", U8, DIMS(rows, vocab)) : NULL;
-    struct tensor *last = graph_op(g, &op_embedding, NULL, d->row, hidden, NULL, NULL);
+    struct tensor *last = graph_op(g, &op_embedding, NULL, BIND({"ids", d->row}, {"w", hidden}));
     const struct sample_attr attr = {s->temperature, s->top_k,     s->top_p,
                                      s->min_p,       (u64)s->seed, s->repetition_penalty};
-    d->id = graph_op(g, &op_sample, &attr, model_logits(&d->build, last), d->step, d->seen, NULL);
+    d->id = graph_op(
+        g, &op_sample, &attr,
+        BIND({"logits", model_logits(&d->build, last)}, {"step", d->step}, {"seen", d->seen}));
     graph_keep(d->id);
     if (graph_plan(g, globals.eager, e)) return -1;
     d->row->view.data = d->inputs + 4 * tokens;
