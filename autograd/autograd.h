@@ -106,8 +106,15 @@ void graph_keep(struct tensor *t); /* NULL is fine */
 void graph_block_begin(struct graph *g);
 void graph_block_end(struct graph *g);
 
-/* Appends the backward pass of `loss`, the first output of an operation with a `root` row. */
-int graph_backward(struct graph *g, struct tensor *loss);
+/* Where a backward pass starts: `gradient`, of the shape of `of`, is what it is told that d
+ * objective / d of is. The objective is then the sum over seeds of <gradient, of>. */
+struct seed {
+    struct tensor *of, *gradient;
+};
+/* Appends the backward pass from any number of seeds. A seed that is out 0 of an operation with a
+ * `root` row (a loss of each row) takes that operation's fused form, which needs a seed for every
+ * one that is to be trained through. */
+int graph_backward(struct graph *g, const struct seed *seed, int count);
 
 int graph_plan(struct graph *g, bool eager, struct err *e); /* eager: a buffer for every tensor */
 /* Allocates at the first run. When it returns, the results are there. */

@@ -70,19 +70,20 @@ static void run_bind(struct run *r, i64 from) {
 }
 
 static void run_open(struct run *r, struct model *m, i64 tokens, enum mode mode) {
-    static float scale = 1.0f / 64;
+    static float weights[TOKENS];
     struct err e = {0};
+    for (i64 i = 0; i < TOKENS; i++) weights[i] = 1.0f / 64;
     *r = (struct run){.g = graph_new(&e), .tokens = tokens};
     assert_non_null(r->g);
     r->g->recompute = mode == RECOMPUTE;
     r->build = (struct build){.g = r->g, .m = m};
     struct tensor *hidden = model_hidden(&r->build, tokens),
                   *labels = graph_input(r->g, "labels", I32, DIMS(tokens)),
-                  *factor = graph_input(r->g, "scale", F32, DIMS(1));
-    r->loss = model_loss(&r->build, hidden, labels, factor);
-    graph_keep(r->loss), graph_backward(r->g, r->loss);
+                  *weight = graph_input(r->g, "weight", F32, DIMS(tokens));
+    r->loss = model_loss(&r->build, hidden, labels);
+    graph_keep(r->loss), graph_backward(r->g, &(struct seed){r->loss, weight}, 1);
     if (graph_plan(r->g, mode == EAGER, &e)) fail_msg("%s", e.primary);
-    factor->view.data = &scale;
+    weight->view.data = weights;
     run_bind(r, 0);
     for (int i = 0; i < r->g->tensors; i++) {
         struct tensor *t = r->g->tensor[i];
@@ -342,7 +343,7 @@ static void test_sticky_error(void **state) {
     assert_null(graph_input(g, "late", F32, DIMS(1)));
     assert_null(graph_op(g, &op_add, NULL, BIND({"a", c}, {"b", c}))); /* NULL begets NULL */
     graph_keep(c);
-    assert_int_equal(graph_backward(g, c), -1);
+    assert_int_equal(graph_backward(g, &(struct seed){c, a}, 1), -1);
     assert_int_equal(g->nodes, nodes);
     assert_int_equal(graph_plan(g, false, &e), -1);
     assert_non_null(strstr(e.primary, "operation add: 'b' is "));
@@ -385,19 +386,6 @@ static void test_wrong_names(void **state) {
     }
 }
 
-static void test_no_loss(void **state) {
-    (void)state;
-    struct err e = {0};
-    struct graph *g = graph_new(&e);
-    struct tensor *a = graph_input(g, "a", F32, DIMS(4)),
-                  *b = graph_op(g, &op_add, NULL, BIND({"a", a}, {"b", a}));
-    assert_int_equal(graph_backward(g, b), -1);
-    assert_int_equal(graph_plan(g, false, &e), -1);
-    assert_string_equal(e.primary,
-                        "the backward pass starts at the last operation, which must be a loss");
-    graph_free(g);
-}
-
 static void test_no_memory(void **state) { /* at any allocation: an error, nothing lost */
     (void)state;
     struct model m;
@@ -415,10 +403,11 @@ static void test_no_memory(void **state) { /* at any allocation: an error, nothi
             struct build build = {.g = g, .m = &m};
             struct tensor *hidden = model_hidden(&build, TOKENS),
                           *labels = graph_input(g, "labels", I32, DIMS(TOKENS)),
-                          *factor = graph_input(g, "scale", F32, DIMS(1));
+                          *weight = graph_input(g, "weight", F32, DIMS(TOKENS));
             graph_keep(model_logits(&build, hidden));
-            struct tensor *loss = model_loss(&build, hidden, labels, factor);
-            graph_keep(loss), graph_backward(g, loss), graph_plan(g, false, &e);
+            struct tensor *loss = model_loss(&build, hidden, labels);
+            graph_keep(loss), graph_backward(g, &(struct seed){loss, weight}, 1);
+            graph_plan(g, false, &e);
         }
         graph_free(g);
         fault_arm(NULL);
@@ -452,7 +441,6 @@ int main(void) {
         cmocka_unit_test(test_frozen_base),   cmocka_unit_test(test_frozen_lifetime),
         cmocka_unit_test(test_dead_nodes),    cmocka_unit_test(test_tied),
         cmocka_unit_test(test_sticky_error),  cmocka_unit_test(test_missing_argument),
-        cmocka_unit_test(test_wrong_names),   cmocka_unit_test(test_no_loss),
-        cmocka_unit_test(test_no_memory)};
+        cmocka_unit_test(test_wrong_names),   cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -5,6 +5,7 @@
 
 #include "data/data.h"
 #include "recipes/models/models.h"
+#include "recipes/models/pass.h"
 #include "train/run.h"
 
 enum { NUMERICS_VERSION = 1 };
@@ -126,17 +127,8 @@ i64 muon_work(i64 rows, i64 cols);
 double muon_rate(const struct optim_args *a, i64 rows, i64 cols);
 
 /* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
-enum pass { PASS_EVAL, PASS_COUNT /* what the balancing loss needs to know */, PASS_TRAIN };
-struct planned { /* a graph for micro-batches of one size */
-    i64 tokens;
-    enum pass pass;
-    struct graph *graph;
-    struct build build;
-    struct tensor *targets, *scale, *loss;
-    float *losses; /* [tokens], on the host */
-};
-void planned_free(struct planned *p);
-enum { PLANNED = 6, DATASETS = 16 };
+enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
+enum { PASSES = 6, DATASETS = 16 };
 struct trainer {
     const struct recipe *r;
     const char *run_dir;
@@ -149,10 +141,11 @@ struct trainer {
     struct lora_config lora;
     struct optimizer optimizer;
     struct schedule schedule;
-    struct planned planned[PLANNED];
+    struct pass pass[PASSES]; /* of micro-batches of one size each */
+    enum use pass_use[PASSES];
     struct graph_memory memory; /* of all of them */
     struct balance balance;     /* of the step, where the model is `balanced` */
-    i64 planned_next;
+    i64 pass_next;
     i64 total_steps, tokens_seen;
     char parent[65];    /* SHA-256 of the last checkpoint's manifest */
     char *model_folder; /* whose config and tokenizer files checkpoints carry */

@@ -164,8 +164,7 @@ struct tensor *model_logits(struct build *b, struct tensor *hidden) {
     return cap.limit > 0 ? graph_op(b->g, &op_softcap, &cap, BIND({"x", logits})) : logits;
 }
 
-struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
-                          struct tensor *scale) {
+struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets) {
     struct layer *top = &b->m->top;
     const struct xent_attr attr = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
@@ -173,12 +172,10 @@ struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor 
                   *bias = build_param(b, top->bias[ROLE_LM_HEAD]);
     const struct lora_pair *lora = &top->lora[ROLE_LM_HEAD];
     if (!lora->a)
-        return graph_op(
-            b->g, &op_linear_xent, &attr,
-            BIND({"x", hidden}, {"w", w}, {"targets", targets}, {"scale", scale}, {"bias", bias}));
+        return graph_op(b->g, &op_linear_xent, &attr,
+                        BIND({"x", hidden}, {"w", w}, {"targets", targets}, {"bias", bias}));
     const struct head_in l = lora_head(b, hidden, w, lora, ROLE_LM_HEAD);
     return graph_op(b->g, &op_lora_xent, &attr,
-                    BIND({"x", l.x}, {"w", w}, {"targets", targets}, {"scale", scale},
-                         {"bias", bias}, {"t", l.t}, {"u", l.u}, {"m", l.m}, {"norm", l.norm},
-                         {"rest", l.rest}));
+                    BIND({"x", l.x}, {"w", w}, {"targets", targets}, {"bias", bias}, {"t", l.t},
+                         {"u", l.u}, {"m", l.m}, {"norm", l.norm}, {"rest", l.rest}));
 }
