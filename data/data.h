@@ -195,6 +195,7 @@ void source_close(struct source *s);
 /* ==== tokenised datasets (dataset*.c, zstd_filter.c) =============================================
  * One HDF5 file, described in data/README.md. */
 
+struct beginning;
 /* What turns text into ids: a tokenizer, or anything else that has a vocabulary. */
 struct encoder {
     const void *arg;
@@ -202,7 +203,19 @@ struct encoder {
     int (*encode)(const void *arg, const char *text, i64 size, struct ids *out, struct err *e);
     i64 vocab_size, bos, eos; /* -1: has none */
     const char *sha256;       /* 64 hex digits: names the encoder */
+    /* May be NULL. Compares encodings of the text's beginnings with `all`, that of the whole, in
+     * time linear in size + count; false: it cannot for this text. */
+    bool (*prefixes)(const void *arg, const char *text, i64 size, const struct ids *all,
+                     struct beginning *list, i64 count, struct err *e);
 };
+/* The first `at` bytes of a text, encoded alone: `same` ids as the whole text begins with, and
+ * whether others follow them. */
+struct beginning {
+    i64 at, same;
+    bool more;
+};
+bool tokenizer_prefixes(const void *tokenizer, const char *text, i64 size, const struct ids *all,
+                        struct beginning *list, i64 count, struct err *e); /* `prefixes` of one */
 struct encoder encoder_of(const struct tokenizer *t); /* adds no special tokens; borrows t */
 
 struct dataset_job {

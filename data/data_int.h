@@ -71,6 +71,10 @@ typedef i64 scan_fn(const char *text, i64 size, i64 at);
 /* A hand-written scanner for exactly this pattern, or NULL. `gaps`: one will do that also ends
  * where no match begins, so that what lies between two matches is a word. */
 scan_fn *scan_find(const char *pattern, bool gaps);
+/* Does every word that has a letter from a to z end in front of white space, and is that all that
+ * can be said of it without looking behind that? So it is for all scanners but those that find
+ * only digits or CJK; NULL: no. */
+bool scan_ends_at_blanks(scan_fn *scan);
 extern const char pattern_gpt2[], pattern_llama3[], pattern_qwen2[], pattern_cl100k[];
 extern const char pattern_o200k[], pattern_tekken[], pattern_kimi[], pattern_deepseek3[],
     pattern_deepseek3_digits[], pattern_deepseek3_cjk[];
@@ -337,6 +341,10 @@ int offsets_shown(struct work *w, struct bytes in, struct spans *to, struct err 
 int offsets_add(struct work *w, struct bytes token, struct err *e); /* a token that is this text */
 int normalize_offsets(struct work *w, struct bytes *text, bool *starts, struct err *e);
 int word_encode_offsets(struct work *w, struct bytes word, struct err *e);
+/* Appends the ids of valid text behind a place where encoding can begin anew
+ * (tokenizer_prefix.c). */
+int encode_from(struct work *w, struct bytes text, i64 at, i64 done, struct ids *out,
+                struct err *e);
 struct work *work_take(const struct tokenizer *t, struct err *e);
 void work_give(const struct tokenizer *t, struct work *w);
 int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e); /* tokenizer_json.c */
