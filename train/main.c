@@ -52,7 +52,7 @@ const struct command commands[] = {
     {"inspect", "inspect THING",
      "show a model, checkpoint, dataset, tokenizer, recipe, run; `inspect ops`, `inspect families`",
      cmd_inspect, inspect_options},
-    {"verify", "verify RUN [--replay N]",
+    {"verify", "verify RUN [--replay]",
      "check a run's files, manifests, log and data order; recompute steps", cmd_verify,
      verify_options},
     {"report", "report RUN ... [--output FILE.html]",
