@@ -258,6 +258,10 @@ const char *json_text(const json_t *o, const char *key, const char *otherwise, c
                       struct err *e);
 int json_text_add(struct text *out, const char *bytes, i64 size,
                   struct err *e); /* quoted, escaped JSON string */
+/* What --json prints: made with json_pack of these where a value may be no JSON. */
+json_t *json_name(const char *text);       /* a path, say: U+FFFD for what is not UTF-8 */
+json_t *json_finite(double x);             /* or null */
+int json_print(json_t *j, struct err *e);  /* a line on standard output, 9 digits; takes j */
 
 /* ---- UTF-8 (utf8.c)
  * ---------------------------------------------------------------------------------------*/

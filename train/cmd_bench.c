@@ -133,9 +133,11 @@ static void shape_text(const struct op_call *c, char text[64]) {
 static void line(const char *name, const char *shape, enum dtype d, double ms, double rate,
                  const char *unit, double peak) {
     if (globals.json)
-        printf("{\"name\": \"%s\", \"shape\": \"%s\", \"dtype\": \"%s\", \"ms\": %.4f, \"rate\": "
-               "%.1f, \"unit\": \"%s\", \"of_peak\": %.3f}\n",
-               name, shape, dtype_info[d].name, ms, rate, unit, rate / peak);
+        json_print(json_pack("{s:o, s:o, s:s, s:o, s:o, s:s, s:o}", "name", json_name(name),
+                             "shape", json_name(shape), "dtype", dtype_info[d].name, "ms",
+                             json_finite(ms), "rate", json_finite(rate), "unit", unit, "of_peak",
+                             json_finite(rate / peak)),
+                   &(struct err){0});
     else
         printf("%-20s %-30s %-5s %9.3f ms %8.1f %-7s %3.0f %%\n", name, shape, dtype_info[d].name,
                ms, rate, unit, 100 * rate / peak);

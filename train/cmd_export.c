@@ -4,6 +4,7 @@
  * opened again for that, so that the numbers are those of the file; it takes its name only then. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 
 struct export_flags {
@@ -228,7 +229,9 @@ int cmd_export(int argc, char **argv, struct err *e) {
     if (!rc && f.adapter_only && !globals.json && !quiet) printf("%s: written\n", f.output);
     if (!rc && f.adapter_only && !globals.json) quiet = true;
     if (!rc && globals.json)
-        printf("{\"path\": \"%s\", \"kl\": %.9g, \"top1_agreement\": %.9g}\n", f.output, kl, agree);
+        rc = json_print(json_pack("{s:o, s:o, s:o}", "path", json_name(f.output), "kl",
+                                  json_finite(kl), "top1_agreement", json_finite(agree)),
+                        e);
     else if (!rc && !quiet)
         printf("%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "
                "%% of positions\n",

@@ -20,25 +20,22 @@ const struct option inspect_options[] = {
     {0},
 };
 
-static int inspect_ops(void) {
-    if (globals.json)
-        putchar('[');
-    else
+static int inspect_ops(struct err *e) {
+    json_t *list = json_array();
+    if (!globals.json)
         printf("%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
     for (int i = 0; i < op_count; i++) {
         const struct op *o = op_table[i];
         const bool grad = o->grad[0].in || o->root.in;
-        if (globals.json)
-            printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
-                   "\"%s\", \"out\": \"%s\"}",
-                   i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
-                   o->in, o->out);
-        else
+        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b, s:s, s:s}", "name", o->name,
+                                              "cpu", 1, "cuda", o->cuda != NULL, "gradient", grad,
+                                              "in", o->in, "out", o->out));
+        if (!globals.json)
             printf("%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
                    grad ? "yes" : "-", o->in, o->out);
     }
-    if (globals.json) puts("]");
-    return 0;
+    if (globals.json) return json_print(list, e);
+    return json_decref(list), 0;
 }
 
 static int inspect_families(void) {
@@ -51,13 +48,12 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
     struct config c;
     if (config_read(&c, j, where, e)) return -1;
     const i64 count = config_parameters(&c);
-    if (globals.json) {
-        printf("{\"model_type\": \"%s\", \"parameters\": %lld, \"layers\": %lld, \"hidden_size\": "
-               "%lld, \"vocab_size\": %lld}\n",
-               c.family->model_type, (long long)count, (long long)c.layers,
-               (long long)c.hidden_size, (long long)c.vocab_size);
-        return 0;
-    }
+    if (globals.json)
+        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I}", "model_type", c.family->model_type,
+                                    "parameters", (json_int_t)count, "layers", (json_int_t)c.layers,
+                                    "hidden_size", (json_int_t)c.hidden_size, "vocab_size",
+                                    (json_int_t)c.vocab_size),
+                          e);
     printf("model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
            "%lld\nhidden size        %lld\n"
            "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
@@ -216,7 +212,7 @@ static bool ends(const char *text, const char *end) {
 }
 
 static int inspect(const char *what, const struct inspect_flags *f, struct err *e) {
-    if (!strcmp(what, "ops")) return inspect_ops();
+    if (!strcmp(what, "ops")) return inspect_ops(e);
     if (!strcmp(what, "families")) return inspect_families();
     if (!path_exists(what)) return err_input(e, "%s does not exist", what);
     if (path_is_dir(what)) return inspect_folder(what, f, e);

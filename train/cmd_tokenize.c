@@ -1,6 +1,7 @@
 /* cmd_tokenize.c: `hone tokenize` and `hone tokenizer train`. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -57,15 +58,18 @@ static int dataset_print(const char *path, struct err *e) {
     struct dataset *d = dataset_open(path, e);
     if (!d) return -1;
     const struct dataset_info *i = dataset_info(d);
+    int rc = 0;
     if (globals.json)
-        printf("{\"path\": \"%s\", \"tokens\": %lld, \"documents\": %lld, \"sha256\": \"%s\"}\n",
-               path, (long long)i->tokens, (long long)i->documents, i->sha256);
+        rc = json_print(json_pack("{s:o, s:I, s:I, s:s}", "path", json_name(path), "tokens",
+                                  (json_int_t)i->tokens, "documents", (json_int_t)i->documents,
+                                  "sha256", i->sha256),
+                        e);
     else if (!quiet)
         printf("%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path, (long long)i->tokens,
                (long long)i->documents, i->documents == 1 ? "" : "s",
                (double)path_size(path) / 1e6);
     dataset_close(d);
-    return 0;
+    return rc;
 }
 
 /* With a validation part: both files or neither. */
