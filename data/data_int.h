@@ -71,9 +71,9 @@ typedef i64 scan_fn(const char *text, i64 size, i64 at);
 /* A hand-written scanner for exactly this pattern, or NULL. `gaps`: one will do that also ends
  * where no match begins, so that what lies between two matches is a word. */
 scan_fn *scan_find(const char *pattern, bool gaps);
-/* Does every word that has a letter from a to z end in front of white space, and is that all that
- * can be said of it without looking behind that? So it is for all scanners but those that find
- * only digits or CJK; NULL: no. */
+/* Does every word that has a letter from a to z end in front of white space, and none go on behind
+ * a newline but with '/'? So it is for all scanners but those that find one kind of thing and the
+ * gaps between; NULL: no. */
 bool scan_ends_at_blanks(scan_fn *scan);
 extern const char pattern_gpt2[], pattern_llama3[], pattern_qwen2[], pattern_cl100k[];
 extern const char pattern_o200k[], pattern_tekken[], pattern_kimi[], pattern_deepseek3[],

@@ -8,7 +8,10 @@
  *
  *   the end of an added token, which is cut from the raw text before anything else happens;
  *   a blank after one of a to z, where the first pre-tokenizer is one of our scanners for words:
- *   in all of their patterns a word that has such a letter ends in front of white space.
+ *   in all of their patterns a word that has such a letter ends in front of white space;
+ *
+ *   the start of a line, there too, where that and the end of the line before are visible ASCII: in
+ *   none of their patterns a word goes on behind a newline, but with '/'.
  *
  * The pieces between these places are encoded once to count their ids. Should they not be those of
  * the whole, there is an error in this reasoning, and the caller does it the slow way. */
@@ -46,10 +49,16 @@ static bool words_restart(const struct tokenizer *t) {
 
 static i64 last_of(const struct restarts *s) { return s->item[s->count - 1].done; }
 
+static bool visible(char c) { return c > ' ' && c <= '~'; }
+
+static bool words_end(const char *at, bool line) {
+    if ((*at == ' ' || *at == '\n') && at[-1] >= 'a' && at[-1] <= 'z') return true;
+    return line && at[-1] == '\n' && visible(at[-2]) && visible(*at) && *at != '/';
+}
+
 static bool words_find(struct bytes text, i64 from, i64 to, struct restarts *s, struct err *e) {
     for (i64 i = from + 1; i < to; i++) {
-        const char before = text.data[i - 1], c = text.data[i];
-        if ((c != ' ' && c != '\n') || before < 'a' || before > 'z') continue;
+        if (!words_end(text.data + i, i > from + 1)) continue;
         if (i - last_of(s) >= RESTART_GAP && !restart_add(s, i, i, e)) return false;
     }
     return true;
