@@ -144,8 +144,7 @@ static int named_add(struct chat *c, const char *chosen, struct err *e) {
             return add(c, "chosen", built_in[i].text, (i64)strlen(built_in[i].text), chosen, e);
     if (path_is_dir(chosen)) return folder_add(c, chosen, e);
     if (path_exists(chosen)) {
-        if (strlen(chosen) < 5 || strcmp(chosen + strlen(chosen) - 5, ".json"))
-            return add_file(c, "chosen", chosen, e);
+        if (!ends_with(chosen, ".json")) return add_file(c, "chosen", chosen, e);
         json_t *j = json_open(chosen, e);
         if (j) specials_add(c, j);
         const int rc = j ? add_json(c, j, chosen, e) : -1;

@@ -254,9 +254,7 @@ static char *find_file(const char *folder, struct err *e) {
     }
     if (dir_list(folder, &names, &count, e)) return NULL;
     for (i64 i = 0; i < count && !found; i++) {
-        const size_t size = strlen(names[i]);
-        if (size > 9 && !strcmp(names[i] + size - 9, ".tiktoken"))
-            found = mem_printf(e, "%s/%s", folder, names[i]);
+        if (ends_with(names[i], ".tiktoken")) found = mem_printf(e, "%s/%s", folder, names[i]);
     }
     names_free(names, count);
     return found || e->code ? found : mem_printf(e, "%s/tokenizer.json", folder);
@@ -286,8 +284,8 @@ static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) 
     struct text file = {0};
     t->path = folder ? find_file(path, e) : mem_text(path, e);
     if (!t->path || read_whole(t, &file, e)) return text_free(&file), -1;
-    const bool json = !file.size || file.data[0] == '{' || file.data[0] == '[' ||
-                      !strcmp(t->path + i64_max(0, (i64)strlen(t->path) - 5), ".json");
+    const bool json =
+        !file.size || file.data[0] == '{' || file.data[0] == '[' || ends_with(t->path, ".json");
     json_t *j = json ? json_parse(file.size ? file.data : "", file.size, t->path, e) : NULL;
     int rc = j      ? tokenizer_read(t, j, e)
              : json ? -1

@@ -14,8 +14,7 @@ struct export_flags {
     bool adapter_only;
     struct text_list adapter;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct export_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct export_flags
 const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP ", to merge"),
@@ -36,7 +35,7 @@ const struct option export_options[] = {
         "refuse to write if the mean KL (nats) is larger; q4_0 and q4_k are only measured"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 /* Logits [tokens, vocab] of one sequence. */
 static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, struct err *e) {

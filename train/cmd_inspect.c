@@ -74,10 +74,9 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
 
 static void tensors_print(const struct safetensors *s) {
     for (i64 i = 0; i < s->count; i++) {
-        printf("%-64s %-5s [", s->tensor[i].name, s->tensor[i].type);
-        for (int k = 0; k < s->tensor[i].rank; k++)
-            printf("%s%lld", k ? ", " : "", (long long)s->tensor[i].dim[k]);
-        puts("]");
+        char shape[192];
+        printf("%-64s %-5s %s\n", s->tensor[i].name, s->tensor[i].type,
+               shape_text(shape, s->tensor[i].rank, s->tensor[i].dim));
     }
 }
 
@@ -206,24 +205,20 @@ static int inspect_gguf(const char *path, const struct inspect_flags *f, struct 
     return rc;
 }
 
-static bool ends(const char *text, const char *end) {
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && !strcmp(text + n - k, end);
-}
-
 static int inspect(const char *what, const struct inspect_flags *f, struct err *e) {
     if (!strcmp(what, "ops")) return inspect_ops(e);
     if (!strcmp(what, "families")) return inspect_families();
     if (!path_exists(what)) return err_input(e, "%s does not exist", what);
     if (path_is_dir(what)) return inspect_folder(what, f, e);
-    if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
+    if (ends_with(what, ".safetensors") || ends_with(what, ".safetensors.index.json"))
         return inspect_weights(what, e);
-    if (ends(what, ".gguf")) return inspect_gguf(what, f, e);
-    if (ends(what, ".model") || ends(what, ".tiktoken") || ends(what, ".tiktoken.gz"))
+    if (ends_with(what, ".gguf")) return inspect_gguf(what, f, e);
+    if (ends_with(what, ".model") || ends_with(what, ".tiktoken") ||
+        ends_with(what, ".tiktoken.gz"))
         return inspect_tokenizer(what, e);
-    if (ends(what, ".h5")) return inspect_dataset(what, f, e);
-    if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
-    if (ends(what, ".json")) {
+    if (ends_with(what, ".h5")) return inspect_dataset(what, f, e);
+    if (ends_with(what, ".yaml") || ends_with(what, ".yml")) return inspect_recipe(what, e);
+    if (ends_with(what, ".json")) {
         json_t *j = json_open(what, e);
         const bool tokenizer = json_is_object(json_object_get(j, "model"));
         const int rc = !j ? -1 : tokenizer ? inspect_tokenizer(what, e) : config_print(j, what, e);

@@ -12,8 +12,7 @@ struct tokenize_flags {
     bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
     i64 seed;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct tokenize_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct tokenize_flags
 const struct option tokenize_options[] = {
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer.json or its folder"),
     ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
@@ -32,7 +31,7 @@ const struct option tokenize_options[] = {
     ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
                         enum split split, const char *path, struct err *e) {
@@ -114,8 +113,7 @@ struct tokenizer_flags {
     i64 vocab_size;
     struct text_list special_tokens;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct tokenizer_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct tokenizer_flags
 const struct option tokenizer_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the tokenizer.json to write"),
     ROW(vocab_size, OPT_INT, "4096", 257, 1 << 24,
@@ -125,7 +123,7 @@ const struct option tokenizer_options[] = {
         "comma separated; they take the first ids"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a, struct err *e) {
     const struct bpe_training job = {.pattern = f->pattern,

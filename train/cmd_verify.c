@@ -13,8 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct verify_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct verify_flags
 const struct option verify_options[] = {
     ROW(replay, OPT_BOOL, "false", 0, 0,
         "recompute steps from a checkpoint on and compare bits; without --from from one chosen at "
@@ -32,7 +31,7 @@ const struct option verify_options[] = {
     ROW(deep, OPT_BOOL, "true", 0, 0, "hash every tensor too"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 /* Steps only rise (log.c). */
 const struct log_row *row_of(const struct verification *v, i64 step) {

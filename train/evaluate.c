@@ -54,8 +54,7 @@ struct eval_flags {
     i64 max_seq_length, batch;
     bool packing;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct eval_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct eval_flags
 const struct option eval_options[] = {
     ROW(data, OPT_TEXT, NULL, 0, 0, "the tokenised dataset"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),

@@ -161,9 +161,9 @@ static int run(int argc, char **argv, struct arena *a, struct err *e) {
     return rc;
 }
 
-/* A file that the program opens must not become its standard output because the caller closed that;
- * opened the wrong way round, using it still fails. A file size limit is an error like a full disk,
- * not a signal. */
+/* Reopens closed descriptors 0 to 2, so that an opened file cannot become stdout. They are opened
+ * in the wrong direction, so that using one still fails. A file size limit is an error like a full
+ * disk, not a signal. */
 static void surroundings_prepare(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) return;
