@@ -207,3 +207,8 @@ void text_free(struct text *t) {
     mem_free(t->data);
     *t = (struct text){0};
 }
+
+bool ends_with(const char *text, const char *end) {
+    const size_t n = strlen(text), k = strlen(end);
+    return n >= k && !strcmp(text + n - k, end);
+}

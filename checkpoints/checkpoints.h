@@ -40,7 +40,7 @@ struct safetensors {
 int safetensors_open(struct safetensors *s, const char *path, struct err *e);
 void safetensors_close(struct safetensors *s);
 /* Gives the memory of a tensor's pages back; they are read again when they are needed again.
- * Loading a large file then takes what is made of it, not the file besides. */
+ * Peak memory is the model, not the model plus the file. */
 void safetensors_forget(const struct safetensors *s, const struct stored *t);
 /* NULL if missing. */
 const struct stored *safetensors_find(const struct safetensors *s, const char *name);

@@ -129,33 +129,45 @@ struct encoding {
                         first of all */
 };
 
-/* How many of a text's ids lie in front of byte `at`: those that a text which ends there has, too.
- */
-static i64 ids_before(const struct encoder *c, const char *text, i64 at, const struct ids *all,
-                      struct ids *part, struct err *e) {
-    i64 n = 0;
-    part->count = 0;
-    if (c->encode(c->arg, text, at, part, e)) return -1;
-    while (n < part->count && n < all->count && part->item[n] == all->item[n]) n++;
-    /* An id that reaches over the end of an answer belongs to it; one over its start does, too. */
-    return n;
-}
-
-static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
-    const struct encoder *c = &w->job->encoder;
+/* An encoder that knows no better: every beginning of the text from its start. */
+static int prefixes_plain(const struct encoder *c, const char *text, const struct ids *all,
+                          struct beginning *list, i64 count, struct err *e) {
     struct ids part = {0};
     int rc = 0;
-    for (i64 i = 0; !rc && i < p->document.spans; i++) {
-        const struct span s = w->spans_of.item[p->span_at + i];
-        const i64 begin = ids_before(c, text, s.begin, &p->ids, &part, e);
-        i64 end = s.end == p->document.size ? p->ids.count
-                                            : ids_before(c, text, s.end, &p->ids, &part, e);
-        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
-        if (end >= 0 && end < part.count && s.end < p->document.size) end++;
-        rc = begin < 0 || end < 0 ||
-             spans_add(&p->spans, i64_max(begin, free), i64_min(end, p->ids.count), e);
+    for (i64 i = 0; !rc && i < count; i++) {
+        i64 n = 0;
+        part.count = 0;
+        rc = c->encode(c->arg, text, list[i].at, &part, e);
+        while (n < part.count && n < all->count && part.item[n] == all->item[n]) n++;
+        list[i].same = n, list[i].more = n < part.count;
     }
     ids_free(&part);
+    return rc ? -1 : 0;
+}
+
+/* The ids that lie in a span: those that the text up to its start does not have, and the text up to
+ * its end does. An id that reaches over the end of an answer belongs to it; one over its start
+ * does, too. */
+static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    const i64 count = p->document.spans, size = p->document.size;
+    if (!count) return 0;
+    struct beginning *list = mem_new_array(2 * count, sizeof *list, e);
+    if (!list) return -1;
+    for (i64 i = 0; i < count; i++) {
+        const struct span s = w->spans_of.item[p->span_at + i];
+        list[2 * i].at = s.begin, list[2 * i + 1].at = s.end;
+    }
+    const bool fast = count > 2 && c->prefixes && /* few turns: not worth it */
+                      c->prefixes(c->arg, text, size, &p->ids, list, 2 * count, e);
+    int rc = e->code || (!fast && prefixes_plain(c, text, &p->ids, list, 2 * count, e));
+    for (i64 i = 0; !rc && i < count; i++) {
+        const struct beginning begin = list[2 * i], end = list[2 * i + 1];
+        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
+        const i64 last = end.at == size ? p->ids.count : end.same + end.more;
+        rc = spans_add(&p->spans, i64_max(begin.same, free), i64_min(last, p->ids.count), e);
+    }
+    mem_free(list);
     return rc ? -1 : 0;
 }
 
@@ -387,5 +399,6 @@ struct encoder encoder_of(const struct tokenizer *t) {
                             tokenizer_size(t),
                             tokenizer_bos(t),
                             tokenizer_eos(t),
-                            tokenizer_sha256(t)};
+                            tokenizer_sha256(t),
+                            tokenizer_prefixes};
 }

@@ -14,11 +14,6 @@
 
 enum { BLOCK = 128 << 10 };
 
-static bool ends_with(const char *text, const char *tail) {
-    size_t n = strlen(text), m = strlen(tail);
-    return n >= m && !strcmp(text + n - m, tail);
-}
-
 static void *zlib_alloc(void *arg, unsigned count, unsigned size) {
     (void)arg;
     return mem_new_array(count, size, &(struct err){0});

@@ -8,6 +8,7 @@
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
 #   kills     1,000 kills and signals at random moments of a run; goes on where it was interrupted
+#   scaling   instructions at n, 2n, 4n of every input
 set -u
 cd "$(dirname "$0")/.." || exit 2
 jobs=$(nproc) seconds=${FUZZ_SECONDS:-60}
@@ -33,6 +34,7 @@ part_thread() { # $list is left to split
     make -s -j"$jobs" SAN=thread $(programs $list) || return 1
     for program in $(programs $list); do echo "$program" && "$program" || return 1; done
 }
+part_scaling() { make -s -j"$jobs" hone && tests/scaling.sh; }
 part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
     build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source"
     make -s -j"$jobs" $(programs $list) || return 1
@@ -42,7 +44,7 @@ part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
 }
 
 if [ $# = 0 ]; then
-    set -- test slow kills address thread clang debug valgrind
+    set -- test slow kills scaling address thread clang debug valgrind
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0

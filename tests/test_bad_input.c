@@ -92,8 +92,7 @@ static struct text said(void) {
     return t;
 }
 
-/* ---- what lies in the folder: "PATH SHA-256" lines, sorted ------------------------------------
- */
+/* ---- what lies in the folder: "PATH SHA-256" lines, sorted ----------------------------------- */
 
 static void tree_add(struct text *out, const char *folder, const char *inside) {
     char **name, path[1024], hex[65] = "folder";

@@ -5,6 +5,7 @@
 #include "train/train.h"
 
 #include <math.h> /* INFINITY */
+#include <jansson.h>
 #include <string.h>
 
 struct export_flags {
@@ -14,8 +15,7 @@ struct export_flags {
     bool adapter_only;
     struct text_list adapter;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct export_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct export_flags
 const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP ", to merge"),
@@ -36,7 +36,7 @@ const struct option export_options[] = {
         "refuse to write if the mean KL (nats) is larger; q4_0 and q4_k are only measured"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 /* Logits [tokens, vocab] of one sequence. */
 static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, struct err *e) {
@@ -236,7 +236,9 @@ int cmd_export(int argc, char **argv, struct err *e) {
     if (!rc && f.adapter_only && !globals.json && !quiet) show(stdout, "%s: written\n", f.output);
     if (!rc && f.adapter_only && !globals.json) quiet = true;
     if (!rc && globals.json)
-        printf("{\"path\": \"%s\", \"kl\": %.9g, \"top1_agreement\": %.9g}\n", f.output, kl, agree);
+        rc = json_print(json_pack("{s:o, s:o, s:o}", "path", json_name(f.output), "kl",
+                                  json_finite(kl), "top1_agreement", json_finite(agree)),
+                        e);
     else if (!rc && !quiet)
         show(stdout,
              "%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "

@@ -11,9 +11,8 @@ struct forward_flags {
     bool grad;
     i64 generate;
 };
-#undef ROW
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct forward_flags, key), otherwise, low, high, NULL, help }
+#undef ROW_OF
+#define ROW_OF struct forward_flags
 const struct option forward_options[] = {
     ROW(ids, OPT_TEXT, NULL, 0, 0,
         "safetensors with input_ids [B,T] int64 and optional labels and document_ids [B,T]"),

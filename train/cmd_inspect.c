@@ -20,26 +20,22 @@ const struct option inspect_options[] = {
     {0},
 };
 
-static int inspect_ops(void) {
-    if (globals.json)
-        putchar('[');
-    else
+static int inspect_ops(struct err *e) {
+    json_t *list = json_array();
+    if (!globals.json)
         show(stdout, "%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
     for (int i = 0; i < op_count; i++) {
         const struct op *o = op_table[i];
         const bool grad = o->grad[0].in || o->root.in;
-        if (globals.json)
-            show(stdout,
-                 "%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
-                 "\"%s\", \"out\": \"%s\"}",
-                 i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
-                 o->in, o->out);
-        else
+        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b, s:s, s:s}", "name", o->name,
+                                              "cpu", 1, "cuda", o->cuda != NULL, "gradient", grad,
+                                              "in", o->in, "out", o->out));
+        if (!globals.json)
             show(stdout, "%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
                  grad ? "yes" : "-", o->in, o->out);
     }
-    if (globals.json) puts("]");
-    return 0;
+    if (globals.json) return json_print(list, e);
+    return json_decref(list), 0;
 }
 
 static int inspect_families(void) {
@@ -52,14 +48,12 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
     struct config c;
     if (config_read(&c, j, where, e)) return -1;
     const i64 count = config_parameters(&c);
-    if (globals.json) {
-        show(stdout,
-             "{\"model_type\": \"%s\", \"parameters\": %lld, \"layers\": %lld, \"hidden_size\": "
-             "%lld, \"vocab_size\": %lld}\n",
-             c.family->model_type, (long long)count, (long long)c.layers, (long long)c.hidden_size,
-             (long long)c.vocab_size);
-        return 0;
-    }
+    if (globals.json)
+        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I}", "model_type", c.family->model_type,
+                                    "parameters", (json_int_t)count, "layers", (json_int_t)c.layers,
+                                    "hidden_size", (json_int_t)c.hidden_size, "vocab_size",
+                                    (json_int_t)c.vocab_size),
+                          e);
     show(stdout,
          "model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
          "%lld\nhidden size        %lld\n"
@@ -80,10 +74,9 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
 
 static void tensors_print(const struct safetensors *s) {
     for (i64 i = 0; i < s->count; i++) {
-        show(stdout, "%-64s %-5s [", s->tensor[i].name, s->tensor[i].type);
-        for (int k = 0; k < s->tensor[i].rank; k++)
-            show(stdout, "%s%lld", k ? ", " : "", (long long)s->tensor[i].dim[k]);
-        puts("]");
+        char shape[192];
+        show(stdout, "%-64s %-5s %s\n", s->tensor[i].name, s->tensor[i].type,
+             shape_text(shape, s->tensor[i].rank, s->tensor[i].dim));
     }
 }
 
@@ -117,9 +110,9 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
         rc = t ? tokenizer_decode(t, &ids[k], 1, false, &text, e)
                : text_printf(&text, e, "%u ", ids[k]);
         if (!rc)
-            printf("\033[%sm", trained[k] ? "32" : "90"),
+            show(stdout, "\033[%sm", trained[k] ? "32" : "90"),
                 show_bytes(stdout, text.data ? text.data : "", text.size, true),
-                printf("\033[0m%s", t ? "\033[90m|\033[0m" : "");
+                show(stdout, "\033[0m%s", t ? "\033[90m|\033[0m" : "");
         text_free(&text);
     }
     if (n) puts("");
@@ -215,24 +208,20 @@ static int inspect_gguf(const char *path, const struct inspect_flags *f, struct 
     return rc;
 }
 
-static bool ends(const char *text, const char *end) {
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && !strcmp(text + n - k, end);
-}
-
 static int inspect(const char *what, const struct inspect_flags *f, struct err *e) {
-    if (!strcmp(what, "ops")) return inspect_ops();
+    if (!strcmp(what, "ops")) return inspect_ops(e);
     if (!strcmp(what, "families")) return inspect_families();
     if (!path_exists(what)) return err_input(e, "%s does not exist", what);
     if (path_is_dir(what)) return inspect_folder(what, f, e);
-    if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
+    if (ends_with(what, ".safetensors") || ends_with(what, ".safetensors.index.json"))
         return inspect_weights(what, e);
-    if (ends(what, ".gguf")) return inspect_gguf(what, f, e);
-    if (ends(what, ".model") || ends(what, ".tiktoken") || ends(what, ".tiktoken.gz"))
+    if (ends_with(what, ".gguf")) return inspect_gguf(what, f, e);
+    if (ends_with(what, ".model") || ends_with(what, ".tiktoken") ||
+        ends_with(what, ".tiktoken.gz"))
         return inspect_tokenizer(what, e);
-    if (ends(what, ".h5")) return inspect_dataset(what, f, e);
-    if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
-    if (ends(what, ".json")) {
+    if (ends_with(what, ".h5")) return inspect_dataset(what, f, e);
+    if (ends_with(what, ".yaml") || ends_with(what, ".yml")) return inspect_recipe(what, e);
+    if (ends_with(what, ".json")) {
         json_t *j = json_open(what, e);
         const bool tokenizer = json_is_object(json_object_get(j, "model"));
         const int rc = !j ? -1 : tokenizer ? inspect_tokenizer(what, e) : config_print(j, what, e);

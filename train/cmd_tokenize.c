@@ -1,6 +1,7 @@
 /* cmd_tokenize.c: `hone tokenize` and `hone tokenizer train`. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,8 +12,7 @@ struct tokenize_flags {
     bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
     i64 seed;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct tokenize_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct tokenize_flags
 const struct option tokenize_options[] = {
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer.json or its folder"),
     ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
@@ -31,7 +31,7 @@ const struct option tokenize_options[] = {
     ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
                         enum split split, const char *path, struct err *e) {
@@ -57,15 +57,18 @@ static int dataset_print(const char *path, struct err *e) {
     struct dataset *d = dataset_open(path, e);
     if (!d) return -1;
     const struct dataset_info *i = dataset_info(d);
+    int rc = 0;
     if (globals.json)
-        printf("{\"path\": \"%s\", \"tokens\": %lld, \"documents\": %lld, \"sha256\": \"%s\"}\n",
-               path, (long long)i->tokens, (long long)i->documents, i->sha256);
+        rc = json_print(json_pack("{s:o, s:I, s:I, s:s}", "path", json_name(path), "tokens",
+                                  (json_int_t)i->tokens, "documents", (json_int_t)i->documents,
+                                  "sha256", i->sha256),
+                        e);
     else if (!quiet)
         show(stdout, "%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path,
              (long long)i->tokens, (long long)i->documents, i->documents == 1 ? "" : "s",
              (double)path_size(path) / 1e6);
     dataset_close(d);
-    return 0;
+    return rc;
 }
 
 /* With a validation part: both files or neither. */
@@ -120,8 +123,7 @@ struct tokenizer_flags {
     i64 vocab_size;
     struct text_list special_tokens;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct tokenizer_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct tokenizer_flags
 const struct option tokenizer_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the tokenizer.json to write"),
     ROW(vocab_size, OPT_INT, "4096", 257, 1 << 24,
@@ -131,7 +133,7 @@ const struct option tokenizer_options[] = {
         "comma separated; they take the first ids"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a, struct err *e) {
     const struct bpe_training job = {.pattern = f->pattern,

@@ -1,6 +1,7 @@
 /* evaluate.c: losses of a model that is not being trained, and `hone eval`. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 
 static int plan_eval(struct planned *p, struct model *m, i64 tokens, struct err *e) {
@@ -62,8 +63,7 @@ struct eval_flags {
     i64 max_seq_length, batch;
     bool packing;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct eval_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct eval_flags
 const struct option eval_options[] = {
     ROW(data, OPT_TEXT, NULL, 0, 0, "the tokenised dataset"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),
@@ -116,8 +116,10 @@ int cmd_eval(int argc, char **argv, struct err *e) {
              loaded_open(&l, a.rest[0], &f.adapter, f.tokenizer, dtype, false, e) ||
              !(d = dataset_open(f.data, e)) || eval_run(&l, &f, d, &sum, &tokens, e);
     if (!rc && globals.json)
-        printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld}\n", sum / (double)tokens,
-               m_exp(sum / (double)tokens), (long long)tokens);
+        rc = json_print(json_pack("{s:o, s:o, s:I}", "loss", json_finite(sum / (double)tokens),
+                                  "perplexity", json_finite(m_exp(sum / (double)tokens)), "tokens",
+                                  (json_int_t)tokens),
+                        e);
     else if (!rc)
         printf("loss %.4f nats/token, perplexity %.3f, over %lld tokens\n", sum / (double)tokens,
                m_exp(sum / (double)tokens), (long long)tokens);

@@ -52,7 +52,7 @@ static void decoder_free(struct decoder *d) {
     *d = (struct decoder){0};
 }
 
-/* Puts positions at.. of a sequence in as tokens n.., and says what it is as row r. */
+/* Adds `count` tokens of q from `at` as inputs n..; row r samples after the last. */
 static void decoder_put(struct decoder *d, i64 n, i64 r, const struct sequence *q, const u32 *ids,
                         i64 at, i64 count) {
     const i64 t = d->tokens, vocab = d->build.m->config.vocab_size;

@@ -43,7 +43,7 @@ int lock_files_add_as(struct lock_files *files, const char *role, const char *pa
     if (!files->list && !(files->list = json_array())) return out_of_memory(e);
     json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", name, "bytes",
                              (json_int_t)path_size(path), "sha256", sha256);
-    if (!item) return err_failed(e, "%s: a path must be UTF-8", path);
+    if (!item) return err_input(e, "%s: a path must be UTF-8", path);
     return json_array_append_new(files->list, item) ? out_of_memory(e) : 0;
 }
 

@@ -52,7 +52,7 @@ const struct command commands[] = {
     {"inspect", "inspect THING",
      "show a model, checkpoint, dataset, tokenizer, recipe, run; `inspect ops`, `inspect families`",
      cmd_inspect, inspect_options},
-    {"verify", "verify RUN [--replay N]",
+    {"verify", "verify RUN [--replay]",
      "check a run's files, manifests, log and data order; recompute steps", cmd_verify,
      verify_options},
     {"report", "report RUN ... [--output FILE.html]",
@@ -169,9 +169,9 @@ static int run(int argc, char **argv, struct arena *a, struct err *e) {
     return rc;
 }
 
-/* A file that the program opens must not become its standard output because the caller closed that;
- * opened the wrong way round, using it still fails. A file size limit is an error like a full disk,
- * not a signal. */
+/* Reopens closed descriptors 0 to 2, so that an opened file cannot become stdout. They are opened
+ * in the wrong direction, so that using one still fails. A file size limit is an error like a full
+ * disk, not a signal. */
 static void surroundings_prepare(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) return;

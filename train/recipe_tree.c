@@ -72,20 +72,41 @@ static struct node *copy_scalar(struct copy *c, const yaml_node_t *y, const char
     return n;
 }
 
-static int copy_pair(struct copy *c, struct node *map, const yaml_node_pair_t *pair, int depth) {
+/* Where the value of a key is, or belongs, in a table of `slots`, a power of two. */
+static struct node **key_slot(struct node **table, size_t slots, const char *key) {
+    u64 hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *k = key; *k; k++) hash = (hash ^ (u8)*k) * 1099511628211u;
+    while (table[hash & (slots - 1)] && strcmp(table[hash & (slots - 1)]->key, key)) hash++;
+    return &table[hash & (slots - 1)];
+}
+
+static struct node *copy_pair(struct copy *c, struct node **table, size_t slots,
+                              const yaml_node_pair_t *pair, int depth) {
     struct node *key = copy_node(c, pair->key, depth + 1);
-    if (!key) return -1;
+    if (!key) return NULL;
     if (key->kind != NODE_SCALAR)
-        return err_input(c->e, "%s: a key must be a plain word", key->where);
-    struct node *before = node_find(map, key->text);
-    if (before)
+        return err_input(c->e, "%s: a key must be a plain word", key->where), NULL;
+    struct node **slot = key_slot(table, slots, key->text);
+    if (*slot)
         return err_input(c->e, "%s: duplicate key '%s', already given at %s", key->where, key->text,
-                         before->where);
+                         (*slot)->where),
+               NULL;
     struct node *value = copy_node(c, pair->value, depth + 1);
-    if (!value) return -1;
+    if (!value) return NULL;
     value->key = key->text, value->where = key->where;
-    node_append(map, value);
-    return 0;
+    return *slot = value;
+}
+
+static int copy_map(struct copy *c, struct node *map, const yaml_node_t *y, int depth) {
+    const yaml_node_pair_t *p = y->data.mapping.pairs.start, *end = y->data.mapping.pairs.top;
+    struct node **last = &map->child;
+    size_t slots = 4;
+    while (slots < 2 * (size_t)(end - p)) slots *= 2;
+    struct node **table = mem_new_array((i64)slots, sizeof(struct node *), c->e);
+    for (; table && p < end; p++, last = &(*last)->next)
+        if (!(*last = copy_pair(c, table, slots, p, depth))) break;
+    mem_free(table);
+    return table && p == end ? 0 : -1;
 }
 
 static struct node *copy_node(struct copy *c, int id, int depth) {
@@ -100,18 +121,10 @@ static struct node *copy_node(struct copy *c, int id, int depth) {
     struct node *n =
         node_new(c->a, y->type == YAML_MAPPING_NODE ? NODE_MAP : NODE_LIST, where, c->e);
     if (!n) return NULL;
-    if (y->type == YAML_MAPPING_NODE) {
-        const yaml_node_pair_t *p = y->data.mapping.pairs.start, *end = y->data.mapping.pairs.top;
-        for (; p < end; p++)
-            if (copy_pair(c, n, p, depth)) return NULL;
-        return n;
-    }
+    if (y->type == YAML_MAPPING_NODE) return copy_map(c, n, y, depth) ? NULL : n;
     const yaml_node_item_t *p = y->data.sequence.items.start, *end = y->data.sequence.items.top;
-    for (; p < end; p++) {
-        struct node *child = copy_node(c, *p, depth + 1);
-        if (!child) return NULL;
-        node_append(n, child);
-    }
+    for (struct node **last = &n->child; p < end; p++, last = &(*last)->next)
+        if (!(*last = copy_node(c, *p, depth + 1))) return NULL;
     return n;
 }
 

@@ -30,6 +30,9 @@ struct args {
     i64 count;
     struct arena arena;
 };
+/* A row of a command's table: the member of ROW_OF, a struct of flags, that has the key's name. */
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(ROW_OF, key), otherwise, low, high, NULL, help }
 int args_parse(struct args *a, int argc, char **argv, const struct option *table, void *to,
                struct err *e);
 void args_free(struct args *a);

@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && !strcmp(text + n - k, end);
-}
-
 /* What lies in the folder of a run that has no log yet is of an attempt that failed: made again. */
 static bool run_begun(const char *run_dir) {
     char path[4096];

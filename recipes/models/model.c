@@ -237,7 +237,7 @@ static void init_range(void *arg, i64 begin, i64 end, int worker) {
     for (i64 i = begin; i < end; i++) param_set(n->p, i, n->std * rng_normal(&n->rng, (u64)i));
 }
 
-/* What a parameter that is not drawn begins with. */
+/* Initial value of parameters that are not random. */
 static float start_of(const struct model *m, const struct param *p) {
     switch (p->role) {
     case ROLE_ALPHA_P: return (float)m_log(m_exp(0.8) - 1); /* softplus gives 0.8, 0.3 + beta */
