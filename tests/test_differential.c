@@ -186,7 +186,8 @@ static void compute_draw(struct draw *d, const struct drawn *r, struct way *w) {
     text_free(&w->compute), w->compute = (struct text){0};
     say(&w->compute, "micro_batch_size=%lld", (long long)micro);
     if (one_in(d, 2)) say(&w->compute, "gradient_checkpointing=true");
-    w->threads = between(d, 1, 3), w->isa = pick(d, ISA_COUNT), w->eager = one_in(d, 4);
+    w->threads = one_in(d, 2) ? 1 : between(d, 2, 3), w->isa = pick(d, ISA_COUNT),
+    w->eager = one_in(d, 4);
 }
 
 static void way_draw(struct draw *d, const struct drawn *r, struct way *w) {
