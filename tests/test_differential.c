@@ -173,26 +173,30 @@ static void recipe_draw(struct draw *d, struct drawn *r) {
 
 /* ---- a way to train it */
 
-struct way {
-    struct text words;   /* of the run, */
-    struct text compute; /* and those that may differ after a stop */
-    i64 threads, isa, stop;
+struct leg { /* what may differ from one leg of a run to the next */
+    struct text words;
+    i64 threads, isa;
     bool eager;
 };
+struct way {
+    struct text words; /* of the whole run */
+    struct leg leg[2];
+    i64 stop; /* 0: not; else the step from which leg[1] goes on */
+};
 
-static void compute_draw(struct draw *d, const struct drawn *r, struct way *w) {
+static void leg_draw(struct draw *d, const struct drawn *r, struct leg *p) {
     i64 micro = between(d, 1, r->global);
     while (r->global % micro) micro--;
-    text_free(&w->compute), w->compute = (struct text){0};
-    say(&w->compute, "micro_batch_size=%lld", (long long)micro);
-    if (one_in(d, 2)) say(&w->compute, "gradient_checkpointing=true");
-    w->threads = one_in(d, 2) ? 1 : between(d, 2, 3), w->isa = pick(d, ISA_COUNT),
-    w->eager = one_in(d, 4);
+    *p = (struct leg){.threads = one_in(d, 2) ? 1 : between(d, 2, 3),
+                      .isa = one_in(d, 8) ? 0 : between(d, 1, ISA_COUNT - 1), /* plain is slow */
+                      .eager = one_in(d, 4)};
+    say(&p->words, "micro_batch_size=%lld", (long long)micro);
+    if (one_in(d, 2)) say(&p->words, "gradient_checkpointing=true");
 }
 
 static void way_draw(struct draw *d, const struct drawn *r, struct way *w) {
     *w = (struct way){0};
-    compute_draw(d, r, w);
+    leg_draw(d, r, &w->leg[0]), leg_draw(d, r, &w->leg[1]);
     say(&w->words, "logging_steps=%lld", (long long)between(d, 1, 3));
     if (one_in(d, 2))
         say(&w->words, "report_to=%s", ONE_OF(d, "csv", "tensorboard", "csv,tensorboard"));
@@ -210,6 +214,11 @@ static void way_draw(struct draw *d, const struct drawn *r, struct way *w) {
     }
     if (r->steps > 1 && one_in(d, 3)) w->stop = between(d, 1, r->steps - 1);
     if (w->stop) say(&w->words, "save_at=%lld", (long long)w->stop);
+}
+
+static void way_free(struct way *w) {
+    text_free(&w->words), text_free(&w->leg[0].words), text_free(&w->leg[1].words);
+    *w = (struct way){0};
 }
 
 /* ---- a run and what it left */
@@ -232,48 +241,63 @@ static void outcome_read(struct outcome *o, const struct drawn *r) {
     strcpy(o->state, m.state_sha256);
 }
 
-/* `hone train` as main.c would call it. */
-static void train_here(const struct drawn *r, const struct way *w, const char *more,
-                       struct err *e) {
+static const char *isa_of(const struct leg *p) {
+    return isa_name[i64_min(p->isa, (i64)isa_best())];
+}
+
+/* The arguments of `hone train`. */
+static void line_make(struct text *line, const struct drawn *r, const struct way *w, int leg) {
+    say(line, "%s %s %s %s output_dir=%s", at("recipe.yaml"), r->words.data,
+        w->words.data ? w->words.data : "", w->leg[leg].words.data, at("run"));
+    if (leg) say(line, "resume_from_checkpoint=auto");
+}
+
+/* As main.c would call it. */
+static void train_here(const struct drawn *r, const struct way *w, int leg, struct err *e) {
     struct text line = {0};
     char *argv[WORDS] = {0};
     int count = 0;
-    const int isa = (int)i64_min(w->isa, (i64)isa_best());
-    say(&line, "%s %s %s %s output_dir=%s %s", at("recipe.yaml"), r->words.data,
-        w->words.data ? w->words.data : "", w->compute.data ? w->compute.data : "", at("run"),
-        more);
+    const struct leg *p = &w->leg[leg];
+    line_make(&line, r, w, leg);
     for (char *word = strtok(line.data, " "); word; word = strtok(NULL, " ")) {
         assert_true(count < WORDS);
         argv[count++] = word;
     }
-    globals = (struct globals){.threads = w->threads,
+    globals = (struct globals){.threads = p->threads,
                                .device = "cpu",
                                .numerics = "auto",
-                               .eager = w->eager,
+                               .eager = p->eager,
                                .quiet = true};
     quiet = true;
-    if (isa_force(isa_name[isa], e) || pool_start((int)w->threads, e)) fail_msg("%s", e->primary);
+    if (isa_force(isa_of(p), e) || pool_start((int)p->threads, e)) fail_msg("%s", e->primary);
     cmd_train(count, argv, e);
     pool_stop(), text_free(&line);
 }
 
-static void command_print(const struct drawn *r, const struct way *w, const char *more) {
-    fprintf(stderr, "  ./hone train %s %s %s %s %s --threads %lld --isa %s%s output_dir=%s/OTHER\n",
-            at("recipe.yaml"), r->words.data, w->words.data ? w->words.data : "",
-            w->compute.data ? w->compute.data : "", more, (long long)w->threads,
-            isa_name[i64_min(w->isa, (i64)isa_best())], w->eager ? " --eager" : "", tiny);
+/* Commands that do the same. */
+static void way_print(const struct drawn *r, const struct way *w) {
+    fprintf(stderr, "  rm -rf %s\n", at("run"));
+    for (int i = 0; i <= (w->stop > 0); i++) {
+        struct text line = {0};
+        line_make(&line, r, w, i);
+        if (i)
+            fprintf(stderr, "  rm -r %s/checkpoints/step-%06lld\n", at("run"), (long long)r->steps);
+        fprintf(stderr, "  ./hone train %s --threads %lld --isa %s%s\n", line.data,
+                (long long)w->leg[i].threads, isa_of(&w->leg[i]),
+                w->leg[i].eager ? " --eager" : "");
+        text_free(&line);
+    }
 }
 
-static void run(struct draw *d, const struct drawn *r, struct way *w, struct outcome *o) {
+static void run(const struct drawn *r, const struct way *w, struct outcome *o) {
     struct err unused = {0};
     *o = (struct outcome){0};
     dir_remove(at("run"), &unused);
-    train_here(r, w, "", &o->error);
+    train_here(r, w, 0, &o->error);
     if (!o->error.code && w->stop) { /* as after a kill: the last checkpoint never came about */
         const char *last = at("run/checkpoints/step-%06lld", (long long)r->steps);
         if (dir_remove(last, &o->error)) fail_msg("%s", o->error.primary);
-        compute_draw(d, r, w);
-        train_here(r, w, "resume_from_checkpoint=auto", &o->error);
+        train_here(r, w, 1, &o->error);
     }
     if (!o->error.code) outcome_read(o, r);
 }
@@ -311,34 +335,35 @@ static void recipe_run(i64 number) {
     struct drawn r;
     struct outcome first, o;
     struct draw d;
-    struct way plain = {.threads = 1, .isa = ISA_COUNT};
+    struct way plain = {0};
     for (int attempt = 0;; attempt++) {
         d = (struct draw){.rng = {(u64)number, RNG_TEST, (u32)attempt, 0}};
         recipe_draw(&d, &r);
-        say(&plain.compute, "micro_batch_size=%lld", (long long)r.global);
-        run(&d, &r, &plain, &first);
+        plain.leg[0] = (struct leg){.threads = 1, .isa = ISA_COUNT};
+        say(&plain.leg[0].words, "micro_batch_size=%lld", (long long)r.global);
+        run(&r, &plain, &first);
         if (first.error.code != ERR_INPUT) break;
         if (getenv("HONE_REFUSED"))
             fprintf(stderr, "%s\n    %s\n", first.error.primary, r.words.data);
-        refused++, text_free(&r.words), text_free(&plain.compute), plain.compute = (struct text){0};
+        refused++, text_free(&r.words), way_free(&plain);
         assert_true(attempt < 100);
     }
     failed_alike += first.error.code != 0;
     for (int i = 0; i < WAYS; i++) {
         struct way w;
         way_draw(&d, &r, &w);
-        run(&d, &r, &w, &o);
+        run(&r, &w, &o);
         const char *wrong = difference(&first, &o);
         if (wrong) {
-            fprintf(stderr, "recipe %lld (files in %s): %s\n", (long long)number, tiny, wrong);
-            command_print(&r, &plain, ""),
-                command_print(&r, &w, w.stop ? "(stopped and resumed with these words)" : "");
-            *tiny = 0; /* its files stay */
+            fprintf(stderr, "recipe %lld (its files stay in %s): %s\nplainly:\n", (long long)number,
+                    tiny, wrong);
+            way_print(&r, &plain), fprintf(stderr, "another way:\n"), way_print(&r, &w);
+            *tiny = 0;
             fail();
         }
-        text_free(&w.words), text_free(&w.compute), log_rows_free(&o.log);
+        way_free(&w), log_rows_free(&o.log);
     }
-    text_free(&r.words), text_free(&plain.compute), log_rows_free(&first.log);
+    text_free(&r.words), way_free(&plain), log_rows_free(&first.log);
 }
 
 /* ---- data: documents of 1 to 60 words of the tokenizer's 128 */
