@@ -62,7 +62,7 @@ static void families_find(void) {
 struct drawn {
     struct text words; /* of the command line, without those of a way */
     bool adapter, experts;
-    i64 steps, global, length, positions;
+    i64 steps, global, length, positions, longest;
 };
 
 static void resize(struct draw *d, json_t *j, const char *key, i64 value) {
@@ -111,8 +111,9 @@ static void model_draw(struct draw *d, struct drawn *r) {
                  : text_printf(&yaml, &e, "model_name_or_path: tests/golden/models/%s\n", name));
     put(at("recipe.yaml"), yaml.data, yaml.size);
     r->positions = size_of(j, "max_position_embeddings", size_of(j, "n_positions", 2048));
-    if (strstr(name, "dynamic") && one_in(d, 2))
-        r->positions += 24; /* trained beyond: its tables go by the length */
+    r->longest = i64_min(r->positions, LONGEST);
+    if (strstr(name, "dynamic") && one_in(d, 2)) /* trained beyond: its tables go by the length */
+        r->longest = r->positions += 24;
     r->experts = json_object_get(j, "num_experts_per_tok") != NULL;
     free(config), json_decref(j), text_free(&yaml);
 }
@@ -137,7 +138,7 @@ static void adapter_draw(struct draw *d, struct text *w) {
 static void steps_draw(struct draw *d, struct drawn *r) {
     struct text *w = &r->words;
     r->steps = between(d, 2, 4), r->global = (i64[]){1, 2, 4, 6, 8}[pick(d, 5)];
-    r->length = between(d, 5, i64_min(r->positions, LONGEST));
+    r->length = between(d, 5, r->longest);
     say(w, "max_steps=%lld global_batch_size=%lld max_seq_length=%lld seed=%lld",
         (long long)r->steps, (long long)r->global, (long long)r->length, (long long)pick(d, 1000));
     if (r->global % 2 == 0 && one_in(d, 3)) say(w, "reduction_groups=2");
