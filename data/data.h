@@ -267,8 +267,7 @@ struct loader_config {
     u64 seed;
 };
 /* A micro-batch: samples laid end to end, each padded to a multiple of LOADER_PAD tokens. Padding
- * is one document of its own: ids 0, targets -100. No position, of padding either, reaches
- * max_seq_length: a model may have no more. */
+ * is documents of its own, of at most max_seq_length tokens: ids 0, targets -100. */
 enum { LOADER_PAD = 32 };
 struct batch {
     i64 samples, tokens, trained; /* trained: targets >= 0 */
