@@ -9,6 +9,7 @@
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
 #   kills     1,000 kills and signals at random moments of a run; goes on where it was interrupted
 #   scaling   instructions at n, 2n, 4n of every input
+#   differential  2,000 random recipes under address and undefined; stopped, it goes on from build/all/differential.next
 set -u
 cd "$(dirname "$0")/.." || exit 2
 jobs=$(nproc) seconds=${FUZZ_SECONDS:-60}
@@ -36,15 +37,23 @@ part_thread() { # $list is left to split
 }
 part_scaling() { make -s -j"$jobs" hone && tests/scaling.sh; }
 part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
-    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source"
+    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source constants"
     make -s -j"$jobs" $(programs $list) || return 1
     for program in $(programs $list); do
         echo "$program" && valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$program" || return 1
     done
+    make -s -j"$jobs" $(programs differential) # valgrind shows the processor as one with AVX2
+    valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp $(programs differential) 2000 20
+}
+
+part_differential() {
+    set -- CC=clang SAN=address,undefined
+    build=$(folder "$@") next=build/all/differential.next
+    make -s -j"$jobs" "$@" $(programs differential) && $(programs differential) 0 2000 "$next" && rm -f "$next"
 }
 
 if [ $# = 0 ]; then
-    set -- test slow kills scaling address thread clang debug valgrind
+    set -- test slow kills scaling address thread clang debug valgrind differential
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0

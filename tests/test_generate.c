@@ -172,6 +172,43 @@ static void test_padded(void **state) {
          at("prompts.jsonl"));
 }
 
+/* Samples of any length, also beyond max_seq_length and the model's positions, change no bit of the
+ * training around them (its graphs keep the RoPE tables that they were traced with), and ending at
+ * the last position is no error. */
+static void test_samples_beside_training(void **state) {
+    (void)state;
+    static const char *const positions[] = {"llama", "gpt2", "bloom"};
+    hone(0, "tokenize %s --tokenizer tests/golden/run/tokenizer.json --output %s", TINY_CORPUS,
+         at("beside.h5"));
+    for (int i = 0; i < COUNT(positions); i++) {
+        char want[65] = "";
+        for (int tokens = 0; tokens <= 90; tokens += 45) {
+            const char *run = at("beside-%s-%d", positions[i], tokens);
+            hone(0,
+                 "train tests/golden/run/run.yaml model.model_type=%s dataset.0.path=%s "
+                 "eval_dataset.0.path=%s eval_batches=1 eval_steps=1 max_steps=4 save_steps=4 "
+                 "save_at= max_seq_length=32 model.max_position_embeddings=64 %s "
+                 "sample_tokens=%d --threads 1 output_dir=%s",
+                 positions[i], at("beside.h5"), at("beside.h5"),
+                 tokens ? "sample_prompts=the,a" : "", tokens ? tokens : 1, run);
+            assert_true((tokens == 90) == !!strstr(complained(), "texts ended at the model's 64"));
+            const char *state_now =
+                manifest_of(at("beside-%s-%d/checkpoints/step-000004", positions[i], tokens))
+                    .state_sha256;
+            if (tokens)
+                assert_string_equal(want, state_now);
+            else
+                strcpy(want, state_now);
+        }
+    }
+    hone(0, "generate %s --prompt the --ignore-eos --max-new-tokens 90",
+         at("beside-gpt2-90/checkpoints/step-000004"));
+    expect(complained(), "note: 1 text ended at the model's 64 positions\n");
+    hone(0, "generate %s --prompt the --ignore-eos --max-new-tokens 30",
+         at("beside-gpt2-90/checkpoints/step-000004"));
+    assert_null(strstr(complained(), "positions"));
+}
+
 static void test_chat(void **state) {
     (void)state;
     const char *talk =
@@ -228,7 +265,8 @@ int main(void) {
         cmocka_unit_test(test_penalty),      cmocka_unit_test(test_batch),
         cmocka_unit_test(test_stop_ids),     cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_stop_strings), cmocka_unit_test(test_padded),
-        cmocka_unit_test(test_chat),         cmocka_unit_test(test_chat_terminal)};
+        cmocka_unit_test(test_chat),         cmocka_unit_test(test_chat_terminal),
+        cmocka_unit_test(test_samples_beside_training)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

@@ -49,6 +49,7 @@ struct session {
     i64 planned, resumed; /* bytes; step that the run goes on from, -1: new */
     bool loaded;          /* from a checkpoint of that step */
     int held;             /* the run folder, locked; -1: not */
+    i64 full;             /* samples that ended at the model's last position */
     double peak_gflops;
 };
 
@@ -252,7 +253,8 @@ static int samples_write(struct session *s, i64 step, struct err *e) {
     const struct sampling how = {.temperature = 0.8,
                                  .top_p = 0.95,
                                  .seed = s->r->seed,
-                                 .max_new_tokens = s->r->sample_tokens};
+                                 .max_new_tokens = s->r->sample_tokens,
+                                 .full = &s->full};
     int rc = 0;
     for (i64 i = 0; !rc && i < s->r->sample_prompts.count; i++) {
         struct text text = {0}, line = {0};
@@ -348,6 +350,7 @@ static int session_run(struct session *s, struct err *e) {
                        (long long)s->t.optimizer.step);
     }
     progress_end();
+    positions_note(&s->t.model, s->full);
     if (!quiet)
         show(stdout,
              "done: step %lld; peak memory %.0f MiB (planned %.0f MiB besides the program "

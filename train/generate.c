@@ -127,10 +127,19 @@ static i64 take_next(const struct model *m, struct sequence *list, i64 count,
         if (ids_add(&q->out, q->next, e)) return -1;
         const int told = q->each ? q->each(q->arg, q->next) : 0;
         if (told < 0) return -1;
-        q->done = told > 0 || q->count + q->out.count >= q->room;
+        const bool end = q->count + q->out.count >= q->room;
+        if (end && !told && q->out.count < s->max_new_tokens && s->full) ++*s->full;
+        q->done = told > 0 || end;
         active += !q->done;
     }
     return active;
+}
+
+void positions_note(const struct model *m, i64 full) {
+    if (!full || quiet) return;
+    progress_end();
+    fprintf(stderr, "note: %lld text%s ended at the model's %lld positions\n", (long long)full,
+            full == 1 ? "" : "s", (long long)m->config.max_position_embeddings);
 }
 
 /* One token of each sequence that goes on; d is planned anew when half of its rows are idle. */

@@ -238,6 +238,7 @@ struct sampling {
     bool ignore_eos;
     double repetition_penalty; /* 1 or 0: off */
     const struct ids *stops;   /* ids that end a text besides the model's own; may be NULL */
+    i64 *full; /* counts texts that ended because the model has no more positions; may be NULL */
 };
 typedef int token_fn(void *arg, u32 id); /* told every id at once; >0: stop, -1: an error */
 struct sequence {                        /* one text of several that are continued together */
@@ -251,6 +252,8 @@ struct sequence {                        /* one text of several that are continu
     u32 next;
     bool done;
 };
+/* One line for the user, with `full` of struct sampling; nothing for 0. */
+void positions_note(const struct model *m, i64 full);
 /* Continues `count` prompts in one cache, a step of all in one pass. Each text is bit for bit what
  * it is alone. */
 int generate_batch(struct model *m, struct sequence *list, i64 count, const struct sampling *s,
@@ -301,7 +304,7 @@ struct generate_flags {
 /* Opens what the flags name. `stops`: the end-of-text ids of generation_config.json. */
 int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
                   struct ids *stops, struct err *e);
-struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops);
+struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full);
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *s, struct text *out, struct err *e);
 /* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */

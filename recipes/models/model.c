@@ -189,9 +189,8 @@ void param_free(struct param *p) {
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
     mem_free(m->param), mem_free(m->layer);
-    device_free(m->slopes.data);
-    for (int i = 0; i < MAX_ROPES; i++)
-        device_free(m->rope[i].data), device_free(m->query_rope[i].data);
+    constant_drop(m->slopes);
+    for (int i = 0; i < MAX_ROPES; i++) constant_drop(m->rope[i]), constant_drop(m->query_rope[i]);
     arena_free(&m->arena);
     *m = (struct model){0};
 }
