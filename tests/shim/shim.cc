@@ -260,11 +260,11 @@ void mma_bf16(float d[4], const u32 a[4], const u32 b[2]) {
     for (int i = 0; i < 4; i++) {
         const int row = group + 8 * (i / 2), col = 2 * t + i % 2;
         double sum = d[i];
-        for (int k = 0; k < 16; k++) { /* a: lane 4 * (row % 8) + k % 8 / 2 */
-            u32 x[6], y[6];
-            memcpy(x, all + SLOT * (4 * (row % 8) + k % 8 / 2), sizeof x);
-            memcpy(y, all + SLOT * (4 * col + k % 8 / 2), sizeof y);
-            sum += (double)bf16_at(x[row / 8 + 2 * (k / 8)], k % 2) * bf16_at(y[4 + k / 8], k % 2);
+        for (int k = 0; k < 16; k += 2) { /* a: lane 4 * (row % 8) + k % 8 / 2 */
+            u32 x, y;
+            memcpy(&x, all + SLOT * (4 * (row % 8) + k % 8 / 2) + 4 * (row / 8 + 2 * (k / 8)), 4);
+            memcpy(&y, all + SLOT * (4 * col + k % 8 / 2) + 4 * (4 + k / 8), 4);
+            for (int high = 0; high < 2; high++) sum += (double)bf16_at(x, high) * bf16_at(y, high);
         }
         d[i] = (float)sum;
     }
@@ -300,10 +300,11 @@ void copy_async16(void *shared, const void *global, bool valid) {
 }
 void copy_async_commit() { running->groups++; }
 void shim_copy_wait(int left) { /* copies of groups before groups - left arrive now */
-    std::vector<shim_copy> rest;
-    for (const shim_copy &c : running->copies) {
+    std::vector<shim_copy> &all = running->copies;
+    size_t kept = 0;
+    for (const shim_copy &c : all) {
         if (c.group >= running->groups - left) {
-            rest.push_back(c);
+            all[kept++] = c;
             continue;
         }
         shim_access(c.to, 16, true);
@@ -312,7 +313,7 @@ void shim_copy_wait(int left) { /* copies of groups before groups - left arrive 
         else
             memset(c.to, 0, 16);
     }
-    running->copies = rest;
+    all.resize(kept);
 }
 
 void shim_complain(const char *what) {
