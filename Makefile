@@ -8,7 +8,7 @@ LIBS    := hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
-# Sanitized, the plain kernels make gcc spend minutes a file on noting where each variable lies at each instruction, for
+# Sanitized, the plain kernels make gcc spend most of its time on noting where each variable lies at each instruction, for
 # debuggers alone; without that (-fno-var-tracking) the code, its checks and the lines of a report are the same.
 FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-var-tracking) -I. $(shell pkg-config --cflags $(LIBS))
