@@ -20,7 +20,7 @@ programs() { for name in "$@"; do echo "$build/tests/test_$name"; done; } # of $
 suite() { make -s -j"$jobs" "$@" test; }
 
 part_test() { suite; }
-part_address() { suite CC=clang SAN=address,undefined; } # gcc takes ten times as long over the plain kernels
+part_address() { suite CC=clang SAN=address,undefined; } # clang compiles the plain kernels faster than gcc, 7 s to 9 s a file
 part_clang() { suite CC=clang WERROR=1; }
 part_debug() { suite DEBUG=1; }
 part_slow() {

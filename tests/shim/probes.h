@@ -22,6 +22,8 @@ struct probe {
     /* What the shim says of the wrong one; NULL: there is none, the right one writes 1 to all of
      * `out` where all is as it should be. */
     const char *finding;
+    /* The wrong one also gives other bits than the right one, in one of the orders at least. */
+    bool bits;
     void (*body)(bool right, const struct probe_memory *m);
 };
 extern const struct probe probe_table[];

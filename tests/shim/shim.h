@@ -3,12 +3,14 @@
  *
  * The threads of a block are fibers of one thread, in an order drawn anew for each block; blocks
  * run one after the other. Shared memory is poisoned before each block. Every access that a kernel
- * makes is seen: the .cu files are compiled with -fsanitize=thread, and shim.cc defines the
+ * makes is seen: the .cu files are compiled with -fsanitize=thread, and check.cc defines the
  * functions which that makes the compiler call (no sanitizer is linked). With shim_check on, it
- * reports accesses outside of device memory, reads of what nobody wrote, and two threads that touch
- * the same bytes with no barrier between them, one writing. Asynchronous copies arrive at their
- * wait, not before. Not faithful: the order of sums inside a tensor-core instruction, weak memory
- * order, speed. */
+ * reports accesses outside of device memory or of the launch's shared memory, reads of what nobody
+ * wrote, and races: two threads that touch the same bytes, one writing, neither ordered before the
+ * other by a barrier or __syncwarp (check.cc). Stores are seen at once or, with shim_late, as late
+ * as CUDA allows (stores.cc), so that what is not ordered is a wrong bit too. Between its start and
+ * its wait an asynchronous copy holds its place: whoever looks finds poison. Not faithful: the
+ * order of sums inside a tensor-core instruction, loads and stores that move up, speed. */
 #ifndef HONE_SHIM_H
 #define HONE_SHIM_H
 
@@ -97,8 +99,8 @@ static inline int __syncthreads_and(int p) { return __syncthreads_count(p == 0) 
 const unsigned char *shim_warp(unsigned mask, const void *mine, size_t bytes);
 int shim_lane();
 void shim_unseen(void *to, const void *from,
-                 size_t bytes); /* a copy that is not checked: of the shim's own */
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { shim_warp(mask, "", 0); }
+                 size_t bytes);               /* a copy that is not checked: of the shim's own */
+void __syncwarp(unsigned mask = 0xffffffffu); /* alone orders memory */
 template <class T> T shim_from(unsigned mask, T mine, int lane) {
     T got;
     shim_unseen(&got, shim_warp(mask, &mine, sizeof mine) + 64 * lane, sizeof got);

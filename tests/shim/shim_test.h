@@ -7,6 +7,7 @@ extern "C" {
 #endif
 extern int shim_check;         /* see shim.h */
 extern unsigned shim_seed;     /* order of threads */
+extern int shim_late;          /* stores are seen at the synchronisation, not before: stores.cc */
 long long shim_findings(void); /* since the last call; each was printed on stderr, the first ten */
 extern int shim_quiet;         /* prints none */
 const char *shim_first(void);  /* the text of the first since shim_findings was called */
