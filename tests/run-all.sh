@@ -6,6 +6,7 @@
 #   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
+#   launches  every model's launches on four GPUs
 set -u
 cd "$(dirname "$0")/.." || exit 2
 jobs=$(nproc) seconds=${FUZZ_SECONDS:-60}
@@ -22,6 +23,9 @@ part_debug() { suite DEBUG=1; }
 part_slow() {
     build=$(folder) && make -s -j"$jobs" hone $(programs bad_input) && HONE_SLOW=1 $(programs bad_input)
 }
+part_launches() {
+    build=$(folder) && make -s -j"$jobs" $(programs cuda_launches) && HONE_SLOW=1 $(programs cuda_launches)
+}
 part_thread() { # $list is left to split
     build=$(folder SAN=thread) list="base loader ops gemm attention optimizer golden"
     make -s -j"$jobs" SAN=thread $(programs $list) || return 1
@@ -36,7 +40,7 @@ part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
 }
 
 if [ $# = 0 ]; then
-    set -- test slow address thread clang debug valgrind
+    set -- test slow launches address thread clang debug valgrind
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0

@@ -5,6 +5,9 @@ set -u
 build=${1:?usage: tests/run.sh BUILD}
 cd "$(dirname "$0")/.." || exit 2
 export HONE_BUILD="$build"
+if [ -n "$(cat "$build/cuda_folder" 2> /dev/null)" ]; then # what this nvcc made of the kernels, for the shim
+    tests/cuda_table.sh "$build" > "$build/kernels.tsv" && export HONE_KERNELS="$PWD/$build/kernels.tsv"
+fi
 passed=0 failed=0
 output=$(mktemp) || exit 2
 trap 'rm -f "$output"' EXIT

@@ -23,7 +23,12 @@ extern struct shim_place {
 /* runtime.cc */
 void shim_open(void), shim_shut(void);      /* the host may touch device memory between the two */
 int shim_queue(std::function<void()> work); /* runs it, or records it; a cudaError_t */
+bool shim_fault(const char *kind);          /* is the machine to have this? */
 void *shim_region(size_t bytes);            /* checked memory that is no device allocation */
+/* launch.cc */
+int shim_launch_check(const void *kernel, dim3 grid, dim3 block, size_t dynamic); /* cudaError_t */
+size_t shim_kernel_fixed(const void *kernel); /* bytes of static shared memory */
+void shim_gpu_describe(cudaDeviceProp *p);
 /* check.cc */
 void shim_kernel_begin(), shim_kernel_end();
 void shim_access(const void *p, size_t bytes, bool write);
