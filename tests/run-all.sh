@@ -10,6 +10,7 @@
 #   kills     1,000 kills and signals at random moments of a run; goes on where it was interrupted
 #   scaling   instructions at n, 2n, 4n of every input
 #   differential  2,000 random recipes under address and undefined; stopped, it goes on from build/all/differential.next
+#   launches  every model's launches on four GPUs
 set -u
 cd "$(dirname "$0")/.." || exit 2
 jobs=$(nproc) seconds=${FUZZ_SECONDS:-60}
@@ -29,6 +30,9 @@ part_slow() {
 }
 part_kills() {
     build=$(folder) && make -s -j"$jobs" hone $(programs kills) && HONE_KILLS=${HONE_KILLS:-1000} $(programs kills)
+}
+part_launches() {
+    build=$(folder) && make -s -j"$jobs" $(programs cuda_launches) && HONE_SLOW=1 $(programs cuda_launches)
 }
 part_thread() { # $list is left to split
     build=$(folder SAN=thread) list="base loader ops gemm attention optimizer golden"
@@ -53,7 +57,7 @@ part_differential() {
 }
 
 if [ $# = 0 ]; then
-    set -- test slow kills scaling address thread clang debug valgrind differential
+    set -- test slow launches kills scaling address thread clang debug valgrind differential
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0

@@ -34,6 +34,7 @@ demo() { # portable on the GPU, replayed on the CPU; fast twice
         ./hone generate "$(ls -d runs/fast/checkpoints/step-* | tail -n 1)" --prompt ROMEO: --device cuda
 }
 part doctor 60 ./hone doctor
+part flush 30 tests/test_cuda_ftz
 part ops 150 tests/test_cuda
 part golden 60 tests/test_golden
 part runs 120 tests/test_cuda_run

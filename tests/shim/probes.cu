@@ -3,6 +3,7 @@
  * out. */
 #include "ops/cuda.h"
 #include "tests/shim/probes.h"
+#include "tests/shim/shim_test.h"
 
 #define PROBE(name) static void name(bool right, const struct probe_memory *m)
 #define THREAD()                                                                                   \
@@ -374,10 +375,43 @@ int probe_launch(const struct probe *p, bool right, const struct probe_memory *m
     return LAUNCH(e, probe_kernel, PROBE_BLOCKS, PROBE_THREADS, 0, p, right, *m);
 }
 
+/* What nvcc would report of the kernels here; of probe_kernel as much as the greediest probe has.
+ */
+static const bool known = [] {
+    static const struct {
+        const char *name;
+        int registers, fixed;
+    } row[] = {{"probe_kernel(probe const*, bool, probe_memory)", 32, 8 * PROBE_THREADS * 4},
+               {"fault_kernel(fault_word*, bad, long, long, long)", 16, 0},
+               {"idle_kernel(int)", 16, 0},
+               {"fixed_kernel(int)", 32, 2000},
+               {"greedy_kernel(int)", 100, 0}};
+    for (const auto &r : row) shim_kernel_add("tests/shim/probes.cu", r.name, r.registers, r.fixed);
+    return true;
+}();
+
 __global__ void idle_kernel(int) {}
-int probe_launch_shape(int grid_y, int threads, int shared, struct err *e) {
-    const dim3 grid(1, (unsigned)grid_y);
-    return LAUNCH(e, idle_kernel, grid, (unsigned)threads, shared, 0);
+__global__ void fixed_kernel(int) {
+    SHARED(u32, mine, 500);
+    DYNAMIC_SHARED(u32, more);
+    mine[threadIdx.x] = 1, more[threadIdx.x] = 2;
+}
+__global__ void greedy_kernel(int) {}
+__global__ void stranger_kernel(int) {}
+int probe_launch_shape(enum probe_shape kernel, bool opt_in, const int grid[3], const int block[3],
+                       int shared, struct err *e) {
+    const dim3 g((unsigned)grid[0], (unsigned)grid[1], (unsigned)grid[2]),
+        b((unsigned)block[0], (unsigned)block[1], (unsigned)block[2]);
+#define EITHER(kernel)                                                                             \
+    (opt_in ? LAUNCH(e, kernel, g, b, shared, 0)                                                   \
+            : cuda_error(LAUNCH_NOW(kernel, g, b, shared, 0), #kernel, e))
+    switch (kernel) {
+    case PROBE_IDLE: return EITHER(idle_kernel);
+    case PROBE_FIXED: return EITHER(fixed_kernel);
+    case PROBE_GREEDY: return EITHER(greedy_kernel);
+    default: return EITHER(stranger_kernel);
+    }
+#undef EITHER
 }
 
 __global__ void fault_kernel(struct fault_word *f, enum bad kind, i64 value, i64 at, i64 limit) {

@@ -41,6 +41,7 @@ struct block {
 } now;
 unsigned char *stacks, *shared_memory;
 size_t shared_dynamic, shared_used; /* of the launch: asked for, and with static memory */
+size_t shared_fixed;                /* what nvcc says the kernel has of its own */
 fiber *running;
 void *scheduler_sp;
 const char *kernel_name = "";
@@ -175,13 +176,11 @@ void blocks_run(dim3 grid, dim3 block) {
 }
 } // namespace
 
-int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what,
+int shim_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, const char *what,
                 std::function<void()> body) {
-    const size_t threads = (size_t)block.x * block.y * block.z;
-    if (!threads || threads > 1024 || shared > SHARED_MOST || !grid.x || !grid.y || !grid.z ||
-        grid.y > 65535 || grid.z > 65535 || threads % LANES)
-        return cudaErrorInvalidValue;
+    if (const int refused = shim_launch_check(kernel, grid, block, shared)) return refused;
     return shim_queue([=] {
+        shared_fixed = shim_kernel_fixed(kernel);
         if (!stacks) {
             stacks =
                 (unsigned char *)mmap(NULL, (size_t)STACK * SHIM_THREADS, PROT_READ | PROT_WRITE,
@@ -202,6 +201,8 @@ void *shim_shared(size_t bytes) {
     const size_t at = (running->shared_used + 15) / 16 * 16,
                  first = (shared_dynamic + 127) / 128 * 128;
     running->shared_used = at + bytes;
+    if (running->shared_used > shared_fixed)
+        shim_complain("more static shared memory than tests/shim/kernels.tsv says");
     if (first + at + bytes > SHARED_MOST) shim_complain("too much shared memory");
     if (first + at + bytes > shared_used)
         shim_shared_limit(shared_used = std::min(first + at + bytes, (size_t)SHARED_MOST), false);

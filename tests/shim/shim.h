@@ -20,6 +20,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <typeinfo>
 
 extern "C" {
 #include "base/base.h"
@@ -69,16 +70,23 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 
 /* ---- launches and shared memory ---- */
-int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what, std::function<void()> body);
+int shim_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, const char *what,
+                std::function<void()> body);
 void *
 shim_shared(size_t bytes); /* the next piece of static shared memory: the same for every thread */
 void shim_enter();         /* the thread has its arguments: from here on accesses are checked */
 void *shim_dynamic();      /* the launch's dynamic shared memory */
-#define LAUNCH(e, kernel, grid, block, shared, ...)                                                \
-    cuda_error((cudaError_t)shim_launch(                                                           \
-                   (grid), (block), (size_t)(shared), #kernel,                                     \
-                   shim_bind([](auto... a) { shim_enter(), (kernel)(a...); }, __VA_ARGS__)),       \
-               #kernel, (e))
+/* Kernels are known by file and name (launch.cc), so that the shim has what nvcc made of them. */
+const void *shim_kernel_seen(const void *address, const char *file, const char *tag);
+template <auto Kernel> struct shim_tag {};
+template <auto Kernel> const void *shim_kernel(const char *file) {
+    return shim_kernel_seen((const void *)Kernel, file, typeid(shim_tag<Kernel>).name());
+}
+#define KERNEL(kernel) shim_kernel<(kernel)>(__FILE__)
+#define LAUNCH_NOW(kernel, grid, block, shared, ...)                                               \
+    ((cudaError_t)shim_launch(                                                                     \
+        KERNEL(kernel), (grid), (block), (size_t)(shared), #kernel,                                \
+        shim_bind([](auto... a) { shim_enter(), (kernel)(a...); }, __VA_ARGS__)))
 template <class F, class... A> std::function<void()> shim_bind(F f, A... a) {
     return [=] { f(a...); };
 }
@@ -173,7 +181,12 @@ enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222,
+    cudaErrorLaunchOutOfResources = 701,
     cudaErrorLaunchTimeout = 702,
     cudaErrorLaunchFailure = 719
 };
@@ -188,6 +201,10 @@ struct cudaDeviceProp {
     int major, minor, multiProcessorCount;
     size_t totalGlobalMem, sharedMemPerBlockOptin;
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+    int maxDynamicSharedSizeBytes;
+};
 cudaError_t cudaRuntimeGetVersion(int *), cudaDriverGetVersion(int *), cudaGetDeviceCount(int *);
 cudaError_t cudaGetDevice(int *), cudaSetDevice(int), cudaGetLastError();
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *, int);
@@ -201,10 +218,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *), cudaGraphDestroy(
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t), cudaGraphExecDestroy(cudaGraphExec_t);
 cudaError_t cudaFuncSetAttribute(const void *, int, int);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *);
 const char *cudaGetErrorString(cudaError_t), *cudaGetErrorName(cudaError_t);
 
 /* ---- for tests: environment variables, so that they reach a program too ----
  *   HONE_SHIM_SEED=N           the order of threads
- *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver, no-device, old-gpu, memory:KIB, launch:N,
- * kernel:N, timeout:N */
+ *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver[:12040], no-device, old-gpu, no-code, old-ptx,
+ *                              memory:KIB, launch:N, kernel:N, timeout:N
+ *   HONE_SHIM_DRY=1            launches are checked, nothing runs (launch.cc)
+ *   HONE_KERNELS=FILE          in the place of tests/shim/kernels.tsv */
 #endif
