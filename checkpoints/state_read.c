@@ -10,6 +10,7 @@
 struct state_reader {
     struct h5_file *file;
     char *path;
+    u8 *scratch; /* STATE_SLOTS times: planes, a compressed chunk; made when first needed */
 };
 
 /* ---- attributes ------------------------------------------------------------------------------ */
@@ -132,12 +133,12 @@ static int array_read(struct state_reader *r, struct h5_array *a, enum dtype dty
         (a->chunked &&
          (memcmp(a->chunk, c->chunk, sizeof a->chunk) || a->shuffled != (u.size > 1))))
         return err_input(e, "%s: array %.200s is not cut as state files are", r->path, a->name);
-    struct h5_piece *piece = h5_pieces(r->file, a, e);
-    if (piece && (u.scratch = mem_new((i64)STATE_SLOTS * STATE_SLOT, e)) &&
-        pieces_read(r, a->name, piece, &u, e))
-        mem_free(u.scratch), u.scratch = NULL;
-    const int status = piece && u.scratch ? 0 : -1;
-    mem_free(piece), mem_free(u.scratch);
+    if (!c->elements) return 0;
+    if (!r->scratch) r->scratch = mem_new((i64)STATE_SLOTS * STATE_SLOT, e);
+    u.scratch = r->scratch;
+    struct h5_piece *piece = u.scratch ? h5_pieces(r->file, a, e) : NULL;
+    const int status = piece ? pieces_read(r, a->name, piece, &u, e) : -1;
+    mem_free(piece);
     return status;
 }
 
@@ -188,6 +189,7 @@ struct state_reader *state_open(const char *path, struct err *e) {
 void state_close(struct state_reader *r) {
     if (!r) return;
     h5_close(r->file);
+    mem_free(r->scratch);
     mem_free(r->path);
     mem_free(r);
 }
