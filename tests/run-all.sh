@@ -3,6 +3,7 @@
 # printed is in build/all/PART.log. Under an hour on 2 cores; FUZZ_SECONDS (60) is the time of each fuzzer.
 #
 #   test      the suite as everybody runs it            slow     every fault of every command, 1000 damaged models
+#   faults   every system call of every command that changes a file, made to fail
 #   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
@@ -22,21 +23,39 @@ part_debug() { suite DEBUG=1; }
 part_slow() {
     build=$(folder) && make -s -j"$jobs" hone $(programs bad_input) && HONE_SLOW=1 $(programs bad_input)
 }
+part_faults() {
+    build=$(folder) && make -s -j"$jobs" hone $(programs faults) && HONE_SLOW=1 $(programs faults)
+}
 part_thread() { # $list is left to split
     build=$(folder SAN=thread) list="base loader ops gemm attention optimizer golden"
     make -s -j"$jobs" SAN=thread $(programs $list) || return 1
     for program in $(programs $list); do echo "$program" && "$program" || return 1; done
 }
+memcheck() { valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$@"; }
+valgrind_runs() { # FOLDER: datasets and training states, written and read, by the program itself
+    run=tests/golden/run say="--isa plain --threads 1 --quiet"
+    train="train $run/run.yaml model.hidden_size=16 max_seq_length=16 global_batch_size=1 micro_batch_size=1"
+    train="$train dataset=$1/d.h5 eval_dataset=$1/d.h5 eval_batches=1 output_dir=$1/run save_steps=1"
+    head -c 3000 $run/corpus.txt > "$1/text.txt" &&
+        memcheck ./hone tokenize "$1/text.txt" --tokenizer $run/tokenizer.json --output "$1/d.h5" $say &&
+        memcheck ./hone inspect "$1/d.h5" --isa plain > /dev/null &&
+        memcheck ./hone $train max_steps=1 $say &&
+        memcheck ./hone $train max_steps=2 resume_from_checkpoint=auto $say
+}
 part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
-    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source"
+    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source h5"
     make -s -j"$jobs" $(programs $list) || return 1
     for program in $(programs $list); do
-        echo "$program" && valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$program" || return 1
+        echo "$program" && memcheck "$program" || return 1
     done
+    make -s -j"$jobs" hone && at=$(mktemp -d) && valgrind_runs "$at"
+    status=$?
+    rm -rf "$at"
+    return $status
 }
 
 if [ $# = 0 ]; then
-    set -- test slow address thread clang debug valgrind
+    set -- test slow faults address thread clang debug valgrind
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0
