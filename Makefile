@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := hone
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
-LIBS    := hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
+LIBS    := libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
@@ -15,6 +15,7 @@ FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-f
 CUDA  := $(shell command -v nvcc 2>/dev/null)
 LINK  := $(if $(SAN),-fsanitize=$(SAN)) $(shell pkg-config --libs $(LIBS)) -lpthread -lm
 BUILD := build/$(shell printf '%s' '$(CC) $(FLAGS) $(CUDA)' | cksum | cut -d' ' -f1)
+HDF5  := $(shell pkg-config --cflags --libs hdf5) # of tests only: they ask the library what it reads in our files
 Q     := $(if $(V),,@)
 
 # Every *_cpu.c is compiled once per instruction set (base/v16.h); the program picks one at start (base/isa.c).
@@ -59,7 +60,7 @@ FORCE:
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
-	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) -lcmocka -lstdc++ -lm
+	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) $(HDF5) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(HDF5) -lcmocka -lstdc++ -lm
 .SECONDARY: $(HELPERS)
 
 .PHONY: test test-all check bench demo clean help deps format fuzz

@@ -242,10 +242,10 @@ int lora_key_parse(const char *key, enum lora_part *part, char **name, struct ar
  * Free both also after failure. */
 int adapter_open(const char *folder, struct lora_config *c, struct safetensors *s, struct err *e);
 
-/* ==== training state: state.c, state_read.c, h5.c ==== */
+/* ==== training state: state.c, state_read.c ==== */
 /* An HDF5 file: named arrays (F32, F64, I64 or U8; rank 1 to 8) cut into chunks of at most 1 MiB,
  * compressed with zstd, each with the SHA-256 of its bytes as attribute; scalars as attributes of
- * the root. Equal contents give equal files. One thread at a time may use HDF5. */
+ * the root. Equal contents give equal files. */
 struct state_writer;
 struct state_writer *state_create(const char *path, struct err *e);
 /* '/' in a name makes groups. */

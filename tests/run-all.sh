@@ -4,6 +4,7 @@
 #
 #   test      the suite as everybody runs it            slow     every fault of every command, 1000 damaged models,
 #                                                                  the families' bits on every instruction set
+#   faults    every system call of every command that changes a file, made to fail
 #   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
@@ -34,22 +35,38 @@ part_kills() {
 part_launches() {
     build=$(folder) && make -s -j"$jobs" $(programs cuda_launches) && HONE_SLOW=1 $(programs cuda_launches)
 }
+part_faults() {
+    build=$(folder) && make -s -j"$jobs" hone $(programs faults) && HONE_SLOW=1 $(programs faults)
+}
 part_thread() { # $list is left to split
     build=$(folder SAN=thread) list="base loader ops gemm attention optimizer golden"
     make -s -j"$jobs" SAN=thread $(programs $list) || return 1
     for program in $(programs $list); do echo "$program" && "$program" || return 1; done
 }
 part_scaling() { make -s -j"$jobs" hone && tests/scaling.sh; }
+memcheck() { valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$@"; }
+valgrind_runs() { # FOLDER: datasets and training states, written and read, by the program itself
+    run=tests/golden/run say="--isa plain --threads 1 --quiet"
+    train="train $run/run.yaml model.hidden_size=16 max_seq_length=16 global_batch_size=1 micro_batch_size=1"
+    train="$train dataset=$1/d.h5 eval_dataset=$1/d.h5 eval_batches=1 output_dir=$1/run save_steps=1"
+    head -c 3000 $run/corpus.txt > "$1/text.txt" &&
+        memcheck ./hone tokenize "$1/text.txt" --tokenizer $run/tokenizer.json --output "$1/d.h5" $say &&
+        memcheck ./hone inspect "$1/d.h5" --isa plain > /dev/null &&
+        memcheck ./hone $train max_steps=1 $say &&
+        memcheck ./hone $train max_steps=2 resume_from_checkpoint=auto $say
+}
 part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
-    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source constants"
+    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source constants h5"
     make -s -j"$jobs" $(programs $list) || return 1
     for program in $(programs $list); do
-        echo "$program" && valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp "$program" || return 1
+        echo "$program" && memcheck "$program" || return 1
     done
-    make -s -j"$jobs" $(programs differential) # valgrind shows the processor as one with AVX2
-    valgrind -q --error-exitcode=9 --suppressions=tests/bad/valgrind.supp $(programs differential) 2000 20
+    make -s -j"$jobs" hone $(programs differential) && # valgrind shows the processor as one with AVX2
+        memcheck $(programs differential) 2000 20 && at=$(mktemp -d) && valgrind_runs "$at"
+    status=$?
+    rm -rf "$at"
+    return $status
 }
-
 part_differential() {
     set -- CC=clang SAN=address,undefined
     build=$(folder "$@") next=build/all/differential.next
@@ -57,7 +74,7 @@ part_differential() {
 }
 
 if [ $# = 0 ]; then
-    set -- test slow launches kills scaling address thread clang debug valgrind differential
+    set -- test slow launches faults kills scaling address thread clang debug valgrind differential
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0

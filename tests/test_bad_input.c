@@ -375,9 +375,6 @@ static int fixture_make(void **state) {
     snprintf(program, sizeof program, "%s/%s/..", *build == '/' ? "" : repository, build);
     snprintf(path, sizeof path, "%s:%s", program, getenv("PATH"));
     setenv("PATH", path, 1), setenv("LC_ALL", "C", 1);
-    snprintf(command, sizeof command, "suppressions=%s/tests/bad/lsan.supp:print_suppressions=0",
-             repository);
-    setenv("LSAN_OPTIONS", command, 1);
     setenv("ASAN_OPTIONS", "allocator_may_return_null=1", 1);
     unsetenv("HONE_FAULT");
     snprintf(command, sizeof command, "%s/fixture", root);

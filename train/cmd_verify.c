@@ -8,6 +8,7 @@
  * What was found is appended to RUN/verify.jsonl, which the report shows. */
 #include "train/verify_int.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <time.h>
@@ -62,8 +63,17 @@ int verify_note(const struct verification *v, const char *what, const char *resu
     if (!path) return -1;
     if (!quiet) printf("%-8s %s\n", what, result);
     fflush(stdout);
-    const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT, 0666);
+    const bool there = path_exists(path);
+    const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 && (errno == EROFS || errno == EACCES || errno == EPERM)) {
+        if (!quiet && !strcmp(what, "files"))
+            fprintf(stderr, "note: %s cannot be written (%s): results are only shown\n", path,
+                    strerror(errno));
+        mem_free(path);
+        return 0; /* somebody else's run, or a medium that is read-only */
+    }
     int rc = fd < 0 ? err_system(e, "open", path) : 0;
+    const off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     rc = rc ||
          text_printf(&line, e,
                      "{\"time\": \"%s\", \"check\": \"%s\", \"ok\": true, \"result\": ", when,
@@ -72,7 +82,11 @@ int verify_note(const struct verification *v, const char *what, const char *resu
          text_printf(&line, e, ", \"isa\": \"%s\", \"threads\": %d}\n", isa_name[isa_now()],
                      pool_threads()) ||
          file_write_all(fd, line.data, line.size, path, e);
-    if (fd >= 0) close(fd);
+    if (fd >= 0 && rc && !there)
+        unlink(path);
+    else if (fd >= 0 && rc && ftruncate(fd, size)) /* no half line */
+        err_detail(e, "%s may end with half a line", path);
+    if (fd >= 0 && close(fd) && !rc) rc = err_system(e, "write", path);
     text_free(&line), mem_free(path);
     return rc ? -1 : 0;
 }

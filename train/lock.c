@@ -15,7 +15,6 @@
  * header names in full). */
 #include "train/train.h"
 
-#include <hdf5.h>
 #include <jansson.h>
 #include <openssl/crypto.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -81,18 +80,15 @@ static json_t *build_json(void) {
 }
 
 static json_t *libraries_json(void) {
-    unsigned major = 0, minor = 0, patch = 0;
-    char hdf5[48], pcre2[64] = "", yaml[48];
+    char pcre2[64] = "", yaml[48];
     int y[3];
-    H5get_libversion(&major, &minor, &patch);
-    snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, patch);
     yaml_get_version(&y[0], &y[1], &y[2]);
     snprintf(yaml, sizeof yaml, "%d.%d.%d", y[0], y[1], y[2]);
     pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "hdf5", hdf5, "zstd",
-                     ZSTD_versionString(), "pcre2", pcre2, "utf8proc", utf8proc_version(),
-                     "jansson", jansson_version_str(), "libyaml", yaml, "openssl",
-                     OpenSSL_version(OPENSSL_VERSION), "zlib", zlibVersion());
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "zstd", ZSTD_versionString(), "pcre2",
+                     pcre2, "utf8proc", utf8proc_version(), "jansson", jansson_version_str(),
+                     "libyaml", yaml, "openssl", OpenSSL_version(OPENSSL_VERSION), "zlib",
+                     zlibVersion());
 }
 
 static void cpu_name(char out[128]) {
