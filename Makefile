@@ -2,6 +2,10 @@
 # Options: DEBUG=1 (NaN fills, red zones, -O1), SAN=address,undefined | thread, WERROR=1, CC=clang, CUDA= (off), V=1.
 # Objects live in build/HASH-OF-FLAGS, so that changing an option never mixes objects.
 .DEFAULT_GOAL := hone
+# All cores build, unless -j says otherwise; several goals go one after another (make clean hone).
+ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS))$(filter -j% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
 LIBS    := hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
