@@ -29,7 +29,7 @@ FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
 
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o))
+OBJECTS := $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o)) $(SOURCES:%.c=$(BUILD)/%.o) # the slow ones first
 LIBRARY := $(filter-out $(BUILD)/train/main.o,$(OBJECTS))
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c %_cpu.c,$(wildcard tests/*.c))) \
