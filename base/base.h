@@ -33,7 +33,7 @@ static inline i64 round_up(i64 n, i64 step) { return (n + step - 1) / step * ste
  * check or a failure while training, 2 for usage or bad input. A primary line says what was found
  * and where; detail what was expected; hint what to do; frames what the program was doing,
  * innermost first. */
-enum { ERR_FAILED = 1, ERR_INPUT = 2 };
+enum { ERR_FAILED = 1, ERR_INPUT = 2, ERR_STOPPED = 3 /* as asked; what was done is saved */ };
 struct err {
     int code; /* 0: no error */
     int frames;
@@ -55,7 +55,16 @@ int err_detail(struct err *e, const char *fmt, ...)
     PRINTF(2, 3); /* -1, so that it can end a return */
 int err_hint(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* -1 */
 int err_frame(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* -1; "while loading model X" */
-void err_print(const struct err *e, FILE *to);
+void err_print(const struct err *e, FILE *to);                   /* shown: see below */
+
+/* ---- text for people (show.c)
+ * --------------------------------------------------------------------------------------- What
+ * comes from a file must not drive a terminal: control characters and malformed UTF-8 are written
+ * as \u001b and \xff. `lines`: newline and tab stay. */
+void show_bytes(FILE *to, const char *bytes, i64 size, bool lines);
+void show(FILE *to, const char *fmt, ...) PRINTF(2, 3); /* fprintf; newline and tab stay */
+/* What a model wrote: shown where `to` is a terminal, else exactly these bytes. */
+void show_generated(FILE *to, const char *bytes, i64 size);
 
 /* ---- memory (mem.c)
  * --------------------------------------------------------------------------------------- All heap
@@ -68,8 +77,11 @@ void *mem_grow(void *old, i64 old_bytes, i64 bytes, struct err *e);
 char *mem_text(const char *text, struct err *e); /* strdup */
 char *mem_printf(struct err *e, const char *fmt, ...) PRINTF(2, 3);
 void mem_free(void *p);
-i64 mem_peak_rss(void);  /* bytes, of this process, now */
-i64 mem_available(void); /* bytes the machine can still give (MemAvailable) */
+i64 mem_peak_rss(void); /* bytes, of this process, now */
+/* Bytes that this process can still have: MemAvailable, or less where a control group (v1 or v2)
+ * limits it. `root` goes before /proc and /sys: "" is this machine, a test has its own. */
+i64 mem_available(void);
+i64 mem_available_under(const char *root); /* cgroup.c */
 
 /* An arena: many small allocations with one lifetime. Zero-initialise; arena_free gives everything
  * back. */
@@ -209,6 +221,12 @@ struct map { /* a file mapped read-only */
     const u8 *data;
     i64 size;
 };
+/* Opens a regular file for reading. Refuses devices, pipes, sockets and folders, and never waits
+ * for them. The names of descriptors that the caller handed over (/dev/stdin, /dev/fd/N) may be
+ * streams. -1: an error. */
+int file_source(const char *path, struct err *e);
+/* May `path` be read as file_source would? For libraries that open files themselves. */
+int file_regular(const char *path, struct err *e);
 int map_open(struct map *m, const char *path, struct err *e);
 void map_close(struct map *m);
 int file_read(struct text *out, const char *path, struct err *e); /* whole file, NUL-terminated */
@@ -224,6 +242,14 @@ int dir_remove(const char *path, struct err *e); /* like rm -r; missing is fine 
 int path_rename(const char *from, const char *to, struct err *e);
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);
+/* The path without links, "." and "..": of a file that is not there yet, that of the nearest folder
+ * that is, and the rest. NULL: an error. Free with mem_free. */
+char *path_resolve(const char *path, struct err *e); /* paths.c */
+/* Outputs must be apart from each other and from every input: by device and inode where both are
+ * there, else by resolved path. An output that is there must be a regular file. An input that is a
+ * folder refuses outputs that would replace one of the files directly in it. */
+int paths_apart(const char *const *output, i64 outputs, const char *const *input, i64 inputs,
+                struct err *e);
 i64 path_size(const char *path); /* -1 if missing */
 i64 disk_free(const char *path);
 int dir_list(const char *path, char ***names, i64 *count,

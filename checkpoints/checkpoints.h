@@ -171,6 +171,7 @@ int folder_open(struct model_folder *f, const char *path, struct err *e);
 void folder_close(struct model_folder *f);
 /* Copies byte for byte what belongs to a model besides its weights: config.json,
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
+const char *folder_companion(i64 i); /* the i-th name of those; NULL: no more */
 int folder_copy(const char *from, const char *to, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
  * file does not use the new spelling), and no quantisation: transformers converts what it loads to

@@ -152,6 +152,7 @@ struct state_reader *state_open(const char *path, struct err *e) {
     r->file = -1;
     if (!(r->path = mem_text(path, e))) return state_close(r), NULL;
     if (!path_exists(path)) return err_input(e, "%s is missing", path), state_close(r), NULL;
+    if (file_regular(path, e)) return state_close(r), NULL;
     if (fault_hit(FAULT_OPEN) || (r->file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT)) < 0)
         return hdf5_failed(e, "open", "state file", path), state_close(r), NULL;
     char *format = text_get(r, r->file, "format", e);

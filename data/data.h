@@ -267,7 +267,7 @@ struct loader_config {
     u64 seed;
 };
 /* A micro-batch: samples laid end to end, each padded to a multiple of LOADER_PAD tokens. Padding
- * is one document of its own: ids 0, targets -100. */
+ * is documents of its own, of at most max_seq_length tokens: ids 0, targets -100. */
 enum { LOADER_PAD = 32 };
 struct batch {
     i64 samples, tokens, trained; /* trained: targets >= 0 */

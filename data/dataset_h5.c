@@ -131,8 +131,9 @@ int h5_failed(struct h5 *h, const char *what, struct err *e) {
 static int h5_start(struct h5 *h, const char *path, bool writable, int flags, struct err *e) {
     *h = (struct h5){.path = path, .fd = -1, .writable = writable, .file = H5I_INVALID_HID};
     if (zstd_filter_register(e)) return -1;
+    if (!writable) return (h->fd = file_source(path, e)) < 0 ? -1 : 0;
     if (!fault_hit(FAULT_OPEN)) h->fd = open(path, flags | O_CLOEXEC, 0666);
-    return h->fd < 0 ? err_system(e, writable ? "create" : "open", path) : 0;
+    return h->fd < 0 ? err_system(e, "create", path) : 0;
 }
 
 static int h5_finish(struct h5 *h, struct err *e) {

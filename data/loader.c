@@ -41,9 +41,12 @@ static i64 step_samples(const struct loader *l, i64 step) {
     return l->sampler.config.one_pass ? i64_min(batch, total - step * batch) : batch;
 }
 
-/* Writes one sample at `at` of the step's columns; its micro-batch starts at `origin`. */
-static int sample_fill(struct prepared *p, const struct sample *x, bool mask, i64 at, i64 origin,
-                       i64 *trained, struct err *e) {
+/* Writes one sample at `at` of the step's columns; its micro-batch starts at `origin`. Padding
+ * takes positions below `length` too: a model may have no more. */
+static int sample_fill(struct prepared *p, const struct sample *x, const struct loader_config *c,
+                       i64 at, i64 origin, i64 *trained, struct err *e) {
+    const bool mask = c->packing && c->document_mask;
+    const i64 length = c->max_seq_length;
     i32 *ids = p->column + at, *targets = ids + p->capacity, *position = targets + p->capacity;
     i32 *begin = position + p->capacity, *last = begin + p->capacity, *given = last + p->capacity;
     const u64 *border = dataset_info(x->dataset)->documents_at + 1;
@@ -53,7 +56,7 @@ static int sample_fill(struct prepared *p, const struct sample *x, bool mask, i6
     dataset_trained(x->dataset, x->first, x->known, p->trained);
     for (i64 i = 0; i < padded; i++) {
         bool real = i < x->inputs;
-        if (i == x->inputs) start = i;
+        if (i == x->inputs || (!real && i - start == length)) start = i; /* within the tables */
         if (real && mask && (u64)(x->first + i) == border[document]) document++, start = i;
         bool target = real && i + 1 < x->known && p->trained[i + 1] &&
                       !(mask && (u64)(x->first + i + 1) == border[document]);
@@ -98,7 +101,7 @@ static int step_prepare(const struct loader *l, struct prepared *p, i64 step, st
         }
         struct batch *b = &p->batch[out.count - 1];
         const struct sample *x = &p->sample[i];
-        r = sample_fill(p, x, c->packing && c->document_mask, at, origin, &b->trained, e);
+        r = sample_fill(p, x, c, at, origin, &b->trained, e);
         if (r) break;
         sha256_add(&digest, p->column + at, x->inputs * (i64)sizeof(i32));
         sha256_add(&digest, p->column + p->capacity + at, x->inputs * (i64)sizeof(i32));

@@ -28,7 +28,7 @@ FNR == 1 && !/^\/\*/ { printf "%s: does not open with what it is and why\n", FIL
 { lines[FILENAME]++; if (own != "tests") total++ }
 END {
     for (f in lines) if (lines[f] > 500) { printf "%s: %d lines; at most 500\n", f, lines[f]; bad = 1 }
-    if (total > 48000) { printf "%d lines of program; the budget is 48,000 (tests/README.md)\n", total; bad = 1 }
+    if (total > 50000) { printf "%d lines of program; the budget is 50,000 (tests/README.md)\n", total; bad = 1 }
     exit bad
 }' $files
 

@@ -2,10 +2,12 @@
 # run-all.sh [PART ...]: the slow matrix behind `make test-all`, each part a line, then 'N passed, N failed'. What a part
 # printed is in build/all/PART.log. Under an hour on 2 cores; FUZZ_SECONDS (60) is the time of each fuzzer.
 #
-#   test      the suite as everybody runs it            slow     every fault of every command, 1000 damaged models
+#   test      the suite as everybody runs it            slow     every fault of every command, 1000 damaged models,
+#                                                                  the families' bits on every instruction set
 #   address   the suite under address, undefined, leak  thread   pool, loader, kernels, training under the thread sanitizer
 #   clang     clang, warnings are errors                debug    DEBUG=1: NaN fills and red zones
 #   valgrind  the parsers' tests under memcheck         fuzz-*   tests/fuzz.sh, one part a fuzzer
+#   kills     1,000 kills and signals at random moments of a run; goes on where it was interrupted
 set -u
 cd "$(dirname "$0")/.." || exit 2
 jobs=$(nproc) seconds=${FUZZ_SECONDS:-60}
@@ -20,7 +22,11 @@ part_address() { suite CC=clang SAN=address,undefined; } # gcc takes ten times a
 part_clang() { suite CC=clang WERROR=1; }
 part_debug() { suite DEBUG=1; }
 part_slow() {
-    build=$(folder) && make -s -j"$jobs" hone $(programs bad_input) && HONE_SLOW=1 $(programs bad_input)
+    build=$(folder) && make -s -j"$jobs" hone $(programs bad_input family_bits) || return 1
+    for program in $(programs bad_input family_bits); do HONE_SLOW=1 "$program" || return 1; done
+}
+part_kills() {
+    build=$(folder) && make -s -j"$jobs" hone $(programs kills) && HONE_KILLS=${HONE_KILLS:-1000} $(programs kills)
 }
 part_thread() { # $list is left to split
     build=$(folder SAN=thread) list="base loader ops gemm attention optimizer golden"
@@ -36,7 +42,7 @@ part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
 }
 
 if [ $# = 0 ]; then
-    set -- test slow address thread clang debug valgrind
+    set -- test slow kills address thread clang debug valgrind
     for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0

@@ -248,7 +248,7 @@ static const struct job jobs[] = {
     {"tokenizer", "hone tokenizer train text.txt --output new.json --vocab-size 260", "new.json",
      "[ ! -e new.json ] || echo '{\"text\": \"a\"}' | hone encode new.json"},
     {"export", "hone export model --adapter adapter --adapter adapter=0.5 --output new", "", NULL},
-    {"forward", "hone forward model --ids ids.safetensors --out ids.safetensors --grad", "", NULL},
+    {"forward", "hone forward model --ids ids.safetensors --out old.safetensors --grad", "", NULL},
     {"report", "hone report run --output new.html", "new.html",
      "[ ! -e new.html ] || tail -n 1 new.html | grep -q '</html>'"},
     {"generate", "hone generate model --prompt hello --max-new-tokens 4", "", NULL},

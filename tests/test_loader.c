@@ -57,6 +57,8 @@ static void test_packed(void **state) {
     i32_equal(b->targets, (i32[]){'b', E, 'c', 'd', -100, -100}, 6);
     i32_equal(b->position, (i32[]){0, 1, 2, 3, 0, 1}, 6);
     i32_equal(b->begin, (i32[]){0, 0, 0, 0, 4, 4}, 6);
+    i32_equal(b->position + 6, (i32[]){2, 3, 0, 1, 2, 3},
+              6); /* padding: below max_seq_length too */
     i32_equal(b->last, (i32[]){0, 1, 2, 3, 4, 5}, 6);
     i32_equal(b->ids + 32, (i32[]){'d', 'e', E, 'f', 0, 0}, 6);
     i32_equal(b->targets + 32, (i32[]){'e', E, 'f', E, -100, -100}, 6);
@@ -140,6 +142,7 @@ static void test_splits_and_seeks(void **state) {
                         assert_int_equal(b->begin[t], w->batch->begin[at + t] - at);
                         assert_int_equal(b->last[t], t);
                         assert_int_equal(b->begin[t] + b->position[t], t);
+                        assert_in_range(b->position[t], 0, c.max_seq_length - 1);
                     }
                 }
                 assert_int_equal(at, s->tokens);

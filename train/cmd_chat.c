@@ -118,7 +118,7 @@ static int talk_on(struct talk *t, bool terminal, struct err *e) {
     int rc = 0;
     while (!rc) {
         if (terminal) fputs("> ", stderr);
-        if ((size = getline(&line, &capacity, stdin)) < 0) break;
+        if (ferror(stdout) || (size = getline(&line, &capacity, stdin)) < 0) break;
         while (size && (line[size - 1] == '\n' || line[size - 1] == '\r')) line[--size] = 0;
         if (!size) continue;
         if (!strcmp(line, "/exit")) break;

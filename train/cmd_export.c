@@ -4,6 +4,7 @@
  * opened again for that, so that the numbers are those of the file; it takes its name only then. */
 #include "train/train.h"
 
+#include <math.h> /* INFINITY */
 #include <string.h>
 
 struct export_flags {
@@ -56,6 +57,10 @@ static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, st
         out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
     }
     graph_free(g), mem_free(at);
+    for (i64 i = 0; !rc && i < tokens * m->config.vocab_size; i++)
+        if (!(out[i] < INFINITY)) /* -inf is a token that cannot come */
+            rc = err_failed(e, "the model's logits are not finite at position %lld",
+                            (long long)(i / m->config.vocab_size));
     return rc;
 }
 
@@ -222,17 +227,21 @@ int cmd_export(int argc, char **argv, struct err *e) {
         rc = err_input(e, "--adapter-only needs --format gguf"),
         err_hint(e, "a PEFT adapter is exported already: it is its folder");
     if (!rc) f.model = a.rest[0];
+    const struct outputs files = {
+        .output = {f.output}, .input = {f.model, f.data}, .adapter = &f.adapter};
     if (!rc)
-        rc = loaded_open(&l, a.rest[0], &f.adapter, NULL, F32, false, e) ||
+        rc = outputs_apart(&files, e) ||
+             loaded_open(&l, a.rest[0], &f.adapter, NULL, F32, false, e) ||
              export_run(&f, &l, &kl, &agree, e);
-    if (!rc && f.adapter_only && !globals.json && !quiet) printf("%s: written\n", f.output);
+    if (!rc && f.adapter_only && !globals.json && !quiet) show(stdout, "%s: written\n", f.output);
     if (!rc && f.adapter_only && !globals.json) quiet = true;
     if (!rc && globals.json)
         printf("{\"path\": \"%s\", \"kl\": %.9g, \"top1_agreement\": %.9g}\n", f.output, kl, agree);
     else if (!rc && !quiet)
-        printf("%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "
-               "%% of positions\n",
-               f.output, kl, 100 * agree);
+        show(stdout,
+             "%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "
+             "%% of positions\n",
+             f.output, kl, 100 * agree);
     loaded_close(&l), args_free(&a);
     return rc ? -1 : 0;
 }

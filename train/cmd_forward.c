@@ -275,8 +275,10 @@ int cmd_forward(int argc, char **argv, struct err *e) {
     if (!rc && f.grad && f.adapter.count > 1)
         rc = err_input(e, "--grad: the gradients are those of one adapter, and %lld are named",
                        (long long)f.adapter.count);
+    const struct outputs files = {
+        .output = {f.out}, .input = {f.ids, rc ? NULL : a.rest[0]}, .adapter = &f.adapter};
     if (!rc)
-        rc = precision_parse(f.precision, &d, e) ||
+        rc = outputs_apart(&files, e) || precision_parse(f.precision, &d, e) ||
              loaded_open(&l, a.rest[0], &f.adapter, NULL, d, f.grad, e) ||
              safetensors_open(&s, f.ids, e) || rows_read(&r, &s, f.ids, &o.arena, e) ||
              forward_all(&l, &f, &r, &o, e) || results_write(&o, f.out, e);

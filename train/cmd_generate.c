@@ -91,7 +91,8 @@ static int generate_one(struct loaded *l, const struct generate_flags *f, const 
     const double start = clock_seconds();
     const i64 size = (i64)strlen(f->prompt);
     int rc = prompt_encode(l->tokenizer, f->prompt, size, &prompt, e);
-    if (!rc && !globals.json) fputs(f->prompt, stdout), fflush(stdout);
+    const bool begun = !rc && !globals.json;
+    if (begun) show_generated(stdout, f->prompt, size), fflush(stdout);
     if (!rc)
         rc = generate_ids(&l->model, prompt.item, prompt.count, &how, &out, stream_token, &s, e);
     if (!rc && globals.json)
@@ -102,6 +103,7 @@ static int generate_one(struct loaded *l, const struct generate_flags *f, const 
             fprintf(stderr, "%lld tokens, %.0f tokens/s\n", (long long)out.count,
                     (double)out.count / (clock_seconds() - start));
     }
+    if (rc && begun) puts(""), fflush(stdout); /* the error gets a line of its own */
     ids_free(&prompt), ids_free(&out), stream_free(&s);
     return rc ? -1 : 0;
 }
@@ -148,7 +150,10 @@ static int asked_answer(struct asked *a, i64 count, struct loaded *l, const stru
         if (globals.json)
             rc = print_json(a[i].text.data, a[i].text.size, &a[i].answer, e);
         else
-            printf("%s%s\n\n", a[i].text.data, a[i].answer.text.data ? a[i].answer.text.data : "");
+            show_generated(stdout, a[i].text.data, a[i].text.size),
+                show_generated(stdout, a[i].answer.text.data ? a[i].answer.text.data : "",
+                               a[i].answer.text.size),
+                puts("\n");
     }
     for (i64 i = 0; list && i < count; i++) ids_free(&list[i].out);
     mem_free(list);

@@ -24,18 +24,19 @@ static int inspect_ops(void) {
     if (globals.json)
         putchar('[');
     else
-        printf("%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
+        show(stdout, "%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
     for (int i = 0; i < op_count; i++) {
         const struct op *o = op_table[i];
         const bool grad = o->grad[0].in || o->root.in;
         if (globals.json)
-            printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
-                   "\"%s\", \"out\": \"%s\"}",
-                   i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
-                   o->in, o->out);
+            show(stdout,
+                 "%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
+                 "\"%s\", \"out\": \"%s\"}",
+                 i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
+                 o->in, o->out);
         else
-            printf("%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
-                   grad ? "yes" : "-", o->in, o->out);
+            show(stdout, "%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
+                 grad ? "yes" : "-", o->in, o->out);
     }
     if (globals.json) puts("]");
     return 0;
@@ -43,7 +44,7 @@ static int inspect_ops(void) {
 
 static int inspect_families(void) {
     for (int i = 0; i < family_count; i++)
-        printf("%-14s %s\n", families[i]->model_type, families[i]->architecture);
+        show(stdout, "%-14s %s\n", families[i]->model_type, families[i]->architecture);
     return 0;
 }
 
@@ -52,35 +53,36 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
     if (config_read(&c, j, where, e)) return -1;
     const i64 count = config_parameters(&c);
     if (globals.json) {
-        printf("{\"model_type\": \"%s\", \"parameters\": %lld, \"layers\": %lld, \"hidden_size\": "
-               "%lld, \"vocab_size\": %lld}\n",
-               c.family->model_type, (long long)count, (long long)c.layers,
-               (long long)c.hidden_size, (long long)c.vocab_size);
+        show(stdout,
+             "{\"model_type\": \"%s\", \"parameters\": %lld, \"layers\": %lld, \"hidden_size\": "
+             "%lld, \"vocab_size\": %lld}\n",
+             c.family->model_type, (long long)count, (long long)c.layers, (long long)c.hidden_size,
+             (long long)c.vocab_size);
         return 0;
     }
-    printf("model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
-           "%lld\nhidden size        %lld\n"
-           "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
-           "%lld\nvocabulary         %lld%s\n"
-           "positions          %lld",
-           c.family->model_type, c.family->architecture, (long long)count, (double)count / 1e6,
-           (long long)c.layers, (long long)c.hidden_size, (long long)c.intermediate_size,
-           (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim,
-           (long long)c.vocab_size, c.has & HAS_UNTIED ? "" : ", embeddings tied",
-           (long long)c.max_position_embeddings);
+    show(stdout,
+         "model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
+         "%lld\nhidden size        %lld\n"
+         "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
+         "%lld\nvocabulary         %lld%s\n"
+         "positions          %lld",
+         c.family->model_type, c.family->architecture, (long long)count, (double)count / 1e6,
+         (long long)c.layers, (long long)c.hidden_size, (long long)c.intermediate_size,
+         (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim, (long long)c.vocab_size,
+         c.has & HAS_UNTIED ? "" : ", embeddings tied", (long long)c.max_position_embeddings);
     if (c.rope[0].dims)
-        printf(", RoPE theta %g%s%s%s", c.rope[0].theta, c.rope[0].type ? ", " : "",
-               c.rope[0].type ? rope_text(&c.rope[0]) : "", c.rope[0].type ? " scaling" : "");
+        show(stdout, ", RoPE theta %g%s%s%s", c.rope[0].theta, c.rope[0].type ? ", " : "",
+             c.rope[0].type ? rope_text(&c.rope[0]) : "", c.rope[0].type ? " scaling" : "");
     puts("");
-    if (*c.note) printf("note               %s\n", c.note);
+    if (*c.note) show(stdout, "note               %s\n", c.note);
     return 0;
 }
 
 static void tensors_print(const struct safetensors *s) {
     for (i64 i = 0; i < s->count; i++) {
-        printf("%-64s %-5s [", s->tensor[i].name, s->tensor[i].type);
+        show(stdout, "%-64s %-5s [", s->tensor[i].name, s->tensor[i].type);
         for (int k = 0; k < s->tensor[i].rank; k++)
-            printf("%s%lld", k ? ", " : "", (long long)s->tensor[i].dim[k]);
+            show(stdout, "%s%lld", k ? ", " : "", (long long)s->tensor[i].dim[k]);
         puts("]");
     }
 }
@@ -98,11 +100,12 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
     struct tokenizer *t = NULL;
     if (!d) return -1;
     const struct dataset_info *i = dataset_info(d);
-    printf("tokens      %lld (%lld trained)\ndocuments   %lld\nvocabulary  %lld, bos %lld, eos "
-           "%lld\ntokenizer   %s\ncontent     %s\nsources     %s\n",
-           (long long)i->tokens, (long long)i->trained, (long long)i->documents,
-           (long long)i->vocab_size, (long long)i->bos, (long long)i->eos, i->tokenizer_sha256,
-           i->sha256, i->sources);
+    show(stdout,
+         "tokens      %lld (%lld trained)\ndocuments   %lld\nvocabulary  %lld, bos %lld, eos "
+         "%lld\ntokenizer   %s\ncontent     %s\nsources     %s\n",
+         (long long)i->tokens, (long long)i->trained, (long long)i->documents,
+         (long long)i->vocab_size, (long long)i->bos, (long long)i->eos, i->tokenizer_sha256,
+         i->sha256, i->sources);
     const i64 n = i64_min(f->tokens, i->tokens);
     u32 *ids = mem_new_array(i64_max(n, 1), sizeof *ids, e);
     u8 *trained = ids ? mem_new_array(i64_max(n, 1), 1, e) : NULL;
@@ -114,8 +117,9 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
         rc = t ? tokenizer_decode(t, &ids[k], 1, false, &text, e)
                : text_printf(&text, e, "%u ", ids[k]);
         if (!rc)
-            printf("\033[%sm%s\033[0m%s", trained[k] ? "32" : "90", text.data,
-                   t ? "\033[90m|\033[0m" : "");
+            printf("\033[%sm", trained[k] ? "32" : "90"),
+                show_bytes(stdout, text.data ? text.data : "", text.size, true),
+                printf("\033[0m%s", t ? "\033[90m|\033[0m" : "");
         text_free(&text);
     }
     if (n) puts("");
@@ -126,9 +130,9 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
 static int inspect_tokenizer(const char *path, struct err *e) {
     struct tokenizer *t = tokenizer_of_file(path, e);
     if (!t) return -1;
-    printf("entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
-           (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
-           tokenizer_sha256(t));
+    show(stdout, "entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
+         (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
+         tokenizer_sha256(t));
     tokenizer_free(t);
     return 0;
 }
@@ -136,15 +140,15 @@ static int inspect_tokenizer(const char *path, struct err *e) {
 static int inspect_run(const char *path, struct err *e) {
     struct checkpoint_list list = {0};
     if (checkpoint_list(path, &list, e)) return -1;
-    printf("%-10s %-18s %-18s %s\n", "step", "manifest", "state", "parent");
+    show(stdout, "%-10s %-18s %-18s %s\n", "step", "manifest", "state", "parent");
     int rc = 0;
     for (i64 i = 0; !rc && i < list.count; i++) {
         struct manifest m;
         char sha[65], *folder = checkpoint_path(path, list.step[i], e);
         rc = !folder || manifest_read(folder, &m, e) || manifest_sha256(folder, sha, e);
         if (!rc)
-            printf("%-10lld %.16s   %.16s   %.16s\n", (long long)list.step[i], sha, m.state_sha256,
-                   *m.parent ? m.parent : "-");
+            show(stdout, "%-10lld %.16s   %.16s   %.16s\n", (long long)list.step[i], sha,
+                 m.state_sha256, *m.parent ? m.parent : "-");
         mem_free(folder);
     }
     mem_free(list.step);
@@ -156,8 +160,8 @@ static int inspect_recipe(const char *path, struct err *e) {
     if (recipe_load(&r, path, NULL, 0, e)) return -1;
     json_t *j = recipe_json(&r, e);
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    if (text) puts(text);
-    if (r.notes.size) fprintf(stderr, "%s", r.notes.data);
+    if (text) show(stdout, "%s\n", text);
+    if (r.notes.size) show(stderr, "%s", r.notes.data);
     free(text), json_decref(j), recipe_free(&r);
     return text ? 0 : -1;
 }
@@ -175,11 +179,12 @@ static int inspect_folder(const char *path, const struct inspect_flags *f, struc
         struct safetensors s = {0};
         const int rc = adapter_open(path, &c, &s, e);
         if (!rc)
-            printf("LoRA adapter       rank %lld, alpha %g, scale %g\nbase model         "
-                   "%s\ntensors            %lld\n",
-                   (long long)c.r, c.lora_alpha, lora_scale(&c),
-                   c.base_model_name_or_path ? c.base_model_name_or_path : "not stated",
-                   (long long)s.count);
+            show(stdout,
+                 "LoRA adapter       rank %lld, alpha %g, scale %g\nbase model         "
+                 "%s\ntensors            %lld\n",
+                 (long long)c.r, c.lora_alpha, lora_scale(&c),
+                 c.base_model_name_or_path ? c.base_model_name_or_path : "not stated",
+                 (long long)s.count);
         if (!rc && f->tensors) tensors_print(&s);
         safetensors_close(&s), lora_config_free(&c);
         return rc;

@@ -61,9 +61,9 @@ static int dataset_print(const char *path, struct err *e) {
         printf("{\"path\": \"%s\", \"tokens\": %lld, \"documents\": %lld, \"sha256\": \"%s\"}\n",
                path, (long long)i->tokens, (long long)i->documents, i->sha256);
     else if (!quiet)
-        printf("%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path, (long long)i->tokens,
-               (long long)i->documents, i->documents == 1 ? "" : "s",
-               (double)path_size(path) / 1e6);
+        show(stdout, "%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path,
+             (long long)i->tokens, (long long)i->documents, i->documents == 1 ? "" : "s",
+             (double)path_size(path) / 1e6);
     dataset_close(d);
     return 0;
 }
@@ -75,6 +75,11 @@ static int datasets_make(const struct tokenize_flags *f, struct args *a, const s
         return dataset_make(f, a, t, SPLIT_ALL, f->output, e) || dataset_print(f->output, e);
     char *train = arena_printf(&a->arena, e, "%s.part", f->output);
     if (!train) return -1;
+    const struct outputs part = {.output = {train, f->validation_output},
+                                 .input = {f->tokenizer, f->chat_template},
+                                 .source = (const char *const *)a->rest,
+                                 .sources = a->count};
+    if (outputs_apart(&part, e)) return -1;
     int rc = dataset_make(f, a, t, SPLIT_TRAIN, train, e) ||
              dataset_make(f, a, t, SPLIT_VALIDATION, f->validation_output, e) ||
              path_rename(train, f->output, e);
@@ -97,8 +102,13 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
+    const struct outputs files = {.output = {f.output, f.validation_output},
+                                  .input = {f.tokenizer, f.chat_template},
+                                  .source = (const char *const *)a.rest,
+                                  .sources = a.count};
     if (!rc)
-        rc = !(t = tokenizer_of_file(f.tokenizer, e)) || chat_find(&chat, f.chat_template, t, e);
+        rc = outputs_apart(&files, e) || !(t = tokenizer_of_file(f.tokenizer, e)) ||
+             chat_find(&chat, f.chat_template, t, e);
     f.chat = chat;
     if (!rc) rc = datasets_make(&f, &a, t, e);
     tokenizer_free(t), chat_free(chat), args_free(&a);
@@ -133,8 +143,8 @@ static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a,
     const double start = clock_seconds();
     if (bpe_train(&job, f->output, e)) return -1;
     if (!quiet)
-        printf("%s: %lld entries, %.1f s\n", f->output, (long long)f->vocab_size,
-               clock_seconds() - start);
+        show(stdout, "%s: %lld entries, %.1f s\n", f->output, (long long)f->vocab_size,
+             clock_seconds() - start);
     return 0;
 }
 
@@ -151,7 +161,9 @@ int cmd_tokenizer(int argc, char **argv, struct err *e) {
     if (!rc && f.vocab_size < 256 + f.special_tokens.count)
         rc = err_input(e, "--vocab-size %lld holds less than the 256 bytes and %lld special tokens",
                        (long long)f.vocab_size, (long long)f.special_tokens.count);
-    if (!rc) rc = tokenizer_make(&f, &a, e);
+    const struct outputs files = {
+        .output = {f.output}, .source = (const char *const *)a.rest + 1, .sources = a.count - 1};
+    if (!rc) rc = outputs_apart(&files, e) || tokenizer_make(&f, &a, e);
     args_free(&a);
     return rc ? -1 : 0;
 }

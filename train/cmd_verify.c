@@ -198,7 +198,8 @@ int cmd_verify(int argc, char **argv, struct err *e) {
     if (!rc && v.log.lock_sha256 && strcmp(lock, v.log.lock_sha256) && !quiet)
         printf(
             "note     recipe.lock changed since the log began (the run was resumed, or edited)\n");
-    rc = rc || trainer_open(&v.t, &v.r, v.run, e) || check_order(&v, f.order_steps, e);
+    rc = rc || lock_carried(v.run, ERR_FAILED, e) || trainer_open(&v.t, &v.r, v.run, e) ||
+         check_order(&v, f.order_steps, e);
     if (!rc && f.replay) rc = replay_all(&v, &f, e);
     trainer_close(&v.t), recipe_free(&v.r), log_rows_free(&v.log), mem_free(v.list.step),
         args_free(&a);

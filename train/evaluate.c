@@ -17,6 +17,14 @@ static int plan_eval(struct planned *p, struct model *m, i64 tokens, struct err 
     return graph_plan(p->graph, globals.eager, e);
 }
 
+int loss_check(float loss, const struct batch *b, i64 token, i64 step, struct err *e) {
+    if (loss - loss == 0) return 0;
+    err_failed(e, "evaluation: the loss is not finite at position %d of a sequence in batch %lld",
+               b->position[token], (long long)step + 1);
+    return err_detail(e, "the target is id %d; its loss is %s", b->targets[token],
+                      loss != loss ? "NaN" : "infinite");
+}
+
 int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
                   struct err *e) {
     struct planned p = {0};
@@ -35,8 +43,9 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
             if ((rc = model_bind(&p.build, &places, e) || graph_run(p.graph, e) ||
                       graph_read(p.graph, p.loss, p.losses, e)))
                 break;
-            for (i64 n = 0; n < b->tokens; n++)
-                if (b->targets[n] >= 0) *sum += (double)p.losses[n];
+            for (i64 n = 0; !rc && n < b->tokens; n++)
+                if (b->targets[n] >= 0)
+                    *sum += (double)p.losses[n], rc = loss_check(p.losses[n], b, n, i, e);
             *tokens += b->trained;
         }
         progress_line("evaluated %lld of %lld", (long long)i + 1, (long long)steps);

@@ -77,6 +77,18 @@ static int decoder_run(struct decoder *d, u32 *ids, struct err *e) {
     return graph_run(d->graph, e) || graph_read(d->graph, d->id, ids, e) ? -1 : 0;
 }
 
+/* op_sample gives no id, but -1, for logits that are no numbers. */
+static int next_set(struct sequence *q, u32 id, struct err *e) {
+    q->next = id;
+    if ((i32)id >= 0) return 0;
+    err_failed(e,
+               "the logits for token %lld (%lld of the prompt, %lld of the answer) are not finite",
+               (long long)(q->count + q->out.count), (long long)q->count, (long long)q->out.count);
+    return err_hint(e,
+                    "the weights were finite when they were loaded: values overflow in between; a "
+                    "smaller adapter weight, or --precision fp32, may help");
+}
+
 /* Fills the cache with all prompts, or with one sequence and its answer so far; what follows goes
  * to each `next`. */
 static int prefill(struct model *m, struct cache *cache, struct sequence *list, i64 count,
@@ -93,7 +105,7 @@ static int prefill(struct model *m, struct cache *cache, struct sequence *list, 
             decoder_put(&d, at, i, q, q->out.item, q->count, q->out.count), at += q->out.count;
     }
     if (!rc) rc = decoder_run(&d, ids, e);
-    for (i64 i = 0; !rc && i < count; i++) list[i].next = ids[i];
+    for (i64 i = 0; !rc && i < count; i++) rc = next_set(&list[i], ids[i], e);
     decoder_free(&d), mem_free(ids);
     return rc ? -1 : 0;
 }
@@ -144,7 +156,7 @@ static int decode_step(struct decoder *d, struct model *m, struct cache *cache,
     r = 0, idle = d->rows - active;
     for (i64 i = 0; i < count; i++) {
         if (list[i].done && idle-- <= 0) continue;
-        list[i].next = ids[r++];
+        if (next_set(&list[i], ids[r++], e)) return -1;
     }
     return 0;
 }

@@ -95,12 +95,20 @@ static const struct command *command_find(const char *name, const char *before, 
     return NULL;
 }
 
+static const char train_signals[] =
+    "SIGINT (^C), SIGTERM, SIGHUP, or a reader of the output that goes away (SIGPIPE): the step "
+    "is\n"
+    "finished and saved, and the program ends with exit code 3: stopped and saved;\n"
+    "resume_from_checkpoint=auto goes on from there. A second SIGINT or SIGTERM ends it at once,\n"
+    "without saving: killed by that signal (128 + its number in a shell).\n"
+    "Exit codes: 0 all steps done, 1 an error while training, 2 usage or bad input, 3 stopped.\n";
+
 int cmd_help(int argc, char **argv, struct err *e) {
     if (argc > 0) {
         const struct command *c = command_find(argv[0], "help ", e);
         if (!c) return -1;
         printf("hone %s\n\n%s.\n\n", c->usage, c->help);
-        if (!strcmp(c->name, "train")) return recipe_help(stdout);
+        if (!strcmp(c->name, "train")) return puts(train_signals), recipe_help(stdout);
         options_print(c->options);
         return 0;
     }
@@ -110,7 +118,7 @@ int cmd_help(int argc, char **argv, struct err *e) {
     puts("\nGlobal flags:");
     options_print(global_options);
     puts("\n`hone help COMMAND` says more. Exit codes: 0 done, 1 a failed check or training error, "
-         "2 usage or bad input.");
+         "2 usage or bad input, 3 a run that was stopped and saved.");
     return 0;
 }
 

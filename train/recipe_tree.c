@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 16, NODES_MAX = 10000, BYTES_MAX = 1 << 20 };
+enum { DEPTH_MAX = 16, NODES_MAX = 10000, BYTES_MAX = 1 << 20, DIRECTIVES_MAX = 1000 };
 
 struct node *node_new(struct arena *a, enum node_kind kind, const char *where, struct err *e) {
     struct node *n = arena_new(a, sizeof *n, e);
@@ -124,12 +124,45 @@ static int yaml_error(const yaml_parser_t *p, const char *name, struct err *e) {
                      p->context ? ", " : "", p->context ? p->context : "");
 }
 
+/* Goes over the events first. libyaml looks at every open bracket for every token, compares every
+ * anchor with all before it, and every %TAG line too, so its document would cost a power of its
+ * size before we saw it. Its events come one by one: we stop at the first that is too much. */
+static int yaml_bounded(const char *data, i64 size, const char *name, struct err *e) {
+    i64 count = 0, depth = 0, directives = 0;
+    for (i64 i = 0; i < size; i++)
+        if (data[i] == '%' && (!i || data[i - 1] == '\n') && ++directives > DIRECTIVES_MAX)
+            return err_input(e, "%s: more than %d lines that begin with %%", name, DIRECTIVES_MAX);
+    yaml_parser_t parser;
+    yaml_event_t event;
+    if (!yaml_parser_initialize(&parser)) return err_memory(e, "%s: out of memory", name);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)data, (size_t)size);
+    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
+    bool going = true;
+    while (going && yaml_parser_parse(&parser, &event)) {
+        const yaml_event_type_t type = event.type;
+        const bool opens = type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT;
+        if (type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT) depth--;
+        if (opens) depth++;
+        if (opens || type == YAML_SCALAR_EVENT || type == YAML_ALIAS_EVENT) count++;
+        if (count > NODES_MAX || depth > DEPTH_MAX + 1) {
+            err_input(e, "%s:%zu: too many or too deeply nested values", name,
+                      event.start_mark.line + 1);
+            err_detail(e, "at most %d values, %d levels deep", NODES_MAX, DEPTH_MAX);
+        }
+        going = type != YAML_STREAM_END_EVENT && !e->code;
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser); /* what is malformed, the loader says */
+    return e->code ? -1 : 0;
+}
+
 struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
                        struct err *e) {
     if (size > BYTES_MAX)
         return err_input(e, "%s: %lld bytes are no recipe: at most %d", name, (long long)size,
                          BYTES_MAX),
                NULL;
+    if (yaml_bounded(data, size, name, e)) return NULL;
     yaml_parser_t parser;
     yaml_document_t doc, more;
     struct node *n = NULL;

@@ -35,6 +35,18 @@ int args_parse(struct args *a, int argc, char **argv, const struct option *table
 void args_free(struct args *a);
 int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct err *e);
 
+/* ---- outputs apart from inputs (outputs.c) */
+enum { OUTPUT_NAMES = 4 };
+struct outputs { /* names may be NULL; those that are no files are no harm */
+    const char *output[OUTPUT_NAMES], *input[OUTPUT_NAMES];
+    const char *const *source;
+    i64 sources;
+    const struct text_list *adapter; /* DIR or DIR=WEIGHT */
+};
+int outputs_apart(const struct outputs *o, struct err *e);
+int inputs_apart(const struct recipe *r, struct err *e); /* from the run's own files */
+int report_apart(char *const *run, i64 count, const char *output, struct err *e);
+
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
 void quant_of_recipe(const struct recipe *r); /* sets load_quant */
@@ -154,10 +166,14 @@ struct trainer {
     struct balance balance;     /* of the step, where the model is `balanced` */
     i64 planned_next;
     i64 total_steps, tokens_seen;
-    char parent[65];    /* SHA-256 of the last checkpoint's manifest */
-    char *model_folder; /* whose config and tokenizer files checkpoints carry */
+    char parent[65];           /* SHA-256 of the last checkpoint's manifest */
+    char *model_folder;        /* whose config and tokenizer files checkpoints carry */
+    struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
+/* The files of model_folder: hashed; those copied into a checkpoint, compared (carried.c) */
+int carried_begin(struct trainer *t, struct err *e);
+int carried_copied(const struct trainer *t, const char *folder, struct err *e);
 /* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
  * model's config is written. */
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
@@ -286,6 +302,8 @@ struct sampling sampling_of(const struct generate_flags *f, const struct ids *st
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *s, struct text *out, struct err *e);
 /* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */
+int loss_check(float loss, const struct batch *b, i64 token, i64 step,
+               struct err *e); /* a loss that is no number is an error */
 int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
                   struct err *e);
 /* A graph for forward passes without gradients, its inputs set to one sequence of `count` ids at

@@ -296,6 +296,9 @@ int lock_files_of(const struct trainer *t, struct lock_files *files, struct err 
     if (r->chat_template && path_exists(r->chat_template) &&
         lock_files_add(files, "chat_template", r->chat_template, e))
         return -1;
+    char own[4096];
+    snprintf(own, sizeof own, "%s/model", t->run_dir);
+    if (t->model_folder && !strcmp(t->model_folder, own) && carried_list(own, files, e)) return -1;
     for (i64 i = 0; i < r->dataset.count; i++)
         if (lock_files_add(files, "data", dataset_info(t->dataset[i])->path, e)) return -1;
     for (i64 i = 0; i < r->eval_dataset.count; i++)
