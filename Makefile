@@ -2,6 +2,10 @@
 # Options: DEBUG=1 (NaN fills, red zones, -O1), SAN=address,undefined | thread, WERROR=1, CC=clang, CUDA= (off), V=1.
 # Objects live in build/HASH-OF-FLAGS, so that changing an option never mixes objects.
 .DEFAULT_GOAL := hone
+# All cores build, unless -j says otherwise; several goals go one after another (make clean hone).
+ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS))$(filter -j% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
 LIBS    := libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
@@ -28,7 +32,7 @@ FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
 
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o))
+OBJECTS := $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o)) $(SOURCES:%.c=$(BUILD)/%.o) # the slow ones first
 LIBRARY := $(filter-out $(BUILD)/train/main.o,$(OBJECTS))
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c %_cpu.c,$(wildcard tests/*.c))) \

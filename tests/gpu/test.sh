@@ -21,7 +21,7 @@ part() { # NAME SECONDS COMMAND ...
 }
 recipe=recipes/shakespeare-pretrain.yaml
 data() {
-    ./hone tokenizer train recipes/data/shakespeare.txt --vocab-size 4096 --output runs/demo/data/tokenizer.json &&
+    ./hone tokenizer train recipes/data/shakespeare.txt --vocab-size 2048 --output runs/demo/data/tokenizer.json &&
         ./hone tokenize recipes/data/shakespeare.txt --tokenizer runs/demo/data/tokenizer.json --validation 0.1 \
             --output runs/demo/data/shakespeare-train.h5 --validation-output runs/demo/data/shakespeare-valid.h5
 }
