@@ -2,17 +2,24 @@
 # Options: DEBUG=1 (NaN fills, red zones, -O1), SAN=address,undefined | thread, WERROR=1, CC=clang, CUDA= (off), V=1.
 # Objects live in build/HASH-OF-FLAGS, so that changing an option never mixes objects.
 .DEFAULT_GOAL := hone
+# All cores build, unless -j says otherwise; several goals go one after another (make clean hone).
+ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS))$(filter -j% --jobserver%,$(MAKEFLAGS) $(shell echo "$$MAKEFLAGS")),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
-LIBS    := hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
+LIBS    := libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
+# Sanitized, the plain kernels make gcc spend most of its time on noting where each variable lies at each instruction, for
+# debuggers alone; without that (-fno-var-tracking) the code, its checks and the lines of a report are the same.
 FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
-         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all) -I. $(shell pkg-config --cflags $(LIBS))
+         $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-var-tracking) -I. $(shell pkg-config --cflags $(LIBS))
 CUDA  := $(shell command -v nvcc 2>/dev/null)
 LINK  := $(if $(SAN),-fsanitize=$(SAN)) $(shell pkg-config --libs $(LIBS)) -lpthread -lm
 BUILD := build/$(shell printf '%s' '$(CC) $(FLAGS) $(CUDA)' | cksum | cut -d' ' -f1)
+HDF5  := $(shell pkg-config --cflags --libs hdf5) # of tests only: they ask the library what it reads in our files
 Q     := $(if $(V),,@)
 
 # Every *_cpu.c is compiled once per instruction set (base/v16.h); the program picks one at start (base/isa.c).
@@ -25,7 +32,7 @@ FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
 
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o))
+OBJECTS := $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o)) $(SOURCES:%.c=$(BUILD)/%.o) # the slow ones first
 LIBRARY := $(filter-out $(BUILD)/train/main.o,$(OBJECTS))
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c %_cpu.c,$(wildcard tests/*.c))) \
@@ -57,7 +64,7 @@ FORCE:
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
-	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) -lcmocka -lstdc++ -lm
+	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) $(HDF5) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(HDF5) -lcmocka -lstdc++ -lm
 .SECONDARY: $(HELPERS)
 
 .PHONY: test test-all check bench demo clean help deps format fuzz

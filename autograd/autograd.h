@@ -15,6 +15,7 @@
 enum tensor_kind {
     TENSOR_INPUT, /* host memory of the caller: set view.data before graph_run, which copies it */
     TENSOR_PARAM, /* device memory of the caller; trainable ones get gradient slots */
+    TENSOR_CONST, /* a struct constant: never written, and lives as long as the graph */
     TENSOR_SLOT,  /* f32 accumulator of one use of one parameter; device memory of the caller, added
                      to by each run */
     TENSOR_STEP   /* activation or gradient: memory of the plan */
@@ -27,7 +28,7 @@ struct tensor {
     bool needs_grad;
     bool keep;           /* result: lives to the end of the run */
     struct tensor *grad; /* d loss / d this, after graph_backward (parameters: see slots) */
-    const void *key;     /* PARAM: whose; SLOT: of which parameter */
+    const void *key;     /* PARAM: whose; CONST: the constant; SLOT: of which parameter */
     int use;             /* SLOT: 0 for the parameter's first accumulator, then 1, ... */
     int first, last;     /* plan: nodes between which it lives */
     i64 offset;          /* plan: place in the block; of inputs, on a GPU, in graph.inputs */
@@ -71,6 +72,17 @@ struct graph {
     int runs;
 };
 
+/* A table on the device that is written once and never again: RoPE's cosines and sines, ALiBi's
+ * slopes. It is freed with its last user. Who makes it is one; so is every graph that reads it,
+ * because a graph is kept and run long after its maker has turned to another table. */
+struct constant {
+    struct view view;
+    int users;
+};
+/* A copy of `host`, of v's type and shape, with the caller as its user. */
+struct constant *constant_new(const struct view *v, const void *host, struct err *e);
+void constant_drop(struct constant *c); /* one user less; NULL is fine */
+
 struct graph *graph_new(struct err *e);
 void graph_free(struct graph *g);
 
@@ -80,6 +92,9 @@ struct tensor *graph_input(struct graph *g, const char *name, enum dtype d, int 
 /* The same key gives the same tensor again: that is how tied weights are one parameter. */
 struct tensor *graph_param(struct graph *g, const void *key, const char *name, const struct view *v,
                            bool trainable);
+
+/* The graph becomes a user of `c` until graph_free. */
+struct tensor *graph_const(struct graph *g, const char *name, struct constant *c);
 
 /* Inputs of a call by the names that the op declares (op->in), in any order; the list ends with a
  * row without a name. A tensor that is NULL is an optional input that is absent. */

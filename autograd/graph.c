@@ -10,8 +10,25 @@ struct graph *graph_new(struct err *e) {
     return mem_new(sizeof(struct graph), e);
 }
 
+struct constant *constant_new(const struct view *v, const void *host, struct err *e) {
+    struct constant *c = mem_new(sizeof *c, e);
+    if (!c) return NULL;
+    *c = (struct constant){.view = *v, .users = 1};
+    c->view.data = device_new(view_bytes(v), e);
+    if (c->view.data && !device_write(c->view.data, host, view_bytes(v), e) && !device_sync(e))
+        return c;
+    return constant_drop(c), NULL;
+}
+
+void constant_drop(struct constant *c) {
+    if (!c || --c->users) return;
+    device_free(c->view.data), mem_free(c);
+}
+
 void graph_free(struct graph *g) {
     if (!g) return;
+    for (int i = 0; i < g->tensors; i++)
+        if (g->tensor[i]->kind == TENSOR_CONST) constant_drop((void *)g->tensor[i]->key);
     if (!g->shared) device_free(g->memory);
     device_free(g->inputs), device_host_free(g->staging), device_record_free(g->recording);
     mem_free(g->node), mem_free(g->tensor);
@@ -66,6 +83,14 @@ struct tensor *graph_param(struct graph *g, const void *key, const char *name, c
         if (g->tensor[i]->kind == TENSOR_PARAM && g->tensor[i]->key == key) return g->tensor[i];
     struct tensor *t = tensor_new(g, name, TENSOR_PARAM, v);
     if (t) t->key = key, t->needs_grad = trainable;
+    return t;
+}
+
+struct tensor *graph_const(struct graph *g, const char *name, struct constant *c) {
+    for (int i = 0; i < g->tensors; i++)
+        if (g->tensor[i]->kind == TENSOR_CONST && g->tensor[i]->key == c) return g->tensor[i];
+    struct tensor *t = tensor_new(g, name, TENSOR_CONST, &c->view);
+    if (t) t->key = c, c->users++;
     return t;
 }
 

@@ -27,13 +27,12 @@ static inline i64 i64_min(i64 a, i64 b) { return a < b ? a : b; }
 static inline i64 i64_max(i64 a, i64 b) { return a > b ? a : b; }
 static inline i64 round_up(i64 n, i64 step) { return (n + step - 1) / step * step; }
 
-/* ---- errors (err.c)
- * --------------------------------------------------------------------------------------- Fixed
- * storage, so that reporting never allocates. `code` is the exit code main will use: 1 for a failed
- * check or a failure while training, 2 for usage or bad input. A primary line says what was found
- * and where; detail what was expected; hint what to do; frames what the program was doing,
- * innermost first. */
-enum { ERR_FAILED = 1, ERR_INPUT = 2 };
+/* ---- errors (err.c) -------------------------------------------------------------------------- */
+/* Fixed storage, so that reporting never allocates. `code` is the exit code main will use: 1
+ * for a failed check or a failure while training, 2 for usage or bad input. A primary line says
+ * what was found and where; detail what was expected; hint what to do; frames what the program
+ * was doing, innermost first. */
+enum { ERR_FAILED = 1, ERR_INPUT = 2, ERR_STOPPED = 3 /* as asked; what was done is saved */ };
 struct err {
     int code; /* 0: no error */
     int frames;
@@ -49,27 +48,37 @@ int err_set(struct err *e, int code, const char *fmt, ...)
 int err_input(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* err_set with ERR_INPUT */
 int err_failed(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* err_set with ERR_FAILED */
 int err_memory(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* err_failed, and starved */
-int err_system(struct err *e, const char *what, const char *path); /* "cannot WHAT PATH:
-strerror(errno)"; ERR_INPUT for paths and permissions, else ERR_FAILED */
+/* "cannot WHAT PATH: strerror(errno)"; ERR_INPUT for paths and permissions, else ERR_FAILED */
+int err_system(struct err *e, const char *what, const char *path);
 int err_detail(struct err *e, const char *fmt, ...)
     PRINTF(2, 3); /* -1, so that it can end a return */
 int err_hint(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* -1 */
 int err_frame(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* -1; "while loading model X" */
-void err_print(const struct err *e, FILE *to);
+void err_print(const struct err *e, FILE *to);                   /* shown: see below */
 
-/* ---- memory (mem.c)
- * --------------------------------------------------------------------------------------- All heap
- * memory of the program comes from here, so that tests can make the n-th allocation fail
- * (HONE_FAULT=alloc:N). mem_new zeroes. Alignment is 64 bytes everywhere. Free with mem_free (NULL
- * is fine). */
+/* ---- text for people (show.c) ---------------------------------------------------------------- */
+/* What comes from a file must not drive a terminal: control characters and malformed UTF-8 are
+ * written as \u001b and \xff. `lines`: newline and tab stay. */
+void show_bytes(FILE *to, const char *bytes, i64 size, bool lines);
+void show(FILE *to, const char *fmt, ...) PRINTF(2, 3); /* fprintf; newline and tab stay */
+/* What a model wrote: shown where `to` is a terminal, else exactly these bytes. */
+void show_generated(FILE *to, const char *bytes, i64 size);
+
+/* ---- memory (mem.c) -------------------------------------------------------------------------- */
+/* All heap memory of the program comes from here, so that tests can make the n-th allocation
+ * fail (HONE_FAULT=alloc:N). mem_new zeroes. Alignment is 64 bytes everywhere. Free with
+ * mem_free (NULL is fine). */
 void *mem_new(i64 bytes, struct err *e);
 void *mem_new_array(i64 count, i64 size, struct err *e); /* overflow checked */
 void *mem_grow(void *old, i64 old_bytes, i64 bytes, struct err *e);
 char *mem_text(const char *text, struct err *e); /* strdup */
 char *mem_printf(struct err *e, const char *fmt, ...) PRINTF(2, 3);
 void mem_free(void *p);
-i64 mem_peak_rss(void);  /* bytes, of this process, now */
-i64 mem_available(void); /* bytes the machine can still give (MemAvailable) */
+i64 mem_peak_rss(void); /* bytes, of this process, now */
+/* Bytes that this process can still have: MemAvailable, or less where a control group (v1 or v2)
+ * limits it. `root` goes before /proc and /sys: "" is this machine, a test has its own. */
+i64 mem_available(void);
+i64 mem_available_under(const char *root); /* cgroup.c */
 
 /* An arena: many small allocations with one lifetime. Zero-initialise; arena_free gives everything
  * back. */
@@ -91,12 +100,12 @@ int text_printf(struct text *t, struct err *e, const char *fmt, ...) PRINTF(3, 4
 int text_f64(struct text *t, double x,
              struct err *e); /* shortest that reads back equal, as Python's repr (json.c) */
 void text_free(struct text *t);
+bool ends_with(const char *text, const char *end);
 
-/* ---- fault injection (fault.c)
- * ---------------------------------------------------------------------------- HONE_FAULT=KIND:N
- * makes the N-th call (from 1) of a kind fail with errno as noted; HONE_FAULT=kill-KIND:N raises
- * SIGKILL there instead. Tests only; costs one branch. Kinds: alloc, open, read, write (ENOSPC),
- * fsync, rename, mkdir. */
+/* ---- fault injection (fault.c) --------------------------------------------------------------- */
+/* HONE_FAULT=KIND:N makes the N-th call (from 1) of a kind fail with errno as noted;
+ * HONE_FAULT=kill-KIND:N raises SIGKILL there instead. Tests only; costs one branch. Kinds:
+ * alloc, open, read, write (ENOSPC), fsync, rename, mkdir. */
 enum fault {
     FAULT_ALLOC,
     FAULT_OPEN,
@@ -111,8 +120,8 @@ bool fault_hit(enum fault kind);
 int fault_arm(
     const char *spec); /* tests: arms anew, as HONE_FAULT would; NULL disarms; -1 if malformed */
 
-/* ---- dtypes (dtype.c)
- * -------------------------------------------------------------------------------------*/
+/* ---- dtypes (dtype.c) ------------------------------------------------------------------------ */
+
 enum dtype { F32, BF16, F16, F64, I32, I64, U8, U16, U32, I8, U4, DTYPE_COUNT };
 struct dtype_info {
     const char *name;        /* "f32": what recipes and messages say */
@@ -120,7 +129,8 @@ struct dtype_info {
     int size;                /* bytes; U4, two codes a byte (quant.h): 0 */
 };
 extern const struct dtype_info dtype_info[DTYPE_COUNT];
-int dtype_of_safetensors(const char *name); /* -1 if unknown */
+int dtype_of_safetensors(const char *name);                /* -1 if unknown */
+char *shape_text(char out[192], int rank, const i64 *dim); /* "[4, 32]"; returns out */
 static inline i64 dtype_size(enum dtype d) { return dtype_info[d].size; }
 static inline i64 dtype_bytes(enum dtype d, i64 count) {
     return d == U4 ? (count + 1) / 2 : count * dtype_size(d);
@@ -143,9 +153,9 @@ static inline u16 bf16_of_f32(float x) { /* round to nearest even; NaN stays NaN
 float f16_to_f32(u16 h);
 u16 f16_of_f32(float x);
 
-/* ---- instruction sets (isa.c)
- * ----------------------------------------------------------------------------- Kernels are
- * compiled once per row; isa_best is the best this machine has, isa_now the one in use. */
+/* ---- instruction sets (isa.c) ---------------------------------------------------------------- */
+/* Kernels are compiled once per row; isa_best is the best this machine has, isa_now the one in
+ * use. */
 #define ISA_LIST(X) X(plain) X(avx2) X(avx512) X(avx512bf16)
 enum isa {
 #define X(name) ISA_##name,
@@ -161,22 +171,21 @@ int isa_force(const char *name,
 void isa_float_mode(
     void); /* FTZ and DAZ, round to nearest: each thread calls it first (NUMERICS.md 1) */
 
-/* ---- threads (pool.c)
- * ------------------------------------------------------------------------------------- Static
- * ranges over [0, n): worker w of W gets [n*w/W, n*(w+1)/W). How work is cut may depend on the
- * shape and on W, never on timing; results must not depend on it at all. Nested calls, and calls
- * while another thread's call is under way, run on the calling thread alone, as fn(arg, 0, n, its
- * own number or 0): scratch memory indexed by worker belongs to the call (reached through arg),
- * never to the program. Empty ranges are not called. */
+/* ---- threads (pool.c) ------------------------------------------------------------------------ */
+/* Static ranges over [0, n): worker w of W gets [n*w/W, n*(w+1)/W). How work is cut may depend
+ * on the shape and on W, never on timing; results must not depend on it at all. Nested calls,
+ * and calls while another thread's call is under way, run on the calling thread alone, as
+ * fn(arg, 0, n, its own number or 0): scratch memory indexed by worker belongs to the call
+ * (reached through arg), never to the program. Empty ranges are not called. */
 typedef void pool_fn(void *arg, i64 begin, i64 end, int worker);
 int pool_start(int threads, struct err *e); /* 0: one per core. Call once; pool_stop joins */
 void pool_stop(void);
 int pool_threads(void);
 void pool_run(i64 n, pool_fn *fn, void *arg);
 
-/* ---- random numbers (philox.c)
- * ---------------------------------------------------------------------------- Philox 4x32-10
- * (Salmon et al., 2011) as a function of position: no state to save. `purpose` keeps uses apart. */
+/* ---- random numbers (philox.c) --------------------------------------------------------------- */
+/* Philox 4x32-10 (Salmon et al., 2011) as a function of position: no state to save. `purpose`
+ * keeps uses apart. */
 enum purpose { RNG_INIT = 1, RNG_ORDER, RNG_DROPOUT, RNG_SAMPLE, RNG_ROUND, RNG_REPLAY, RNG_TEST };
 struct rng {
     u64 seed;
@@ -185,30 +194,37 @@ struct rng {
 };
 void philox(const u32 key[2], const u32 counter[4],
             u32 out[4]); /* the bare function: known-answer tests */
-void rng_block(const struct rng *r, u64 index, u32 out[4]); /* key = seed; counter = index, stream,
-    purpose << 26 | step mod 2^26 */
+/* key = seed; counter = index, stream, purpose << 26 | step mod 2^26 */
+void rng_block(const struct rng *r, u64 index, u32 out[4]);
 float rng_uniform(const struct rng *r,
                   u64 index); /* (0,1): (x>>9 + 0.5) * 2^-23 of word index%4 of block index/4 */
 double rng_uniform_f64(const struct rng *r, u64 index);
 float rng_normal(const struct rng *r,
                  u64 index); /* Box-Muller in f64 with base's own log, sin, cos */
 
-/* ---- portable math in f64 (math.c): tables, initialisation, schedules, references. 2 ulp or
- * better ---------*/
+/* ---- portable math in f64 (math.c) ----------------------------------------------------------- */
+/* For tables, initialisation, schedules, references. 2 ulp or better. */
 double m_exp(double), m_log(double), m_sin(double), m_cos(double), m_pow(double, double),
     m_tanh(double), m_erf(double);
 
-/* ---- singular values (svd.c): the r <= min(rows, cols) largest of w [rows, cols], descending,
- * with their vectors, u [r, rows] and v [r, cols] */
+/* ---- singular values (svd.c) ----------------------------------------------------------------- */
+/* The r <= min(rows, cols) largest of w [rows, cols], descending, with their vectors, u [r, rows]
+ * and v [r, cols]. */
 int svd_top(const float *w, i64 rows, i64 cols, i64 r, double *values, double *u, double *v,
             struct err *e);
 
-/* ---- files (file.c)
- * ---------------------------------------------------------------------------------------*/
+/* ---- files (file.c) -------------------------------------------------------------------------- */
+
 struct map { /* a file mapped read-only */
     const u8 *data;
     i64 size;
 };
+/* Opens a regular file for reading. Refuses devices, pipes, sockets and folders, and never waits
+ * for them. The names of descriptors that the caller handed over (/dev/stdin, /dev/fd/N) may be
+ * streams. -1: an error. */
+int file_source(const char *path, struct err *e);
+/* May `path` be read as file_source would? For libraries that open files themselves. */
+int file_regular(const char *path, struct err *e);
 int map_open(struct map *m, const char *path, struct err *e);
 void map_close(struct map *m);
 int file_read(struct text *out, const char *path, struct err *e); /* whole file, NUL-terminated */
@@ -224,14 +240,22 @@ int dir_remove(const char *path, struct err *e); /* like rm -r; missing is fine 
 int path_rename(const char *from, const char *to, struct err *e);
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);
+/* The path without links, "." and "..": of a file that is not there yet, that of the nearest folder
+ * that is, and the rest. NULL: an error. Free with mem_free. */
+char *path_resolve(const char *path, struct err *e); /* paths.c */
+/* Outputs must be apart from each other and from every input: by device and inode where both are
+ * there, else by resolved path. An output that is there must be a regular file. An input that is a
+ * folder refuses outputs that would replace one of the files directly in it. */
+int paths_apart(const char *const *output, i64 outputs, const char *const *input, i64 inputs,
+                struct err *e);
 i64 path_size(const char *path); /* -1 if missing */
 i64 disk_free(const char *path);
 int dir_list(const char *path, char ***names, i64 *count,
              struct err *e); /* sorted; free with names_free */
 void names_free(char **names, i64 count);
 
-/* ---- SHA-256 (sha256.c, libcrypto)
- * ------------------------------------------------------------------------*/
+/* ---- SHA-256 (sha256.c, libcrypto) ----------------------------------------------------------- */
+
 struct sha256 {
     void *context;
 };
@@ -241,8 +265,8 @@ void sha256_end(struct sha256 *s, char hex[65]);
 int sha256_bytes(const void *data, i64 size, char hex[65], struct err *e);
 int sha256_file(const char *path, char hex[65], struct err *e);
 
-/* ---- JSON (json.c, Jansson: duplicate keys refused, NUL allowed in strings)
- * ------------------------------ */
+/* ---- JSON (json.c, Jansson: duplicate keys refused, NUL allowed in strings) ------------------ */
+
 typedef struct json_t json_t;
 json_t *json_open(const char *path, struct err *e); /* errors name file:line:column */
 json_t *json_parse(const char *data, i64 size, const char *name, struct err *e);
@@ -258,17 +282,21 @@ const char *json_text(const json_t *o, const char *key, const char *otherwise, c
                       struct err *e);
 int json_text_add(struct text *out, const char *bytes, i64 size,
                   struct err *e); /* quoted, escaped JSON string */
+/* What --json prints: made with json_pack of these where a value may be no JSON. */
+json_t *json_name(const char *text);      /* a path, say: U+FFFD for what is not UTF-8 */
+json_t *json_finite(double x);            /* or null */
+int json_print(json_t *j, struct err *e); /* a line on standard output, 9 digits; takes j */
 
-/* ---- UTF-8 (utf8.c)
- * ---------------------------------------------------------------------------------------*/
+/* ---- UTF-8 (utf8.c) -------------------------------------------------------------------------- */
+
 i64 utf8_bad(const char *data, i64 size); /* offset of the first malformed byte, or -1 */
 int utf8_next(const char *data, i64 size,
               i64 *at);              /* code point, or -1 and one byte taken if malformed */
 int utf8_put(u32 code, char out[4]); /* bytes written */
 
-/* ---- option tables (option.c): recipe keys and flags are rows
- * --------------------------------------------- A row binds a key to a member of a struct, with
- * type, range, default and help. Feeds parsing, help, the lock. */
+/* ---- option tables (option.c): recipe keys and flags are rows -------------------------------- */
+/* A row binds a key to a member of a struct, with type, range, default and help. Feeds parsing,
+ * help, the lock. */
 enum option_type {
     OPT_BOOL,
     OPT_INT,
@@ -308,8 +336,8 @@ int option_print(const struct option *o, const void *from, struct text *out,
                  struct err *e); /* canonical value text */
 int edit_distance(const char *a, const char *b);
 
-/* ---- time and progress (progress.c)
- * -----------------------------------------------------------------------*/
+/* ---- time and progress (progress.c) ---------------------------------------------------------- */
+
 double clock_seconds(void); /* monotonic */
 void progress_line(const char *fmt, ...)
     PRINTF(1, 2); /* rewrites one line on stderr, only if it is a terminal */

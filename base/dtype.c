@@ -18,6 +18,14 @@ int dtype_of_safetensors(const char *name) {
     return -1;
 }
 
+char *shape_text(char out[192], int rank, const i64 *dim) {
+    int at = snprintf(out, 192, "[");
+    for (int i = 0; i < rank; i++)
+        at += snprintf(out + at, 192 - (size_t)at, i ? ", %lld" : "%lld", (long long)dim[i]);
+    snprintf(out + at, 192 - (size_t)at, "]");
+    return out;
+}
+
 float f16_to_f32(u16 h) {
     u32 sign = (u32)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 0x3ff;
     union {

@@ -114,10 +114,20 @@ int err_frame(struct err *e, const char *fmt, ...) {
     return -1;
 }
 
+/* A text that fills its storage was cut, perhaps within a character: that is left out. */
+static void line_print(FILE *to, const char *head, const char *text, size_t room) {
+    i64 size = (i64)strlen(text);
+    if (size + 1 == (i64)room)
+        for (int i = 0; i < 3 && size && utf8_bad(text, size) >= size - 3; i++) size--;
+    fputs(head, to);
+    show_bytes(to, text, size, false);
+    fputc('\n', to);
+}
+
 void err_print(const struct err *e, FILE *to) {
     if (!e->code) return;
-    fprintf(to, "error: %s\n", e->primary);
-    if (e->detail[0]) fprintf(to, "  %s\n", e->detail);
-    for (int i = 0; i < e->frames; i++) fprintf(to, "  %s\n", e->frame[i]);
-    if (e->hint[0]) fprintf(to, "  hint: %s\n", e->hint);
+    line_print(to, e->code == ERR_STOPPED ? "" : "error: ", e->primary, sizeof e->primary);
+    if (e->detail[0]) line_print(to, "  ", e->detail, sizeof e->detail);
+    for (int i = 0; i < e->frames; i++) line_print(to, "  ", e->frame[i], sizeof e->frame[i]);
+    if (e->hint[0]) line_print(to, "  hint: ", e->hint, sizeof e->hint);
 }

@@ -15,10 +15,56 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+static const char *kind_of(mode_t mode) {
+    return S_ISDIR(mode)    ? "a folder"
+           : S_ISCHR(mode)  ? "a device"
+           : S_ISBLK(mode)  ? "a block device"
+           : S_ISFIFO(mode) ? "a named pipe"
+           : S_ISSOCK(mode) ? "a socket"
+                            : "no file";
+}
+
+static int refuse(mode_t mode, const char *what, const char *path, struct err *e) {
+    err_input(e, "cannot %s %s: it is %s, not a regular file", what, path, kind_of(mode));
+    return err_hint(e, "name a regular file; a stream can be handed over as /dev/stdin");
+}
+
+/* /dev/stdin, /dev/fd/N, /proc/self/fd/N: the caller opened these, so he means them. */
+static bool handed_over(const char *path) {
+    return !strcmp(path, "/dev/stdin") || !strncmp(path, "/dev/fd/", 8) ||
+           !strncmp(path, "/proc/self/fd/", 14);
+}
+
+/* O_NONBLOCK: opening a named pipe would wait for the other side. It means nothing for files. */
 static int file_open(const char *path, int flags, const char *what, struct err *e) {
-    int fd = fault_hit(FAULT_OPEN) ? -1 : open(path, flags | O_CLOEXEC, 0666);
-    if (fd < 0) err_system(e, what, path);
-    return fd;
+    const bool folder = flags & O_DIRECTORY, reads = (flags & O_ACCMODE) == O_RDONLY;
+    int fd =
+        fault_hit(FAULT_OPEN) ? -1 : open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
+    if (fd < 0) {
+        struct stat st;
+        const int number = errno;
+        if (number == ENXIO && !stat(path, &st)) return refuse(st.st_mode, what, path, e);
+        errno = number;
+        return err_system(e, what, path);
+    }
+    struct stat st;
+    int result = fstat(fd, &st) ? err_system(e, what, path) : 0;
+    const bool stream = !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode); /* a folder: read says so */
+    if (!result && !folder && stream && !(reads && handed_over(path)))
+        result = refuse(st.st_mode, what, path, e);
+    const int set = result ? -1 : fcntl(fd, F_GETFL);
+    if (!result && (set < 0 || fcntl(fd, F_SETFL, set & ~O_NONBLOCK)))
+        result = err_system(e, what, path);
+    if (result) close(fd);
+    return result ? -1 : fd;
+}
+
+int file_source(const char *path, struct err *e) { return file_open(path, O_RDONLY, "open", e); }
+
+int file_regular(const char *path, struct err *e) {
+    struct stat st;
+    if (stat(path, &st)) return err_system(e, "open", path);
+    return S_ISREG(st.st_mode) ? 0 : refuse(st.st_mode, "open", path, e);
 }
 
 int map_open(struct map *m, const char *path, struct err *e) {

@@ -119,6 +119,27 @@ int json_save(const json_t *j, const char *path, int indent, struct err *e) {
     return result ? -1 : 0;
 }
 
+json_t *json_name(const char *text) {
+    const i64 size = (i64)strlen(text);
+    if (utf8_bad(text, size) < 0) return json_stringn(text, (size_t)size);
+    struct text quoted = {0};
+    const bool good = !json_text_add(&quoted, text, size, &(struct err){0});
+    json_t *j = good ? json_loadb(quoted.data, (size_t)quoted.size, JSON_DECODE_ANY, NULL) : NULL;
+    text_free(&quoted);
+    return j;
+}
+
+json_t *json_finite(double x) { return x - x == 0 ? json_real(x) : json_null(); }
+
+int json_print(json_t *j, struct err *e) {
+    char *line = j ? json_dumps(j, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(j);
+    if (!line) return err_memory(e, "out of memory while printing JSON");
+    puts(line), fflush(stdout);
+    free(line);
+    return 0;
+}
+
 /* A member, or NULL if it is missing or null. */
 static const json_t *member(const json_t *o, const char *key, const char *where, struct err *e) {
     if (!json_is_object(o)) {

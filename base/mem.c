@@ -105,15 +105,7 @@ i64 mem_peak_rss(void) {
     return getrusage(RUSAGE_SELF, &usage) ? 0 : (i64)usage.ru_maxrss * 1024;
 }
 
-i64 mem_available(void) { /* no stdio: it would allocate, and this reports failed allocations */
-    char text[1024] = "";
-    int fd = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    ssize_t size = read(fd, text, sizeof text - 1);
-    close(fd);
-    const char *at = size > 0 ? strstr(text, "MemAvailable:") : NULL;
-    return at ? strtoll(at + 13, NULL, 10) * 1024 : 0;
-}
+i64 mem_available(void) { return mem_available_under(""); }
 
 /* ---- arena: a list of blocks, each filled from the front ---- */
 struct arena_block {
@@ -214,4 +206,9 @@ int text_printf(struct text *t, struct err *e, const char *fmt, ...) {
 void text_free(struct text *t) {
     mem_free(t->data);
     *t = (struct text){0};
+}
+
+bool ends_with(const char *text, const char *end) {
+    const size_t n = strlen(text), k = strlen(end);
+    return n >= k && !strcmp(text + n - k, end);
 }

@@ -1,7 +1,6 @@
 /* sha256.c: SHA-256 by libcrypto, which uses the processor's instructions for it. */
 #include "base/base.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
 #include <unistd.h>
 
@@ -35,8 +34,8 @@ int sha256_bytes(const void *data, i64 size, char hex[65], struct err *e) {
 }
 
 int sha256_file(const char *path, char hex[65], struct err *e) {
-    int fd = fault_hit(FAULT_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_system(e, "open", path);
+    int fd = file_source(path, e);
+    if (fd < 0) return -1;
     struct sha256 s;
     int result = sha256_begin(&s, e);
     u8 buffer[1 << 16];

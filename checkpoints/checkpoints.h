@@ -40,7 +40,7 @@ struct safetensors {
 int safetensors_open(struct safetensors *s, const char *path, struct err *e);
 void safetensors_close(struct safetensors *s);
 /* Gives the memory of a tensor's pages back; they are read again when they are needed again.
- * Loading a large file then takes what is made of it, not the file besides. */
+ * Peak memory is the model, not the model plus the file. */
 void safetensors_forget(const struct safetensors *s, const struct stored *t);
 /* NULL if missing. */
 const struct stored *safetensors_find(const struct safetensors *s, const char *name);
@@ -171,6 +171,7 @@ int folder_open(struct model_folder *f, const char *path, struct err *e);
 void folder_close(struct model_folder *f);
 /* Copies byte for byte what belongs to a model besides its weights: config.json,
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
+const char *folder_companion(i64 i); /* the i-th name of those; NULL: no more */
 int folder_copy(const char *from, const char *to, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
  * file does not use the new spelling), and no quantisation: transformers converts what it loads to
@@ -241,10 +242,10 @@ int lora_key_parse(const char *key, enum lora_part *part, char **name, struct ar
  * Free both also after failure. */
 int adapter_open(const char *folder, struct lora_config *c, struct safetensors *s, struct err *e);
 
-/* ==== training state: state.c, state_read.c, h5.c ==== */
+/* ==== training state: state.c, state_read.c ==== */
 /* An HDF5 file: named arrays (F32, F64, I64 or U8; rank 1 to 8) cut into chunks of at most 1 MiB,
  * compressed with zstd, each with the SHA-256 of its bytes as attribute; scalars as attributes of
- * the root. Equal contents give equal files. One thread at a time may use HDF5. */
+ * the root. Equal contents give equal files. */
 struct state_writer;
 struct state_writer *state_create(const char *path, struct err *e);
 /* '/' in a name makes groups. */

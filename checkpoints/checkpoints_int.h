@@ -3,7 +3,7 @@
 #define HONE_CHECKPOINTS_INT_H
 
 #include "checkpoints/checkpoints.h"
-#include <hdf5.h>
+#include "base/h5.h"
 
 /* Reads one file's bytes, which must outlive `s`, and appends its tensors; `file` names it in
  * messages. Fuzzed. */
@@ -20,7 +20,6 @@ int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struc
 void gguf_encode_f32(const float *from, i64 n, u8 *to), gguf_encode_f16(const float *, i64, u8 *),
     gguf_encode_bf16(const float *, i64, u8 *), gguf_encode_q8_0(const float *, i64, u8 *),
     gguf_encode_q4_0(const float *, i64, u8 *), gguf_encode_q4_k(const float *, i64, u8 *);
-char *shape_text(char out[192], int rank, const i64 *dim); /* "[4, 32]" */
 int shape_count(int rank, const i64 *dim, i64 *count);     /* elements; -1 if they overflow 2^56 */
 bool name_is_plain(const char *name);                      /* a file name without folder parts */
 char *path_join(struct arena *a, const char *folder, const char *name, struct err *e);
@@ -28,14 +27,23 @@ json_t *manifest_json(const char *folder, struct err *e); /* parsed, format and 
 int seal_verify(const char *folder, struct err *e);       /* manifest.json: text and its SHA-256 */
 int file_sync_path(const char *path, struct err *e);
 
-/* h5.c: what the state files use of HDF5. The library is not thread safe: one thread at a time. */
-enum { ZSTD_FILTER = 32015, STATE_CHUNK = 1 << 20 }; /* registered number of the filter; bytes */
+/* ---- state.c, state_read.c ---- */
+enum {
+    STATE_CHUNK = 1 << 20, /* bytes, at most, of a chunk before compression */
+    STATE_SLOTS = 16,      /* chunks packed at once */
+    STATE_SLOT = 3 * STATE_CHUNK + STATE_CHUNK / 8
+};
 #define STATE_FORMAT "hone-state-1"
-/* Silences the library's own printing and registers the filter. Any number of times. */
-int h5_start(struct err *e);
-hid_t h5_type(enum dtype dtype); /* little endian; -1 if state files do not hold it */
-/* -1, with HDF5's own reason as the detail. */
-int hdf5_failed(struct err *e, const char *what, const char *name, const char *path);
+/* How an array is cut: chunk dimensions, and the walk over pieces in memory order. */
+struct state_cut {
+    i64 chunk[STORED_RANK];
+    int at;          /* the dimension that is cut */
+    i64 elements;    /* of the array */
+    i64 inner, rows; /* elements of one index of dim[at]; indices per chunk */
+    i64 per, pieces; /* pieces along dim[at]; in all */
+};
+int state_cut(struct state_cut *c, enum dtype dtype, int rank, const i64 *dim);
+enum h5_type state_type(enum dtype dtype); /* H5_UNKNOWN if state files do not hold it */
 
 /* Whether the whole of `text` matches: 1, 0, or -1 for a pattern that PCRE2 refuses. */
 int lora_regex(const char *pattern, const char *text, struct err *e);

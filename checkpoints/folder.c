@@ -91,6 +91,8 @@ void folder_close(struct model_folder *f) {
     *f = (struct model_folder){0};
 }
 
+const char *folder_companion(i64 i) { return i < COUNT(companion) ? companion[i] : NULL; }
+
 int folder_copy(const char *from, const char *to, struct err *e) {
     struct arena a = {0};
     int status = 0;

@@ -17,11 +17,6 @@ static const char *const suffix[] = {".lora_A.weight",
                                      ".base_layer.weight",
                                      ""};
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n > m && !strcmp(text + n - m, end);
-}
-
 int lora_regex(const char *pattern, const char *text, struct err *e) {
     int code, status = 0;
     PCRE2_SIZE at;
@@ -114,7 +109,7 @@ int lora_key_parse(const char *key, enum lora_part *part, char **name, struct ar
         if (strstr(key, refused[i]) && !strstr(key, ".experts.base_layer.lora_"))
             return err_input(e, "adapter tensor %.200s: %s is not supported", key, refused[i]);
     *part = LORA_A;
-    while (*part < LORA_SAVED && !ends_with(key + n, suffix[*part])) ++*part;
+    while (*part < LORA_SAVED && !(key[n] && ends_with(key + n + 1, suffix[*part]))) ++*part;
     const size_t cut = strlen(suffix[*part]);
     *name = arena_printf(a, e, "%.*s", (int)(strlen(key + n) - cut), key + n);
     return *name ? 0 : -1;

@@ -26,14 +26,6 @@ static const struct {
                     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8},     {"I16", 16},
                     {"U64", 64},    {"C64", 64},    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}};
 
-char *shape_text(char out[192], int rank, const i64 *dim) {
-    int at = snprintf(out, 192, "[");
-    for (int i = 0; i < rank; i++)
-        at += snprintf(out + at, 192 - (size_t)at, i ? ", %lld" : "%lld", (long long)dim[i]);
-    snprintf(out + at, 192 - (size_t)at, "]");
-    return out;
-}
-
 int shape_count(int rank, const i64 *dim, i64 *count) {
     *count = 1;
     bool empty = false;
@@ -298,8 +290,7 @@ static int shards_open(struct safetensors *s, const json_t *weights, const char 
 
 int safetensors_open(struct safetensors *s, const char *path, struct err *e) {
     *s = (struct safetensors){0};
-    size_t n = strlen(path);
-    if (n < 5 || strcmp(path + n - 5, ".json"))
+    if (!ends_with(path, ".json"))
         return file_open(s, path, e) ? -1 : safetensors_index(s, path, e);
     json_t *index = json_open(path, e);
     if (!index) return -1;

@@ -11,13 +11,12 @@
  * nothing and makes room. */
 #include "checkpoints/checkpoints_int.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 int file_sync_path(const char *path, struct err *e) {
-    int fd = fault_hit(FAULT_OPEN) ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_system(e, "open", path);
+    int fd = file_source(path, e);
+    if (fd < 0) return -1;
     int status = file_sync(fd, path, e);
     close(fd);
     return status;

@@ -1,9 +1,11 @@
 /* scaled.c: tensors of few bits that keep their scales in a tensor beside them.
  *
- *   X f8_e4m3 or f8_e5m2, X_scale_inv f32     DeepSeek V3: value * scale of its block of the
- * matrix, blocks as `weight_block_size` says (128 by 128) Y_blocks u8 [.., out, G, 16], Y_scales u8
- * [.., out, G] GPT-OSS: MXFP4, 32 values to a scale, the first in the low half. What the model
- * calls Y is [.., in, out]
+ *   X f8_e4m3 or f8_e5m2, X_scale_inv f32
+ *       DeepSeek V3: value * scale of its block of the matrix, blocks as `weight_block_size` says
+ *       (128 by 128)
+ *   Y_blocks u8 [.., out, G, 16], Y_scales u8 [.., out, G]
+ *       GPT-OSS: MXFP4, 32 values to a scale, the first in the low half. What the model calls Y is
+ *       [.., in, out]
  *
  * Linked once when a folder is opened, so that whoever reads a tensor (stored.c) sees its values
  * and nothing of this. Y becomes a tensor of its own. A float8 tensor with scales of another kind

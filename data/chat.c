@@ -142,10 +142,9 @@ static int named_add(struct chat *c, const char *chosen, struct err *e) {
     for (int i = 0; i < COUNT(built_in); i++)
         if (!strcmp(chosen, built_in[i].name))
             return add(c, "chosen", built_in[i].text, (i64)strlen(built_in[i].text), chosen, e);
-    const size_t n = strlen(chosen);
     if (path_is_dir(chosen)) return folder_add(c, chosen, e);
     if (path_exists(chosen)) {
-        if (n < 5 || strcmp(chosen + n - 5, ".json")) return add_file(c, "chosen", chosen, e);
+        if (!ends_with(chosen, ".json")) return add_file(c, "chosen", chosen, e);
         json_t *j = json_open(chosen, e);
         if (j) specials_add(c, j);
         const int rc = j ? add_json(c, j, chosen, e) : -1;
@@ -230,12 +229,11 @@ const char *chat_stop(const struct chat *c, const json_t *row) {
     return t ? t->stop : "";
 }
 
-int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
-                struct text *out, struct spans *generation, struct err *e) {
-    const struct named_template *t = template_for(c, row, e);
-    if (!t) return -1;
+/* What a template is given. */
+static json_t *variables_new(const struct chat *c, const json_t *row, const json_t *messages,
+                             bool prompt, struct err *e) {
     json_t *v = json_deep_copy(c->special), *own = (json_t *)(uintptr_t)row, *extra;
-    if (!v) return err_memory(e, "out of memory");
+    if (!v) return err_memory(e, "out of memory"), NULL;
     static const char *const key[] = {"tools", "documents"};
     for (int i = 0; i < COUNT(key); i++) {
         json_t *given = json_object_get(own, key[i]);
@@ -245,7 +243,23 @@ int chat_render(const struct chat *c, const json_t *row, const json_t *messages,
         json_object_update(v, extra);
     json_object_set_new(v, "messages", messages_clean(messages));
     json_object_set_new(v, "add_generation_prompt", json_boolean(prompt));
-    const int rc = template_render(t->template, v, c->now, out, generation, e);
+    return v;
+}
+
+int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
+                struct text *out, struct spans *generation, struct err *e) {
+    const struct named_template *t = template_for(c, row, e);
+    json_t *v = t ? variables_new(c, row, messages, prompt, e) : NULL;
+    const int rc = v ? template_render(t->template, v, c->now, out, generation, e) : -1;
+    json_decref(v);
+    return rc;
+}
+
+int chat_render_turns(const struct chat *c, const json_t *row, struct text *out, struct turn *turn,
+                      i64 count, struct err *e) {
+    const struct named_template *t = template_for(c, row, e);
+    json_t *v = t ? variables_new(c, row, json_object_get(row, "messages"), false, e) : NULL;
+    const int rc = v ? template_render_turns(t->template, v, c->now, out, turn, count, e) : -1;
     json_decref(v);
     return rc;
 }

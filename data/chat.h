@@ -23,6 +23,9 @@ struct chat {
 
 /* Does the template that the row gets have {% generation %}? */
 bool chat_generation(const struct chat *c, const json_t *row);
+/* template_render_turns of a conversation. */
+int chat_render_turns(const struct chat *c, const json_t *row, struct text *out, struct turn *turn,
+                      i64 count, struct err *e);
 /* Is a row a conversation? `instructions`: {"instruction", "output"} too. */
 bool chat_row(const json_t *row, bool instructions);
 /* The text of a row (replaces `out`) and the bytes of it that are trained. `where` starts messages.

@@ -138,17 +138,82 @@ static int conversation_of(struct conversation *c, const json_t *row, const char
 
 /* ---- what the assistant says */
 
-static int render_first(const struct chat *c, const json_t *row, size_t count, bool prompt,
-                        struct text *out, struct err *e) {
-    json_t *part = json_array(), *all = json_object_get(row, "messages");
+/* The texts of growing beginnings of one conversation. */
+struct parts {
+    const struct chat *c;
+    const json_t *row;
+    const struct text *all; /* the whole */
+    struct turn *turn;      /* NULL: every beginning is rendered by itself */
+    i64 count, next;
+    struct text text; /* of the last one asked for, */
+    i64 same;         /* whose first bytes are known to be those of `all` */
+};
+
+static int part_render(struct parts *p, size_t count, bool prompt, struct err *e) {
+    json_t *part = json_array(), *all = json_object_get(p->row, "messages");
     for (size_t i = 0; i < count; i++) json_array_append(part, json_array_get(all, i));
-    out->size = 0;
-    const int rc = chat_render(c, row, part, prompt, out, NULL, e);
+    p->text.size = p->same = 0;
+    const int rc = chat_render(p->c, p->row, part, prompt, &p->text, NULL, e);
     return json_decref(part), rc;
 }
 
-static i64 common(const struct text *a, const struct text *b) {
-    i64 n = 0;
+/* The first `count` messages, asked for in this order. Costs what is new of the text. */
+static int part_next(struct parts *p, size_t count, bool prompt, struct err *e) {
+    if (!p->turn) return part_render(p, count, prompt, e);
+    while (p->next < p->count &&
+           (p->turn[p->next].messages < (i64)count || p->turn[p->next].prompt != prompt))
+        p->next++;
+    if (p->next == p->count || p->turn[p->next].messages != (i64)count)
+        return err_failed(e, "chat template: a part that was not rendered");
+    const struct turn *t = &p->turn[p->next];
+    const i64 kept = i64_min(p->same, t->at);
+    p->text.size = kept, p->same = t->at;
+    return text_add(&p->text, p->all->data + kept, t->at - kept, e) ||
+                   text_add(&p->text, t->tail.data ? t->tail.data : "", t->tail.size, e)
+               ? -1
+               : 0;
+}
+
+static bool is_answer(const json_t *messages, size_t i) {
+    const char *role = json_string_value(json_object_get(json_array_get(messages, i), "role"));
+    return role && !strcmp(role, "assistant");
+}
+
+/* For every answer: what is in front of it with the prompt and without, and what it ends. Few
+ * answers are found sooner without; a rendering that fails will say so where it is needed. */
+static int parts_open(struct parts *p, size_t first, struct err *e) {
+    const json_t *messages = json_object_get(p->row, "messages");
+    struct text all = {0};
+    struct err refused = {0};
+    i64 answers = 0;
+    for (size_t i = first; i < json_array_size(messages); i++) answers += is_answer(messages, i);
+    if (answers < 3) return 0;
+    if (!(p->turn = mem_new_array(3 * answers, sizeof *p->turn, e))) return -1;
+    for (size_t i = first; i < json_array_size(messages); i++) {
+        if (!is_answer(messages, i)) continue;
+        if (i) p->turn[p->count++] = (struct turn){.messages = (i64)i, .prompt = true};
+        if (i) p->turn[p->count++] = (struct turn){.messages = (i64)i};
+        p->turn[p->count++] = (struct turn){.messages = (i64)i + 1};
+    }
+    const int rc = chat_render_turns(p->c, p->row, &all, p->turn, p->count, &refused);
+    const bool good =
+        !rc && all.size == p->all->size &&
+        !memcmp(all.data ? all.data : "", p->all->data ? p->all->data : "", (size_t)all.size);
+    text_free(&all);
+    for (i64 i = 0; !good && i < p->count; i++) text_free(&p->turn[i].tail);
+    if (!good) mem_free(p->turn), p->turn = NULL, p->count = 0;
+    if (refused.starved) *e = refused;
+    return refused.starved ? -1 : 0;
+}
+
+static void parts_close(struct parts *p) {
+    for (i64 i = 0; i < p->count; i++) text_free(&p->turn[i].tail);
+    mem_free(p->turn), text_free(&p->text);
+}
+
+/* The first `same` bytes are known to be. */
+static i64 common(const struct text *a, const struct text *b, i64 same) {
+    i64 n = same;
     while (n < a->size && n < b->size && a->data[n] == b->data[n]) n++;
     while (n > 0 && n < b->size && (b->data[n] & 0xc0) == 0x80) n--; /* not inside a character */
     return n;
@@ -164,8 +229,8 @@ static i64 stop_end(const struct text *all, i64 begin, i64 end, const char *stop
 
 /* `all` and what would be the last answer of `part` agree but for the rest of one <tag> that ends
  * the latter: the end of the tag in `all`, or -1. */
-static i64 tag_end(const struct text *part, const struct text *all, i64 begin) {
-    const i64 n = common(part, all);
+static i64 tag_end(const struct text *part, const struct text *all, i64 begin, i64 same) {
+    const i64 n = common(part, all, same);
     i64 from = n, size = part->size;
     while (from > begin && part->data[from - 1] != '<' && part->data[from - 1] != '>') from--;
     while (size > n && strchr(" \n", part->data[size - 1])) size--;
@@ -183,52 +248,54 @@ static int unstable(const char *where, size_t index, struct err *e) {
                        "assistant_only_loss: false");
 }
 
-static int answer_find(const struct chat *c, const struct conversation *v, size_t index,
-                       const struct text *all, const char *where, struct spans *trained,
+static int answer_find(struct parts *p, size_t index, const char *where, struct spans *trained,
                        struct err *e) {
-    const char *stop = chat_stop(c, v->row);
-    struct text part = {0};
+    const char *stop = chat_stop(p->c, p->row);
+    const struct text *all = p->all, *part = &p->text;
     i64 begin = 0, end = -1;
-    int rc = index ? render_first(c, v->row, index, true, &part, e) : 0;
-    if (!rc) begin = common(&part, all);
-    if (!rc && begin < part.size) { /* the prompt opens what this answer does not have: a thought */
+    int rc = index ? part_next(p, index, true, e) : 0;
+    if (!rc && index) begin = common(part, all, p->same);
+    if (!rc && index && begin < part->size) { /* the prompt opens what this answer does not have: a
+                                                 thought */
         const i64 seen = begin;
-        rc = render_first(c, v->row, index, false, &part, e);
-        if (!rc && common(&part, all) < part.size) rc = unstable(where, index, e);
-        begin = i64_max(seen, part.size);
+        rc = part_next(p, index, false, e);
+        if (!rc && common(part, all, p->same) < part->size) rc = unstable(where, index, e);
+        begin = i64_max(seen, part->size);
     }
-    if (!rc && !(rc = render_first(c, v->row, index + 1, false, &part, e))) {
+    if (!rc && !(rc = part_next(p, index + 1, false, e))) {
         const char *hit =
             *stop ? memmem(all->data + begin, (size_t)(all->size - begin), stop, strlen(stop))
                   : NULL;
-        if (common(&part, all) == part.size && part.size >= begin)
-            end = stop_end(all, begin, part.size, stop);
+        if (common(part, all, p->same) == part->size && part->size >= begin)
+            end = stop_end(all, begin, part->size, stop);
         else if (hit)
             end = hit - all->data + (i64)strlen(stop);
         else
-            end = tag_end(&part, all, begin);
+            end = tag_end(part, all, begin, p->same);
         rc = end < 0 ? unstable(where, index, e) : spans_add(trained, begin, end, e);
     }
-    return text_free(&part), rc ? -1 : 0;
+    return rc ? -1 : 0;
 }
 
 static int answers_find(const struct chat *c, const struct conversation *v, const struct text *all,
                         const char *where, struct spans *trained, struct err *e) {
     const json_t *messages = json_object_get(v->row, "messages");
-    for (size_t i = v->first; i < json_array_size(messages); i++) {
-        const char *role = json_string_value(json_object_get(json_array_get(messages, i), "role"));
-        if (!role || strcmp(role, "assistant")) continue;
-        if (answer_find(c, v, i, all, where, trained, e))
-            return err_frame(e, "looking for the answer in message %zu of %s", i + 1, where);
+    struct parts p = {.c = c, .row = v->row, .all = all};
+    int rc = parts_open(&p, v->first, e);
+    for (size_t i = v->first; !rc && i < json_array_size(messages); i++) {
+        if (!is_answer(messages, i)) continue;
+        rc = answer_find(&p, i, where, trained, e);
+        if (rc) err_frame(e, "looking for the answer in message %zu of %s", i + 1, where);
     }
-    return 0;
+    parts_close(&p);
+    return rc;
 }
 
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
                   struct text *out, struct spans *trained, struct err *e) {
     struct conversation v = {0};
     struct spans marked = {0};
-    struct text prompt = {0};
+    struct parts prompt = {.c = c};
     i64 from = 0;
     out->size = trained->count = 0;
     int rc = conversation_of(&v, row, where, e);
@@ -237,8 +304,9 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     if (!rc && chat_render(c, v.row, json_object_get(v.row, "messages"), false, out, &marked, e))
         rc = err_frame(e, "in the conversation of %s", where);
     if (!rc && v.complete) { /* the completion's own part of the text */
-        rc = render_first(c, v.row, v.first, true, &prompt, e);
-        from = rc ? 0 : common(&prompt, out);
+        prompt.row = v.row;
+        rc = part_render(&prompt, v.first, true, e);
+        from = rc ? 0 : common(&prompt.text, out, 0);
     }
     if (rc) {
     } else if (!assistant_only) {
@@ -250,6 +318,6 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     } else {
         rc = answers_find(c, &v, out, where, trained, e);
     }
-    json_decref(v.row), spans_free(&marked), text_free(&prompt);
+    json_decref(v.row), spans_free(&marked), parts_close(&prompt);
     return rc ? -1 : 0;
 }

@@ -108,13 +108,25 @@ struct bpe_training {
 };
 int bpe_train(const struct bpe_training *job, const char *path, struct err *e);
 
-/* ==== chat templates (jinja*.c, chat.c) =======================================================
- * The part of Jinja2 that chat templates use, with transformers' settings. What is not supported is
- * refused by name and line, when the template is read where that can be seen, else when rendering
- * comes there. No template hangs, overflows or takes more than 256 MiB. */
+/* ==== chat templates (jinja*.c, chat.c) ======================================================= */
+/* The part of Jinja2 that chat templates use, with transformers' settings. What is not
+ * supported is refused by name and line, when the template is read where that can be seen, else
+ * when rendering comes there. No template hangs, overflows or takes more than 256 MiB. */
 struct template;
 struct template *template_new(const char *source, i64 size, const char *name, struct err *e);
 void template_free(struct template *t);
+/* A rendering also of the first `messages` messages, with or without the generation prompt: the
+ * first `at` bytes of the whole, then `tail`. */
+struct turn {
+    i64 messages;
+    bool prompt, found;
+    i64 at;
+    struct text tail; /* text_free */
+};
+/* Renders the whole; turns in the order of `messages`. 1: not with this template (jinja_turns.c),
+ * and `out` and turns are of no use. */
+int template_render_turns(const struct template *t, const json_t *variables, i64 now,
+                          struct text *out, struct turn *turn, i64 count, struct err *e);
 bool template_generation(const struct template *t); /* has {% generation %} */
 /* Appends the text that the members of `variables` give. `now`: what strftime_now says, in seconds
  * since 1970. `generation` (may be NULL) gets the ranges of `out` inside {% generation %}. On an
@@ -139,8 +151,8 @@ const char *chat_stop(const struct chat *c, const json_t *row);
 int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
                 struct text *out, struct spans *generation, struct err *e);
 
-/* ==== sources (source.c, source_stream.c) ======================================================
- * A source yields documents from a text file, JSON lines or a JSON array, plain, gzip (.gz, any
+/* ==== sources (source.c, source_stream.c) ===================================================== */
+/* A source yields documents from a text file, JSON lines or a JSON array, plain, gzip (.gz, any
  * number of members) or zstd (.zst, any number of frames). JSON rows are {"text"}; {"prompt",
  * "completion"}; {"instruction", "input", "output"} or {"instruction", "instances": [{"input",
  * "output"}]} (self-instruct); or conversations: {"messages": [{"role", "content", ...}]},
@@ -192,9 +204,10 @@ int source_next(struct source *s, struct document *out, struct err *e);
 const struct source_facts *source_facts(const struct source *s);
 void source_close(struct source *s);
 
-/* ==== tokenised datasets (dataset*.c, zstd_filter.c) =============================================
- * One HDF5 file, described in data/README.md. */
+/* ==== tokenised datasets (dataset*.c, zstd_filter.c) ========================================== */
+/* One HDF5 file, described in data/README.md. */
 
+struct beginning;
 /* What turns text into ids: a tokenizer, or anything else that has a vocabulary. */
 struct encoder {
     const void *arg;
@@ -202,7 +215,19 @@ struct encoder {
     int (*encode)(const void *arg, const char *text, i64 size, struct ids *out, struct err *e);
     i64 vocab_size, bos, eos; /* -1: has none */
     const char *sha256;       /* 64 hex digits: names the encoder */
+    /* May be NULL. Compares encodings of the text's beginnings with `all`, that of the whole, in
+     * time linear in size + count; false: it cannot for this text. */
+    bool (*prefixes)(const void *arg, const char *text, i64 size, const struct ids *all,
+                     struct beginning *list, i64 count, struct err *e);
 };
+/* The first `at` bytes of a text, encoded alone: `same` ids as the whole text begins with, and
+ * whether others follow them. */
+struct beginning {
+    i64 at, same;
+    bool more;
+};
+bool tokenizer_prefixes(const void *tokenizer, const char *text, i64 size, const struct ids *all,
+                        struct beginning *list, i64 count, struct err *e); /* `prefixes` of one */
 struct encoder encoder_of(const struct tokenizer *t); /* adds no special tokens; borrows t */
 
 struct dataset_job {

@@ -13,8 +13,7 @@ struct bytes { /* text with a length: tokens may hold NULs */
     i64 size;
 };
 
-/* ---- vocabulary (tokenizer_vocab.c): text <-> id, ids may have holes --------------------------
- */
+/* ---- vocabulary (tokenizer_vocab.c): text <-> id, ids may have holes ------------------------- */
 #define VOCAB_LIMIT                                                                                \
     ((i64)1 << 22) /* ids below this: a file cannot make us allocate without bound */
 struct vocab {
@@ -38,14 +37,12 @@ bool vocab_text(const struct vocab *v, i64 id, struct bytes *out);
 void vocab_free(struct vocab *v);
 u64 bytes_hash(const char *data, i64 size);
 
-/* ---- the GPT-2 byte alphabet (pretokenize.c) ---------------------------------------------------
- */
+/* ---- the GPT-2 byte alphabet (pretokenize.c) ------------------------------------------------- */
 u32 byte_to_code(u8 byte);  /* the printable code point of a byte */
 int byte_of_code(i64 code); /* its inverse, or -1 */
 int bytes_show(struct text *out, const char *data, i64 size, struct err *e); /* appends */
 
-/* ---- patterns (pretokenize_scan.c, pretokenize_regex.c) ----------------------------------------
- */
+/* ---- patterns (pretokenize_scan.c, pretokenize_regex.c) -------------------------------------- */
 enum char_class { CLASS_OTHER, CLASS_LETTER, CLASS_NUMBER, CLASS_SPACE, CLASS_NEWLINE };
 enum { /* a class, and any of these */
        CLASS_MASK = 7,
@@ -71,6 +68,10 @@ typedef i64 scan_fn(const char *text, i64 size, i64 at);
 /* A hand-written scanner for exactly this pattern, or NULL. `gaps`: one will do that also ends
  * where no match begins, so that what lies between two matches is a word. */
 scan_fn *scan_find(const char *pattern, bool gaps);
+/* Does every word that has a letter from a to z end in front of white space, and none go on behind
+ * a newline but with '/'? So it is for all scanners but those that find one kind of thing and the
+ * gaps between; NULL: no. */
+bool scan_ends_at_blanks(scan_fn *scan);
 extern const char pattern_gpt2[], pattern_llama3[], pattern_qwen2[], pattern_cl100k[];
 extern const char pattern_o200k[], pattern_tekken[], pattern_kimi[], pattern_deepseek3[],
     pattern_deepseek3_digits[], pattern_deepseek3_cjk[];
@@ -99,8 +100,7 @@ struct search { /* one pass over one text; zero-initialise, set text and size */
 int pattern_next(const struct pattern *p, struct search *s, i64 *begin, i64 *end, struct err *e);
 void scratch_free(void *scratch);
 
-/* ---- normalizers (tokenizer_normalize.c) -------------------------------------------------------
- */
+/* ---- normalizers (tokenizer_normalize.c) ----------------------------------------------------- */
 enum norm_kind {
     NORM_NFC,
     NORM_NFD,
@@ -150,8 +150,7 @@ int utf8_repair(struct text *out, struct bytes in, struct err *e);
  * it did. */
 i64 utf8_subpart(const u8 *s, i64 size, bool *ok);
 
-/* ---- added tokens (tokenizer_added.c) ----------------------------------------------------------
- */
+/* ---- added tokens (tokenizer_added.c) -------------------------------------------------------- */
 struct added_token {
     struct bytes content; /* the pattern to look for: normalised content for set 1 */
     u32 id;
@@ -174,8 +173,7 @@ struct added_match {
 bool added_next(const struct added_set *s, struct bytes text, i64 done, i64 *at,
                 struct added_match *m);
 
-/* ---- pre-tokenizers (pretokenize.c) ------------------------------------------------------------
- */
+/* ---- pre-tokenizers (pretokenize.c) ---------------------------------------------------------- */
 enum behaviour {
     SPLIT_REMOVED,
     SPLIT_ISOLATED,
@@ -197,8 +195,7 @@ struct stage {
 #define STAGE_LIMIT 16
 int pretokenize(struct work *w, i64 stage, struct bytes text, bool first, struct err *e);
 
-/* ---- models (model.c, bpe.c, unigram.c, wordpiece.c) -------------------------------------------
- */
+/* ---- models (model.c, bpe.c, unigram.c, wordpiece.c) ----------------------------------------- */
 struct merge {
     u64 pair; /* left << 32 | right */
     u32 rank, id;
@@ -252,8 +249,7 @@ int word_encode(struct work *w, struct bytes word, struct err *e);
 /* Ids of the <0xNN> pieces of every byte, or false if one is missing or they are not in use. */
 bool fallback_bytes(const struct tokenizer *t, struct bytes text);
 
-/* ---- decoders (tokenizer_decode.c) -------------------------------------------------------------
- */
+/* ---- decoders (tokenizer_decode.c) ----------------------------------------------------------- */
 enum decoder_kind {
     DECODE_BYTES,
     DECODE_REPLACE,
@@ -273,8 +269,7 @@ struct decoder {
     bool cleanup;           /* WORDPIECE */
 };
 
-/* ---- the whole ---------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 struct tokenizer {
     struct arena arena; /* texts and lists below */
     char *path;         /* of the file; starts messages */
@@ -337,6 +332,10 @@ int offsets_shown(struct work *w, struct bytes in, struct spans *to, struct err 
 int offsets_add(struct work *w, struct bytes token, struct err *e); /* a token that is this text */
 int normalize_offsets(struct work *w, struct bytes *text, bool *starts, struct err *e);
 int word_encode_offsets(struct work *w, struct bytes word, struct err *e);
+/* Appends the ids of valid text behind a place where encoding can begin anew
+ * (tokenizer_prefix.c). */
+int encode_from(struct work *w, struct bytes text, i64 at, i64 done, struct ids *out,
+                struct err *e);
 struct work *work_take(const struct tokenizer *t, struct err *e);
 void work_give(const struct tokenizer *t, struct work *w);
 int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e); /* tokenizer_json.c */

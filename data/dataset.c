@@ -1,11 +1,10 @@
 /* dataset.c: reads a tokenised dataset.
  *
- * HDF5 is used only while opening: it checks its own structure and says where each chunk lies. From
- * then on chunks are read with pread and decompressed here, so that reading needs neither the
- * library's global lock nor its chunk cache and may run beside a thread that writes a checkpoint.
- * Every chunk is checked against its SHA-256 and the vocabulary when it is first touched, and the
- * tables against `sha256` when the file is opened: what comes out of dataset_read is what was
- * written, or an error. */
+ * While opening, base/h5_read.c says where the tables lie, and they are read. From then on chunks
+ * are read with pread and decompressed here, through a cache, on any thread. Every chunk is checked
+ * against its SHA-256 and the vocabulary when it is first touched, and the tables against `sha256`
+ * and `source_sha256` when the file is opened: what comes out of dataset_read is what was written,
+ * or an error. */
 #include "data/dataset_int.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -59,40 +58,24 @@ static int dataset_wrong(const struct dataset *d, struct err *e, const char *fmt
     return err_hint(e, "make it again with: hone tokenize");
 }
 
-static int tokens_open(struct dataset *d, struct h5 *h, struct err *e) {
-    hid_t t = H5Lexists(h->file, "tokens", H5P_DEFAULT) > 0
-                  ? H5Dopen2(h->file, "tokens", H5P_DEFAULT)
-                  : -1;
-    if (t < 0) return dataset_wrong(d, e, "it has no /tokens");
-    hid_t type = H5Dget_type(t), space = H5Dget_space(t), create = H5Dget_create_plist(t);
-    hsize_t size = 0, chunk = 0;
-    unsigned flags, value;
-    size_t values = 1;
-    d->width = H5Tequal(type, H5T_STD_U16LE) > 0 ? 2 : H5Tequal(type, H5T_STD_U32LE) > 0 ? 4 : 0;
-    bool laid = H5Sget_simple_extent_ndims(space) == 1 &&
-                H5Sget_simple_extent_dims(space, &size, NULL) == 1 &&
-                H5Pget_layout(create) == H5D_CHUNKED && H5Pget_chunk(create, 1, &chunk) == 1 &&
-                H5Pget_nfilters(create) == 1 &&
-                H5Pget_filter2(create, 0, &flags, &values, &value, 0, NULL, NULL) == H5_ZSTD;
-    int r = -1;
-    if (!d->width)
-        dataset_wrong(d, e, "/tokens is neither uint16 nor uint32");
-    else if (!laid || chunk != (hsize_t)(DATASET_CHUNK / d->width))
-        dataset_wrong(d, e, "/tokens is not in chunks of %d bytes with the zstd filter",
-                      DATASET_CHUNK);
-    else if (!size || (i64)(size / chunk) > h->size)
-        dataset_wrong(d, e, "it claims %llu tokens in a file of %lld bytes",
-                      (unsigned long long)size, (long long)h->size);
-    else {
-        d->info.tokens = (i64)size, d->chunks = (i64)((size + chunk - 1) / chunk);
-        r = 0;
-    }
-    H5Tclose(type), H5Sclose(space), H5Pclose(create), H5Dclose(t);
-    return r;
+static int tokens_open(struct dataset *d, struct h5_file *h, struct err *e) {
+    struct h5_array a;
+    int found = h5_find(h, "tokens", &a, e);
+    if (found) return found > 0 ? dataset_wrong(d, e, "it has no /tokens") : -1;
+    d->width = a.type == H5_U16 ? 2 : a.type == H5_U32 ? 4 : 0;
+    if (!d->width) return dataset_wrong(d, e, "/tokens is neither uint16 nor uint32");
+    const i64 chunk = DATASET_CHUNK / d->width, size = a.dim[0];
+    if (a.rank != 1 || !a.chunked || a.shuffled || a.chunk[0] != chunk)
+        return dataset_wrong(d, e, "/tokens is not in chunks of %d bytes with the zstd filter",
+                             DATASET_CHUNK);
+    if (!size || size / chunk > h5_bytes(h))
+        return dataset_wrong(d, e, "it claims %lld tokens in a file of %lld bytes", (long long)size,
+                             (long long)h5_bytes(h));
+    d->info.tokens = size, d->chunks = (size + chunk - 1) / chunk;
+    return 0;
 }
 
-/* Where the chunks are is read from our table, not from HDF5's index: version 1.10 searches that
- * from its start for each chunk, and runs for ever over a forged one. */
+/* Where the chunks are is read from our table /chunks, which the tools of all versions have. */
 static int chunks_check(struct dataset *d, i64 size, i64 places, i64 hashes, struct err *e) {
     if (places != d->chunks || hashes != d->chunks)
         return dataset_wrong(
@@ -134,50 +117,141 @@ static int tables_check(struct dataset *d, i64 documents, struct err *e) {
                                          : 0;
 }
 
-static int tables_open(struct dataset *d, struct h5 *h, struct err *e) {
+/* ---- attributes and arrays of the file ------------------------------------------------------- */
+
+static int not_ours(const struct dataset *d, struct err *e, const char *fmt, ...) PRINTF(3, 4);
+static int not_ours(const struct dataset *d, struct err *e, const char *fmt, ...) {
+    char why[256];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(why, sizeof why, fmt, args);
+    va_end(args);
+    err_input(e, "'%s': is not a hone dataset", d->info.path);
+    return err_detail(e, "%s", why);
+}
+
+static const struct h5_attribute *attribute_get(const struct dataset *d, const struct h5_file *h,
+                                                const char *name, struct err *e) {
+    const struct h5_attribute *a = h5_attribute(h5_root(h), name);
+    if (!a) not_ours(d, e, "it has no attribute '%s'", name);
+    return a;
+}
+
+static int get_i64(const struct dataset *d, const struct h5_file *h, const char *name, i64 *value,
+                   struct err *e) {
+    const struct h5_attribute *a = attribute_get(d, h, name, e);
+    if (!a) return -1;
+    if (a->type != H5_I64)
+        return not_ours(d, e, "its attribute '%s' is not one 64-bit integer", name);
+    memcpy(value, a->data, sizeof *value);
+    return 0;
+}
+
+static int get_hash(const struct dataset *d, const struct h5_file *h, const char *name,
+                    char value[65], struct err *e) {
+    const struct h5_attribute *a = attribute_get(d, h, name, e);
+    if (!a) return -1;
+    if (a->type != H5_TEXT || a->size != 65 || strnlen((const char *)a->data, 65) != 64)
+        return not_ours(d, e, "its attribute '%s' is not a text of 64 characters", name);
+    memcpy(value, a->data, 65);
+    return 0;
+}
+
+/* A whole array, contiguous: [rows], or [rows, columns] where columns > 1; a zero byte follows. */
+static int get_array(struct dataset *d, struct h5_file *h, const char *name, enum h5_type type,
+                     i64 columns, void **data, i64 *rows, struct err *e) {
+    struct h5_array a;
+    const int found = h5_find(h, name, &a, e), rank = columns > 1 ? 2 : 1;
+    const char *why = found            ? "missing or damaged"
+                      : a.type != type ? "unexpected element type"
+                      : a.rank != rank || !a.dim[0] || (rank == 2 && a.dim[1] != columns)
+                          ? "unexpected shape"
+                      : a.chunked ? "not contiguous"
+                                  : NULL;
+    if (found < 0) return -1;
+    if (why) {
+        err_input(e, "'%s': is not a readable hone dataset", d->info.path);
+        return err_detail(e, "/%s: %s", name, why);
+    }
+    *rows = a.dim[0];
+    const i64 size = a.dim[0] * columns * h5_size[type];
+    if (size > h5_bytes(h)) return h5_bad(h, e, "/%s: larger than the file", name);
+    *data = arena_new(&d->arena, size + 1, e);
+    return *data ? h5_read(h, a.piece->at, size, *data, e) : -1;
+}
+
+/* Our table /chunks is what is used; an index of the kind that we write must say the same. */
+static int index_check(const struct dataset *d, struct h5_file *h, struct err *e) {
+    struct h5_array a;
+    if (h5_find(h, "tokens", &a, e)) return -1;
+    struct h5_piece *piece = a.indexed ? h5_pieces(h, &a, e) : NULL;
+    if (a.indexed && !piece) return -1;
+    bool same = !piece || (a.pieces == d->chunks &&
+                           !memcmp(piece, d->place, (size_t)a.pieces * sizeof *piece));
+    mem_free(piece);
+    return same ? 0 : dataset_wrong(d, e, "/chunks is not what the index of /tokens says");
+}
+
+/* /source is in no other hash. Datasets of before 2027 have no hash of it. */
+static int source_check(const struct dataset *d, const struct h5_file *h, const void *source,
+                        i64 size, struct err *e) {
+    char want[65], hex[65];
+    if (!h5_attribute(h5_root(h), "source_sha256")) return 0;
+    if (get_hash(d, h, "source_sha256", want, e) || sha256_bytes(source, size, hex, e)) return -1;
+    return strcmp(want, hex) ? dataset_wrong(d, e, "/source does not give its source_sha256") : 0;
+}
+
+static int tables_open(struct dataset *d, struct h5_file *h, struct err *e) {
     struct dataset_info *f = &d->info;
-    i64 documents, places, hashes, size, version;
+    i64 documents, places, hashes, size, version = 0;
     void *at, *place, *hash, *source, *span = NULL;
-    if (h5_get_i64(h, "pipeline_version", &version, e)) return -1;
+    if (get_i64(d, h, "pipeline_version", &version, e)) return -1;
     if (version != DATASET_PIPELINE) {
         err_input(e, "'%s' was made by pipeline version %lld; this program reads version %d",
                   f->path, (long long)version, DATASET_PIPELINE);
         return err_hint(e, "make it again with: hone tokenize");
     }
-    if (h5_get_text(h, "tokenizer_sha256", 64, d->tokenizer, e) ||
-        h5_get_text(h, "sha256", 64, d->identity, e) ||
-        h5_get_i64(h, "vocab_size", &f->vocab_size, e) ||
-        h5_get_i64(h, "bos_token_id", &f->bos, e) || h5_get_i64(h, "eos_token_id", &f->eos, e) ||
-        h5_get_array(h, "documents", H5T_STD_U64LE, 1, &d->arena, &at, &documents, e) ||
-        h5_get_array(h, "chunks", H5T_STD_U64LE, 2, &d->arena, &place, &places, e) ||
-        h5_get_array(h, "chunk_sha256", H5T_STD_U8LE, DATASET_HASH, &d->arena, &hash, &hashes, e) ||
-        h5_get_array(h, "source", H5T_STD_U8LE, 1, &d->arena, &source, &size, e) ||
-        (H5Lexists(h->file, "labels_spans", H5P_DEFAULT) > 0 &&
-         h5_get_array(h, "labels_spans", H5T_STD_U64LE, 2, &d->arena, &span, &d->spans, e)))
+    if (get_hash(d, h, "tokenizer_sha256", d->tokenizer, e) ||
+        get_hash(d, h, "sha256", d->identity, e) ||
+        get_i64(d, h, "vocab_size", &f->vocab_size, e) ||
+        get_i64(d, h, "bos_token_id", &f->bos, e) || get_i64(d, h, "eos_token_id", &f->eos, e) ||
+        get_array(d, h, "documents", H5_U64, 1, &at, &documents, e) ||
+        get_array(d, h, "chunks", H5_U64, 2, &place, &places, e) ||
+        get_array(d, h, "chunk_sha256", H5_U8, DATASET_HASH, &hash, &hashes, e) ||
+        get_array(d, h, "source", H5_U8, 1, &source, &size, e) ||
+        (h5_has(h, "labels_spans") &&
+         get_array(d, h, "labels_spans", H5_U64, 2, &span, &d->spans, e)) ||
+        source_check(d, h, source, size, e))
         return -1;
     f->documents_at = at, f->documents = documents - 1, f->sources = source,
     f->tokenizer_sha256 = d->tokenizer;
     f->sha256 = d->identity, d->hashes = hash, d->place = place, d->span = span;
-    if (chunks_check(d, h->size, places, hashes, e) || tables_check(d, documents, e)) return -1;
+    if (chunks_check(d, h5_bytes(h), places, hashes, e) || tables_check(d, documents, e) ||
+        index_check(d, h, e))
+        return -1;
     for (i64 i = 0; i < d->spans; i++) f->trained += (i64)(d->span[2 * i + 1] - d->span[2 * i]);
     if (!d->spans) f->trained = f->tokens;
     return 0;
 }
 
+static int file_open(struct dataset *d, struct err *e) {
+    if (path_is_dir(d->info.path))
+        return err_input(e, "'%s' is a folder, not a dataset", d->info.path);
+    struct h5_file *h = h5_open(d->info.path, e);
+    if (!h) return e->code == ERR_INPUT ? err_hint(e, "make a dataset with: hone tokenize") : -1;
+    int r = tokens_open(d, h, e) || tables_open(d, h, e) ? -1 : 0;
+    if (!r && (d->fd = fcntl(h5_fd(h), F_DUPFD_CLOEXEC, 0)) < 0)
+        r = err_system(e, "open", d->info.path);
+    h5_close(h);
+    return r;
+}
+
 struct dataset *dataset_open(const char *path, struct err *e) {
     struct dataset *d = mem_new(sizeof *d, e);
-    struct h5 h;
     if (!d) return NULL;
     pthread_mutex_init(&d->lock, NULL);
     d->fd = -1;
-    int r =
-        (d->info.path = arena_text(&d->arena, path, e)) && !h5_open(&h, d->info.path, e) ? 0 : -1;
-    if (!r) {
-        r = tokens_open(d, &h, e) || tables_open(d, &h, e) ? -1 : 0;
-        if (!r && (d->fd = fcntl(h.fd, F_DUPFD_CLOEXEC, 0)) < 0) r = err_system(e, "open", path);
-        if (h5_close(&h, e)) r = -1;
-    }
-    if (!r) return d;
+    if ((d->info.path = arena_text(&d->arena, path, e)) && !file_open(d, e)) return d;
     dataset_close(d);
     return NULL;
 }

@@ -3,7 +3,7 @@
 #define HONE_DATASET_INT_H
 
 #include "data/data.h"
-#include <hdf5.h>
+#include "base/h5.h"
 
 /* ---- source_stream.c: the bytes of a file, decompressed by its name -------------------------- */
 struct stream {
@@ -22,43 +22,6 @@ int stream_open(struct stream *s, const char *path, struct err *e);
 /* Appends some bytes; nothing at the end. */
 int stream_read(struct stream *s, struct text *out, struct err *e);
 void stream_close(struct stream *s);
-
-/* ---- zstd_filter.c --------------------------------------------------------------------------- */
-enum { H5_ZSTD = 32015 }; /* registered with The HDF Group */
-int zstd_filter_register(struct err *e);
-
-/* ---- dataset_h5.c -------------------------------------------------------------------------------
- * A file that HDF5 reads and writes through us (a virtual file driver): the first failure is
- * remembered with its cause, and later writes are swallowed so that the library can shut down in
- * peace. */
-struct h5 {
-    const char *path;
-    int fd;
-    bool writable;
-    i64 size;             /* of the file, bytes */
-    i64 raw_at, raw_size; /* where array data was written last */
-    struct err err;       /* what the driver met */
-    hid_t file;
-};
-int h5_create(struct h5 *h, const char *path, struct err *e);
-int h5_open(struct h5 *h, const char *path, struct err *e);
-int h5_close(struct h5 *h, struct err *e); /* a written file is also synced */
-/* -1, with the driver's error if it has one. */
-int h5_failed(struct h5 *h, const char *what, struct err *e);
-/* Attributes of the root group. A text is read if it has exactly `size` bytes. */
-int h5_put_i64(struct h5 *h, const char *name, i64 value, struct err *e);
-int h5_put_text(struct h5 *h, const char *name, const char *value, struct err *e);
-int h5_get_i64(struct h5 *h, const char *name, i64 *value, struct err *e);
-int h5_get_text(struct h5 *h, const char *name, i64 size, char *value, struct err *e);
-/* Creates /tokens, of width 2 or 4 bytes, in chunks with the zstd filter, growing; negative on
- * failure. */
-hid_t h5_put_tokens(struct h5 *h, int width, i64 count);
-/* Whole arrays, contiguous: [rows], or [rows, columns] where columns > 1. Read ones are followed by
- * a zero byte. */
-int h5_put_array(struct h5 *h, const char *name, hid_t type, i64 rows, i64 columns,
-                 const void *data, struct err *e);
-int h5_get_array(struct h5 *h, const char *name, hid_t type, i64 columns, struct arena *a,
-                 void **data, i64 *rows, struct err *e);
 
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {

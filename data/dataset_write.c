@@ -1,10 +1,9 @@
 /* dataset_write.c: sources and an encoder to one dataset file.
  *
  * Documents are gathered into batches, tokenised in parallel, and appended in order; whole chunks
- * are compressed in parallel and handed to HDF5 as they are (H5Dwrite_chunk), because its filter
- * pipeline is serial. The file is written as PATH.new, synced and renamed: a reader sees the old
- * dataset or the complete new one. The same sources, encoder and options give the same bytes with
- * any number of threads. */
+ * are compressed in parallel. The file is written as PATH.new, synced and renamed: a reader sees
+ * the old dataset or the complete new one. The same sources, encoder and options give the same
+ * bytes with any number of threads. */
 #include "data/dataset_int.h"
 #include <string.h>
 #include <unistd.h>
@@ -27,8 +26,7 @@ struct piece { /* of a batch: one document */
 
 struct writer {
     const struct dataset_job *job;
-    struct h5 h5;
-    hid_t tokens;
+    struct h5_writer *h5;
     int width;             /* bytes of a token */
     i64 written;           /* chunks */
     i64 count;             /* tokens so far */
@@ -74,17 +72,14 @@ static void chunks_pack(void *arg, i64 begin, i64 end, int worker) {
     }
 }
 
-/* Hands a frame to HDF5 and notes in the chunk table where our driver put it. */
-static int chunk_write(struct writer *w, i64 index, const struct packed *c, const char *frame,
-                       struct err *e) {
-    hsize_t at = (hsize_t)index * (hsize_t)(DATASET_CHUNK / w->width);
+static int chunk_write(struct writer *w, const struct packed *c, const char *frame, struct err *e) {
+    struct h5_piece piece;
     if (c->err.code) return *e = c->err, -1;
-    if (H5Dwrite_chunk(w->tokens, H5P_DEFAULT, 0, &at, c->size, frame) < 0)
-        return h5_failed(&w->h5, "HDF5 cannot write a chunk", e);
-    if (w->h5.raw_size != (i64)c->size)
-        return h5_failed(&w->h5, "HDF5 did not write a chunk in one piece", e);
-    return add_u64(&w->chunks, (u64)w->h5.raw_at, e) || add_u64(&w->chunks, c->size, e) ||
-           text_add(&w->hashes, c->hash, DATASET_HASH, e);
+    return h5_append(w->h5, frame, (i64)c->size, &piece, e) ||
+                   text_add(&w->chunks, &piece, sizeof piece, e) ||
+                   text_add(&w->hashes, c->hash, DATASET_HASH, e)
+               ? -1
+               : 0;
 }
 
 /* Compresses and writes `n` chunks from the start of pending. */
@@ -94,14 +89,8 @@ static int chunks_write(struct writer *w, i64 n, struct err *e) {
     p.frames = mem_new_array(n, (i64)p.bound, e);
     int r = p.out && p.frames ? 0 : -1;
     if (!r) pool_run(n, chunks_pack, &p);
-    hsize_t rows = (hsize_t)(DATASET_CHUNK / w->width), size = (hsize_t)(w->written + n) * rows;
-    if (size > (hsize_t)w->count) size = (hsize_t)w->count;
-    if (!r && H5Dset_extent(w->tokens, &size) < 0)
-        r = h5_failed(&w->h5, "HDF5 cannot extend the tokens", e);
     for (i64 i = 0; i < n && !r; i++)
-        r = chunk_write(w, w->written + i, &p.out[i], p.frames + (size_t)i * p.bound, e);
-    if (!r && w->h5.err.code)
-        r = h5_failed(&w->h5, "", e); /* stop at once, not at the end of a long job */
+        r = chunk_write(w, &p.out[i], p.frames + (size_t)i * p.bound, e);
     if (!r) {
         i64 taken = n * DATASET_CHUNK;
         w->written += n, w->pending.size -= taken;
@@ -111,7 +100,7 @@ static int chunks_write(struct writer *w, i64 n, struct err *e) {
     return r;
 }
 
-/* The last chunk is filled up with zeros, as HDF5 stores it. */
+/* The last chunk is filled up with zeros, as HDF5 wants it. */
 static int chunks_end(struct writer *w, struct err *e) {
     static const char zeros[4096];
     while (w->pending.size % DATASET_CHUNK) {
@@ -129,33 +118,45 @@ struct encoding {
                         first of all */
 };
 
-/* How many of a text's ids lie in front of byte `at`: those that a text which ends there has, too.
- */
-static i64 ids_before(const struct encoder *c, const char *text, i64 at, const struct ids *all,
-                      struct ids *part, struct err *e) {
-    i64 n = 0;
-    part->count = 0;
-    if (c->encode(c->arg, text, at, part, e)) return -1;
-    while (n < part->count && n < all->count && part->item[n] == all->item[n]) n++;
-    /* An id that reaches over the end of an answer belongs to it; one over its start does, too. */
-    return n;
-}
-
-static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
-    const struct encoder *c = &w->job->encoder;
+/* An encoder that knows no better: every beginning of the text from its start. */
+static int prefixes_plain(const struct encoder *c, const char *text, const struct ids *all,
+                          struct beginning *list, i64 count, struct err *e) {
     struct ids part = {0};
     int rc = 0;
-    for (i64 i = 0; !rc && i < p->document.spans; i++) {
-        const struct span s = w->spans_of.item[p->span_at + i];
-        const i64 begin = ids_before(c, text, s.begin, &p->ids, &part, e);
-        i64 end = s.end == p->document.size ? p->ids.count
-                                            : ids_before(c, text, s.end, &p->ids, &part, e);
-        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
-        if (end >= 0 && end < part.count && s.end < p->document.size) end++;
-        rc = begin < 0 || end < 0 ||
-             spans_add(&p->spans, i64_max(begin, free), i64_min(end, p->ids.count), e);
+    for (i64 i = 0; !rc && i < count; i++) {
+        i64 n = 0;
+        part.count = 0;
+        rc = c->encode(c->arg, text, list[i].at, &part, e);
+        while (n < part.count && n < all->count && part.item[n] == all->item[n]) n++;
+        list[i].same = n, list[i].more = n < part.count;
     }
     ids_free(&part);
+    return rc ? -1 : 0;
+}
+
+/* The ids that lie in a span: those that the text up to its start does not have, and the text up to
+ * its end does. An id that reaches over the end of an answer belongs to it; one over its start
+ * does, too. */
+static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    const i64 count = p->document.spans, size = p->document.size;
+    if (!count) return 0;
+    struct beginning *list = mem_new_array(2 * count, sizeof *list, e);
+    if (!list) return -1;
+    for (i64 i = 0; i < count; i++) {
+        const struct span s = w->spans_of.item[p->span_at + i];
+        list[2 * i].at = s.begin, list[2 * i + 1].at = s.end;
+    }
+    const bool fast = count > 2 && c->prefixes && /* few turns: not worth it */
+                      c->prefixes(c->arg, text, size, &p->ids, list, 2 * count, e);
+    int rc = e->code || (!fast && prefixes_plain(c, text, &p->ids, list, 2 * count, e));
+    for (i64 i = 0; !rc && i < count; i++) {
+        const struct beginning begin = list[2 * i], end = list[2 * i + 1];
+        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
+        const i64 last = end.at == size ? p->ids.count : end.same + end.more;
+        rc = spans_add(&p->spans, i64_max(begin.same, free), i64_min(last, p->ids.count), e);
+    }
+    mem_free(list);
     return rc ? -1 : 0;
 }
 
@@ -304,16 +305,44 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
 static int writer_begin(struct writer *w, const char *path, struct err *e) {
     w->width = w->job->encoder.vocab_size <= 65536 ? 2 : 4;
     w->pieces = mem_new_array(BATCH_DOCUMENTS, sizeof *w->pieces, e);
-    if (!w->pieces || text_printf(&w->sources, e, "[") || h5_create(&w->h5, path, e)) return -1;
-    w->tokens = h5_put_tokens(&w->h5, w->width, 0);
-    return w->tokens < 0 ? h5_failed(&w->h5, "HDF5 cannot create the tokens", e) : 0;
+    if (!w->pieces || text_printf(&w->sources, e, "[")) return -1;
+    w->h5 = h5_create(path, e);
+    return w->h5 ? 0 : -1;
+}
+
+static int put_tokens(struct writer *w, struct err *e) {
+    const struct h5_array a = {.name = "tokens",
+                               .type = w->width == 2 ? H5_U16 : H5_U32,
+                               .rank = 1,
+                               .dim = {w->count},
+                               .chunked = true,
+                               .level = DATASET_LEVEL,
+                               .chunk = {DATASET_CHUNK / w->width},
+                               .piece = (const struct h5_piece *)(void *)w->chunks.data,
+                               .pieces = w->written};
+    return h5_add(w->h5, &a, e);
+}
+
+/* A whole array, contiguous: [rows], or [rows, columns] where columns > 1. */
+static int put_array(struct writer *w, const char *name, enum h5_type type, i64 rows, i64 columns,
+                     const void *data, struct err *e) {
+    struct h5_piece piece;
+    const struct h5_array a = {.name = name,
+                               .type = type,
+                               .rank = columns > 1 ? 2 : 1,
+                               .dim = {rows, columns > 1 ? columns : 0},
+                               .piece = &piece,
+                               .pieces = 1};
+    return h5_append(w->h5, data, rows * columns * h5_size[type], &piece, e) || h5_add(w->h5, &a, e)
+               ? -1
+               : 0;
 }
 
 static int writer_tables(struct writer *w, struct err *e) {
-    struct h5 *h = &w->h5;
+    struct h5_writer *h = w->h5;
     const struct encoder *c = &w->job->encoder;
     i64 documents = w->documents.size / 8, spans = w->masked ? w->spans.size / 16 : 0;
-    char identity[65];
+    char identity[65], source[65];
     if (!w->count) {
         err_input(e, "no documents: '%s'%s%s", w->job->sources[0],
                   w->job->sources_count > 1 ? " and others give" : " gives",
@@ -325,18 +354,19 @@ static int writer_tables(struct writer *w, struct err *e) {
     if (w->masked && !spans) return err_input(e, "no token of '%s' is trained", w->job->sources[0]);
     if (chunks_end(w, e) || add_u64(&w->documents, (u64)w->count, e) ||
         text_printf(&w->sources, e, "]") ||
+        sha256_bytes(w->sources.data, w->sources.size, source, e) ||
         dataset_identity((const u8 *)w->hashes.data, w->written,
                          (const u64 *)(void *)w->documents.data, documents,
                          (const u64 *)(void *)w->spans.data, spans, identity, e))
         return -1;
-    return h5_put_array(h, "documents", H5T_STD_U64LE, documents + 1, 1, w->documents.data, e) ||
-           (spans && h5_put_array(h, "labels_spans", H5T_STD_U64LE, spans, 2, w->spans.data, e)) ||
-           h5_put_array(h, "chunks", H5T_STD_U64LE, w->written, 2, w->chunks.data, e) ||
-           h5_put_array(h, "chunk_sha256", H5T_STD_U8LE, w->written, DATASET_HASH, w->hashes.data,
-                        e) ||
-           h5_put_array(h, "source", H5T_STD_U8LE, w->sources.size, 1, w->sources.data, e) ||
+    return put_tokens(w, e) ||
+           put_array(w, "documents", H5_U64, documents + 1, 1, w->documents.data, e) ||
+           (spans && put_array(w, "labels_spans", H5_U64, spans, 2, w->spans.data, e)) ||
+           put_array(w, "chunks", H5_U64, w->written, 2, w->chunks.data, e) ||
+           put_array(w, "chunk_sha256", H5_U8, w->written, DATASET_HASH, w->hashes.data, e) ||
+           put_array(w, "source", H5_U8, w->sources.size, 1, w->sources.data, e) ||
            h5_put_i64(h, "pipeline_version", DATASET_PIPELINE, e) ||
-           h5_put_text(h, "sha256", identity, e) ||
+           h5_put_text(h, "sha256", identity, e) || h5_put_text(h, "source_sha256", source, e) ||
            h5_put_text(h, "tokenizer_sha256", c->sha256, e) ||
            h5_put_i64(h, "vocab_size", c->vocab_size, e) ||
            h5_put_i64(h, "bos_token_id", c->bos, e) || h5_put_i64(h, "eos_token_id", c->eos, e);
@@ -353,15 +383,13 @@ static void writer_free(struct writer *w) {
 }
 
 int dataset_build(const struct dataset_job *job, struct err *e) {
-    struct writer w = {
-        .job = job, .tokens = H5I_INVALID_HID, .h5 = {.fd = -1, .file = H5I_INVALID_HID}};
+    struct writer w = {.job = job};
     char *path = mem_printf(e, "%s.new", job->path), *folder = mem_text(job->path, e);
     int r = path && folder ? writer_begin(&w, path, e) : -1;
     for (i64 i = 0; i < job->sources_count && !r; i++) r = source_write(&w, job->sources[i], e);
     progress_end();
     if (!r) r = writer_tables(&w, e);
-    if (w.tokens >= 0) H5Dclose(w.tokens);
-    if (w.h5.fd >= 0 && h5_close(&w.h5, e)) r = -1;
+    if (w.h5 && h5_finish(w.h5, !r, e)) r = -1;
     if (!r) {
         char *slash = strrchr(folder, '/');
         if (slash) slash[slash == folder] = 0;
@@ -387,5 +415,6 @@ struct encoder encoder_of(const struct tokenizer *t) {
                             tokenizer_size(t),
                             tokenizer_bos(t),
                             tokenizer_eos(t),
-                            tokenizer_sha256(t)};
+                            tokenizer_sha256(t),
+                            tokenizer_prefixes};
 }

@@ -180,7 +180,10 @@ static enum flow run_for(struct render *r, struct node *n) {
         if (!(r->scope = scope_new(r, before))) break;
         bind(r, r->scope, (struct bytes){"loop", 4}, (struct value){V_LOOP, false, {.loop = l}});
         assign_target(r, n->kid[0], l->items->item[at]);
-        if (run_body(r, n->kid[3]) == BREAK) break;
+        const enum flow flow = run_body(r, n->kid[3]);
+        r->scope = before;
+        if (r->turns && r->turns->loop == n && !r->failed) turns_note(r, l);
+        if (flow == BREAK) break;
     }
     r->scope = before;
     if (l->index < 0 && n->kid[4] && !r->failed && (r->scope = scope_new(r, before)))
@@ -201,8 +204,8 @@ static enum flow run_with(struct render *r, struct node *n) {
     return r->scope = before, flow;
 }
 
-/* Its span counts where the text goes straight to the result; inside a macro or a set block nobody
- * could say where it lands. */
+/* Spans are recorded only for text written directly to the result: where the text of a macro or a
+ * set block lands is not known. */
 static void run_generation(struct render *r, struct node *n) {
     const i64 from = r->out->size;
     const struct value v = captured(r, n->kid[3], scope_new(r, r->scope));
@@ -291,10 +294,15 @@ void template_free(struct template *t) {
 
 bool template_generation(const struct template *t) { return t->generation; }
 
-int template_render(const struct template *t, const json_t *variables, i64 now, struct text *out,
-                    struct spans *generation, struct err *e) {
-    struct render r = {
-        .t = t, .e = e, .out = out, .root = out, .generation = generation, .now = now};
+int render_all(const struct template *t, const json_t *variables, i64 now, struct text *out,
+               struct spans *generation, struct turns *turns, struct err *e) {
+    struct render r = {.t = t,
+                       .e = e,
+                       .out = out,
+                       .root = out,
+                       .generation = generation,
+                       .now = now,
+                       .turns = turns};
     struct scope variable = {0}, top = {.outer = &variable};
     const i64 from = out->size, spans = generation ? generation->count : 0;
     r.scope = &variable;
@@ -310,4 +318,9 @@ int template_render(const struct template *t, const json_t *variables, i64 now, 
     if (out->data) out->data[from] = 0;
     if (generation) generation->count = spans;
     return -1;
+}
+
+int template_render(const struct template *t, const json_t *variables, i64 now, struct text *out,
+                    struct spans *generation, struct err *e) {
+    return render_all(t, variables, now, out, generation, NULL, e);
 }

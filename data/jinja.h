@@ -199,7 +199,16 @@ struct render {
     struct value input;
     struct loop *loop;
     i64 now;
+    struct turns { /* jinja_turns.c; NULL: none are wanted */
+        const struct node *loop;
+        struct turn *item;
+        i64 count, next;
+    } *turns;
 };
+/* `l` has just ended a turn of the loop that is watched. */
+void turns_note(struct render *r, const struct loop *l);
+int render_all(const struct template *t, const json_t *variables, i64 now, struct text *out,
+               struct spans *generation, struct turns *turns, struct err *e);
 struct argument {
     struct bytes name; /* data NULL: positional */
     struct value value;

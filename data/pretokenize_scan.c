@@ -61,12 +61,20 @@ static i64 scan_cl100k(const char *text, i64 size, i64 at) {
     return spaces_end(text, size, at, &newline) == size ? size : end;
 }
 
+static const struct scanner plain[] = {
+    {pattern_gpt2, scan_gpt2, false},     {pattern_gpt2_tiktoken, scan_gpt2, false},
+    {pattern_llama3, scan_llama3, false}, {pattern_cl100k, scan_cl100k, false},
+    {pattern_qwen2, scan_qwen2, false},   {NULL, NULL, false},
+};
+
+bool scan_ends_at_blanks(scan_fn *scan) {
+    for (int k = 0; scan && k < 2; k++)
+        for (const struct scanner *s = k ? scanners_case : plain; s->pattern; s++)
+            if (s->scan == scan) return !s->gaps;
+    return false;
+}
+
 scan_fn *scan_find(const char *pattern, bool gaps) {
-    static const struct scanner plain[] = {
-        {pattern_gpt2, scan_gpt2, false},     {pattern_gpt2_tiktoken, scan_gpt2, false},
-        {pattern_llama3, scan_llama3, false}, {pattern_cl100k, scan_cl100k, false},
-        {pattern_qwen2, scan_qwen2, false},   {NULL, NULL, false},
-    };
     for (int k = 0; k < 2; k++)
         for (const struct scanner *s = k ? scanners_case : plain; s->pattern; s++)
             if (!strcmp(s->pattern, pattern)) return s->gaps && !gaps ? NULL : s->scan;

@@ -7,18 +7,12 @@
  * like it for zstd: one loop serves both. */
 #include "data/dataset_int.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
 enum { BLOCK = 128 << 10 };
-
-static bool ends_with(const char *text, const char *tail) {
-    size_t n = strlen(text), m = strlen(tail);
-    return n >= m && !strcmp(text + n - m, tail);
-}
 
 static void *zlib_alloc(void *arg, unsigned count, unsigned size) {
     (void)arg;
@@ -46,8 +40,7 @@ static int stream_zstd(struct stream *s, struct err *e) {
 int stream_open(struct stream *s, const char *path, struct err *e) {
     *s = (struct stream){.path = path, .fd = -1};
     if (path_is_dir(path)) return err_input(e, "'%s' is a folder, not a text or JSONL file", path);
-    if (!fault_hit(FAULT_OPEN)) s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (s->fd < 0) return err_system(e, "open", path);
+    if ((s->fd = file_source(path, e)) < 0) return -1;
     if (!(s->in = mem_new(BLOCK, e)) || sha256_begin(&s->sha256, e)) goto failed;
     if (ends_with(path, ".gz") && stream_gzip(s, e)) goto failed;
     if (ends_with(path, ".zst") && stream_zstd(s, e)) goto failed;

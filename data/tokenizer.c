@@ -55,10 +55,10 @@ void work_give(const struct tokenizer *t, struct work *w) {
 
 typedef int piece_fn(struct work *w, struct bytes text, bool first, struct err *e);
 
-static int encode_between(struct work *w, int set, struct bytes text, bool first, piece_fn *piece,
-                          struct err *e) {
+/* From `at` on, where `done` is the end of what is encoded already. */
+static int encode_between(struct work *w, int set, struct bytes text, i64 at, i64 done, bool first,
+                          piece_fn *piece, struct err *e) {
     struct added_match m;
-    i64 done = 0, at = 0;
     while (added_next(&w->t->added[set], text, done, &at, &m)) {
         if (done < m.begin &&
             piece(w, (struct bytes){text.data + done, m.begin - done}, first && !done, e))
@@ -84,7 +84,7 @@ static int encode_raw(struct work *w, struct bytes text, bool first, struct err 
     int rc = w->offsets
                  ? normalize_offsets(w, &text, &first, e)
                  : normalize(t->norm, t->norms, text, w->norm, &w->scratch, &text, &first, e);
-    rc = rc || encode_between(w, 1, text, first, encode_words, e);
+    rc = rc || encode_between(w, 1, text, 0, 0, first, encode_words, e);
     w->place = raw;
     return rc ? -1 : 0;
 }
@@ -97,7 +97,13 @@ static int encode_text(struct work *w, struct bytes text, struct err *e) {
         text = (struct bytes){w->clean.data, w->clean.size};
     }
     if (w->offsets && offsets_start(w, raw, text, e)) return -1;
-    return encode_between(w, 0, text, true, encode_raw, e);
+    return encode_between(w, 0, text, 0, 0, true, encode_raw, e);
+}
+
+int encode_from(struct work *w, struct bytes text, i64 at, i64 done, struct ids *out,
+                struct err *e) {
+    w->out = out, w->offsets = NULL;
+    return encode_between(w, 0, text, at, done, true, encode_raw, e);
 }
 
 static int add_all(struct work *w, const struct ids *more, bool add, struct err *e) {
@@ -248,9 +254,7 @@ static char *find_file(const char *folder, struct err *e) {
     }
     if (dir_list(folder, &names, &count, e)) return NULL;
     for (i64 i = 0; i < count && !found; i++) {
-        const size_t size = strlen(names[i]);
-        if (size > 9 && !strcmp(names[i] + size - 9, ".tiktoken"))
-            found = mem_printf(e, "%s/%s", folder, names[i]);
+        if (ends_with(names[i], ".tiktoken")) found = mem_printf(e, "%s/%s", folder, names[i]);
     }
     names_free(names, count);
     return found || e->code ? found : mem_printf(e, "%s/tokenizer.json", folder);
@@ -280,8 +284,8 @@ static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) 
     struct text file = {0};
     t->path = folder ? find_file(path, e) : mem_text(path, e);
     if (!t->path || read_whole(t, &file, e)) return text_free(&file), -1;
-    const bool json = !file.size || file.data[0] == '{' || file.data[0] == '[' ||
-                      !strcmp(t->path + i64_max(0, (i64)strlen(t->path) - 5), ".json");
+    const bool json =
+        !file.size || file.data[0] == '{' || file.data[0] == '[' || ends_with(t->path, ".json");
     json_t *j = json ? json_parse(file.size ? file.data : "", file.size, t->path, e) : NULL;
     int rc = j      ? tokenizer_read(t, j, e)
              : json ? -1

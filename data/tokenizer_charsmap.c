@@ -104,7 +104,7 @@ static int add_escaped(const struct norm *n, struct bytes b, struct text *out, s
     return text_add(out, b.data, b.size, e);
 }
 
-static bool ends_with(const struct text *t, i64 from, struct bytes b) {
+static bool text_ends(const struct text *t, i64 from, struct bytes b) {
     return t->size - from >= b.size && !memcmp(t->data + t->size - b.size, b.data, (size_t)b.size);
 }
 
@@ -130,6 +130,6 @@ int normalize_sentencepiece(const struct norm *n, struct bytes in, struct text *
         if (add_escaped(n, to, out, e)) return -1;
         spaced = n->squeeze && to.data[to.size - 1] == ' ';
     }
-    while (n->squeeze && ends_with(out, from, space)) out->size -= space.size;
+    while (n->squeeze && text_ends(out, from, space)) out->size -= space.size;
     return n->prefix && n->suffix ? text_add(out, space.data, space.size, e) : 0;
 }

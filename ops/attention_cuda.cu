@@ -5,13 +5,16 @@
  *
  * FlashAttention-2 (Dao, 2023): a block of 4 warps has 64 * M rows and walks over blocks of 64
  * keys. Warp w has the rows 16w.. of each 64, so that the M products of 64 x N are shaped like the
- * wgmma of a warpgroup, and Q, K and V lie in the swizzle it wants: on sm_90a such a path replaces
- * scores_mma and rows_mma and nothing else. M = 2 halves what is read from shared memory for a
- * product, which is what bounds mma.sync; N is 32 where heads of 128 would leave no register for
- * the scores of 64 keys. The next keys come by asynchronous copies meanwhile, with one barrier a
- * block of keys. Scores go through exp2 with the scale folded in. A mask is applied only in blocks
- * that a row of the warp does not see whole; blocks none of its rows sees are skipped, and so is
- * the rescaling of o where no maximum grew.
+ * wgmma of a warpgroup. Q, K and V lie in a swizzle like wgmma's, but counted from the tile's own
+ * first byte: ldmatrix asks for no more than rows of 16 aligned bytes. The hardware's swizzle
+ * counts address bits: for wgmma on sm_90a each tile would have to begin at a multiple of 1,024
+ * bytes, and dynamic shared memory, which lies behind the static, begins at a multiple of 128.
+ *
+ * M = 2 halves what is read from shared memory for a product, which is what bounds mma.sync; N is
+ * 32 where heads of 128 would leave no register for the scores of 64 keys. The next keys come by
+ * asynchronous copies meanwhile, with one barrier a block of keys. Scores go through exp2 with the
+ * scale folded in. A mask is applied only in blocks that a row of the warp does not see whole;
+ * blocks none of its rows sees are skipped, and so is the rescaling of o where no maximum grew.
  *
  * Queries beside a longer cache (decoding) are a tile each, with the heads of a group as rows; when
  * they are few, their keys are cut in equal parts for more blocks, and a second kernel adds the

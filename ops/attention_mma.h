@@ -2,8 +2,9 @@
  * the fast functions of a score.
  *
  * A tile is some rows of one head, as panels of 64 elements: row r of a panel is 128 bytes, whose
- * 16-byte piece c stands at c ^ (r % 8). So the eight rows of an ldmatrix lie in different banks,
- * and it is the 128-byte swizzle that wgmma and the bulk copy engine know. */
+ * 16-byte piece c stands at c ^ (r % 8). So the eight rows of an ldmatrix lie in different banks.
+ * Where a tile begins at a multiple of 1,024 bytes, which here it need not, it is the 128-byte
+ * swizzle that wgmma and the bulk copy engine know. */
 #ifndef HONE_ATTENTION_MMA_H
 #define HONE_ATTENTION_MMA_H
 

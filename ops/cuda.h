@@ -7,8 +7,9 @@
  *   LAUNCH(e, kernel, grid, block, shared, arguments...)   0, or -1 with the error set
  *   SHARED(type, name, count);                             instead of __shared__ type name[count]
  *   DYNAMIC_SHARED(type, name);                            the `shared` bytes of the launch, once
- * Warp functions take all 32 lanes of a warp, so blocks are multiples of 32 threads. No atomics.
- * A template with a comma in its name goes to LAUNCH in parentheses. */
+ * Warp functions take all 32 lanes of a warp, so blocks are multiples of 32 threads. No atomics,
+ * but for the fault word, which is no result. A template with a comma in its name goes to LAUNCH in
+ * parentheses. */
 #ifndef HONE_CUDA_H
 #define HONE_CUDA_H
 
@@ -31,17 +32,26 @@ extern struct fault_word *cuda_fault_word; /* where kernels report; give it as a
 extern struct cuda_machine {               /* what launchers size grids by */
     int sms, major, minor;
     i64 shared_per_block; /* the most a block can have, opted in */
+    int opening;          /* counts up: what was set for kernels is gone with the device */
 } cuda_machine;
 int cuda_error(cudaError_t code, const char *what, struct err *e); /* 0 or -1 */
-int cuda_shared_limit(const void *kernel, i64 bytes, struct err *e);
+/* Lets a kernel have all the dynamic shared memory that is left beside its static, once for each
+ * opening of the device: *opted says in which. */
+int cuda_opt_in(const void *kernel, int *opted, struct err *e);
 
+#define LAUNCH(e, kernel, grid, block, shared, ...)                                                \
+    ([&]() -> int {                                                                                \
+        static int opted; /* in which opening of the device */                                     \
+        const i64 launch_bytes = (i64)(shared);                                                    \
+        if (launch_bytes > 0 && cuda_opt_in(KERNEL(kernel), &opted, (e))) return -1;               \
+        return cuda_error(LAUNCH_NOW(kernel, (grid), (block), (size_t)launch_bytes, __VA_ARGS__),  \
+                          #kernel, (e));                                                           \
+    }())
 #ifndef HONE_SHIM
 /* clang-format off */
-#define LAUNCH(e, kernel, grid, block, shared, ...)                                                \
-    (((shared) > 48 << 10 && cuda_shared_limit((const void *)(kernel), (shared), (e)))             \
-         ? -1                                                                                      \
-         : ((kernel)<<<(grid), (block), (shared), cuda_stream>>>(__VA_ARGS__),                     \
-            cuda_error(cudaGetLastError(), #kernel, (e))))
+#define KERNEL(kernel) ((const void *)(kernel))
+#define LAUNCH_NOW(kernel, grid, block, shared, ...)                                               \
+    ((kernel)<<<grid, block, shared, cuda_stream>>>(__VA_ARGS__), cudaGetLastError())
 /* clang-format on */
 #define SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define DYNAMIC_SHARED(type, name)                                                                 \
@@ -49,8 +59,10 @@ int cuda_shared_limit(const void *kernel, i64 bytes, struct err *e);
     type *name = reinterpret_cast<type *>(shared_block)
 #define DEVICE static __device__ __forceinline__
 
+/* The first to come keeps the word: of blocks that run at the same time each could leave a part. */
 DEVICE void fault_set(struct fault_word *f, enum bad kind, i64 value, i64 at, i64 limit) {
-    f->value = (i32)value, f->at = at, f->limit = limit, f->kind = kind;
+    if (atomicCAS(&f->kind, BAD_NONE, kind) != BAD_NONE) return;
+    f->value = (i32)value, f->at = at, f->limit = limit;
 }
 
 /* d += a·b on tensor cores: a 16x16 (row-major fragments), b 16x8, d 16x8 f32. PTX ISA,

@@ -1,7 +1,8 @@
 # cuda.mk: the *_cuda.cu files: by nvcc where it is on PATH (CUDA= turns it off), and by g++ for the tests, which run them
 # on the CPU (tests/shim): once with every access checked, once plain, for the program. None of it depends on the
 # options of the C files, so that these objects are shared by all build folders.
-ARCHES := $(foreach a,80 90 90a,-gencode arch=compute_$(a),code=sm_$(a))
+# Machine code for sm_80 (also 86, 89) and sm_90; PTX of the latter, which drivers compile for what is newer.
+ARCHES := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
 NVFLAGS := -std=c++20 -O3 $(ARCHES) -ftz=true -fmad=false -prec-div=true -prec-sqrt=true -I. -Werror all-warnings \
            -Xcompiler -Wall,-Wextra,-Wno-missing-field-initializers,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics \
            --resource-usage --no-compress
@@ -30,16 +31,21 @@ $(BUILD)/hone-shim: $(OBJECTS) $(CU:%.cu=$(SHIM_DIR)/plain/%.o) $(SHIM_LIBRARY)
 $(filter $(BUILD)/tests/test_cuda%,$(TESTS)): $(SHIM_OBJECTS)
 $(filter $(BUILD)/tests/test_cuda%,$(TESTS)): private LINK += -Wl,--wrap=__ubsan_handle_type_mismatch_v1
 $(BUILD)/tests/test_cuda_shim: $(SHIM_DIR)/checked/tests/shim/probes.o
+$(BUILD)/tests/test_cuda_launches: private LINK += -Wl,--wrap=mem_new,--wrap=mem_free,--wrap=mem_available,--wrap=lora_start
+$(SHIM_DIR)/tests/shim/launch.o: tests/shim/kernels.tsv
+$(BUILD)/tests/test_cuda_ftz: $(SHIM_DIR)/checked/tests/gpu/ftz.o
+$(BUILD)/gpu/test_cuda_ftz: $(if $(CUDA),$(NVCC_DIR)/tests/gpu/ftz.o)
 $(BUILD)/gpu/%: tests/%.c $(BUILD)/libhone.a $(HELPERS) $(BUILD)/tests/gpu/real.o $(CUDA_OBJECTS)
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(CUDA_LINK) -lcmocka -lm
 $(BUILD)/cuda_folder: $(CUDA_OBJECTS)
 	$(Q)mkdir -p $(@D) && echo '$(if $(CUDA),$(NVCC_DIR))' > $@
+	$(Q)[ -z '$(CUDA)' ] || $(CUDA) --version | sed -n 's/.*release.* V//p' > $(NVCC_DIR)/version
 .SECONDARY: $(BUILD)/tests/gpu/real.o
 
 .PHONY: cuda-report gpu-bundle gpu-test gpu-bench
 cuda-report: $(BUILD)/cuda_folder $(BUILD)/tests/gpu/sass ## registers, spills, tensor instructions of each CUDA kernel
 	$(Q)tests/cuda_report.sh $(BUILD)
-gpu-bundle: hone $(BUILD)/gpu/test_cuda $(BUILD)/gpu/test_cuda_run $(BUILD)/gpu/test_golden ## for a bare machine with a GPU
+gpu-bundle: hone $(BUILD)/gpu/test_cuda $(BUILD)/gpu/test_cuda_ftz $(BUILD)/gpu/test_cuda_run $(BUILD)/gpu/test_golden ## for a bare machine with a GPU
 	$(Q)tests/gpu/bundle.sh $(BUILD)
 gpu-test: gpu-bundle ## on a machine with a GPU: every kernel and whole runs against the CPU's bits
 	$(Q)build/gpu-bundle/test.sh

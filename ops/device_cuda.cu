@@ -27,31 +27,72 @@ int cuda_error(cudaError_t code, const char *what, struct err *e) {
     return err_hint(e, "the last checkpoint is intact; --sync names the operation that fails");
 }
 
-int cuda_shared_limit(const void *kernel, i64 bytes, struct err *e) {
-    return cuda_error(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-        "shared memory of a kernel", e);
+/* The default limit, 48 KiB, is of static and dynamic memory together, so that a limit on dynamic
+ * memory alone cannot be looked at to tell whether a kernel must opt in: each that has some does.
+ * It opts in to all there is, once: a smaller value set later would break launches that a graph
+ * holds. Two threads that come at the same time set the same. It asks nothing of the stream, so
+ * that it may also happen while a graph is recorded. */
+int cuda_opt_in(const void *kernel, int *opted, struct err *e) {
+    cudaFuncAttributes a;
+    if (__atomic_load_n(opted, __ATOMIC_ACQUIRE) == cuda_machine.opening) return 0;
+    if (cuda_error(cudaFuncGetAttributes(&a, kernel), "reading what a kernel needs", e) ||
+        cuda_error(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)(cuda_machine.shared_per_block - (i64)a.sharedSizeBytes)),
+            "shared memory of a kernel", e))
+        return -1;
+    __atomic_store_n(opted, cuda_machine.opening, __ATOMIC_RELEASE);
+    return 0;
 }
 
-/* Why there is no device, in words; NULL if there is one. */
-static const char *missing(int *count) {
-    static char text[256];
+/* The first driver that has a major version of CUDA. A program built with 13 needs one of 13:
+ * within a major version older drivers go, to the next they do not. */
+static const char *driver_of(int cuda) {
+    return cuda >= 13 ? "580" : cuda == 12 ? "525.60.13" : "450.80.02";
+}
+/* Why there is no device, in words, and what to do about it; NULL if there is one. */
+static const char *missing(int *count, const char **what) {
+    static char text[256], advice[256];
     int driver = 0, runtime = 0;
-    *count = 0;
+    *count = 0, *what = "`hone doctor` lists what was looked for; --device cpu needs none";
     cudaRuntimeGetVersion(&runtime);
     const cudaError_t version = cudaDriverGetVersion(&driver);
     if (version != cudaSuccess || !driver)
         return "CUDA is off: this machine has no NVIDIA driver (libcuda.so.1)";
     if (driver / 1000 < runtime / 1000) {
         snprintf(text, sizeof text,
-                 "CUDA is off: the driver supports CUDA %d.%d, this program needs %d.0 or newer",
-                 driver / 1000, driver % 1000 / 10, runtime / 1000);
-        return text;
+                 "CUDA is off: the driver supports CUDA %d.%d, this program was built with %d.%d "
+                 "and needs driver %s or newer",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
+                 driver_of(runtime / 1000));
+        snprintf(advice, sizeof advice,
+                 "update the driver, or build hone with nvcc of CUDA %d on PATH; --device cpu "
+                 "needs none",
+                 driver / 1000);
+        return *what = advice, text;
     }
     const cudaError_t found = cudaGetDeviceCount(count);
     if (found == cudaSuccess && *count) return NULL;
     snprintf(text, sizeof text, "CUDA is off: no usable GPU: %s", cudaGetErrorString(found));
     return *count = 0, text;
+}
+
+/* Whether this GPU can run what the program holds: machine code for sm_80 and sm_90, which goes for
+ * their whole generations, and PTX, which the driver compiles for newer ones. */
+__global__ void first_kernel() {}
+static int code_fits(const cudaDeviceProp &p, int index, struct err *e) {
+    cudaFuncAttributes a;
+    const cudaError_t code = cudaFuncGetAttributes(&a, KERNEL(first_kernel));
+    if (code == cudaSuccess) return 0;
+    (void)cudaGetLastError();
+    if (code != cudaErrorNoKernelImageForDevice && code != cudaErrorUnsupportedPtxVersion)
+        return cuda_error(code, "loading the first kernel", e);
+    err_input(
+        e, "--device cuda:%d: %s is sm_%d%d, and its driver can load none of this program's code",
+        index, p.name, p.major, p.minor);
+    err_detail(e, "the program has code for sm_80 and sm_90, and PTX for newer GPUs: %s",
+               cudaGetErrorString(code));
+    return err_hint(e, "update the driver, or build hone with a newer CUDA toolkit");
 }
 
 static void device_line(int index, char *text, i64 size) {
@@ -65,7 +106,7 @@ static void device_line(int index, char *text, i64 size) {
 
 void cuda_describe(char *text, i64 size) {
     int count, at = 0;
-    const char *why = missing(&count);
+    const char *what, *why = missing(&count, &what);
     if (why)
         snprintf(text, (size_t)size, "%s", why);
     else if (cudaGetDevice(&at) == cudaSuccess)
@@ -75,8 +116,8 @@ void cuda_describe(char *text, i64 size) {
 void cuda_libraries(FILE *to) {
     static const char *const library[] = {"libcublasLt.so.13", "libcudnn.so.9", "libnccl.so.2"};
     int count;
-    const char *why = missing(&count);
-    if (why) fprintf(to, "%s\n", why);
+    const char *what, *why = missing(&count, &what);
+    if (why) fprintf(to, "%s\n%s\n", why, what);
     for (int i = 0; i < count; i++) {
         char line[256];
         device_line(i, line, sizeof line);
@@ -92,10 +133,10 @@ void cuda_libraries(FILE *to) {
 
 int cuda_open(int index, struct err *e) {
     int count;
-    const char *why = missing(&count);
+    const char *what, *why = missing(&count, &what);
     if (why) {
         err_input(e, "%s", why);
-        return err_hint(e, "`hone doctor` lists what was looked for; --device cpu needs none");
+        return err_hint(e, "%s", what);
     }
     if (index >= count) {
         err_input(e, "--device cuda:%d: this machine has %d GPU%s", index, count,
@@ -110,8 +151,9 @@ int cuda_open(int index, struct err *e) {
         err_input(e, "--device cuda:%d: %s is sm_%d%d", index, p.name, p.major, p.minor);
         return err_detail(e, "expected sm_80 (Ampere) or newer");
     }
+    if (code_fits(p, index, e)) return -1;
     cuda_machine = (struct cuda_machine){p.multiProcessorCount, p.major, p.minor,
-                                         (i64)p.sharedMemPerBlockOptin};
+                                         (i64)p.sharedMemPerBlockOptin, cuda_machine.opening + 1};
     if (cuda_error(cudaStreamCreateWithFlags(&cuda_stream, cudaStreamNonBlocking), "a stream", e) ||
         cuda_error(
             cudaHostAlloc((void **)&cuda_fault_word, sizeof *cuda_fault_word, cudaHostAllocMapped),

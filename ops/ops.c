@@ -59,14 +59,11 @@ i64 op_scratch(const struct op_call *c) {
     return bytes ? bytes(c) : 0;
 }
 
-/* ---- shape rules
- * -------------------------------------------------------------------------------------------*/
+/* ---- shape rules ----------------------------------------------------------------------------- */
 
-static void shape_text(const struct view *v, char text[96]) {
-    int n = snprintf(text, 96, "%s [", dtype_info[v->dtype].name);
-    for (int i = 0; i < v->rank; i++)
-        n += snprintf(text + n, (size_t)(96 - n), "%s%lld", i ? ", " : "", (long long)v->dim[i]);
-    snprintf(text + n, (size_t)(96 - n), "]");
+static void view_text(const struct view *v, char text[224]) {
+    char shape[192];
+    snprintf(text, 224, "%s %s", dtype_info[v->dtype].name, shape_text(shape, v->rank, v->dim));
 }
 
 static int shape_error(const struct op_call *c, int at, bool out, const char *wanted,
@@ -74,8 +71,8 @@ static int shape_error(const struct op_call *c, int at, bool out, const char *wa
     struct op_arg arg[OP_IN];
     int n = op_args(out ? c->op->out : c->op->in, arg);
     const struct view *v = out ? &c->out[at] : &c->in[at];
-    char found[96];
-    shape_text(v, found);
+    char found[224];
+    view_text(v, found);
     err_failed(e, "operation %s: '%s' is %s", c->op->name, at < n ? arg[at].name : "?", found);
     return err_detail(e, "expected %s", wanted);
 }
@@ -110,8 +107,8 @@ static bool same_shape(const struct view *v, enum dtype d, int rank, const i64 *
 int need_same(const struct op_call *c, int at, int like, struct err *e) {
     const struct view *v = &c->in[like];
     if (same_shape(&c->in[at], v->dtype, v->rank, v->dim)) return 0;
-    char wanted[96];
-    shape_text(v, wanted);
+    char wanted[224];
+    view_text(v, wanted);
     return shape_error(c, at, false, wanted, e);
 }
 
@@ -120,8 +117,8 @@ int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 
     if (same_shape(&c->out[at], d, rank, dim)) return 0;
     struct view v = {.dtype = d, .rank = rank};
     memcpy(v.dim, dim, sizeof *dim * (size_t)rank);
-    char wanted[96];
-    shape_text(&v, wanted);
+    char wanted[224];
+    view_text(&v, wanted);
     return shape_error(c, at, true, wanted, e);
 }
 
@@ -135,8 +132,7 @@ void set_out_like(struct op_call *c, int at, const struct view *v) {
     set_out(c, at, v->dtype, v->rank, v->dim);
 }
 
-/* ---- samples
- * -----------------------------------------------------------------------------------------------*/
+/* ---- samples --------------------------------------------------------------------------------- */
 
 static void sample_in(struct sample_in *in, enum dtype d, double low, double high, int rank,
                       const i64 *dim) {

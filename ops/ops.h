@@ -74,8 +74,8 @@ struct op {
     int (*shape)(struct op_call *c, struct err *e); /* checks in[], sets out[] dtypes and dims */
     struct grad_row grad[OP_GRADS];
     struct grad_row
-        root; /* of an op whose out 0, NAME, is a loss for each row: the op that computes it together
-               * with all gradients; dNAME is among its inputs */
+        root; /* of an op whose out 0, NAME, is a loss of each row: the op that computes it and all
+               * gradients; dNAME is among its inputs */
     void (*ref)(
         const struct op_call *c); /* all float views are F64, the plainest code that is right */
     i64 (*scratch)(const struct op_call *c);      /* bytes; NULL: none */
@@ -153,8 +153,8 @@ void device_record_free(struct recording *r);
 enum numerics { NUMERICS_PORTABLE, NUMERICS_FAST };
 extern enum numerics numerics_now;
 
-/* ---- arguments by name
- * ------------------------------------------------------------------------------------*/
+/* ---- arguments by name ----------------------------------------------------------------------- */
+
 struct op_arg {
     char name[24];
     bool optional;   /* "?" */
@@ -163,8 +163,8 @@ struct op_arg {
 };
 int op_args(const char *list, struct op_arg *arg); /* fills up to OP_IN; returns the count */
 
-/* ---- attributes
- * -------------------------------------------------------------------------------------------*/
+/* ---- attributes ------------------------------------------------------------------------------ */
+
 struct norm_attr {
     double eps;
     double offset; /* is added to w */
@@ -260,8 +260,8 @@ struct sample_attr {
     double repetition_penalty; /* of the ids in `seen`; 1: off */
 };
 
-/* ---- samples: what tests and benchmark call an op with
- * ----------------------------------------------------*/
+/* ---- samples: what tests and benchmark call an op with --------------------------------------- */
+
 enum fill { FILL_UNIFORM, FILL_INT, FILL_CUSTOM };
 enum bench { BENCH_NO, BENCH, BENCH_GPU }; /* on every device, or only where a GPU is in use */
 struct sample {
@@ -294,10 +294,10 @@ void sample_out(struct sample_in *out, int rank,
 #define DIMS(...)                                                                                  \
     COUNT(((i64[]){__VA_ARGS__})), (i64[]) { __VA_ARGS__ }
 
-/* ---- peak: what to relate speeds to (peak.c)
- * ---------------------------------------------------------------- On the CPU: multiply-adds in
- * registers and memcpy on all threads of the pool with the instruction set in use, for about 50 ms.
- * On a GPU: a product of 8,192 x 8,192 matrices in `fast` numerics, and a copy of 1 GiB. */
+/* ---- peak: what to relate speeds to (peak.c) ------------------------------------------------- */
+/* On the CPU: multiply-adds in registers and memcpy on all threads of the pool with the
+ * instruction set in use, for about 50 ms. On a GPU: a product of 8,192 x 8,192 matrices in
+ * `fast` numerics, and a copy of 1 GiB. */
 double bench_peak_gflops(enum dtype d); /* fused multiply-adds, counted as 2; F32 or BF16 */
 double bench_copy_gbs(struct err *e);   /* memcpy, bytes read plus written; -1: no memory */
 

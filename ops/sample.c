@@ -7,7 +7,8 @@
  * takes the largest logit, the lowest id among equals. Otherwise, in f64: z = logit / temperature;
  * candidates ordered by z descending, then id ascending; top_k keeps the first k; p = exp(z - max)
  * normalised over those; min_p drops p < min_p * max p; top_p keeps the shortest prefix that
- * reaches top_p; one uniform number picks. All instruction sets share this code: it is a fraction
+ * reaches top_p; one uniform number picks. A row that holds a NaN or +inf, or nothing but -inf, has
+ * no next token: its id is -1. All instruction sets share this code: it is a fraction
  * of a percent of a decoding step. */
 #include "ops/ops_int.h"
 
@@ -46,6 +47,19 @@ static int by_logit(const void *a, const void *b) {
     return x->id < y->id ? -1 : 1;
 }
 
+/* Has a row a largest number that all others can be compared with? */
+static bool is_sound(const struct op_call *c, i64 row, i64 vocab) {
+    bool any = false;
+    for (i64 v = 0; v < vocab; v++) {
+        const double x = logit_at(c, row * vocab + v);
+        if (x - x == 0)
+            any = true;
+        else if (!(x < 0))
+            return false;
+    }
+    return any;
+}
+
 static i32 pick(struct candidate *list, i64 count, const struct sample_attr *a, double uniform) {
     qsort(list, (size_t)count, sizeof *list, by_logit);
     if (a->top_k > 0) count = i64_min(count, a->top_k);
@@ -69,6 +83,10 @@ static void sample_rows(const struct op_call *c) {
     const i64 vocab = c->in[0].dim[1];
     for (i64 row = 0; row < c->in[0].dim[0]; row++) {
         i32 best = 0;
+        if (!is_sound(c, row, vocab)) {
+            ((i32 *)c->out[0].data)[row] = -1;
+            continue;
+        }
         for (i64 v = 1; v < vocab; v++)
             if (logit_at(c, row * vocab + v) > logit_at(c, row * vocab + best)) best = (i32)v;
         if (a->temperature > 0) {

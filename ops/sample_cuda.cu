@@ -232,15 +232,23 @@ __global__ __launch_bounds__(BLOCK) void sample_kernel(struct job a) {
                                          a.seen ? a.seen + row * a.vocab : NULL,
                                          a.penalty};
         int id;
-        if (a.attr.temperature > 0)
+        u64 worst = 2, e; /* 0: a NaN or +inf; 1: a number; 2: -inf */
+        for (int i = threadIdx.x; i < a.vocab; i += BLOCK) {
+            from.get(i, &e);
+            const u32 key = (u32)(e >> 32);
+            const bool bad = key == 0xffffffffu || key == 0x007fffffu;
+            const u64 is = bad ? 0 : key == 0xff800000u ? 2 : 1;
+            if (is < worst) worst = is;
+        }
+        if (block_least(worst, near) != 1)
+            id = -1;
+        else if (a.attr.temperature > 0)
             id = pick(a, row, from, {cell, start}, near);
-        else { /* the first that no other exceeds: also when it is NaN and at the front */
-            u64 best = ~(u64)0, e;
+        else { /* the first that no other exceeds */
+            u64 best = ~(u64)0;
             for (int i = threadIdx.x; i < a.vocab; i += BLOCK)
                 if (from.get(i, &e), e < best) best = e;
-            best = block_least(best, near);
-            const float front = get1(from.row, 0, a.half);
-            id = front == front ? (int)(u32)best : 0;
+            id = (int)(u32)block_least(best, near);
         }
         if (!threadIdx.x) a.id[row] = id;
         __syncthreads();

@@ -10,7 +10,7 @@ BEGIN {
     may["base"] = "base"; may["ops"] = "base ops"; may["autograd"] = "base ops autograd"; may["data"] = "base data"
     may["checkpoints"] = "base ops checkpoints"; may["recipes"] = "base ops autograd checkpoints recipes"
     may["train"] = "base ops autograd data checkpoints recipes train"
-    public = " base/base.h base/v16.h base/v16_math.h base/math_f64.h base/philox.h base/quant.h ops/ops.h autograd/autograd.h data/data.h checkpoints/checkpoints.h recipes/models/models.h recipes/models/pass.h "
+    public = " base/base.h base/h5.h base/v16.h base/v16_math.h base/math_f64.h base/philox.h base/quant.h ops/ops.h autograd/autograd.h data/data.h checkpoints/checkpoints.h recipes/models/models.h recipes/models/pass.h "
 }
 FNR == 1 { split(FILENAME, part, "/"); own = part[1] }
 { line = $0; gsub(/[\300-\377][\200-\277]*/, "x", line) } # columns, not bytes
@@ -28,7 +28,7 @@ FNR == 1 && !/^\/\*/ { printf "%s: does not open with what it is and why\n", FIL
 { lines[FILENAME]++; if (own != "tests") total++ }
 END {
     for (f in lines) if (lines[f] > 500) { printf "%s: %d lines; at most 500\n", f, lines[f]; bad = 1 }
-    if (total > 48000) { printf "%d lines of program; the budget is 48,000 (tests/README.md)\n", total; bad = 1 }
+    if (total > 52000) { printf "%d lines of program; the budget is 52,000 (tests/README.md)\n", total; bad = 1 }
     exit bad
 }' $files
 

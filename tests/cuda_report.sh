@@ -1,5 +1,5 @@
 #!/bin/sh
-# cuda_report.sh BUILD [check]: what the compiler made of each CUDA kernel for sm_90a: registers, spilled bytes, static
+# cuda_report.sh BUILD [check]: what the compiler made of each CUDA kernel for sm_90: registers, spilled bytes, static
 # shared memory, blocks of the kernel's size (or of 256 threads) that registers let onto a multiprocessor, and how many
 # of its instructions are products on tensor cores and fused multiply-adds. With `check`: nothing but what breaks a
 # bound: no spills and at most 255 registers (on every architecture), tensor instructions in kernels named `mma`.
@@ -22,8 +22,8 @@ cat "$folder"/ops/*.txt | awk -v sass="$work/sass" -v other="$work/other" '
     /Used [0-9]+ registers/ {
         smem = 0
         for (i = 1; i <= NF; i++) { if ($i ~ /^registers/) regs = $(i - 1); if ($i ~ /^smem/) smem = $(i - 2) }
-        if (arch != "sm_90a" && (spill || regs > 255)) print arch, name, spill > other
-        if (arch == "sm_90a") print name, regs + 0, spill + 0, smem + 0, name in found ? found[name] : "0 0 0"
+        if (arch != "sm_90" && (spill || regs > 255)) print arch, name, spill > other
+        if (arch == "sm_90") print name, regs + 0, spill + 0, smem + 0, name in found ? found[name] : "0 0 0"
     }' | sort -u | c++filt -n -i 2> /dev/null > "$work/rows" || true
 while read -r line; do
     set -- $(echo "$line" | awk '{ print $(NF - 5), $(NF - 4), $(NF - 3), $(NF - 2), $(NF - 1), $NF }')

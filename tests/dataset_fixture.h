@@ -51,7 +51,8 @@ static inline int byte_encode(const void *arg, const char *text, i64 size, struc
 static inline struct encoder byte_encoder(void) {
     return (struct encoder){
         NULL,     byte_encode, BYTE_VOCAB,
-        BYTE_BOS, BYTE_EOS,    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"};
+        BYTE_BOS, BYTE_EOS,    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+        NULL};
 }
 
 static inline struct dataset_job byte_job(const char *const *source, const char *path) {

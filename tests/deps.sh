@@ -2,7 +2,7 @@
 # Installs the Debian packages that hone needs and this machine lacks. Without root (or sudo) it prints what to type.
 set -eu
 need="build-essential pkg-config libhdf5-dev libzstd-dev libpcre2-dev libutf8proc-dev libjansson-dev libyaml-dev
-      libssl-dev zlib1g-dev libcmocka-dev libjs-chart.js"
+      libssl-dev zlib1g-dev libcmocka-dev libjs-chart.js valgrind" # the last three: tests and the report
 
 if ! command -v dpkg-query > /dev/null; then
     # Not Debian: pkg-config knows the libraries by the names the Makefile uses; packages are the user's business.

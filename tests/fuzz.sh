@@ -11,7 +11,7 @@ build=$(make -pn $options 2> /dev/null | sed -n 's/^BUILD := //p' | head -n 1)
 make -s -j"$(nproc)" $options "$build/libhone.a" > build/fuzz.log 2>&1 || { tail -n 5 build/fuzz.log; exit 1; }
 at=build/fuzz/$name
 mkdir -p "$at/corpus"
-libraries="hdf5 libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
+libraries="libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
 clang -std=c17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. \
     $(pkg-config --cflags $libraries) "tests/fuzz_$name.c" "$build/libhone.a" $(pkg-config --libs $libraries) -lpthread -lm \
     -o "$at/run"
@@ -56,10 +56,15 @@ source) printf '\1{"messages": [{"role": "user", "content": "q"}, {"role": "assi
     printf '\100one\n\ntwo' > "$at/corpus/text"
     { printf '\4' && printf '[{"text": "a"}]' | gzip; } > "$at/corpus/gzip"
     { printf '\3' && printf 'text' | gzip; } > "$at/corpus/text-gzip" ;;
-dataset) for kind in 0 1 2; do printf "\\${kind}abcdefgh" > "$at/corpus/seed-$kind"; done ;;
+state) for file in "\1\0\0\0\0" "\1\40\0\0\1\60\0\0\2" "\2\140\0\0\0" "\2\0\1\0\1"; do
+        printf "$file" > "$at/corpus/seed-$(printf "$file" | cksum | cut -d' ' -f1)"
+    done
+    { printf '\0'; zstd -dcq $golden/hdf5/dataset.h5.zst || true; } > "$at/corpus/old-dataset"
+    { printf '\0'; zstd -dcq $golden/hdf5/state.h5.zst || true; } > "$at/corpus/old-state" ;;
+dataset) { printf '\0'; zstd -dcq $golden/hdf5/dataset.h5.zst || true; } > "$at/corpus/old"
+    for kind in 0 1 2; do printf "\\${kind}abcdefgh" > "$at/corpus/seed-$kind"; done ;;
 esac
 # -malloc_limit_mb: hone asks for what a file says it needs and takes no for an answer.
 exec env ASAN_OPTIONS=allocator_may_return_null=1:max_allocation_size_mb=2048 \
-    LSAN_OPTIONS="suppressions=$PWD/tests/bad/lsan.supp:print_suppressions=0" \
     "$at/run" -max_total_time="$seconds" -malloc_limit_mb=4096 -rss_limit_mb=6000 -timeout=25 -print_final_stats=0 -verbosity=0 \
     -max_len=300000 -artifact_prefix="$at/" "$at/corpus"

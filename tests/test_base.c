@@ -59,6 +59,90 @@ static void test_mem(void **unused) {
     assert_true(mem_peak_rss() > 0 && mem_available() > 0);
 }
 
+/* ---- control groups: a machine of files */
+static char machine[] = "/tmp/hone-machine-XXXXXX";
+static void fact(const char *path, const char *text) {
+    char file[256], folder[256];
+    struct err e = {0};
+    snprintf(file, sizeof file, "%s/%s", machine, path);
+    snprintf(folder, sizeof folder, "%s", file);
+    *strrchr(folder, '/') = 0;
+    if (dir_make(folder, &e) || file_write(file, text, (i64)strlen(text), &e))
+        fail_msg("%s", e.primary);
+}
+#define GROUP "sys/fs/cgroup/"
+#define V1    GROUP "memory/"
+enum { MIB = 1 << 20 };
+
+static void test_control_groups(void **unused) {
+    (void)unused;
+    assert_non_null(mkdtemp(machine));
+    fact("proc/meminfo", "MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable:  1048576 kB\n");
+    assert_int_equal(mem_available_under(machine), 1024 * MIB); /* no groups */
+    fact("proc/self/cgroup", "0::/job/step\n");
+    assert_int_equal(mem_available_under(machine), 1024 * MIB); /* not mounted here */
+    fact(GROUP "job/step/memory.max", "max\n");
+    fact(GROUP "job/step/memory.current", "104857600\n");
+    assert_int_equal(mem_available_under(machine), 1024 * MIB); /* no limit */
+    fact(GROUP "job/memory.max", "314572800\n"), fact(GROUP "job/memory.current", "209715200\n");
+    assert_int_equal(mem_available_under(machine), 100 * MIB); /* the parent's limit */
+    fact(GROUP "job/memory.stat", "anon 1\ninactive_file 20971520\nactive_file 31457280\n");
+    assert_int_equal(mem_available_under(machine), 150 * MIB); /* file pages are given back */
+    fact(GROUP "job/step/memory.high", "146800640\n");
+    assert_int_equal(mem_available_under(machine), 40 * MIB); /* the tighter of both groups */
+    fact(GROUP "job/step/memory.max", "52428800\n");
+    assert_int_equal(mem_available_under(machine), 0); /* over the limit */
+    fact("proc/self/cgroup", "0::/elsewhere/this\n"), fact(GROUP "memory.max", "134217728\n");
+    assert_int_equal(mem_available_under(machine), 128 * MIB); /* a container: its mount */
+    fact("proc/self/cgroup", "12:cpu,cpuacct:/x\n5:hugetlb,memory:/batch/7\n0::/none\n");
+    fact(V1 "batch/7/memory.limit_in_bytes", "9223372036854771712\n");
+    assert_int_equal(mem_available_under(machine), 128 * MIB); /* v1's way to say none */
+    fact(V1 "batch/memory.limit_in_bytes", "83886080\n");
+    fact(V1 "batch/memory.usage_in_bytes", "41943040\n");
+    fact(V1 "batch/memory.stat", "inactive_file 1\ntotal_inactive_file 10485760\n");
+    assert_int_equal(mem_available_under(machine), 50 * MIB);
+    assert_int_equal(dir_remove(machine, &(struct err){0}), 0);
+}
+
+/* ---- text that must not drive a terminal */
+static void shown(const char *bytes, i64 size, bool lines, const char *wanted) {
+    char *text = NULL;
+    size_t got = 0;
+    FILE *f = open_memstream(&text, &got);
+    show_bytes(f, bytes, size, lines);
+    fclose(f);
+    assert_string_equal(text, wanted);
+    free(text);
+}
+
+static void test_shown(void **unused) {
+    (void)unused;
+    shown("a\033[31mX\a\177", 9, false, "a\\u001b[31mX\\u0007\\u007f");
+    shown("\302\233A \342\200\256B \303\251 \346\227\245", 15, false,
+          "\\u009bA \\u202eB \303\251 \346\227\245");
+    shown("a\nb\tc\r", 6, true, "a\nb\tc\\u000d");
+    shown("a\nb\0", 4, false, "a\\u000ab\\u0000");
+    shown("\377a\303", 3, true, "\\xffa\\xc3");
+    struct err e = {0};
+    char path[700], *text = NULL, name[601];
+    size_t size = 0;
+    memset(name, 'n', 600), name[600] = 0;
+    for (int i = 0; i < 600; i += 2) memcpy(name + i, "\303\251", 2);
+    err_input(&e, "cannot read 'x\033]0;title\a'\nerror: forged"), err_detail(&e, "a%s", name);
+    FILE *f = open_memstream(&text, &size);
+    err_print(&e, f), fclose(f);
+    snprintf(path, sizeof path,
+             "error: cannot read 'x\\u001b]0;title\\u0007'\\u000aerror: forged\n"
+             "  a%.*s\n",
+             510, name); /* cut between characters */
+    assert_string_equal(text, path);
+    free(text);
+    f = open_memstream(&text, &size);
+    show(f, "%s\033%s", name, "\n"), show(f, "%0*d\033", 3000, 7), fclose(f);
+    assert_int_equal(size, 600 + 6 + 1 + 3000 + 6);
+    free(text);
+}
+
 static void test_arena_and_text(void **unused) {
     (void)unused;
     struct arena a = {0};
@@ -305,6 +389,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_err),
         cmocka_unit_test(test_mem),
+        cmocka_unit_test(test_control_groups),
+        cmocka_unit_test(test_shown),
         cmocka_unit_test(test_arena_and_text),
         cmocka_unit_test(test_half),
         cmocka_unit_test(test_isa),

@@ -1,7 +1,7 @@
 /* test_chat.c: conversations as training data: every form of row, which bytes and tokens of it are
  * the assistant's, and what is refused. */
 #include "tests/dataset_fixture.h"
-#include <jansson.h>
+#include "data/chat.h"
 
 #define JINJA "tests/golden/jinja/"
 #define PLAIN                                                                                      \
@@ -180,6 +180,122 @@ static void test_tokens(void **state) {
     text_free(&text), text_free(&said), ids_free(&whole);
 }
 
+/* Beginnings of a conversation that one rendering gives are those rendered by themselves; templates
+ * that can see how many messages follow are left to the slow way. */
+static const struct {
+    const char *template;
+    bool fast;
+} turns[] = {
+    {PLAIN, true},
+    {"llama3", true},
+    {"alpaca", true},
+    {"{{ messages[0].content }}{% set ns = namespace(n=0) %}{% for m in messages %}"
+     "{% set ns.n = ns.n + 1 %}{% if loop.first %}^{% endif %}{% if loop.index0 % 2 == 1 %}"
+     "{{ loop.previtem.content }}{% endif %}{% for x in 'abc' %}{{ x }}{% if not loop.last %},"
+     "{% endif %}{% endfor %}{{ m.role ~ ns.n ~ m.content }}{% if m.content == 'q3' %}"
+     "{% continue %}{% endif %}.{% endfor %}{{ ns.n }}{% if not add_generation_prompt %}end"
+     "{% else %}go{{ ns.n if ns.n > 4 }}{% endif %}",
+     true},
+    {"{% for m in messages %}{{ m.content }}{% if loop.last %}!{% endif %}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content ~ loop.length }}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content ~ loop['last'] }}{% endfor %}", false},
+    {"{% for m in messages %}{% set l = loop %}{{ l.last }}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content ~ messages|length }}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content ~ (messages[loop.index] or '') }}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content ~ messages[-1].role }}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content }}{% if add_generation_prompt %}+{% endif %}{% endfor %}",
+     false},
+    {"{% set all = messages %}{% for m in messages %}{{ m.content ~ all|length }}{% endfor %}",
+     false},
+    {"{% macro f() %}{{ messages|length }}{% endmacro %}{% for m in messages %}{{ f() }}{% endfor "
+     "%}",
+     false},
+    {"{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", false},
+    {"{% for m in messages %}{{ m.content }}{% endfor %}{% for m in messages %}x{% endfor %}",
+     false},
+    {"{% set ns = namespace(n=0) %}{% for m in messages %}{{ ns.n ~ m.content }}{% endfor %}"
+     "{% set ns.n = 5 %}{{ ns.n }}",
+     false},
+    {"{% set g = 'abc'|map('upper') %}{% for m in messages %}{{ m.content }}{% endfor %}"
+     "{{ 'B' in g }}",
+     false},
+    {"{% for m in messages %}{% if m.content == 'q4' %}{% break %}{% endif %}{{ m.content }}"
+     "{% endfor %}",
+     false},
+    {JINJA "qwen3.jinja", false},
+    {JINJA "phi3.jinja", true},
+    {JINJA "mistral_v3.jinja", false},
+};
+
+static void test_turns(void **state) {
+    (void)state;
+    enum { MESSAGES = 8 };
+    for (int k = 0; k < COUNT(turns); k++) {
+        struct err e = {0};
+        json_t *config = json_pack("{s:s, s:s}", "bos_token", "B", "eos_token", "E");
+        struct chat *c = chat_open(turns[k].template, NULL, config, &e);
+        json_t *row = json_object(), *list = json_array();
+        struct turn turn[3 * MESSAGES] = {{0}};
+        struct text all = {0}, whole = {0};
+        assert_non_null(c);
+        json_object_set_new(row, "messages", list);
+        for (int i = 0; i < MESSAGES; i++) {
+            char content[8];
+            snprintf(content, sizeof content, "q%d", i);
+            json_array_append_new(
+                list,
+                json_pack("{s:s, s:s}", "role", i % 2 ? "assistant" : "user", "content", content));
+        }
+        for (int i = 0; i < 2 * MESSAGES; i++)
+            turn[i] = (struct turn){.messages = i / 2 + 1, .prompt = i % 2 == 0};
+        const int rc = chat_render_turns(c, row, &all, turn, 2 * MESSAGES, &e);
+        if (rc != !turns[k].fast) fail_msg("%s: %d %s", turns[k].template, rc, e.primary);
+        if (!rc) assert_int_equal(chat_render(c, row, list, false, &whole, NULL, &e), 0);
+        if (!rc) assert_string_equal(all.data, whole.data);
+        for (int i = 0; !rc && i < 2 * MESSAGES; i++) {
+            json_t *part = json_array();
+            struct text want = {0}, got = {0};
+            for (i64 n = 0; n < turn[i].messages; n++)
+                json_array_append(part, json_array_get(list, (size_t)n));
+            assert_int_equal(chat_render(c, row, part, turn[i].prompt, &want, NULL, &e), 0);
+            assert_int_equal(text_add(&got, all.data, turn[i].at, &e), 0);
+            assert_int_equal(text_add(&got, turn[i].tail.data ?: "", turn[i].tail.size, &e), 0);
+            if (want.size != got.size || memcmp(want.data, got.data, (size_t)want.size))
+                fail_msg("%s: %d messages: '%s', expected '%s'", turns[k].template,
+                         (int)turn[i].messages, got.data, want.data);
+            json_decref(part), text_free(&want), text_free(&got);
+        }
+        for (int i = 0; i < COUNT(turn); i++) text_free(&turn[i].tail);
+        text_free(&all), text_free(&whole), json_decref(row), json_decref(config), chat_free(c);
+    }
+}
+
+/* Many answers are found as few are, without a mark in the template. */
+static void test_many_answers(void **state) {
+    (void)state;
+    struct text row = {0}, got = {0};
+    struct err e = {0};
+    struct spans spans = {0};
+    struct chat *c = chat_open(PLAIN, NULL, NULL, &e);
+    text_printf(&row, &e, "{\"messages\": [");
+    for (int i = 0; i < 40; i++)
+        text_printf(&row, &e, "%s{\"role\": \"%s\", \"content\": \"%d\"}", i ? "," : "",
+                    i % 3 ? "assistant" : "user", i);
+    assert_int_equal(text_printf(&row, &e, "]}"), 0);
+    json_t *j = json_parse(row.data, row.size, "row", &e);
+    assert_int_equal(chat_document(c, j, "row", true, &got, &spans, &e), 0);
+    assert_int_equal(spans.count, 26);
+    for (i64 i = 0, n = 0; i < 40; i++) {
+        if (i % 3 == 0) continue;
+        char want[32];
+        const struct span s = spans.item[n++];
+        snprintf(want, sizeof want, "%lld</s>", (long long)i);
+        if (s.end - s.begin != (i64)strlen(want) || memcmp(got.data + s.begin, want, strlen(want)))
+            fail_msg("answer %d is '%.*s'", (int)i, (int)(s.end - s.begin), got.data + s.begin);
+    }
+    json_decref(j), text_free(&row), text_free(&got), spans_free(&spans), chat_free(c);
+}
+
 /* Any allocation that fails is an error, and leaves no dataset. */
 static void test_faults(void **state) {
     (void)state;
@@ -202,7 +318,8 @@ static void test_faults(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_tokens),
-                                       cmocka_unit_test(test_faults)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_tokens), cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_many_answers), cmocka_unit_test(test_faults)};
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -244,6 +244,67 @@ static void forward(void **state) {
     hone(2, "forward %s --ids %s/model.safetensors --out %s", llama, llama, at("out.safetensors"));
 }
 
+/* Every line of --json is JSON, whatever names hold; `path` is the name, with U+FFFD for what is
+ * not UTF-8. */
+static void lines_are_json(i64 wanted, const char *path) {
+    struct err e = {0};
+    i64 lines = 0;
+    const char *text = said();
+    for (const char *p = text, *end; (end = strchr(p, '\n')); p = end + 1, lines++) {
+        json_t *j = json_parse(p, end - p, "stdout", &e);
+        if (!j) fail_msg("%s in: %s", e.primary, text);
+        const char *found = json_string_value(json_object_get(j, path ? "path" : "none"));
+        if (path && (!found || strcmp(found, path))) fail_msg("the path is not '%s': %s", path, p);
+        json_decref(j);
+    }
+    if (wanted < 0 ? !lines : lines != wanted)
+        fail_msg("%d lines, expected %d: %s", (int)lines, (int)wanted, text);
+}
+
+static void names_in_json(void **state) {
+    (void)state;
+    static const char *const odd[][2] = {
+        {"q\"b\\n\nt\t\xc3\xa9\x01{}", "q\"b\\n\nt\t\xc3\xa9\x01{}"},
+        {"x\xff\xe4\xbdy", "x\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdy"}};
+    char dir[300], shown[300], model_at[320], line[1200];
+    for (int i = 0; i < COUNT(odd); i++) {
+        snprintf(dir, sizeof dir, "%s/%s", tiny, odd[i][0]);
+        snprintf(shown, sizeof shown, "%s/%s/out", tiny, odd[i][1]);
+        snprintf(model_at, sizeof model_at, "%s/m\nodel\"", dir);
+        assert_int_equal(dir_make(dir, &(struct err){0}), 0);
+        snprintf(line, sizeof line, "cp -r '%s' '%s' && cp " TINY_TOKENIZER " '%s/t\\.json'",
+                 model(), model_at, dir);
+        assert_int_equal(shell("%s", line), 0);
+        hone(0, "tokenize %s --tokenizer '%s/t\\.json' --output '%s/out' --json", at("sft.jsonl"),
+             dir, dir);
+        lines_are_json(1, shown);
+        hone(0,
+             "tokenize %s --tokenizer '%s/t\\.json' --output '%s/out' --validation 0.5 "
+             "--validation-output '%s/out2' --json",
+             at("sft.jsonl"), dir, dir, dir);
+        lines_are_json(2, NULL);
+        hone(0, "eval '%s' --data '%s' --json", model_at, at("packed.h5"));
+        lines_are_json(1, NULL);
+        hone(0, "inspect '%s' --json", model_at);
+        lines_are_json(1, NULL);
+        hone(0, "generate '%s' --tokenizer '%s/t\\.json' --prompt '\"\\' --max-new-tokens 2 --json",
+             model_at, dir);
+        lines_are_json(1, NULL);
+        hone(0, "encode '%s/t\\.json' --json < %s", dir, at("text.jsonl"));
+        lines_are_json(1, NULL);
+        hone(0, "bench tokenizer --tokenizer '%s/t\\.json' --text %s --seconds 0.01 --json", dir,
+             at("text.jsonl"));
+        lines_are_json(-1, NULL);
+        snprintf(line, sizeof line, "rm '%s/out'", dir);
+        assert_int_equal(shell("%s", line), 0);
+        hone(0, "export '%s' --adapter %s --output '%s/out' --json", model_at, adapter(), dir);
+        lines_are_json(1, shown);
+    }
+    hone(0, "chat %s --chat-template chatml --max-new-tokens 2 --json < %s", model(),
+         at("text.jsonl"));
+    lines_are_json(1, NULL);
+}
+
 static void profile(void **state) {
     (void)state;
     hone(0, "eval %s --data %s --max-seq-length 64 --profile", model(), at("packed.h5"));
@@ -266,6 +327,8 @@ static int set_up(void **state) {
     put(at("lora.yaml"), lora, (i64)strlen(lora));
     hone(0, "train %s model_name_or_path=%s dataset.0.path=%s output_dir=%s --quiet",
          at("lora.yaml"), model(), at("packed.h5"), at("lora"));
+    static const char row[] = "{\"text\": \"a \\u00e9\"}\n";
+    put(at("text.jsonl"), row, sizeof row - 1);
     return 0;
 }
 
@@ -280,6 +343,7 @@ int main(void) {
         cmocka_unit_test(tokenizer_and_tokenize),
         cmocka_unit_test(report_and_verify),
         cmocka_unit_test(forward),
+        cmocka_unit_test(names_in_json),
         cmocka_unit_test(profile),
     };
     return cmocka_run_group_tests_name("commands", tests, set_up, tiny_remove);

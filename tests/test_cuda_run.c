@@ -220,7 +220,8 @@ static void no_device(void **state) {
     if (real) skip();
     static const char *const row[][3] = {
         {"no-driver", "cuda", "this machine has no NVIDIA driver (libcuda.so.1)"},
-        {"old-driver", "cuda", "the driver supports CUDA 12.4, this program needs 13.0 or newer"},
+        {"old-driver", "cuda",
+         "the driver supports CUDA 12.4, this program was built with 13.0 and needs driver 580"},
         {"no-device", "cuda", "no usable GPU: no CUDA-capable device is detected"},
         {"none", "cuda:3", "--device cuda:3: this machine has 1 GPU"},
         {"none", "cuda:x", "--device is 'cuda:x'"},

@@ -1,5 +1,6 @@
 /* test_cuda_shim.c: the shim's own test: it finds each mistake of tests/shim/probes.cu, nothing in
- * the right twins, under several orders of threads; lanes, barriers, copies and tensor instructions
+ * the right twins, under several orders of threads and both times at which stores are seen, and
+ * what is not ordered gives other bits too; lanes, barriers, copies and tensor instructions
  * compute what CUDA's do; and machines without driver, device or memory, kernels that die, and what
  * kernels report of their data, give the messages that a user sees. */
 #include "tests/shim/probes.h"
@@ -41,24 +42,36 @@ static void probe_run(const struct probe *p, bool right, unsigned seed) {
     struct err e = {0};
     memory_new();
     shim_seed = seed;
+    assert_int_equal(device_zero(memory.out, sizeof host, &e), 0);
     assert_int_equal(probe_launch(p, right, &memory, &e), 0);
     assert_int_equal(device_read(host, memory.out, sizeof host, &e), 0);
     char first[512];
     snprintf(first, sizeof first, "%s", shim_first());
     const long long findings = shim_findings();
+    memory_free();
     if (right && findings) fail_msg("%s, right: %s", p->name, first);
     if (!right && !findings) fail_msg("%s, wrong: not found", p->name);
     if (!right && !strstr(first, p->finding)) fail_msg("%s, wrong: %s", p->name, first);
     for (int i = 0; i < PROBE_FLOATS; i++)
         if (!p->finding && host[i] != 1) fail_msg("%s: thread %d has another value", p->name, i);
-    memory_free();
 }
+/* Under ten orders of threads, half of them with late stores: the right one gives the same bits and
+ * no finding in all of them, the wrong one a finding in all of them. */
 static void test_probe(void **state) {
     const struct probe *p = *state;
-    for (unsigned seed = 1; seed <= 5; seed++) {
+    static float want[PROBE_FLOATS];
+    int other = 0;
+    for (unsigned seed = 1; seed <= 10; seed++) {
+        shim_late = seed % 2;
         probe_run(p, true, seed);
-        if (p->finding) probe_run(p, false, seed);
+        if (seed == 1) memcpy(want, host, sizeof want);
+        if (memcmp(want, host, sizeof want)) fail_msg("%s, right: other bits", p->name);
+        if (!p->finding) continue;
+        probe_run(p, false, seed);
+        other += memcmp(want, host, sizeof want) != 0;
     }
+    shim_late = 0;
+    if (p->bits && !other) fail_msg("%s, wrong: the same bits in every order", p->name);
 }
 
 /* ---- what a user is told ---- */
@@ -81,11 +94,26 @@ static void test_open(void **state) {
         {"no-driver", "cuda", "CUDA is off: this machine has no NVIDIA driver (libcuda.so.1)",
          "`hone doctor` lists what was looked for; --device cpu needs none"},
         {"old-driver", "cuda",
-         "CUDA is off: the driver supports CUDA 12.4, this program needs 13.0 or newer", NULL},
+         "CUDA is off: the driver supports CUDA 12.4, this program was built with 13.0 and needs "
+         "driver 580 or newer",
+         "update the driver, or build hone with nvcc of CUDA 12 on PATH; --device cpu needs none"},
+        {"old-driver:11080", "cuda",
+         "CUDA is off: the driver supports CUDA 11.8, this program was built with 13.0 and needs "
+         "driver 580 or newer",
+         "update the driver, or build hone with nvcc of CUDA 11 on PATH; --device cpu needs none"},
         {"no-device", "cuda", "CUDA is off: no usable GPU: no CUDA-capable device is detected",
          NULL},
         {"old-gpu", "cuda", "--device cuda:0: the CPU, as a GPU is sm_70",
          "expected sm_80 (Ampere) or newer"},
+        {"no-code", "cuda",
+         "--device cuda:0: the CPU, as a GPU is sm_90, and its driver can load none of this "
+         "program's code",
+         "the program has code for sm_80 and sm_90, and PTX for newer GPUs: no kernel image is "
+         "available for execution on the device"},
+        {"old-ptx", "cuda",
+         "--device cuda:0: the CPU, as a GPU is sm_90, and its driver can load none of this "
+         "program's code",
+         "update the driver, or build hone with a newer CUDA toolkit"},
     };
     (void)state;
     for (int i = 0; i < COUNT(row); i++) {
@@ -94,7 +122,7 @@ static void test_open(void **state) {
         assert_int_equal(device_open(row[i].device, &e), -1);
         told(&e, ERR_INPUT, row[i].primary, row[i].more);
         assert_int_equal(device_now(), DEVICE_CPU);
-        if (row[i].fault && strncmp(row[i].fault, "old-gpu", 7))
+        if (row[i].fault && !strncmp(row[i].primary, "CUDA is off", 11))
             assert_string_equal(device_text(), row[i].primary);
     }
     shim_fault_arm(NULL);
@@ -138,13 +166,140 @@ static void test_launch(void **state) {
     assert_int_equal(probe_launch(right_one(), true, &memory, &e), 0);
     assert_int_equal(device_sync(&e), 0);
     shim_fault_arm(NULL);
-    static const int shape[][3] = {{70000, 32, 0}, {1, 48, 0}, {1, 2048, 0}, {1, 32, 300000}};
-    for (int i = 0; i < COUNT(shape); i++) { /* more than a GPU can */
-        e = (struct err){0};
-        assert_int_equal(probe_launch_shape(shape[i][0], shape[i][1], shape[i][2], &e), -1);
-        told(&e, ERR_FAILED, "CUDA: idle_kernel: invalid argument (cudaErrorInvalidValue)", hint);
-    }
     memory_free();
+}
+
+/* Each thing that the runtime refuses, and the last that it takes. `most`: of sm_90. */
+static void test_limits(void **state) {
+    enum { MOST = 232448, PLACE = 2048 }; /* dynamic memory begins at a multiple of 128 */
+    static const char *const memory_text = "invalid argument (cudaErrorInvalidValue)",
+                             *const shape_text = "invalid configuration argument "
+                                                 "(cudaErrorInvalidConfiguration)",
+                             *const registers_text = "too many resources requested for launch "
+                                                     "(cudaErrorLaunchOutOfResources)",
+                             *const stranger_text = "invalid device function "
+                                                    "(cudaErrorInvalidDeviceFunction)";
+    static const struct {
+        enum probe_shape kernel;
+        bool opt_in;
+        int grid[3], block[3], shared;
+        const char *text; /* NULL: it runs */
+        const char *why;
+    } row[] = {
+        {PROBE_IDLE, false, {1, 65535, 1}, {32, 1, 1}, 0, NULL, NULL},
+        {PROBE_IDLE, false, {1, 65536, 1}, {32, 1, 1}, 0, shape_text, "a grid is at most"},
+        {PROBE_IDLE, false, {1, 1, 65536}, {32, 1, 1}, 0, shape_text, "a grid is at most"},
+        {PROBE_IDLE, false, {0, 1, 1}, {32, 1, 1}, 0, shape_text, "a grid is at most"},
+        {PROBE_IDLE, false, {1, 1, 1}, {1024, 1, 1}, 0, NULL, NULL},
+        {PROBE_IDLE, false, {1, 1, 1}, {1056, 1, 1}, 0, shape_text, "at most 1024 threads"},
+        {PROBE_IDLE, false, {1, 1, 1}, {4, 1, 128}, 0, shape_text, "64 along z"},
+        {PROBE_IDLE, false, {1, 1, 1}, {48, 1, 1}, 0, shape_text, "whole warps"},
+        {PROBE_IDLE, false, {1, 1, 1}, {32, 1, 1}, 48 << 10, NULL, NULL},
+        {PROBE_IDLE,
+         false,
+         {1, 1, 1},
+         {32, 1, 1},
+         (48 << 10) + 1,
+         memory_text,
+         "opted in to 49152"},
+        {PROBE_IDLE, true, {1, 1, 1}, {32, 1, 1}, MOST, NULL, NULL},
+        {PROBE_IDLE, true, {1, 1, 1}, {32, 1, 1}, MOST + 1, memory_text, "has 232448 for a block"},
+        /* static memory counts */
+        {PROBE_FIXED, false, {1, 1, 1}, {32, 1, 1}, (48 << 10) - PLACE, NULL, NULL},
+        {PROBE_FIXED,
+         false,
+         {1, 1, 1},
+         {32, 1, 1},
+         (48 << 10) - PLACE + 1,
+         memory_text,
+         "opted in"},
+        {PROBE_FIXED, false, {1, 1, 1}, {32, 1, 1}, 48 << 10, memory_text, "static and dynamic"},
+        {PROBE_FIXED, true, {1, 1, 1}, {32, 1, 1}, 48 << 10, NULL, NULL},
+        {PROBE_FIXED, true, {1, 1, 1}, {32, 1, 1}, MOST - PLACE, NULL, NULL},
+        {PROBE_FIXED, true, {1, 1, 1}, {32, 1, 1}, MOST - PLACE + 1, memory_text, "has 232448"},
+        /* a smaller launch takes nothing back; the opening of the device does */
+        {PROBE_FIXED, true, {1, 1, 1}, {32, 1, 1}, 64, NULL, NULL},
+        {PROBE_FIXED, false, {1, 1, 1}, {32, 1, 1}, MOST - PLACE, NULL, NULL},
+        /* 100 registers are 104 */
+        {PROBE_GREEDY, false, {1, 1, 1}, {512, 1, 1}, 0, NULL, NULL},
+        {PROBE_GREEDY, false, {1, 1, 1}, {640, 1, 1}, 0, registers_text, "66560 registers"},
+        {PROBE_STRANGER,
+         false,
+         {1, 1, 1},
+         {32, 1, 1},
+         0,
+         stranger_text,
+         "not in tests/shim/kernels"},
+    };
+    struct err e = {0};
+    (void)state;
+    shim_gpu("");
+    assert_int_equal(device_open("cuda", &e), 0);
+    for (int i = 0; i < COUNT(row); i++) {
+        struct recording *r = NULL;
+        const bool kept = row[i].grid[1] > 1000; /* recorded and never run: that would take long */
+        e = (struct err){0};
+        assert_int_equal(kept && device_record_begin(&e), 0);
+        const int rc = probe_launch_shape(row[i].kernel, row[i].opt_in, row[i].grid, row[i].block,
+                                          row[i].shared, &e);
+        assert_int_equal(kept && device_record_end(&r, &(struct err){0}), 0);
+        device_record_free(r);
+        if (!rc != !row[i].text || (rc && !strstr(e.primary, row[i].text)) ||
+            (rc && !strstr(shim_refusal(), row[i].why)))
+            fail_msg("row %d: '%s', '%s'", i, e.primary, shim_refusal());
+        if (*shim_first()) fail_msg("row %d: %s", i, shim_first());
+        assert_int_equal(device_sync(&e), 0);
+    }
+    device_close();
+}
+
+/* A graph holds a launch that opted in while it was recorded; small launches after it, also in the
+ * graph, take nothing away. After another opening of the device a kernel opts in again. */
+static void test_limits_recorded(void **state) {
+    static const int one[3] = {1, 1, 1}, warp[3] = {32, 1, 1};
+    struct recording *r = NULL;
+    struct err e = {0};
+    (void)state;
+    for (int opening = 0; opening < 2; opening++) {
+        shim_gpu("");
+        assert_int_equal(device_open("cuda", &e), 0);
+        assert_int_equal(device_record_begin(&e), 0);
+        assert_int_equal(probe_launch_shape(PROBE_FIXED, true, one, warp, 200 << 10, &e), 0);
+        assert_int_equal(probe_launch_shape(PROBE_FIXED, true, one, warp, 1 << 10, &e), 0);
+        assert_int_equal(device_record_end(&r, &e), 0);
+        assert_int_equal(probe_launch_shape(PROBE_FIXED, true, one, warp, 2 << 10, &e), 0);
+        assert_int_equal(device_replay(r, &e) || device_sync(&e), 0);
+        assert_int_equal(probe_launch_shape(PROBE_FIXED, false, one, warp, 200 << 10, &e), 0);
+        device_record_free(r);
+        device_close();
+    }
+}
+
+/* Other GPUs have other limits. shim_dry lists what is refused, and nothing runs. */
+static void test_limits_dry(void **state) {
+    static const int one[3] = {1, 1, 1}, warp[3] = {32, 1, 1};
+    struct err e = {0};
+    (void)state;
+    shim_dry = 1, shim_gpu("sm_80");
+    assert_int_equal(device_open("cuda", &e), 0);
+    assert_string_equal(device_text(),
+                        "the CPU, as a GPU, sm_80, 108 multiprocessors, 32768.0 GiB");
+    float *p = device_new((i64)1 << 40, &e); /* addresses alone */
+    assert_non_null(p);
+    assert_int_equal(device_zero(p, (i64)1 << 40, &e), 0);
+    for (int i = 0; i < 3; i++) {
+        const int kib[] = {160, 164, 164};
+        assert_int_equal(probe_launch_shape(PROBE_FIXED, true, one, warp, kib[i] << 10, &e), 0);
+    }
+    assert_string_equal(shim_refused(0),
+                        "fixed_kernel(int): grid 1x1x1, block 32x1x1, shared memory 2000 static + "
+                        "167936 dynamic, 32 registers, sm_80: 169984 bytes of shared memory; this "
+                        "GPU has 166912 for a block");
+    assert_null(shim_refused(1)); /* once */
+    device_free(p);
+    device_close();
+    shim_refused_forget();
+    shim_dry = 0, shim_gpu("");
 }
 
 /* A kernel that dies takes the device with it: everything after it fails too. */
@@ -206,6 +361,7 @@ static void test_fault_report(void **state) {
     for (int i = 0; i < COUNT(row); i++) {
         e = (struct err){0};
         assert_int_equal(probe_fault((int)row[i].kind, -7, 5000000000, 40, &e), 0);
+        assert_int_equal(probe_fault((int)BAD_TOKEN, 1, 2, 3, &e), 0); /* the first stays, whole */
         assert_int_equal(device_sync(&e), -1);
         told(&e, row[i].code, row[i].primary, row[i].hint);
         e = (struct err){0};
@@ -314,6 +470,8 @@ int main(void) {
         cmocka_unit_test(test_launch),       cmocka_unit_test(test_death),
         cmocka_unit_test(test_fault_report), cmocka_unit_test(test_bad_index),
         cmocka_unit_test(test_record),       cmocka_unit_test(test_host_touches),
+        cmocka_unit_test(test_limits),       cmocka_unit_test(test_limits_recorded),
+        cmocka_unit_test(test_limits_dry),
     };
     for (int i = 0; i < COUNT(rest); i++) tests[n++] = rest[i];
     const int failed = _cmocka_run_group_tests("shim", tests, (size_t)n, NULL, NULL);

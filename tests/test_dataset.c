@@ -1,17 +1,13 @@
 /* test_dataset.c: what is written is what is read; nothing else is ever read; nothing half-written
  * is ever seen. */
 #include "tests/dataset_fixture.h"
-#include <hdf5.h>
+#define HONE_H5_LIBRARY
+#include "tests/h5_tools.h"
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* HDF5 1.10 leaks object headers whose checksum it refuses; objects that we forget are found at the
- * end. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void) { return "leak:libhdf5"; }
 
 static const struct source_options lines = {.document_separator = "\n"};
 
@@ -85,6 +81,7 @@ static void test_hdf5_reads_it(void **state) {
     struct dataset *d = dataset_of("f.txt", text, size, &lines);
     i64 n = dataset_info(d)->tokens;
     u32 *ours = mem_new_array(n, 4, &e), *theirs = mem_new_array(n, 4, &e);
+    h5_library_start();
     hid_t f = H5Fopen(in_folder("f.txt.h5"), H5F_ACC_RDONLY, H5P_DEFAULT),
           t = H5Dopen2(f, "tokens", H5P_DEFAULT);
     assert_true(H5Dread(t, H5T_NATIVE_UINT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, theirs) >= 0);
@@ -230,8 +227,7 @@ static void test_open_refusals(void **state) {
     open_refused(folder, "is a folder, not a dataset");
     open_refused(file_put("x.h5", "", 0), "is not an HDF5 file");
     open_refused(file_put("x.h5", "some text that is no HDF5", 25), "is not an HDF5 file");
-    open_refused(file_put("x.h5", "\x89HDF\r\n\x1a\n\0", 9),
-                 "superblock version 0 has no checksum");
+    open_refused(file_put("x.h5", "\x89HDF\r\n\x1a\n\0", 9), "a damaged or truncated HDF5 file");
     for (i64 n = 12; n < file.size; n += 1 + file.size / 50)
         open_refused(file_put("x.h5", file.data, n), "a damaged or truncated HDF5 file");
     /* Version 2 or later of other contents. */
@@ -461,16 +457,6 @@ static void test_ngram(void **state) {
     dataset_close(train), dataset_close(valid);
 }
 
-static int nothing_open(void **state) {
-    static const H5I_type_t kinds[] = {H5I_FILE, H5I_DATASET, H5I_ATTR, H5I_DATASPACE};
-    for (i64 i = 0; i < COUNT(kinds); i++) {
-        hsize_t n = 0;
-        H5Inmembers(kinds[i], &n);
-        assert_int_equal(n, 0);
-    }
-    return folder_remove(state);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
@@ -488,5 +474,5 @@ int main(void) {
         cmocka_unit_test(test_disk_full),
         cmocka_unit_test(test_ngram),
     };
-    return cmocka_run_group_tests_name("dataset", tests, folder_make, nothing_open);
+    return cmocka_run_group_tests_name("dataset", tests, folder_make, folder_remove);
 }

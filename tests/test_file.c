@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -64,6 +65,42 @@ static void test_roundtrip(void **unused) {
     assert_true(path_exists("/etc/passwd") && disk_free(folder) > 0);
     assert_int_equal(dir_remove(path_buffer, &e), 0);
     assert_int_equal(e.code, 0);
+}
+
+/* Nothing here may wait: a pipe without a writer would do so for ever. */
+static void test_no_files(void **unused) {
+    (void)unused;
+    const char *const path[] = {in_folder("pipe"), "/dev/zero", "/dev/null"};
+    static const char *const kind[] = {"a named pipe", "a device", "a device"};
+    char hex[65];
+    struct text t;
+    struct map m;
+    assert_int_equal(mkfifo(path[0], 0600), 0);
+    for (int i = 0; i < COUNT(path); i++) {
+        struct err e[5] = {{0}};
+        assert_int_equal(file_read(&t, path[i], &e[0]), -1);
+        assert_int_equal(map_open(&m, path[i], &e[1]), -1);
+        assert_int_equal(sha256_file(path[i], hex, &e[2]), -1);
+        assert_int_equal(file_regular(path[i], &e[3]), -1);
+        assert_int_equal(i ? file_write(path[i], "x", 1, &e[4]) : -1, -1);
+        for (int k = 0; k < 4 + (i > 0); k++) {
+            assert_int_equal(e[k].code, ERR_INPUT);
+            assert_non_null(strstr(e[k].primary, kind[i]));
+            assert_non_null(strstr(e[k].primary, path[i]));
+        }
+    }
+    struct err e = {0}; /* nobody reads it: ENXIO, said as what it is */
+    assert_int_equal(file_write(in_folder("pipe"), "x", 1, &e), -1);
+    assert_non_null(strstr(e.primary, "a named pipe"));
+    assert_int_equal(unlink(in_folder("pipe")), 0);
+    int end[2]; /* a stream that the caller hands over is read, as `<(...)` of a shell is */
+    char name[32];
+    assert_int_equal(pipe(end), 0);
+    snprintf(name, sizeof name, "/dev/fd/%d", end[0]);
+    assert_int_equal(write(end[1], "handed over", 11), 11);
+    close(end[1]);
+    assert_content(name, "handed over");
+    close(end[0]);
 }
 
 static void test_messages(void **unused) {
@@ -225,10 +262,11 @@ static void test_numbers(void **unused) {
 int main(void) {
     if (!mkdtemp(folder)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_roundtrip),      cmocka_unit_test(test_messages),
-        cmocka_unit_test(test_replace_faults), cmocka_unit_test(test_read_faults),
-        cmocka_unit_test(test_sha256),         cmocka_unit_test(test_json_refuses),
-        cmocka_unit_test(test_json),           cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_roundtrip),    cmocka_unit_test(test_no_files),
+        cmocka_unit_test(test_messages),     cmocka_unit_test(test_replace_faults),
+        cmocka_unit_test(test_read_faults),  cmocka_unit_test(test_sha256),
+        cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_json),
+        cmocka_unit_test(test_numbers),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return dir_remove(folder, NULL) || failed;

@@ -2,6 +2,7 @@
  * batch that are bit for bit what they are alone, ids and strings that end a text, a conversation
  * over pipes and at a terminal. That the cache changes nothing is test_bits.c's business. */
 #include "tests/tiny_run.h"
+#include <math.h> /* NAN, INFINITY */
 #include <pty.h>
 
 #define MODEL "tests/golden/models/llama"
@@ -108,6 +109,34 @@ static void test_stop_ids(void **state) {
     ids_free(&whole), ids_free(&list[0].out), ids_free(&list[1].out);
 }
 
+/* Rows without a next token: id -1. -inf alone is a token that cannot come. */
+static void test_not_finite(void **state) {
+    (void)state;
+    enum { ROWS = 5, VOCAB = 9 };
+    static const i32 want[ROWS] = {-1, -1, -1, 4, -1};
+    for (int kind = 0; kind < 4; kind++) { /* greedy or drawn; f32 or bf16 */
+        float f[ROWS][VOCAB] = {{0}};
+        u16 half[ROWS][VOCAB];
+        i32 step[ROWS][2] = {{0}}, id[ROWS];
+        u8 scratch[4096];
+        const struct sample_attr attr = {.temperature = kind & 1, .top_p = 1, .seed = 3};
+        f[0][0] = NAN, f[1][8] = INFINITY;
+        for (int v = 0; v < VOCAB; v++) f[2][v] = f[3][v] = -INFINITY;
+        f[3][4] = -2, f[4][7] = -NAN;
+        for (int i = 0; i < ROWS * VOCAB; i++)
+            half[i / VOCAB][i % VOCAB] = bf16_of_f32(f[i / VOCAB][i % VOCAB]);
+        void *data = kind & 2 ? (void *)half : (void *)f;
+        struct op_call c = {.op = &op_sample, .attr = &attr, .scratch = scratch};
+        struct err e = {0};
+        c.in[0] = (struct view){
+            .data = data, .dtype = kind & 2 ? BF16 : F32, .rank = 2, .dim = {ROWS, VOCAB}};
+        c.in[1] = (struct view){.data = step, .dtype = I32, .rank = 2, .dim = {ROWS, 2}};
+        c.out[0] = (struct view){.data = id, .dtype = I32, .rank = 1, .dim = {ROWS}};
+        ok(op_run(&c, &e), &e);
+        assert_memory_equal(id, want, sizeof want);
+    }
+}
+
 #define STORIES "recipes/data/stories260K"
 static void test_stop_strings(void **state) {
     (void)state;
@@ -141,6 +170,43 @@ static void test_padded(void **state) {
     put(at("prompts.jsonl"), "{\"prompt\": \"the\"}\n", 18);
     hone(0, "generate %s --prompts %s --max-new-tokens 40 --ignore-eos", model_path,
          at("prompts.jsonl"));
+}
+
+/* Samples of any length, also beyond max_seq_length and the model's positions, change no bit of the
+ * training around them (its graphs keep the RoPE tables that they were traced with), and ending at
+ * the last position is no error. */
+static void test_samples_beside_training(void **state) {
+    (void)state;
+    static const char *const positions[] = {"llama", "gpt2", "bloom"};
+    hone(0, "tokenize %s --tokenizer tests/golden/run/tokenizer.json --output %s", TINY_CORPUS,
+         at("beside.h5"));
+    for (int i = 0; i < COUNT(positions); i++) {
+        char want[65] = "";
+        for (int tokens = 0; tokens <= 90; tokens += 45) {
+            const char *run = at("beside-%s-%d", positions[i], tokens);
+            hone(0,
+                 "train tests/golden/run/run.yaml model.model_type=%s dataset.0.path=%s "
+                 "eval_dataset.0.path=%s eval_batches=1 eval_steps=1 max_steps=4 save_steps=4 "
+                 "save_at= max_seq_length=32 model.max_position_embeddings=64 %s "
+                 "sample_tokens=%d --threads 1 output_dir=%s",
+                 positions[i], at("beside.h5"), at("beside.h5"),
+                 tokens ? "sample_prompts=the,a" : "", tokens ? tokens : 1, run);
+            assert_true((tokens == 90) == !!strstr(complained(), "texts ended at the model's 64"));
+            const char *state_now =
+                manifest_of(at("beside-%s-%d/checkpoints/step-000004", positions[i], tokens))
+                    .state_sha256;
+            if (tokens)
+                assert_string_equal(want, state_now);
+            else
+                strcpy(want, state_now);
+        }
+    }
+    hone(0, "generate %s --prompt the --ignore-eos --max-new-tokens 90",
+         at("beside-gpt2-90/checkpoints/step-000004"));
+    expect(complained(), "note: 1 text ended at the model's 64 positions\n");
+    hone(0, "generate %s --prompt the --ignore-eos --max-new-tokens 30",
+         at("beside-gpt2-90/checkpoints/step-000004"));
+    assert_null(strstr(complained(), "positions"));
 }
 
 static void test_chat(void **state) {
@@ -197,9 +263,10 @@ static void test_chat_terminal(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_penalty),      cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_stop_ids),     cmocka_unit_test(test_stop_strings),
-        cmocka_unit_test(test_padded),       cmocka_unit_test(test_chat),
-        cmocka_unit_test(test_chat_terminal)};
+        cmocka_unit_test(test_stop_ids),     cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_stop_strings), cmocka_unit_test(test_padded),
+        cmocka_unit_test(test_chat),         cmocka_unit_test(test_chat_terminal),
+        cmocka_unit_test(test_samples_beside_training)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

@@ -103,6 +103,8 @@ static void test_documents(void **state) {
     assert_int_equal(b->tokens, 32);
     i32_equal(b->ids, (i32[]){'q', E, 0}, 3);
     i32_equal(b->begin, (i32[]){0, 0, 2}, 3);
+    for (i64 i = 0; i < b->tokens; i++) /* padding is 30 tokens here, and the model may have 4 */
+        assert_in_range(b->position[i], 0, c.max_seq_length - 1);
     loader_close(l), dataset_close(d);
 }
 

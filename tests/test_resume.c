@@ -4,6 +4,8 @@
  * file's SHA-256 and, through its parents, all checkpoints before), and what the log says. */
 #include "tests/tiny_run.h"
 
+#include <jansson.h>
+
 enum { STEPS = 12, EVERY = 2, TRIES = 40 };
 #define RESUME "resume_from_checkpoint=auto"
 static char final[65]; /* SHA-256 of the uninterrupted run's last manifest */
@@ -128,23 +130,86 @@ static void disk_full(void **state) {
     stopped_while_writing("write", 1);
 }
 
-static void told_to_stop(void **state) {
-    (void)state;
-    char line[1200], run[512];
-    strcpy(run, at("term"));
-    snprintf(line, sizeof line, "exec ./hone %s save_steps=0 max_steps=200", words(run));
+/* Starts a long run and waits until it trains. */
+static pid_t long_run(const char *where, const char *more) {
+    char line[1400], run[512];
+    snprintf(run, sizeof run, "%s", where); /* at() gives its place to others after a while */
+    snprintf(line, sizeof line, "exec ./hone %s save_steps=0 max_steps=200 %s", words(run), more);
     const pid_t pid = shell_start(line);
     struct log_rows rows = {0};
-    for (int i = 0; i < 2000 && rows.count < 3; i++) { /* until it trains */
+    for (int i = 0; i < 2000 && rows.count < 3; i++) {
         struct err e = {0};
         log_rows_free(&rows);
         nanosleep(&(struct timespec){0, 5000000}, NULL);
-        if (log_read(&rows, at("term/log.jsonl"), &e)) rows = (struct log_rows){0};
+        if (log_read(&rows, at("%s/log.jsonl", run + strlen(tiny) + 1), &e))
+            rows = (struct log_rows){0};
     }
     log_rows_free(&rows);
+    return pid;
+}
+
+/* Whatever asks it to stop: one step is finished and saved, and the exit code says so. */
+static void told_how(void **state) {
+    (void)state;
+    static const int number[] = {SIGINT, SIGHUP, SIGPIPE};
+    for (int i = 0; i < COUNT(number); i++) {
+        char run[512];
+        strcpy(run, at("told-%d", number[i]));
+        const pid_t pid = long_run(run, "");
+        kill(pid, number[i]);
+        if (number[i] != SIGINT) kill(pid, number[i]); /* these come in numbers */
+        assert_int_equal(ERR_STOPPED, shell_end(pid));
+        expect(complained(), "stopped after step ");
+        assert_true(path_exists(at("told-%d/checkpoints", number[i])));
+        hone(0, "verify %s", run);
+    }
+}
+
+/* What nohup ignores stays ignored; a second SIGTERM does not wait for the end of the step. */
+static void told_twice(void **state) {
+    (void)state;
+    char run[512];
+    strcpy(run, at("nohup"));
+    const int code = shell("trap '' HUP; ./hone %s & sleep 0.3; kill -HUP $!; wait $!", words(run));
+    assert_int_equal(0, code);
+    same_as_whole(run);
+    strcpy(run, at("twice"));
+    const pid_t pid = long_run(run, "");
+    kill(pid, SIGSTOP); /* so that both are there before a step ends */
+    kill(pid, SIGTERM), kill(pid, SIGINT);
+    kill(pid, SIGCONT);
+    const int ended = shell_end(pid);
+    if (ended != -SIGTERM && ended != -SIGINT) fail_msg("exit %d: %s", ended, complained());
+    assert_null(strstr(complained(), "stopped after"));
+    hone(0, "%s save_steps=0 max_steps=4 " RESUME, words(run)); /* at least not damaged */
+}
+
+/* `hone train | head`: the reader of its standard output goes away. The second time SIGPIPE is
+ * ignored, as children of some programs have it, and only the write fails. */
+static void nobody_listens(void **state) {
+    (void)state;
+    static const char *const first[] = {"", "trap '' PIPE; "};
+    for (int i = 0; i < 2; i++) {
+        char run[512];
+        strcpy(run, at("pipe-%d", i));
+        shell("%s{ ./hone %s --quiet=false logging_steps=1 save_steps=0 max_steps=4000; "
+              "echo $? > %s/code; } | head -n 1",
+              first[i], words(run), tiny);
+        assert_string_equal("3\n", text_of(at("code")));
+        expect(complained(), "stopped after step ");
+        hone(0, "verify %s", run);
+    }
+}
+
+static void told_to_stop(void **state) {
+    (void)state;
+    char run[512];
+    strcpy(run, at("term"));
+    const pid_t pid = long_run(run, "");
     kill(pid, SIGTERM);
-    assert_int_equal(0, shell_end(pid));
+    assert_int_equal(ERR_STOPPED, shell_end(pid));
     expect(complained(), "resume_from_checkpoint=auto goes on from there");
+    assert_null(strstr(complained(), "error:"));
     hone(0, "%s save_steps=0 max_steps=200 " RESUME, words(run));
     hone(0, "%s save_steps=0 max_steps=200", words(at("no-term")));
     const struct manifest a = manifest_of(at("term/checkpoints/step-000200")),
@@ -152,6 +217,62 @@ static void told_to_stop(void **state) {
     assert_string_equal(a.state_sha256, b.state_sha256);
     logs_equal(at("no-term"), run);
     hone(0, "verify %s --replay", run);
+}
+
+/* Takes what a lock says of RUN/model out, as older ones are. */
+static void lock_forget(const char *run) {
+    char path[600];
+    struct err e = {0};
+    snprintf(path, sizeof path, "%s/recipe.lock", run);
+    json_t *j = json_open(path, &e), *files = json_object_get(j, "files");
+    size_t before = json_array_size(files);
+    for (size_t i = before; i-- > 0;)
+        if (carried_is(json_array_get(files, i))) json_array_remove(files, i);
+    assert_int_equal(before - 3, json_array_size(files));
+    assert_int_equal(0, json_save(j, path, 2, &e));
+    json_decref(j);
+}
+
+/* RUN/model goes into every checkpoint: damage there must not. */
+static void files_of_the_run(void **state) {
+    (void)state;
+    char run[512], file[600];
+    static const char *const name[] = {"config.json", "tokenizer.json", "generation_config.json"};
+    strcpy(run, at("carried"));
+    hone(0, "%s", words(run));
+    for (int old = 0; old < 2; old++) { /* a lock that does not list them, as older ones */
+        if (old) lock_forget(run);
+        for (int i = 0; i < COUNT(name); i++) {
+            snprintf(file, sizeof file, "%s/model/%s", run, name[i]);
+            struct text whole = {0};
+            struct err e = {0};
+            assert_int_equal(0, file_read(&whole, file, &e));
+            for (int gone = 0; gone < 2; gone++) {
+                put(file, "{\"rope_theta\": 77}", 18);
+                if (gone) assert_int_equal(0, unlink(file));
+                hone(2, "%s max_steps=14 " RESUME, words(run));
+                expect(complained(), name[i]);
+                expect(complained(), gone ? "is missing" : "changed since the run began");
+                expect(complained(), "SHA-256 was ");
+                expect(complained(), "hint: ");
+                hone(1, "verify %s", run);
+                expect(complained(), name[i]);
+            }
+            put(file, whole.data, whole.size);
+            text_free(&whole);
+        }
+        hone(0, "verify %s", run);
+    }
+    hone(0, "%s max_steps=14 lr_scheduler_type=constant " RESUME, words(at("carried-2")));
+    put(at("carried-2/model/chat_template.jinja"), "x", 1);
+    hone(2, "%s max_steps=15 lr_scheduler_type=constant " RESUME, words(at("carried-2")));
+    expect(complained(), "was not there when the run began");
+    /* while it runs */
+    const pid_t pid = long_run(at("carried-3"), "");
+    put(at("carried-3/model/tokenizer.json"), "{}", 2);
+    kill(pid, SIGTERM);
+    assert_int_equal(1, shell_end(pid));
+    expect(complained(), "tokenizer.json changed while the run was going on");
 }
 
 static void another_recipe_is_refused(void **state) {
@@ -234,6 +355,10 @@ int main(void) {
         cmocka_unit_test(killed_while_renaming),
         cmocka_unit_test(disk_full),
         cmocka_unit_test(told_to_stop),
+        cmocka_unit_test(told_how),
+        cmocka_unit_test(told_twice),
+        cmocka_unit_test(nobody_listens),
+        cmocka_unit_test(files_of_the_run),
         cmocka_unit_test(another_recipe_is_refused),
         cmocka_unit_test(a_damaged_checkpoint),
     };

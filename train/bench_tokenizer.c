@@ -78,10 +78,11 @@ static void print_row(const char *engine, const char *name, i64 threads, const d
                       i64 tokens) {
     const i64 size = (i64)strlen(name);
     if (globals.json)
-        printf(
-            "{\"bench\": \"tokenizers\", \"engine\": \"%s\", \"name\": \"%s\", \"threads\": %lld, "
-            "\"mb_s_best\": %.1f, \"mb_per_cpu_s\": %.1f, \"tokens\": %lld}\n",
-            engine, name, (long long)threads, rate[0], rate[1], (long long)tokens);
+        json_print(json_pack("{s:s, s:o, s:o, s:I, s:o, s:o, s:I}", "bench", "tokenizers", "engine",
+                             json_name(engine), "name", json_name(name), "threads",
+                             (json_int_t)threads, "mb_s_best", json_finite(rate[0]), "mb_per_cpu_s",
+                             json_finite(rate[1]), "tokens", (json_int_t)tokens),
+                   &(struct err){0});
     else {
         char cpu[32] = "-"; /* of others it is not known */
         if (rate[1] > 0) snprintf(cpu, sizeof cpu, "%.1f", rate[1]);

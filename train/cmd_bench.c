@@ -14,8 +14,7 @@ struct bench_flags {
     i64 steps, batch, length;
     const char *precision, *tokenizer, *text, *peers, *optim;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct bench_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct bench_flags
 const struct option bench_options[] = {
     ROW(seconds, OPT_FLOAT, "0.3", 0.01, 60, "time for each operation"),
     ROW(steps, OPT_INT, "4", 1, 1000, "training steps to time"),
@@ -28,7 +27,7 @@ const struct option bench_options[] = {
     ROW(peers, OPT_TEXT, NULL, 0, 0, "bench tokenizer: JSON lines with what others reach"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static bool chosen(const struct args *a, const char *name) {
     for (i64 i = 0; i < a->count; i++)
@@ -36,8 +35,7 @@ static bool chosen(const struct args *a, const char *name) {
     return !a->count;
 }
 
-/* ---- operations
- * ----------------------------------------------------------------------------------------------*/
+/* ---- operations ------------------------------------------------------------------------------ */
 
 static int fill(struct view *v, const struct sample_in *in, enum dtype precision, struct arena *a,
                 struct err *e) {
@@ -117,7 +115,7 @@ static int call_open(struct op_call *c, const struct op *op, const struct sample
     return scratch && !c->scratch ? -1 : 0;
 }
 
-static void shape_text(const struct op_call *c, char text[64]) {
+static void shapes_text(const struct op_call *c, char text[64]) {
     int n = 0;
     text[0] = 0;
     for (int i = 0; i < 2; i++) {
@@ -133,9 +131,11 @@ static void shape_text(const struct op_call *c, char text[64]) {
 static void line(const char *name, const char *shape, enum dtype d, double ms, double rate,
                  const char *unit, double peak) {
     if (globals.json)
-        printf("{\"name\": \"%s\", \"shape\": \"%s\", \"dtype\": \"%s\", \"ms\": %.4f, \"rate\": "
-               "%.1f, \"unit\": \"%s\", \"of_peak\": %.3f}\n",
-               name, shape, dtype_info[d].name, ms, rate, unit, rate / peak);
+        json_print(json_pack("{s:o, s:o, s:s, s:o, s:o, s:s, s:o}", "name", json_name(name),
+                             "shape", json_name(shape), "dtype", dtype_info[d].name, "ms",
+                             json_finite(ms), "rate", json_finite(rate), "unit", unit, "of_peak",
+                             json_finite(rate / peak)),
+                   &(struct err){0});
     else
         printf("%-20s %-30s %-5s %9.3f ms %8.1f %-7s %3.0f %%\n", name, shape, dtype_info[d].name,
                ms, rate, unit, 100 * rate / peak);
@@ -167,7 +167,7 @@ static int bench_op(const struct op *op, const struct sample *s, enum dtype d, d
     for (int i = 0; i < OP_OUT; i++)
         bytes += (double)(c.out[i].rank ? view_bytes(&c.out[i]) * (s->out[i].present ? 2 : 1) : 0);
     if (op->bytes) bytes = op->bytes(&c);
-    shape_text(&c, shape);
+    shapes_text(&c, shape);
     if (!rc)
         line(op->name, shape, d, best * 1e3, (flops > 0 ? flops : bytes) / best * 1e-9,
              flops > 0 ? "GFLOP/s" : "GB/s", peak);
@@ -194,8 +194,7 @@ static int bench_ops(const struct args *a, const struct bench_flags *f, struct e
     return 0;
 }
 
-/* ---- a training step
- * -------------------------------------------------------------------------------------------*/
+/* ---- a training step ------------------------------------------------------------------------- */
 
 /* OLMo 2 in the shape of GPT-2 small, and the shapes of Qwen 3 0.6B and Llama 3.1 8B (the latter
  * frozen, with LoRA on all linear layers) as Llama models. */

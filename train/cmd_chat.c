@@ -84,7 +84,8 @@ static int answer(struct talk *t, struct err *e) {
     struct ids prompt = {0}, out = {0};
     struct stream s = {
         .t = t->l.tokenizer, .stop = &t->stop, .to = globals.json ? NULL : stdout, .e = e};
-    const struct sampling how = sampling_of(t->f, &t->stops);
+    i64 full = 0;
+    const struct sampling how = sampling_of(t->f, &t->stops, &full);
     int rc = chat_render(t->chat, NULL, t->messages, true, &text, NULL, e) ||
              tokenizer_encode(t->l.tokenizer, text.data, text.size, false, &prompt, e) ||
              generate_ids(&t->l.model, prompt.item, prompt.count, &how, &out, answer_token, &s, e);
@@ -100,6 +101,7 @@ static int answer(struct talk *t, struct err *e) {
             puts("");
         }
         fflush(stdout);
+        positions_note(&t->l.model, full);
     }
     text_free(&text), ids_free(&prompt), ids_free(&out), stream_free(&s);
     return rc ? -1 : 0;
@@ -118,7 +120,7 @@ static int talk_on(struct talk *t, bool terminal, struct err *e) {
     int rc = 0;
     while (!rc) {
         if (terminal) fputs("> ", stderr);
-        if ((size = getline(&line, &capacity, stdin)) < 0) break;
+        if (ferror(stdout) || (size = getline(&line, &capacity, stdin)) < 0) break;
         while (size && (line[size - 1] == '\n' || line[size - 1] == '\r')) line[--size] = 0;
         if (!size) continue;
         if (!strcmp(line, "/exit")) break;

@@ -4,6 +4,8 @@
  * opened again for that, so that the numbers are those of the file; it takes its name only then. */
 #include "train/train.h"
 
+#include <math.h> /* INFINITY */
+#include <jansson.h>
 #include <string.h>
 
 struct export_flags {
@@ -13,8 +15,7 @@ struct export_flags {
     bool adapter_only;
     struct text_list adapter;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct export_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct export_flags
 const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP ", to merge"),
@@ -35,7 +36,7 @@ const struct option export_options[] = {
         "refuse to write if the mean KL (nats) is larger; q4_0 and q4_k are only measured"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 /* Logits [tokens, vocab] of one sequence. */
 static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, struct err *e) {
@@ -46,9 +47,13 @@ static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, st
     if (!at) return -1;
     for (i64 i = 0; i < tokens; i++) at[i] = (i32)i;
     const struct pass_inputs in = {.places = {ids, at, at + tokens, at}};
-    const int rc = pass_open(&p, &plan, e) || pass_bind(&p, &in, e) || pass_run(&p, e) ||
-                   pass_read_logits(&p, out, e);
+    int rc = pass_open(&p, &plan, e) || pass_bind(&p, &in, e) || pass_run(&p, e) ||
+             pass_read_logits(&p, out, e);
     pass_close(&p), mem_free(at);
+    for (i64 i = 0; !rc && i < tokens * m->config.vocab_size; i++)
+        if (!(out[i] < INFINITY)) /* -inf is a token that cannot come */
+            rc = err_failed(e, "the model's logits are not finite at position %lld",
+                            (long long)(i / m->config.vocab_size));
     return rc ? -1 : 0;
 }
 
@@ -215,17 +220,23 @@ int cmd_export(int argc, char **argv, struct err *e) {
         rc = err_input(e, "--adapter-only needs --format gguf"),
         err_hint(e, "a PEFT adapter is exported already: it is its folder");
     if (!rc) f.model = a.rest[0];
+    const struct outputs files = {
+        .output = {f.output}, .input = {f.model, f.data}, .adapter = &f.adapter};
     if (!rc)
-        rc = loaded_open(&l, a.rest[0], &f.adapter, NULL, F32, false, e) ||
+        rc = outputs_apart(&files, e) ||
+             loaded_open(&l, a.rest[0], &f.adapter, NULL, F32, false, e) ||
              export_run(&f, &l, &kl, &agree, e);
-    if (!rc && f.adapter_only && !globals.json && !quiet) printf("%s: written\n", f.output);
+    if (!rc && f.adapter_only && !globals.json && !quiet) show(stdout, "%s: written\n", f.output);
     if (!rc && f.adapter_only && !globals.json) quiet = true;
     if (!rc && globals.json)
-        printf("{\"path\": \"%s\", \"kl\": %.9g, \"top1_agreement\": %.9g}\n", f.output, kl, agree);
+        rc = json_print(json_pack("{s:o, s:o, s:o}", "path", json_name(f.output), "kl",
+                                  json_finite(kl), "top1_agreement", json_finite(agree)),
+                        e);
     else if (!rc && !quiet)
-        printf("%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "
-               "%% of positions\n",
-               f.output, kl, 100 * agree);
+        show(stdout,
+             "%s: written; against what was trained: mean KL %.3g nats, same top token at %.2f "
+             "%% of positions\n",
+             f.output, kl, 100 * agree);
     loaded_close(&l), args_free(&a);
     return rc ? -1 : 0;
 }

@@ -11,9 +11,8 @@ struct forward_flags {
     bool grad;
     i64 generate;
 };
-#undef ROW
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct forward_flags, key), otherwise, low, high, NULL, help }
+#undef ROW_OF
+#define ROW_OF struct forward_flags
 const struct option forward_options[] = {
     ROW(ids, OPT_TEXT, NULL, 0, 0,
         "safetensors with input_ids [B,T] int64 and optional labels and document_ids [B,T]"),
@@ -267,8 +266,10 @@ int cmd_forward(int argc, char **argv, struct err *e) {
     if (!rc && f.grad && f.adapter.count > 1)
         rc = err_input(e, "--grad: the gradients are those of one adapter, and %lld are named",
                        (long long)f.adapter.count);
+    const struct outputs files = {
+        .output = {f.out}, .input = {f.ids, rc ? NULL : a.rest[0]}, .adapter = &f.adapter};
     if (!rc)
-        rc = precision_parse(f.precision, &d, e) ||
+        rc = outputs_apart(&files, e) || precision_parse(f.precision, &d, e) ||
              loaded_open(&l, a.rest[0], &f.adapter, NULL, d, f.grad, e) ||
              safetensors_open(&s, f.ids, e) || rows_read(&r, &s, f.ids, &o.arena, e) ||
              forward_all(&l, &f, &r, &o, e) || results_write(&o, f.out, e);

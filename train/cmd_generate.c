@@ -17,7 +17,7 @@ const struct option generate_options[] = {
     {0},
 };
 
-struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops) {
+struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full) {
     return (struct sampling){.temperature = f->greedy ? 0 : f->temperature,
                              .top_p = f->top_p,
                              .min_p = f->min_p,
@@ -26,7 +26,8 @@ struct sampling sampling_of(const struct generate_flags *f, const struct ids *st
                              .max_new_tokens = f->max_new_tokens,
                              .ignore_eos = f->ignore_eos,
                              .repetition_penalty = f->repetition_penalty,
-                             .stops = stops};
+                             .stops = stops,
+                             .full = full};
 }
 
 /* generation_config.json may name more end-of-text ids than config.json. */
@@ -87,11 +88,13 @@ static int generate_one(struct loaded *l, const struct generate_flags *f, const 
     struct ids prompt = {0}, out = {0};
     struct stream s = {
         .t = l->tokenizer, .stop = &f->stop, .to = globals.json ? NULL : stdout, .e = e};
-    const struct sampling how = sampling_of(f, stops);
+    i64 full = 0;
+    const struct sampling how = sampling_of(f, stops, &full);
     const double start = clock_seconds();
     const i64 size = (i64)strlen(f->prompt);
     int rc = prompt_encode(l->tokenizer, f->prompt, size, &prompt, e);
-    if (!rc && !globals.json) fputs(f->prompt, stdout), fflush(stdout);
+    const bool begun = !rc && !globals.json;
+    if (begun) show_generated(stdout, f->prompt, size), fflush(stdout);
     if (!rc)
         rc = generate_ids(&l->model, prompt.item, prompt.count, &how, &out, stream_token, &s, e);
     if (!rc && globals.json)
@@ -102,6 +105,8 @@ static int generate_one(struct loaded *l, const struct generate_flags *f, const 
             fprintf(stderr, "%lld tokens, %.0f tokens/s\n", (long long)out.count,
                     (double)out.count / (clock_seconds() - start));
     }
+    if (rc && begun) puts(""), fflush(stdout); /* the error gets a line of its own */
+    positions_note(&l->model, full);
     ids_free(&prompt), ids_free(&out), stream_free(&s);
     return rc ? -1 : 0;
 }
@@ -148,7 +153,10 @@ static int asked_answer(struct asked *a, i64 count, struct loaded *l, const stru
         if (globals.json)
             rc = print_json(a[i].text.data, a[i].text.size, &a[i].answer, e);
         else
-            printf("%s%s\n\n", a[i].text.data, a[i].answer.text.data ? a[i].answer.text.data : "");
+            show_generated(stdout, a[i].text.data, a[i].text.size),
+                show_generated(stdout, a[i].answer.text.data ? a[i].answer.text.data : "",
+                               a[i].answer.text.size),
+                puts("\n");
     }
     for (i64 i = 0; list && i < count; i++) ids_free(&list[i].out);
     mem_free(list);
@@ -157,7 +165,8 @@ static int asked_answer(struct asked *a, i64 count, struct loaded *l, const stru
 
 static int generate_file(struct loaded *l, const struct generate_flags *f, const struct ids *stops,
                          struct err *e) {
-    const struct sampling how = sampling_of(f, stops);
+    i64 full = 0;
+    const struct sampling how = sampling_of(f, stops, &full);
     struct text file = {0};
     struct chat *chat = NULL;
     struct asked *a = mem_new_array(f->batch_size, sizeof *a, e);
@@ -183,6 +192,7 @@ static int generate_file(struct loaded *l, const struct generate_flags *f, const
                 stream_free(&a[count - 1].answer);
     }
     if (!rc && count) rc = asked_answer(a, count, l, &how, e); /* blank lines at the end */
+    positions_note(&l->model, full);
     for (; a && count > 0; count--)
         text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
             stream_free(&a[count - 1].answer);

@@ -20,30 +20,27 @@ const struct option inspect_options[] = {
     {0},
 };
 
-static int inspect_ops(void) {
-    if (globals.json)
-        putchar('[');
-    else
-        printf("%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
+static int inspect_ops(struct err *e) {
+    json_t *list = json_array();
+    if (!globals.json)
+        show(stdout, "%-20s %-6s %-6s %-6s %s\n", "operation", "cpu", "cuda", "grad", "in -> out");
     for (int i = 0; i < op_count; i++) {
         const struct op *o = op_table[i];
         const bool grad = o->grad[0].in || o->root.in;
-        if (globals.json)
-            printf("%s{\"name\": \"%s\", \"cpu\": true, \"cuda\": %s, \"gradient\": %s, \"in\": "
-                   "\"%s\", \"out\": \"%s\"}",
-                   i ? ",\n " : "", o->name, o->cuda ? "true" : "false", grad ? "true" : "false",
-                   o->in, o->out);
-        else
-            printf("%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
-                   grad ? "yes" : "-", o->in, o->out);
+        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b, s:s, s:s}", "name", o->name,
+                                              "cpu", 1, "cuda", o->cuda != NULL, "gradient", grad,
+                                              "in", o->in, "out", o->out));
+        if (!globals.json)
+            show(stdout, "%-20s %-6s %-6s %-6s %s -> %s\n", o->name, "yes", o->cuda ? "yes" : "-",
+                 grad ? "yes" : "-", o->in, o->out);
     }
-    if (globals.json) puts("]");
-    return 0;
+    if (globals.json) return json_print(list, e);
+    return json_decref(list), 0;
 }
 
 static int inspect_families(void) {
     for (int i = 0; i < family_count; i++)
-        printf("%-14s %s\n", families[i]->model_type, families[i]->architecture);
+        show(stdout, "%-14s %s\n", families[i]->model_type, families[i]->architecture);
     return 0;
 }
 
@@ -51,37 +48,35 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
     struct config c;
     if (config_read(&c, j, where, e)) return -1;
     const i64 count = config_parameters(&c);
-    if (globals.json) {
-        printf("{\"model_type\": \"%s\", \"parameters\": %lld, \"layers\": %lld, \"hidden_size\": "
-               "%lld, \"vocab_size\": %lld}\n",
-               c.family->model_type, (long long)count, (long long)c.layers,
-               (long long)c.hidden_size, (long long)c.vocab_size);
-        return 0;
-    }
-    printf("model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
-           "%lld\nhidden size        %lld\n"
-           "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
-           "%lld\nvocabulary         %lld%s\n"
-           "positions          %lld",
-           c.family->model_type, c.family->architecture, (long long)count, (double)count / 1e6,
-           (long long)c.layers, (long long)c.hidden_size, (long long)c.intermediate_size,
-           (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim,
-           (long long)c.vocab_size, c.has & HAS_UNTIED ? "" : ", embeddings tied",
-           (long long)c.max_position_embeddings);
+    if (globals.json)
+        return json_print(json_pack("{s:s, s:I, s:I, s:I, s:I}", "model_type", c.family->model_type,
+                                    "parameters", (json_int_t)count, "layers", (json_int_t)c.layers,
+                                    "hidden_size", (json_int_t)c.hidden_size, "vocab_size",
+                                    (json_int_t)c.vocab_size),
+                          e);
+    show(stdout,
+         "model type         %s (%s)\nparameters         %lld (%.2f M)\nlayers             "
+         "%lld\nhidden size        %lld\n"
+         "intermediate size  %lld\nheads              %lld, %lld key-value, of size "
+         "%lld\nvocabulary         %lld%s\n"
+         "positions          %lld",
+         c.family->model_type, c.family->architecture, (long long)count, (double)count / 1e6,
+         (long long)c.layers, (long long)c.hidden_size, (long long)c.intermediate_size,
+         (long long)c.heads, (long long)c.kv_heads, (long long)c.head_dim, (long long)c.vocab_size,
+         c.has & HAS_UNTIED ? "" : ", embeddings tied", (long long)c.max_position_embeddings);
     if (c.rope[0].dims)
-        printf(", RoPE theta %g%s%s%s", c.rope[0].theta, c.rope[0].type ? ", " : "",
-               c.rope[0].type ? rope_text(&c.rope[0]) : "", c.rope[0].type ? " scaling" : "");
+        show(stdout, ", RoPE theta %g%s%s%s", c.rope[0].theta, c.rope[0].type ? ", " : "",
+             c.rope[0].type ? rope_text(&c.rope[0]) : "", c.rope[0].type ? " scaling" : "");
     puts("");
-    if (*c.note) printf("note               %s\n", c.note);
+    if (*c.note) show(stdout, "note               %s\n", c.note);
     return 0;
 }
 
 static void tensors_print(const struct safetensors *s) {
     for (i64 i = 0; i < s->count; i++) {
-        printf("%-64s %-5s [", s->tensor[i].name, s->tensor[i].type);
-        for (int k = 0; k < s->tensor[i].rank; k++)
-            printf("%s%lld", k ? ", " : "", (long long)s->tensor[i].dim[k]);
-        puts("]");
+        char shape[192];
+        show(stdout, "%-64s %-5s %s\n", s->tensor[i].name, s->tensor[i].type,
+             shape_text(shape, s->tensor[i].rank, s->tensor[i].dim));
     }
 }
 
@@ -98,11 +93,12 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
     struct tokenizer *t = NULL;
     if (!d) return -1;
     const struct dataset_info *i = dataset_info(d);
-    printf("tokens      %lld (%lld trained)\ndocuments   %lld\nvocabulary  %lld, bos %lld, eos "
-           "%lld\ntokenizer   %s\ncontent     %s\nsources     %s\n",
-           (long long)i->tokens, (long long)i->trained, (long long)i->documents,
-           (long long)i->vocab_size, (long long)i->bos, (long long)i->eos, i->tokenizer_sha256,
-           i->sha256, i->sources);
+    show(stdout,
+         "tokens      %lld (%lld trained)\ndocuments   %lld\nvocabulary  %lld, bos %lld, eos "
+         "%lld\ntokenizer   %s\ncontent     %s\nsources     %s\n",
+         (long long)i->tokens, (long long)i->trained, (long long)i->documents,
+         (long long)i->vocab_size, (long long)i->bos, (long long)i->eos, i->tokenizer_sha256,
+         i->sha256, i->sources);
     const i64 n = i64_min(f->tokens, i->tokens);
     u32 *ids = mem_new_array(i64_max(n, 1), sizeof *ids, e);
     u8 *trained = ids ? mem_new_array(i64_max(n, 1), 1, e) : NULL;
@@ -114,8 +110,9 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
         rc = t ? tokenizer_decode(t, &ids[k], 1, false, &text, e)
                : text_printf(&text, e, "%u ", ids[k]);
         if (!rc)
-            printf("\033[%sm%s\033[0m%s", trained[k] ? "32" : "90", text.data,
-                   t ? "\033[90m|\033[0m" : "");
+            show(stdout, "\033[%sm", trained[k] ? "32" : "90"),
+                show_bytes(stdout, text.data ? text.data : "", text.size, true),
+                show(stdout, "\033[0m%s", t ? "\033[90m|\033[0m" : "");
         text_free(&text);
     }
     if (n) puts("");
@@ -126,9 +123,9 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
 static int inspect_tokenizer(const char *path, struct err *e) {
     struct tokenizer *t = tokenizer_of_file(path, e);
     if (!t) return -1;
-    printf("entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
-           (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
-           tokenizer_sha256(t));
+    show(stdout, "entries  %lld\nbos      %lld\neos      %lld\nsha256   %s\n",
+         (long long)tokenizer_size(t), (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
+         tokenizer_sha256(t));
     tokenizer_free(t);
     return 0;
 }
@@ -136,15 +133,15 @@ static int inspect_tokenizer(const char *path, struct err *e) {
 static int inspect_run(const char *path, struct err *e) {
     struct checkpoint_list list = {0};
     if (checkpoint_list(path, &list, e)) return -1;
-    printf("%-10s %-18s %-18s %s\n", "step", "manifest", "state", "parent");
+    show(stdout, "%-10s %-18s %-18s %s\n", "step", "manifest", "state", "parent");
     int rc = 0;
     for (i64 i = 0; !rc && i < list.count; i++) {
         struct manifest m;
         char sha[65], *folder = checkpoint_path(path, list.step[i], e);
         rc = !folder || manifest_read(folder, &m, e) || manifest_sha256(folder, sha, e);
         if (!rc)
-            printf("%-10lld %.16s   %.16s   %.16s\n", (long long)list.step[i], sha, m.state_sha256,
-                   *m.parent ? m.parent : "-");
+            show(stdout, "%-10lld %.16s   %.16s   %.16s\n", (long long)list.step[i], sha,
+                 m.state_sha256, *m.parent ? m.parent : "-");
         mem_free(folder);
     }
     mem_free(list.step);
@@ -156,8 +153,8 @@ static int inspect_recipe(const char *path, struct err *e) {
     if (recipe_load(&r, path, NULL, 0, e)) return -1;
     json_t *j = recipe_json(&r, e);
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    if (text) puts(text);
-    if (r.notes.size) fprintf(stderr, "%s", r.notes.data);
+    if (text) show(stdout, "%s\n", text);
+    if (r.notes.size) show(stderr, "%s", r.notes.data);
     free(text), json_decref(j), recipe_free(&r);
     return text ? 0 : -1;
 }
@@ -175,11 +172,12 @@ static int inspect_folder(const char *path, const struct inspect_flags *f, struc
         struct safetensors s = {0};
         const int rc = adapter_open(path, &c, &s, e);
         if (!rc)
-            printf("LoRA adapter       rank %lld, alpha %g, scale %g\nbase model         "
-                   "%s\ntensors            %lld\n",
-                   (long long)c.r, c.lora_alpha, lora_scale(&c),
-                   c.base_model_name_or_path ? c.base_model_name_or_path : "not stated",
-                   (long long)s.count);
+            show(stdout,
+                 "LoRA adapter       rank %lld, alpha %g, scale %g\nbase model         "
+                 "%s\ntensors            %lld\n",
+                 (long long)c.r, c.lora_alpha, lora_scale(&c),
+                 c.base_model_name_or_path ? c.base_model_name_or_path : "not stated",
+                 (long long)s.count);
         if (!rc && f->tensors) tensors_print(&s);
         safetensors_close(&s), lora_config_free(&c);
         return rc;
@@ -210,24 +208,20 @@ static int inspect_gguf(const char *path, const struct inspect_flags *f, struct 
     return rc;
 }
 
-static bool ends(const char *text, const char *end) {
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && !strcmp(text + n - k, end);
-}
-
 static int inspect(const char *what, const struct inspect_flags *f, struct err *e) {
-    if (!strcmp(what, "ops")) return inspect_ops();
+    if (!strcmp(what, "ops")) return inspect_ops(e);
     if (!strcmp(what, "families")) return inspect_families();
     if (!path_exists(what)) return err_input(e, "%s does not exist", what);
     if (path_is_dir(what)) return inspect_folder(what, f, e);
-    if (ends(what, ".safetensors") || ends(what, ".safetensors.index.json"))
+    if (ends_with(what, ".safetensors") || ends_with(what, ".safetensors.index.json"))
         return inspect_weights(what, e);
-    if (ends(what, ".gguf")) return inspect_gguf(what, f, e);
-    if (ends(what, ".model") || ends(what, ".tiktoken") || ends(what, ".tiktoken.gz"))
+    if (ends_with(what, ".gguf")) return inspect_gguf(what, f, e);
+    if (ends_with(what, ".model") || ends_with(what, ".tiktoken") ||
+        ends_with(what, ".tiktoken.gz"))
         return inspect_tokenizer(what, e);
-    if (ends(what, ".h5")) return inspect_dataset(what, f, e);
-    if (ends(what, ".yaml") || ends(what, ".yml")) return inspect_recipe(what, e);
-    if (ends(what, ".json")) {
+    if (ends_with(what, ".h5")) return inspect_dataset(what, f, e);
+    if (ends_with(what, ".yaml") || ends_with(what, ".yml")) return inspect_recipe(what, e);
+    if (ends_with(what, ".json")) {
         json_t *j = json_open(what, e);
         const bool tokenizer = json_is_object(json_object_get(j, "model"));
         const int rc = !j ? -1 : tokenizer ? inspect_tokenizer(what, e) : config_print(j, what, e);

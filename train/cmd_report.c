@@ -19,9 +19,9 @@ int cmd_report(int argc, char **argv, struct err *e) {
     if (!rc)
         rc = !(path =
                    f.output ? mem_text(f.output, e) : mem_printf(e, "%s/report.html", a.rest[0])) ||
-             report_write(a.rest, a.count, path, e);
+             report_apart(a.rest, a.count, path, e) || report_write(a.rest, a.count, path, e);
     if (!rc && !quiet)
-        printf("%s: %.0f kB; open it in any browser\n", path, (double)path_size(path) / 1e3);
+        show(stdout, "%s: %.0f kB; open it in any browser\n", path, (double)path_size(path) / 1e3);
     mem_free(path), args_free(&a);
     return rc ? -1 : 0;
 }

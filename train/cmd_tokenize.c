@@ -1,6 +1,7 @@
 /* cmd_tokenize.c: `hone tokenize` and `hone tokenizer train`. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,8 +12,7 @@ struct tokenize_flags {
     bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
     i64 seed;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct tokenize_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct tokenize_flags
 const struct option tokenize_options[] = {
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer.json or its folder"),
     ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
@@ -31,7 +31,7 @@ const struct option tokenize_options[] = {
     ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
                         enum split split, const char *path, struct err *e) {
@@ -57,15 +57,18 @@ static int dataset_print(const char *path, struct err *e) {
     struct dataset *d = dataset_open(path, e);
     if (!d) return -1;
     const struct dataset_info *i = dataset_info(d);
+    int rc = 0;
     if (globals.json)
-        printf("{\"path\": \"%s\", \"tokens\": %lld, \"documents\": %lld, \"sha256\": \"%s\"}\n",
-               path, (long long)i->tokens, (long long)i->documents, i->sha256);
+        rc = json_print(json_pack("{s:o, s:I, s:I, s:s}", "path", json_name(path), "tokens",
+                                  (json_int_t)i->tokens, "documents", (json_int_t)i->documents,
+                                  "sha256", i->sha256),
+                        e);
     else if (!quiet)
-        printf("%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path, (long long)i->tokens,
-               (long long)i->documents, i->documents == 1 ? "" : "s",
-               (double)path_size(path) / 1e6);
+        show(stdout, "%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path,
+             (long long)i->tokens, (long long)i->documents, i->documents == 1 ? "" : "s",
+             (double)path_size(path) / 1e6);
     dataset_close(d);
-    return 0;
+    return rc;
 }
 
 /* With a validation part: both files or neither. */
@@ -75,6 +78,11 @@ static int datasets_make(const struct tokenize_flags *f, struct args *a, const s
         return dataset_make(f, a, t, SPLIT_ALL, f->output, e) || dataset_print(f->output, e);
     char *train = arena_printf(&a->arena, e, "%s.part", f->output);
     if (!train) return -1;
+    const struct outputs part = {.output = {train, f->validation_output},
+                                 .input = {f->tokenizer, f->chat_template},
+                                 .source = (const char *const *)a->rest,
+                                 .sources = a->count};
+    if (outputs_apart(&part, e)) return -1;
     int rc = dataset_make(f, a, t, SPLIT_TRAIN, train, e) ||
              dataset_make(f, a, t, SPLIT_VALIDATION, f->validation_output, e) ||
              path_rename(train, f->output, e);
@@ -97,8 +105,13 @@ int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
+    const struct outputs files = {.output = {f.output, f.validation_output},
+                                  .input = {f.tokenizer, f.chat_template},
+                                  .source = (const char *const *)a.rest,
+                                  .sources = a.count};
     if (!rc)
-        rc = !(t = tokenizer_of_file(f.tokenizer, e)) || chat_find(&chat, f.chat_template, t, e);
+        rc = outputs_apart(&files, e) || !(t = tokenizer_of_file(f.tokenizer, e)) ||
+             chat_find(&chat, f.chat_template, t, e);
     f.chat = chat;
     if (!rc) rc = datasets_make(&f, &a, t, e);
     tokenizer_free(t), chat_free(chat), args_free(&a);
@@ -110,8 +123,7 @@ struct tokenizer_flags {
     i64 vocab_size;
     struct text_list special_tokens;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct tokenizer_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct tokenizer_flags
 const struct option tokenizer_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the tokenizer.json to write"),
     ROW(vocab_size, OPT_INT, "4096", 257, 1 << 24,
@@ -121,7 +133,7 @@ const struct option tokenizer_options[] = {
         "comma separated; they take the first ids"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
 static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a, struct err *e) {
     const struct bpe_training job = {.pattern = f->pattern,
@@ -133,8 +145,8 @@ static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a,
     const double start = clock_seconds();
     if (bpe_train(&job, f->output, e)) return -1;
     if (!quiet)
-        printf("%s: %lld entries, %.1f s\n", f->output, (long long)f->vocab_size,
-               clock_seconds() - start);
+        show(stdout, "%s: %lld entries, %.1f s\n", f->output, (long long)f->vocab_size,
+             clock_seconds() - start);
     return 0;
 }
 
@@ -151,7 +163,9 @@ int cmd_tokenizer(int argc, char **argv, struct err *e) {
     if (!rc && f.vocab_size < 256 + f.special_tokens.count)
         rc = err_input(e, "--vocab-size %lld holds less than the 256 bytes and %lld special tokens",
                        (long long)f.vocab_size, (long long)f.special_tokens.count);
-    if (!rc) rc = tokenizer_make(&f, &a, e);
+    const struct outputs files = {
+        .output = {f.output}, .source = (const char *const *)a.rest + 1, .sources = a.count - 1};
+    if (!rc) rc = outputs_apart(&files, e) || tokenizer_make(&f, &a, e);
     args_free(&a);
     return rc ? -1 : 0;
 }

@@ -15,10 +15,28 @@
 #include <time.h>
 #include <unistd.h>
 
+/* SIGINT, SIGTERM, SIGHUP and SIGPIPE ask to stop: the step is finished and saved. A second SIGINT
+ * or SIGTERM ends the program at once, as a kill would; the checkpoints before stay whole. SIGHUP
+ * and SIGPIPE are never the second: a terminal that goes away sends several, and a reader that has
+ * gone fails every write. */
 static volatile sig_atomic_t stop_asked;
-static void on_signal(int signal) {
-    (void)signal;
-    stop_asked = 1;
+static void on_signal(int number) {
+    const bool urgent = number == SIGINT || number == SIGTERM;
+    if (urgent && stop_asked == 2) {
+        signal(number, SIG_DFL);
+        raise(number); /* delivered when this handler returns */
+    }
+    stop_asked = urgent || stop_asked == 2 ? 2 : 1;
+}
+
+/* What nohup ignores stays ignored. */
+static void signals_take(void) {
+    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction before;
+    sigaction(SIGINT, &action, NULL), sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGPIPE, &action, NULL);
+    if (!sigaction(SIGHUP, NULL, &before) && before.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
 }
 
 struct session {
@@ -31,6 +49,7 @@ struct session {
     i64 planned, resumed; /* bytes; step that the run goes on from, -1: new */
     bool loaded;          /* from a checkpoint of that step */
     int held;             /* the run folder, locked; -1: not */
+    i64 full;             /* samples that ended at the model's last position */
     double peak_gflops;
 };
 
@@ -100,7 +119,7 @@ static int resume_from(struct session *s, char **path, i64 *step, struct err *e)
         rc = manifest_read(from, &m, e);
         if (!rc) *step = m.step, rc = (*path = mem_text(from, e)) ? 1 : -1;
     }
-    if (notes.size && !quiet) fprintf(stderr, "%s", notes.data);
+    if (notes.size && !quiet) show(stderr, "%s", notes.data);
     text_free(&notes);
     return rc < 0 ? -1 : 0;
 }
@@ -127,7 +146,7 @@ static int facts_write(struct session *s, struct err *e) {
 static int lock_check(struct session *s, const struct lock_files *files, struct err *e) {
     struct text notes = {0};
     const int rc = lock_compare(s->run_dir, s->r, files, &notes, e);
-    if (notes.size && !quiet) fprintf(stderr, "%s", notes.data);
+    if (notes.size && !quiet) show(stderr, "%s", notes.data);
     text_free(&notes);
     return rc || (s->loaded && log_check(s->run_dir, s->resumed, e)) ? -1 : 0;
 }
@@ -211,7 +230,7 @@ static void session_print(const struct session *s) {
            (double)model_count(m, true) / 1e6, s->r->precision,
            device_now() == DEVICE_CUDA ? device_text() : isa_name[isa_now()], pool_threads(),
            pool_threads() == 1 ? "" : "s");
-    if (*m->config.note) printf("note: %s\n", m->config.note);
+    if (*m->config.note) show(stdout, "note: %s\n", m->config.note);
     printf("%lld samples of %lld tokens an epoch, %lld a step, %lld steps; planned peak %.0f MiB\n",
            (long long)loader_samples(s->t.loader), (long long)s->r->max_seq_length,
            (long long)s->r->global_batch_size, (long long)s->t.total_steps,
@@ -234,7 +253,8 @@ static int samples_write(struct session *s, i64 step, struct err *e) {
     const struct sampling how = {.temperature = 0.8,
                                  .top_p = 0.95,
                                  .seed = s->r->seed,
-                                 .max_new_tokens = s->r->sample_tokens};
+                                 .max_new_tokens = s->r->sample_tokens,
+                                 .full = &s->full};
     int rc = 0;
     for (i64 i = 0; !rc && i < s->r->sample_prompts.count; i++) {
         struct text text = {0}, line = {0};
@@ -323,18 +343,20 @@ static int session_run(struct session *s, struct err *e) {
                                   (double)result.tokens / (clock_seconds() - begin)};
         const bool stop = stop_asked, save = save_now(s, s->t.optimizer.step);
         if (step_done(s, &row, save || stop, e)) return -1;
-        if (!stop) continue;
+        if (!stop || s->t.optimizer.step == s->t.total_steps) continue;
         progress_end();
-        fprintf(stderr, "stopped after step %lld; resume_from_checkpoint=auto goes on from there\n",
-                (long long)s->t.optimizer.step);
-        break;
+        return err_set(e, ERR_STOPPED,
+                       "stopped after step %lld; resume_from_checkpoint=auto goes on from there",
+                       (long long)s->t.optimizer.step);
     }
     progress_end();
+    positions_note(&s->t.model, s->full);
     if (!quiet)
-        printf("done: step %lld; peak memory %.0f MiB (planned %.0f MiB besides the program "
-               "itself); %s\n",
-               (long long)s->t.optimizer.step, (double)mem_peak_rss() / (1 << 20),
-               (double)s->planned / (1 << 20), s->run_dir);
+        show(stdout,
+             "done: step %lld; peak memory %.0f MiB (planned %.0f MiB besides the program "
+             "itself); %s\n",
+             (long long)s->t.optimizer.step, (double)mem_peak_rss() / (1 << 20),
+             (double)s->planned / (1 << 20), s->run_dir);
     return 0;
 }
 
@@ -346,13 +368,12 @@ int cmd_train(int argc, char **argv, struct err *e) {
             e, "usage: hone train RECIPE.yaml [key=value ...]; `hone help train` lists the keys");
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
-    if (r.notes.size && !quiet) fprintf(stderr, "%s", r.notes.data);
+    if (r.notes.size && !quiet) show(stderr, "%s", r.notes.data);
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL), sigaction(SIGTERM, &action, NULL);
-    int rc = session_open(&s, e);
+    signals_take();
+    int rc = inputs_apart(&r, e) || session_open(&s, e);
     if (!rc) session_print(&s);
     if (!rc) rc = session_run(&s, e);
     if (s.log && log_close(s.log, e)) rc = -1;

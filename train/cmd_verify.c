@@ -3,62 +3,77 @@
  *   files    every checkpoint's manifest: sizes and SHA-256 of files, and of tensors
  *   chain    each checkpoint names its parent; each log line the line before it
  *   order    the batch digests of the log are those of the data
- *   replay   from one checkpoint to the next, every step computed again: losses and the state's
- * SHA-256 must be the published ones, bit for bit, on any machine (NUMERICS.md, level R4)
+ *   replay   steps computed again from a checkpoint on (verify_replay.c)
  *
  * What was found is appended to RUN/verify.jsonl, which the report shows. */
-#include "train/train.h"
+#include "train/verify_int.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-struct verify_flags {
-    bool replay, deep;
-    i64 from, count, order_steps;
-};
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct verify_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct verify_flags
 const struct option verify_options[] = {
     ROW(replay, OPT_BOOL, "false", 0, 0,
-        "recompute the steps between two checkpoints and compare bits"),
+        "recompute steps from a checkpoint on and compare bits; without --from from one chosen at "
+        "random"),
+    ROW(seconds, OPT_FLOAT, "60", 0, 1e9,
+        "replay at random: what it may take, by the step times in the log"),
     ROW(from, OPT_INT, "-1", -1, 1e18,
         "replay: the checkpoint's step to start at; -1: one chosen at random"),
-    ROW(count, OPT_INT, "1", 1, 1e6, "replay: so many segments, one after another"),
+    ROW(to, OPT_INT, "-1", -1, 1e18,
+        "replay: the last step, with --from; -1: the next whose state was published"),
+    ROW(count, OPT_INT, "1", 1, 1e6,
+        "replay: so many segments, one after another, or so many random ones"),
     ROW(order_steps, OPT_INT, "16", 0, 1e9,
         "batch digests to recompute, spread over the run; 0: all"),
     ROW(deep, OPT_BOOL, "true", 0, 0, "hash every tensor too"),
     {0},
 };
-#undef ROW
+#undef ROW_OF
 
-struct verification {
-    const char *run;
-    struct recipe r;
-    struct trainer t;
-    struct log_rows log;
-    struct checkpoint_list list;
-};
-
-static const struct log_row *row_of(const struct verification *v, i64 step) {
-    for (i64 i = 0; i < v->log.count; i++)
-        if (v->log.row[i].step == step && (v->log.row[i].trained || step == 0))
-            return &v->log.row[i];
-    return NULL;
+/* Steps only rise (log.c). */
+const struct log_row *row_of(const struct verification *v, i64 step) {
+    i64 low = 0, high = v->log.count;
+    while (low < high) {
+        const i64 middle = (low + high) / 2;
+        if (v->log.row[middle].step < step)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const struct log_row *row = &v->log.row[low];
+    return low < v->log.count && row->step == step && (row->trained || !step) ? row : NULL;
 }
 
-static int note(const struct verification *v, const char *what, const char *result, struct err *e) {
-    char path[4096], when[32];
+i64 last_step(const struct verification *v) {
+    for (i64 i = v->log.count; i-- > 0;)
+        if (v->log.row[i].trained) return v->log.row[i].step;
+    return 0;
+}
+
+int verify_note(const struct verification *v, const char *what, const char *result, struct err *e) {
+    char when[32], *path = mem_printf(e, "%s/verify.jsonl", v->run);
     struct text line = {0};
     const time_t now = time(NULL);
     struct tm utc;
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&now, &utc));
-    snprintf(path, sizeof path, "%s/verify.jsonl", v->run);
+    if (!path) return -1;
     if (!quiet) printf("%-8s %s\n", what, result);
     fflush(stdout);
-    const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT, 0666);
+    const bool there = path_exists(path);
+    const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0 && (errno == EROFS || errno == EACCES || errno == EPERM)) {
+        if (!quiet && !strcmp(what, "files"))
+            fprintf(stderr, "note: %s cannot be written (%s): results are only shown\n", path,
+                    strerror(errno));
+        mem_free(path);
+        return 0; /* somebody else's run, or a medium that is read-only */
+    }
     int rc = fd < 0 ? err_system(e, "open", path) : 0;
+    const off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
     rc = rc ||
          text_printf(&line, e,
                      "{\"time\": \"%s\", \"check\": \"%s\", \"ok\": true, \"result\": ", when,
@@ -67,43 +82,47 @@ static int note(const struct verification *v, const char *what, const char *resu
          text_printf(&line, e, ", \"isa\": \"%s\", \"threads\": %d}\n", isa_name[isa_now()],
                      pool_threads()) ||
          file_write_all(fd, line.data, line.size, path, e);
-    if (fd >= 0) close(fd);
-    text_free(&line);
+    if (fd >= 0 && rc && !there)
+        unlink(path);
+    else if (fd >= 0 && rc && ftruncate(fd, size)) /* no half line */
+        err_detail(e, "%s may end with half a line", path);
+    if (fd >= 0 && close(fd) && !rc) rc = err_system(e, "write", path);
+    text_free(&line), mem_free(path);
     return rc ? -1 : 0;
 }
 
 static int check_files(struct verification *v, bool deep, struct err *e) {
     i64 count = 0;
-    char path[4096], text[160];
-    snprintf(path, sizeof path, "%s/log.jsonl", v->run);
-    if (checkpoint_verify_chain(v->run, deep, &count, e) || log_verify(path, e) ||
-        log_read(&v->log, path, e))
-        return -1;
+    char text[160], *path = mem_printf(e, "%s/log.jsonl", v->run);
+    const int read = !path || checkpoint_verify_chain(v->run, deep, &count, e) ||
+                     log_verify(path, e) || log_read(&v->log, path, e);
+    mem_free(path);
+    if (read) return -1;
     snprintf(text, sizeof text, "%lld checkpoints: files, %sparents as their manifests say",
              (long long)count, deep ? "tensors, " : "");
-    if (note(v, "files", text, e)) return -1;
+    if (verify_note(v, "files", text, e)) return -1;
     for (i64 i = 0; i < v->list.count; i++) {
         struct manifest m;
         char *folder = checkpoint_path(v->run, v->list.step[i], e);
         const struct log_row *row = row_of(v, v->list.step[i]);
         int rc = !folder || manifest_read(folder, &m, e);
         if (!rc && (!row || !row->state || strcmp(row->state, m.state_sha256)))
-            rc = err_failed(
-                e,
-                "%s: the log has another state digest for step %lld than the checkpoint's manifest",
-                path, (long long)v->list.step[i]);
+            rc = err_failed(e,
+                            "%s/log.jsonl: the log has another state digest for step %lld than the "
+                            "checkpoint's "
+                            "manifest",
+                            v->run, (long long)v->list.step[i]);
         mem_free(folder);
         if (rc) return -1;
     }
     snprintf(text, sizeof text, "%lld log lines, each naming the one before",
              (long long)v->log.count);
-    return note(v, "chain", text, e);
+    return verify_note(v, "chain", text, e);
 }
 
 static int check_order(struct verification *v, i64 most, struct err *e) {
-    i64 steps = 0, checked = 0;
-    for (i64 i = 0; i < v->log.count; i++)
-        steps = i64_max(steps, v->log.row[i].trained ? v->log.row[i].step : 0);
+    const i64 steps = last_step(v);
+    i64 checked = 0;
     const i64 stride = most && steps > most ? steps / most : 1;
     for (i64 step = 1; step <= steps; step += stride, checked++) {
         const struct step_batches *s;
@@ -122,59 +141,7 @@ static int check_order(struct verification *v, i64 most, struct err *e) {
     char text[160];
     snprintf(text, sizeof text, "%lld of %lld batch digests recomputed from the data",
              (long long)checked, (long long)steps);
-    return note(v, "order", text, e);
-}
-
-/* From checkpoint `at` of the list to the next. */
-static int replay(struct verification *v, i64 at, struct err *e) {
-    const i64 from = v->list.step[at], to = v->list.step[at + 1];
-    struct manifest m;
-    char *start = checkpoint_path(v->run, from, e), *end = checkpoint_path(v->run, to, e);
-    int rc = !start || !end || manifest_read(end, &m, e) || trainer_load(&v->t, start, e);
-    for (i64 step = from + 1; !rc && step <= to; step++) {
-        struct step_result result;
-        const struct log_row *row = row_of(v, step);
-        rc = trainer_step(&v->t, &result, e);
-        if (!rc && (!row || memcmp(&row->loss, &result.loss, 8) ||
-                    memcmp(&row->grad_norm, &result.grad_norm, 8)))
-            rc = err_failed(
-                e, "replay: step %lld gives loss %a and gradient norm %a, the log says %a and %a",
-                (long long)step, result.loss, result.grad_norm, row ? row->loss : 0,
-                row ? row->grad_norm : 0);
-        progress_line("replay: step %lld, %lld to %lld", (long long)step, (long long)from,
-                      (long long)to);
-    }
-    progress_end();
-    char digest[65], text[256];
-    rc = rc || optimizer_digest(&v->t.optimizer, digest, e);
-    if (!rc && strcmp(digest, m.state_sha256))
-        rc = err_failed(e, "replay: the state after step %lld is %s, the published one %s",
-                        (long long)to, digest, m.state_sha256);
-    snprintf(text, sizeof text,
-             "steps %lld to %lld computed again: state %.16s... equals the published one, losses "
-             "bit for bit",
-             (long long)from + 1, (long long)to, digest);
-    mem_free(start), mem_free(end);
-    return rc || note(v, "replay", text, e) ? -1 : 0;
-}
-
-static int replay_all(struct verification *v, const struct verify_flags *f, struct err *e) {
-    if (v->list.count < 2)
-        return err_input(e, "%s has %lld checkpoint%s; a replay needs two", v->run,
-                         (long long)v->list.count, v->list.count == 1 ? "" : "s");
-    const struct rng r = {(u64)time(NULL) ^ (u64)getpid() << 32, RNG_REPLAY, 0, 0};
-    for (i64 k = 0; k < f->count; k++) {
-        i64 at = (i64)(rng_uniform_f64(&r, (u64)k) * (double)(v->list.count - 1));
-        if (f->from >= 0)
-            for (at = 0; at < v->list.count - 1 && v->list.step[at] != f->from; at++) {
-            }
-        if (f->from >= 0) at += k;
-        if (at >= v->list.count - 1)
-            return err_input(e, "%s has no checkpoint of step %lld with one after it", v->run,
-                             (long long)f->from);
-        if (replay(v, at, e)) return -1;
-    }
-    return 0;
+    return verify_note(v, "order", text, e);
 }
 
 int cmd_verify(int argc, char **argv, struct err *e) {
@@ -186,9 +153,11 @@ int cmd_verify(int argc, char **argv, struct err *e) {
              args_need(&a, 1, 1, "verify RUN [--replay]", e);
     if (!rc) {
         v.run = a.rest[0];
-        char path[4096];
-        snprintf(path, sizeof path, "%s/log.jsonl", v.run);
-        if (!path_exists(path)) {
+        char *path = mem_printf(e, "%s/log.jsonl", v.run);
+        rc = path ? 0 : -1;
+        const bool there = path && path_exists(path);
+        mem_free(path);
+        if (!rc && !there) {
             rc = err_input(e, "%s is not a run folder: it holds no log.jsonl", v.run);
             err_hint(e, "a run folder is what `hone train` leaves, such as runs/NAME");
         }
@@ -198,8 +167,9 @@ int cmd_verify(int argc, char **argv, struct err *e) {
     if (!rc && v.log.lock_sha256 && strcmp(lock, v.log.lock_sha256) && !quiet)
         printf(
             "note     recipe.lock changed since the log began (the run was resumed, or edited)\n");
-    rc = rc || trainer_open(&v.t, &v.r, v.run, e) || check_order(&v, f.order_steps, e);
-    if (!rc && f.replay) rc = replay_all(&v, &f, e);
+    rc = rc || lock_carried(v.run, ERR_FAILED, e) || trainer_open(&v.t, &v.r, v.run, e) ||
+         check_order(&v, f.order_steps, e);
+    if (!rc && f.replay) rc = verify_replay(&v, &f, e);
     trainer_close(&v.t), recipe_free(&v.r), log_rows_free(&v.log), mem_free(v.list.step),
         args_free(&a);
     return rc ? -1 : 0;

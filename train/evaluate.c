@@ -1,6 +1,7 @@
 /* evaluate.c: losses of a model that is not being trained, and `hone eval`. */
 #include "train/train.h"
 
+#include <jansson.h>
 #include <string.h>
 
 /* One batch; `p` is opened anew where the size changes. */
@@ -17,6 +18,14 @@ static int batch_evaluate(struct pass *p, struct model *m, const struct batch *b
     return pass_bind(p, &in, e) || pass_run(p, e) || pass_read_loss(p, b->targets, sum, e) ? -1 : 0;
 }
 
+static int loss_check(float loss, const struct batch *b, i64 token, i64 step, struct err *e) {
+    if (loss - loss == 0) return 0;
+    err_failed(e, "evaluation: the loss is not finite at position %d of a sequence in batch %lld",
+               b->position[token], (long long)step + 1);
+    return err_detail(e, "the target is id %d; its loss is %s", b->targets[token],
+                      loss != loss ? "NaN" : "infinite");
+}
+
 int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
                   struct err *e) {
     struct pass p = {0};
@@ -27,8 +36,11 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
         const struct step_batches *s;
         rc = loader_step(l, i, &s, e);
         for (i64 k = 0; !rc && k < s->count; k++) {
-            rc = batch_evaluate(&p, m, &s->batch[k], sum, e);
-            *tokens += s->batch[k].trained;
+            const struct batch *b = &s->batch[k];
+            rc = batch_evaluate(&p, m, b, sum, e);
+            for (i64 n = 0; !rc && n < b->tokens; n++)
+                if (b->targets[n] >= 0) rc = loss_check(p.losses[n], b, n, i, e);
+            *tokens += b->trained;
         }
         progress_line("evaluated %lld of %lld", (long long)i + 1, (long long)steps);
     }
@@ -44,8 +56,7 @@ struct eval_flags {
     i64 max_seq_length, batch;
     bool packing;
 };
-#define ROW(key, type, otherwise, low, high, help)                                                 \
-    { #key, type, offsetof(struct eval_flags, key), otherwise, low, high, NULL, help }
+#define ROW_OF struct eval_flags
 const struct option eval_options[] = {
     ROW(data, OPT_TEXT, NULL, 0, 0, "the tokenised dataset"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),
@@ -98,8 +109,10 @@ int cmd_eval(int argc, char **argv, struct err *e) {
              loaded_open(&l, a.rest[0], &f.adapter, f.tokenizer, dtype, false, e) ||
              !(d = dataset_open(f.data, e)) || eval_run(&l, &f, d, &sum, &tokens, e);
     if (!rc && globals.json)
-        printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %lld}\n", sum / (double)tokens,
-               m_exp(sum / (double)tokens), (long long)tokens);
+        rc = json_print(json_pack("{s:o, s:o, s:I}", "loss", json_finite(sum / (double)tokens),
+                                  "perplexity", json_finite(m_exp(sum / (double)tokens)), "tokens",
+                                  (json_int_t)tokens),
+                        e);
     else if (!rc)
         printf("loss %.4f nats/token, perplexity %.3f, over %lld tokens\n", sum / (double)tokens,
                m_exp(sum / (double)tokens), (long long)tokens);

@@ -42,7 +42,7 @@ static void decoder_free(struct decoder *d) {
     *d = (struct decoder){0};
 }
 
-/* Puts positions at.. of a sequence in as tokens n.., and says what it is as row r. */
+/* Adds `count` tokens of q from `at` as inputs n..; row r samples after the last. */
 static void decoder_put(struct decoder *d, i64 n, i64 r, const struct sequence *q, const u32 *ids,
                         i64 at, i64 count) {
     const i64 t = d->tokens, vocab = d->pass.plan.model->config.vocab_size;
@@ -72,6 +72,18 @@ static int decoder_run(struct decoder *d, u32 *ids, struct err *e) {
                : 0;
 }
 
+/* op_sample gives no id, but -1, for logits that are no numbers. */
+static int next_set(struct sequence *q, u32 id, struct err *e) {
+    q->next = id;
+    if ((i32)id >= 0) return 0;
+    err_failed(e,
+               "the logits for token %lld (%lld of the prompt, %lld of the answer) are not finite",
+               (long long)(q->count + q->out.count), (long long)q->count, (long long)q->out.count);
+    return err_hint(e,
+                    "the weights were finite when they were loaded: values overflow in between; a "
+                    "smaller adapter weight, or --precision fp32, may help");
+}
+
 /* Fills the cache with all prompts, or with one sequence and its answer so far; what follows goes
  * to each `next`. */
 static int prefill(struct model *m, struct cache *cache, struct sequence *list, i64 count,
@@ -88,7 +100,7 @@ static int prefill(struct model *m, struct cache *cache, struct sequence *list, 
             decoder_put(&d, at, i, q, q->out.item, q->count, q->out.count), at += q->out.count;
     }
     if (!rc) rc = decoder_run(&d, ids, e);
-    for (i64 i = 0; !rc && i < count; i++) list[i].next = ids[i];
+    for (i64 i = 0; !rc && i < count; i++) rc = next_set(&list[i], ids[i], e);
     decoder_free(&d), mem_free(ids);
     return rc ? -1 : 0;
 }
@@ -110,10 +122,19 @@ static i64 take_next(const struct model *m, struct sequence *list, i64 count,
         if (ids_add(&q->out, q->next, e)) return -1;
         const int told = q->each ? q->each(q->arg, q->next) : 0;
         if (told < 0) return -1;
-        q->done = told > 0 || q->count + q->out.count >= q->room;
+        const bool end = q->count + q->out.count >= q->room;
+        if (end && !told && q->out.count < s->max_new_tokens && s->full) ++*s->full;
+        q->done = told > 0 || end;
         active += !q->done;
     }
     return active;
+}
+
+void positions_note(const struct model *m, i64 full) {
+    if (!full || quiet) return;
+    progress_end();
+    fprintf(stderr, "note: %lld text%s ended at the model's %lld positions\n", (long long)full,
+            full == 1 ? "" : "s", (long long)m->config.max_position_embeddings);
 }
 
 /* One token of each sequence that goes on; d is planned anew when half of its rows are idle. */
@@ -139,7 +160,7 @@ static int decode_step(struct decoder *d, struct model *m, struct cache *cache,
     r = 0, idle = d->rows - active;
     for (i64 i = 0; i < count; i++) {
         if (list[i].done && idle-- <= 0) continue;
-        list[i].next = ids[r++];
+        if (next_set(&list[i], ids[r++], e)) return -1;
     }
     return 0;
 }

@@ -138,7 +138,7 @@ int loaded_open(struct loaded *l, const char *path, const struct text_list *adap
         model_open(&l->model, l->base, d, trainable && !l->adapter, e))
         return -1;
     if (*l->model.config.note && !quiet)
-        fprintf(stderr, "note: %s: %s\n", l->base, l->model.config.note);
+        show(stderr, "note: %s: %s\n", l->base, l->model.config.note);
     if (own && adapter_load(l, path, e)) return -1;
     for (i64 i = 0; i < count; i++)
         if (adapter_load(l, adapters->item[i], e)) return -1;

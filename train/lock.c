@@ -13,9 +13,8 @@
  * everything else would be another run under the same name. A lock that is replaced on resume is
  * kept beside the new one as recipe.lock.XXXXXXXX (the first digits of its SHA-256, which the log's
  * header names in full). */
-#include "train/run.h"
+#include "train/train.h"
 
-#include <hdf5.h>
 #include <jansson.h>
 #include <openssl/crypto.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -36,14 +35,19 @@ static int out_of_memory(struct err *e) {
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
-static int add_file(struct lock_files *files, const char *role, const char *path, struct err *e) {
+int lock_files_add_as(struct lock_files *files, const char *role, const char *path,
+                      const char *name, struct err *e) {
     char sha256[65];
     if (sha256_file(path, sha256, e)) return -1;
     if (!files->list && !(files->list = json_array())) return out_of_memory(e);
-    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", path, "bytes",
+    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", name, "bytes",
                              (json_int_t)path_size(path), "sha256", sha256);
-    if (!item) return err_failed(e, "%s: a path must be UTF-8", path);
+    if (!item) return err_input(e, "%s: a path must be UTF-8", path);
     return json_array_append_new(files->list, item) ? out_of_memory(e) : 0;
+}
+
+static int add_file(struct lock_files *files, const char *role, const char *path, struct err *e) {
+    return lock_files_add_as(files, role, path, path, e);
 }
 
 int lock_files_add(struct lock_files *files, const char *role, const char *path, struct err *e) {
@@ -76,18 +80,15 @@ static json_t *build_json(void) {
 }
 
 static json_t *libraries_json(void) {
-    unsigned major = 0, minor = 0, patch = 0;
-    char hdf5[48], pcre2[64] = "", yaml[48];
+    char pcre2[64] = "", yaml[48];
     int y[3];
-    H5get_libversion(&major, &minor, &patch);
-    snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, patch);
     yaml_get_version(&y[0], &y[1], &y[2]);
     snprintf(yaml, sizeof yaml, "%d.%d.%d", y[0], y[1], y[2]);
     pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "hdf5", hdf5, "zstd",
-                     ZSTD_versionString(), "pcre2", pcre2, "utf8proc", utf8proc_version(),
-                     "jansson", jansson_version_str(), "libyaml", yaml, "openssl",
-                     OpenSSL_version(OPENSSL_VERSION), "zlib", zlibVersion());
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "zstd", ZSTD_versionString(), "pcre2",
+                     pcre2, "utf8proc", utf8proc_version(), "jansson", jansson_version_str(),
+                     "libyaml", yaml, "openssl", OpenSSL_version(OPENSSL_VERSION), "zlib",
+                     zlibVersion());
 }
 
 static void cpu_name(char out[128]) {
@@ -210,7 +211,7 @@ static const char *const may_change[] = {
     "resume_from_checkpoint",
 };
 
-static char *show(const json_t *j) {
+static char *value_text(const json_t *j) {
     return j ? json_dumps(j, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(12))
              : strdup("(unset)");
 }
@@ -220,7 +221,7 @@ static int compare_key(const char *key, const json_t *old, const json_t *now,
     if ((!old && !now) || (old && now && json_equal(old, now))) return 0;
     bool allowed = false;
     for (i64 i = 0; i < COUNT(may_change); i++) allowed |= !strcmp(key, may_change[i]);
-    char *a = show(old), *b = show(now);
+    char *a = value_text(old), *b = value_text(now);
     int rc = 0;
     if (!a || !b) {
         rc = out_of_memory(e);
@@ -260,8 +261,9 @@ static int compare_files(const json_t *old, const json_t *now, struct err *e) {
     size_t i, k;
     json_t *was, *is;
     json_array_foreach((json_t *)old, i, was) {
-        bool found = false;
+        bool found = carried_is(was);
         json_array_foreach((json_t *)now, k, is) {
+            if (found && carried_is(was)) break; /* carried_check says it better */
             if (strcmp(text_of(was, "path"), text_of(is, "path"))) continue;
             found = true;
             if (!strcmp(text_of(was, "sha256"), text_of(is, "sha256"))) continue;
@@ -285,7 +287,7 @@ static int compare_environments(const json_t *old, const json_t *now, struct tex
         json_object_foreach(values, key, value) {
             const json_t *was = json_object_get(before, key);
             if (!was || json_equal(was, value)) continue;
-            char *a = show(was), *b = show(value);
+            char *a = value_text(was), *b = value_text(value);
             int rc = !a || !b ? out_of_memory(e) : 0;
             if (!rc && !strcmp(key, "numerics_version"))
                 rc = err_input(
@@ -301,6 +303,23 @@ static int compare_environments(const json_t *old, const json_t *now, struct tex
     return 0;
 }
 
+/* A model that the recipe describes, or a GGUF file trained whole, has its files in the run. */
+static bool carries(const json_t *lock) {
+    const json_t *recipe = json_object_get(lock, "recipe");
+    const char *base = text_of(recipe, "model_name_or_path");
+    return json_is_object(json_object_get(recipe, "model")) ||
+           (path_is_gguf(base) && !json_is_true(json_object_get(recipe, "use_peft")));
+}
+
+int lock_carried(const char *run_dir, int code, struct err *e) {
+    char *path = mem_printf(e, "%s/recipe.lock", run_dir);
+    json_t *j = path ? lock_json(path, e) : NULL;
+    const int rc =
+        j ? carried_check(run_dir, json_object_get(j, "files"), carries(j), code, e) : -1;
+    json_decref(j), mem_free(path);
+    return rc;
+}
+
 int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
                  struct text *notes, struct err *e) {
     char *path = mem_printf(e, "%s/recipe.lock", run_dir);
@@ -309,6 +328,7 @@ int lock_compare(const char *run_dir, const struct recipe *now, const struct loc
     int rc = !environment ||
              compare_recipes(json_object_get(old, "recipe"), recipe, now, notes, e) ||
              compare_files(json_object_get(old, "files"), files->list, e) ||
+             carried_check(run_dir, json_object_get(old, "files"), carries(old), ERR_INPUT, e) ||
              compare_environments(json_object_get(old, "environment"), environment, notes, e);
     json_decref(old), json_decref(recipe), json_decref(environment), mem_free(path);
     return rc ? -1 : 0;

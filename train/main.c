@@ -52,7 +52,7 @@ const struct command commands[] = {
     {"inspect", "inspect THING",
      "show a model, checkpoint, dataset, tokenizer, recipe, run; `inspect ops`, `inspect families`",
      cmd_inspect, inspect_options},
-    {"verify", "verify RUN [--replay N]",
+    {"verify", "verify RUN [--replay]",
      "check a run's files, manifests, log and data order; recompute steps", cmd_verify,
      verify_options},
     {"report", "report RUN ... [--output FILE.html]",
@@ -95,12 +95,20 @@ static const struct command *command_find(const char *name, const char *before, 
     return NULL;
 }
 
+static const char train_signals[] =
+    "SIGINT (^C), SIGTERM, SIGHUP, or a reader of the output that goes away (SIGPIPE): the step "
+    "is\n"
+    "finished and saved, and the program ends with exit code 3: stopped and saved;\n"
+    "resume_from_checkpoint=auto goes on from there. A second SIGINT or SIGTERM ends it at once,\n"
+    "without saving: killed by that signal (128 + its number in a shell).\n"
+    "Exit codes: 0 all steps done, 1 an error while training, 2 usage or bad input, 3 stopped.\n";
+
 int cmd_help(int argc, char **argv, struct err *e) {
     if (argc > 0) {
         const struct command *c = command_find(argv[0], "help ", e);
         if (!c) return -1;
         printf("hone %s\n\n%s.\n\n", c->usage, c->help);
-        if (!strcmp(c->name, "train")) return recipe_help(stdout);
+        if (!strcmp(c->name, "train")) return puts(train_signals), recipe_help(stdout);
         options_print(c->options);
         return 0;
     }
@@ -110,7 +118,7 @@ int cmd_help(int argc, char **argv, struct err *e) {
     puts("\nGlobal flags:");
     options_print(global_options);
     puts("\n`hone help COMMAND` says more. Exit codes: 0 done, 1 a failed check or training error, "
-         "2 usage or bad input.");
+         "2 usage or bad input, 3 a run that was stopped and saved.");
     return 0;
 }
 
@@ -161,9 +169,9 @@ static int run(int argc, char **argv, struct arena *a, struct err *e) {
     return rc;
 }
 
-/* A file that the program opens must not become its standard output because the caller closed that;
- * opened the wrong way round, using it still fails. A file size limit is an error like a full disk,
- * not a signal. */
+/* Reopens closed descriptors 0 to 2, so that an opened file cannot become stdout. They are opened
+ * in the wrong direction, so that using one still fails. A file size limit is an error like a full
+ * disk, not a signal. */
 static void surroundings_prepare(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) return;

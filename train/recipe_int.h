@@ -27,8 +27,7 @@ struct node *node_of_json(struct arena *a, const json_t *j, const char *name, st
 json_t *node_json(const struct node *n, struct err *e); /* scalars by YAML 1.2's core schema */
 bool node_is_null(const struct node *n);
 
-/* ---- the sources (recipe_source.c) -------------------------------------------------------------
- */
+/* ---- the sources (recipe_source.c) ----------------------------------------------------------- */
 /* The file with its includes and the command line's words, in our spelling; NULL on failure. */
 struct node *recipe_source(struct recipe *r, const char *path, char *const *overrides, i64 count,
                            struct err *e);

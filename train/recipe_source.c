@@ -6,7 +6,7 @@
  * values become ours as each source is read, so that a word of the command line replaces a key of
  * the file whichever spelling either uses. Paths are relative to the working directory, `include`
  * to the file that says it. A value that YAML calls null leaves the default. A recipe.lock is read
- * as the recipe it holds: so is a run rebuilt. */
+ * as the recipe it holds. Passing recipe.lock reproduces the run. */
 #include "train/recipe_int.h"
 
 #include <libgen.h>

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 16, NODES_MAX = 10000, BYTES_MAX = 1 << 20 };
+enum { DEPTH_MAX = 16, NODES_MAX = 10000, BYTES_MAX = 1 << 20, DIRECTIVES_MAX = 1000 };
 
 struct node *node_new(struct arena *a, enum node_kind kind, const char *where, struct err *e) {
     struct node *n = arena_new(a, sizeof *n, e);
@@ -72,20 +72,41 @@ static struct node *copy_scalar(struct copy *c, const yaml_node_t *y, const char
     return n;
 }
 
-static int copy_pair(struct copy *c, struct node *map, const yaml_node_pair_t *pair, int depth) {
+/* Where the value of a key is, or belongs, in a table of `slots`, a power of two. */
+static struct node **key_slot(struct node **table, size_t slots, const char *key) {
+    u64 hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *k = key; *k; k++) hash = (hash ^ (u8)*k) * 1099511628211u;
+    while (table[hash & (slots - 1)] && strcmp(table[hash & (slots - 1)]->key, key)) hash++;
+    return &table[hash & (slots - 1)];
+}
+
+static struct node *copy_pair(struct copy *c, struct node **table, size_t slots,
+                              const yaml_node_pair_t *pair, int depth) {
     struct node *key = copy_node(c, pair->key, depth + 1);
-    if (!key) return -1;
+    if (!key) return NULL;
     if (key->kind != NODE_SCALAR)
-        return err_input(c->e, "%s: a key must be a plain word", key->where);
-    struct node *before = node_find(map, key->text);
-    if (before)
+        return err_input(c->e, "%s: a key must be a plain word", key->where), NULL;
+    struct node **slot = key_slot(table, slots, key->text);
+    if (*slot)
         return err_input(c->e, "%s: duplicate key '%s', already given at %s", key->where, key->text,
-                         before->where);
+                         (*slot)->where),
+               NULL;
     struct node *value = copy_node(c, pair->value, depth + 1);
-    if (!value) return -1;
+    if (!value) return NULL;
     value->key = key->text, value->where = key->where;
-    node_append(map, value);
-    return 0;
+    return *slot = value;
+}
+
+static int copy_map(struct copy *c, struct node *map, const yaml_node_t *y, int depth) {
+    const yaml_node_pair_t *p = y->data.mapping.pairs.start, *end = y->data.mapping.pairs.top;
+    struct node **last = &map->child;
+    size_t slots = 4;
+    while (slots < 2 * (size_t)(end - p)) slots *= 2;
+    struct node **table = mem_new_array((i64)slots, sizeof(struct node *), c->e);
+    for (; table && p < end; p++, last = &(*last)->next)
+        if (!(*last = copy_pair(c, table, slots, p, depth))) break;
+    mem_free(table);
+    return table && p == end ? 0 : -1;
 }
 
 static struct node *copy_node(struct copy *c, int id, int depth) {
@@ -100,18 +121,10 @@ static struct node *copy_node(struct copy *c, int id, int depth) {
     struct node *n =
         node_new(c->a, y->type == YAML_MAPPING_NODE ? NODE_MAP : NODE_LIST, where, c->e);
     if (!n) return NULL;
-    if (y->type == YAML_MAPPING_NODE) {
-        const yaml_node_pair_t *p = y->data.mapping.pairs.start, *end = y->data.mapping.pairs.top;
-        for (; p < end; p++)
-            if (copy_pair(c, n, p, depth)) return NULL;
-        return n;
-    }
+    if (y->type == YAML_MAPPING_NODE) return copy_map(c, n, y, depth) ? NULL : n;
     const yaml_node_item_t *p = y->data.sequence.items.start, *end = y->data.sequence.items.top;
-    for (; p < end; p++) {
-        struct node *child = copy_node(c, *p, depth + 1);
-        if (!child) return NULL;
-        node_append(n, child);
-    }
+    for (struct node **last = &n->child; p < end; p++, last = &(*last)->next)
+        if (!(*last = copy_node(c, *p, depth + 1))) return NULL;
     return n;
 }
 
@@ -124,12 +137,45 @@ static int yaml_error(const yaml_parser_t *p, const char *name, struct err *e) {
                      p->context ? ", " : "", p->context ? p->context : "");
 }
 
+/* Goes over the events first. libyaml looks at every open bracket for every token, compares every
+ * anchor with all before it, and every %TAG line too, so its document would cost a power of its
+ * size before we saw it. Its events come one by one: we stop at the first that is too much. */
+static int yaml_bounded(const char *data, i64 size, const char *name, struct err *e) {
+    i64 count = 0, depth = 0, directives = 0;
+    for (i64 i = 0; i < size; i++)
+        if (data[i] == '%' && (!i || data[i - 1] == '\n') && ++directives > DIRECTIVES_MAX)
+            return err_input(e, "%s: more than %d lines that begin with %%", name, DIRECTIVES_MAX);
+    yaml_parser_t parser;
+    yaml_event_t event;
+    if (!yaml_parser_initialize(&parser)) return err_memory(e, "%s: out of memory", name);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)data, (size_t)size);
+    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
+    bool going = true;
+    while (going && yaml_parser_parse(&parser, &event)) {
+        const yaml_event_type_t type = event.type;
+        const bool opens = type == YAML_SEQUENCE_START_EVENT || type == YAML_MAPPING_START_EVENT;
+        if (type == YAML_SEQUENCE_END_EVENT || type == YAML_MAPPING_END_EVENT) depth--;
+        if (opens) depth++;
+        if (opens || type == YAML_SCALAR_EVENT || type == YAML_ALIAS_EVENT) count++;
+        if (count > NODES_MAX || depth > DEPTH_MAX + 1) {
+            err_input(e, "%s:%zu: too many or too deeply nested values", name,
+                      event.start_mark.line + 1);
+            err_detail(e, "at most %d values, %d levels deep", NODES_MAX, DEPTH_MAX);
+        }
+        going = type != YAML_STREAM_END_EVENT && !e->code;
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser); /* what is malformed, the loader says */
+    return e->code ? -1 : 0;
+}
+
 struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
                        struct err *e) {
     if (size > BYTES_MAX)
         return err_input(e, "%s: %lld bytes are no recipe: at most %d", name, (long long)size,
                          BYTES_MAX),
                NULL;
+    if (yaml_bounded(data, size, name, e)) return NULL;
     yaml_parser_t parser;
     yaml_document_t doc, more;
     struct node *n = NULL;

@@ -153,8 +153,11 @@ static int add_log(json_t *run, const char *path, struct err *e) {
     json_t *log = json_object();
     if (json_object_set_new(run, "log", log)) return out_of_memory(e);
     if (log_read(&rows, path, e)) return -1;
-    log_verify(path, &broken);
-    int rc = add_points(log, &rows, e);
+    /* A log whose chain is broken is shown as such; one that cannot be read ("cannot open", "cannot
+     * read" of err_system) is an error. */
+    const bool unread = log_verify(path, &broken) && !strncmp(broken.primary, "cannot ", 7);
+    if (unread) *e = broken;
+    int rc = unread ? -1 : add_points(log, &rows, e);
     if (!rc && (json_object_set_new(log, "head", json_string(rows.head)) ||
                 json_object_set_new(log, "rows", json_integer(rows.count)) ||
                 json_object_set_new(log, "run", json_string(rows.run_id)) ||

@@ -103,6 +103,9 @@ struct lock_files { /* zero-initialise; lock_files_free */
 /* Hashes a file, or every file of a folder (not of its sub-folders). `role`: model, tokenizer,
  * template, data. */
 int lock_files_add(struct lock_files *files, const char *role, const char *path, struct err *e);
+/* One file under another name than its path. */
+int lock_files_add_as(struct lock_files *files, const char *role, const char *path,
+                      const char *name, struct err *e);
 void lock_files_free(struct lock_files *files);
 /* Writes RUN_DIR/recipe.lock (created if missing) and gives its SHA-256. */
 int lock_write(const char *run_dir, const struct recipe *r, const struct lock_files *files,
@@ -113,6 +116,13 @@ int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err
  * lines of `notes`. */
 int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
                  struct text *notes, struct err *e);
+
+/* Are the files of RUN/model those that the run began with (carried.c)? `code`: of the error. */
+int lock_carried(const char *run_dir, int code, struct err *e);
+bool carried_is(const json_t *item); /* an entry of the lock's "files" about RUN/model */
+int carried_list(const char *folder, struct lock_files *files, struct err *e);
+/* `files`: the lock's; `expected`: where it lists none, RUN/model must be what checkpoints hold. */
+int carried_check(const char *run, const json_t *files, bool expected, int code, struct err *e);
 
 /* ---- learning-rate schedule (schedule.c) ----------------------------------------------------- */
 struct schedule {

@@ -19,7 +19,7 @@ static i64 held(const struct stream *s) {
 
 static void stream_print(struct stream *s, i64 end) {
     if (s->to && end > s->printed)
-        fwrite(s->text.data + s->printed, 1, (size_t)(end - s->printed), s->to);
+        show_generated(s->to, s->text.data + s->printed, end - s->printed);
     s->printed = i64_max(s->printed, end);
     if (s->to) fflush(s->to);
 }
@@ -44,7 +44,8 @@ int stream_token(void *arg, u32 id) {
     }
     i64 end = s->text.size - held(s);
     while (end >= 3 && !memcmp(s->text.data + end - 3, unknown, 3)) end -= 3;
-    return stream_print(s, end), 0;
+    stream_print(s, end);
+    return s->to && ferror(s->to); /* nobody reads it any more: main says why */
 }
 
 void stream_end(struct stream *s) { stream_print(s, s->text.size); }

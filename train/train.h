@@ -31,10 +31,25 @@ struct args {
     i64 count;
     struct arena arena;
 };
+/* A row of a command's table: the member of ROW_OF, a struct of flags, that has the key's name. */
+#define ROW(key, type, otherwise, low, high, help)                                                 \
+    { #key, type, offsetof(ROW_OF, key), otherwise, low, high, NULL, help }
 int args_parse(struct args *a, int argc, char **argv, const struct option *table, void *to,
                struct err *e);
 void args_free(struct args *a);
 int args_need(const struct args *a, i64 low, i64 high, const char *usage, struct err *e);
+
+/* ---- outputs apart from inputs (outputs.c) */
+enum { OUTPUT_NAMES = 4 };
+struct outputs { /* names may be NULL; those that are no files are no harm */
+    const char *output[OUTPUT_NAMES], *input[OUTPUT_NAMES];
+    const char *const *source;
+    i64 sources;
+    const struct text_list *adapter; /* DIR or DIR=WEIGHT */
+};
+int outputs_apart(const struct outputs *o, struct err *e);
+int inputs_apart(const struct recipe *r, struct err *e); /* from the run's own files */
+int report_apart(char *const *run, i64 count, const char *output, struct err *e);
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
@@ -147,10 +162,14 @@ struct trainer {
     struct balance balance;     /* of the step, where the model is `balanced` */
     i64 pass_next;
     i64 total_steps, tokens_seen;
-    char parent[65];    /* SHA-256 of the last checkpoint's manifest */
-    char *model_folder; /* whose config and tokenizer files checkpoints carry */
+    char parent[65];           /* SHA-256 of the last checkpoint's manifest */
+    char *model_folder;        /* whose config and tokenizer files checkpoints carry */
+    struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
+/* The files of model_folder: hashed; those copied into a checkpoint, compared (carried.c) */
+int carried_begin(struct trainer *t, struct err *e);
+int carried_copied(const struct trainer *t, const char *folder, struct err *e);
 /* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
  * model's config is written. */
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
@@ -212,6 +231,7 @@ struct sampling {
     bool ignore_eos;
     double repetition_penalty; /* 1 or 0: off */
     const struct ids *stops;   /* ids that end a text besides the model's own; may be NULL */
+    i64 *full; /* counts texts that ended because the model has no more positions; may be NULL */
 };
 typedef int token_fn(void *arg, u32 id); /* told every id at once; >0: stop, -1: an error */
 struct sequence {                        /* one text of several that are continued together */
@@ -225,6 +245,8 @@ struct sequence {                        /* one text of several that are continu
     u32 next;
     bool done;
 };
+/* One line for the user, with `full` of struct sampling; nothing for 0. */
+void positions_note(const struct model *m, i64 full);
 /* Continues `count` prompts in one cache, a step of all in one pass. Each text is bit for bit what
  * it is alone. */
 int generate_batch(struct model *m, struct sequence *list, i64 count, const struct sampling *s,
@@ -275,7 +297,7 @@ struct generate_flags {
 /* Opens what the flags name. `stops`: the end-of-text ids of generation_config.json. */
 int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
                   struct ids *stops, struct err *e);
-struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops);
+struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full);
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *s, struct text *out, struct err *e);
 /* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */

@@ -7,7 +7,7 @@
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e) {
     *t = (struct trainer){.r = r, .run_dir = run_dir};
     if (numerics_choose(r->numerics, e) || trainer_data(t, e) || trainer_model(t, e) ||
-        optimizer_new(&t->optimizer, &t->model, r, e))
+        carried_begin(t, e) || optimizer_new(&t->optimizer, &t->model, r, e))
         return -1;
     t->total_steps = r->max_steps;
     if (!t->total_steps) {
@@ -27,6 +27,7 @@ void trainer_close(struct trainer *t) {
         dataset_close(t->dataset[i]), dataset_close(t->eval_dataset[i]);
     model_free(&t->model);
     lora_config_free(&t->lora);
+    lock_files_free(&t->carried);
     tokenizer_free(t->tokenizer), chat_free(t->chat);
     arena_free(&t->arena);
     *t = (struct trainer){0};
@@ -150,7 +151,10 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
     }
     if (!*tokens) return err_input(e, "the evaluation data holds no token that is trained");
     *loss = sum / (double)*tokens;
-    return 0;
+    if (*loss - *loss == 0) return 0;
+    err_failed(e, "the validation loss is not finite after step %lld",
+               (long long)t->optimizer.step);
+    return err_hint(e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
 }
 
 /* The largest micro-batch whose plan fits. */

@@ -6,11 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool ends_with(const char *text, const char *end) {
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && !strcmp(text + n - k, end);
-}
-
 /* What lies in the folder of a run that has no log yet is of an attempt that failed: made again. */
 static bool run_begun(const char *run_dir) {
     char path[4096];
@@ -296,6 +291,9 @@ int lock_files_of(const struct trainer *t, struct lock_files *files, struct err 
     if (r->chat_template && path_exists(r->chat_template) &&
         lock_files_add(files, "chat_template", r->chat_template, e))
         return -1;
+    char own[4096];
+    snprintf(own, sizeof own, "%s/model", t->run_dir);
+    if (t->model_folder && !strcmp(t->model_folder, own) && carried_list(own, files, e)) return -1;
     for (i64 i = 0; i < r->dataset.count; i++)
         if (lock_files_add(files, "data", dataset_info(t->dataset[i])->path, e)) return -1;
     for (i64 i = 0; i < r->eval_dataset.count; i++)

@@ -135,13 +135,13 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
     b->last = graph_input(g, "last", I32, DIMS(tokens));
     if (b->dropout > 0) b->dropout_place = graph_input(g, "dropout_place", I32, DIMS(2));
+    b->positions = b->m->rope_positions;
     for (int i = 0; i < MAX_ROPES; i++) {
-        const struct view *k = &b->m->rope[i], *q = &b->m->query_rope[i];
-        b->rope[i] = k->data ? graph_param(g, k, "rope", k, false) : NULL;
-        b->query_rope[i] = q->data ? graph_param(g, q, "query_rope", q, false) : b->rope[i];
+        struct constant *k = b->m->rope[i], *q = b->m->query_rope[i];
+        b->rope[i] = k ? graph_const(g, "rope", k) : NULL;
+        b->query_rope[i] = q ? graph_const(g, "query_rope", q) : b->rope[i];
     }
-    const struct view *slopes = &b->m->slopes;
-    b->slopes = slopes->data ? graph_param(g, slopes, "slopes", slopes, false) : NULL;
+    b->slopes = b->m->slopes ? graph_const(g, "slopes", b->m->slopes) : NULL;
     if (g->err.code) return NULL;
     struct stream s = {.x = embedded(b)};
     for (b->layer = 0; b->layer < c->layers; b->layer++) {

@@ -90,8 +90,8 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
         c->layers == 26 || c->layers == 27 || (c->layers == 48 && c->vocab_size == 128256);
     if (latent && lite == (c->mla.q_rank > 0))
         return err_input(e,
-                         "llama.cpp's %s tells whether queries come from latents by the number "
-                         "of layers, and would be wrong: this model is not written as GGUF",
+                         "llama.cpp infers query latents of %s from the layer count and would "
+                         "misread this model: it is not written as GGUF",
                          arch->name);
     if (latent && (c->norm_eps != 1e-6 || (c->route.groups > 1 && c->route.score != ROUTE_SIGMOID)))
         return err_input(e,

@@ -283,8 +283,8 @@ static const char *head_module(const struct model *m, char text[160]) {
     snprintf(text, 160, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
     return text;
 }
-/* Here as in PEFT "all-linear" does not mean it, and one that is tied has an adapter of the output
- * alone, which nobody can merge. */
+/* As in PEFT, all-linear excludes the LM head; a tied head's adapter cannot be merged, because it
+ * changes the output alone. */
 static int head_add(struct model *m, struct lora_config *c, u64 seed, i64 *index, struct err *e) {
     const bool all = c->target_regex && !strcmp(c->target_regex, "all-linear");
     char text[160];

@@ -189,9 +189,8 @@ void param_free(struct param *p) {
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
     mem_free(m->param), mem_free(m->layer);
-    device_free(m->slopes.data);
-    for (int i = 0; i < MAX_ROPES; i++)
-        device_free(m->rope[i].data), device_free(m->query_rope[i].data);
+    constant_drop(m->slopes);
+    for (int i = 0; i < MAX_ROPES; i++) constant_drop(m->rope[i]), constant_drop(m->query_rope[i]);
     arena_free(&m->arena);
     *m = (struct model){0};
 }
@@ -237,7 +236,7 @@ static void init_range(void *arg, i64 begin, i64 end, int worker) {
     for (i64 i = begin; i < end; i++) param_set(n->p, i, n->std * rng_normal(&n->rng, (u64)i));
 }
 
-/* What a parameter that is not drawn begins with. */
+/* Initial value of parameters that are not random. */
 static float start_of(const struct model *m, const struct param *p) {
     switch (p->role) {
     case ROLE_ALPHA_P: return (float)m_log(m_exp(0.8) - 1); /* softplus gives 0.8, 0.3 + beta */

@@ -305,9 +305,9 @@ struct model {
     i64 params;
     const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
-    struct view rope[MAX_ROPES], query_rope[MAX_ROPES]; /* tables, on the device: rope_table.c */
-    struct view slopes;                                 /* of ALiBi, beside them */
-    i64 rope_positions;
+    struct constant *rope[MAX_ROPES], *query_rope[MAX_ROPES]; /* the newest tables: rope_table.c */
+    struct constant *slopes;                                  /* of ALiBi; NULL: none */
+    i64 rope_positions;                                       /* of those tables */
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
     struct arena arena;
     bool frozen; /* all but adapters */
@@ -338,7 +338,7 @@ i64 param_bytes(const struct param *p); /* in memory */
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
 /* Builds the tables for at least so many positions, which is also the length that dynamic scaling
- * goes by. */
+ * goes by. Graphs that were traced before keep the tables that they were traced with. */
 int model_rope(struct model *m, i64 positions, struct err *e);
 i64 model_count(const struct model *m, bool trainable_only);
 /* The tensors of a file, with its names, shapes and layouts. */
@@ -421,7 +421,8 @@ struct build {  /* one trace */
     u64 dropout_seed;
     i32 dropout_at[2];
     struct tensor *dropout_place;
-    i32 *row; /* longrope: positions as rows of its table */
+    i32 *row;      /* longrope: positions as rows of its table, */
+    i64 positions; /* which has so many for each kind of document */
     i64 layer;
     struct routing *routing; /* balance.c; NULL: nothing of it is traced */
 };

@@ -233,20 +233,13 @@ static void save_rows(void *arg, i64 begin, i64 end, int worker) {
     }
 }
 
-static void shape_print(char out[160], int rank, const i64 *dim) {
-    int at = snprintf(out, 160, "[");
-    for (int i = 0; i < rank && at < 130; i++)
-        at += snprintf(out + at, 160 - (size_t)at, "%s%lld", i ? ", " : "", (long long)dim[i]);
-    snprintf(out + at, 160 - (size_t)at, "]");
-}
-
 static int piece_load(struct param *p, const struct piece *o, const struct stored *s,
                       const char *where, struct err *e) {
     bool same = s->rank == o->rank;
     for (int i = 0; same && i < s->rank; i++) same = s->dim[i] == o->dim[i];
     if (!same) {
-        char found[160], wanted[160];
-        shape_print(found, s->rank, s->dim), shape_print(wanted, o->rank, o->dim);
+        char found[192], wanted[192];
+        shape_text(found, s->rank, s->dim), shape_text(wanted, o->rank, o->dim);
         err_input(e, "%s: tensor '%s' has shape %s; the model's configuration says %s", where,
                   s->name, found, wanted);
         return err_hint(e, "the weights belong to another model");

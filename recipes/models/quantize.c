@@ -166,7 +166,7 @@ void codes_seen(const struct safetensors *s, const struct stored *t, u8 *seen) {
     }
 }
 
-/* `quant_state`: what is in it, as far as it matters. */
+/* The fields of quant_state that decoding needs. */
 struct state {
     i64 block, block2, count;
     double offset;

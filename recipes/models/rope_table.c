@@ -13,7 +13,12 @@
  * rounded to f32 as transformers keeps them; the angle is position * f_i in f64. yarn and longrope
  * multiply cosines and sines by attention_factor. A row holds n/2 cosines, then n/2 sines.
  * query_beta (Ministral 3) scales queries by position; since they are turned anyway, that is a
- * second table for them. */
+ * second table for them.
+ *
+ * A table never changes: a longer one is another constant (autograd.h), and graphs keep the one
+ * they were traced with. But for dynamic scaling a row is the same in a table of any length, so
+ * that the length decides no bit. A dynamic table depends on it beyond max_position_embeddings
+ * alone, which texts that are generated do not pass: the longest batch sets it for a whole run. */
 #include "recipes/models/models_int.h"
 
 static const double pi = 3.14159265358979323846;
@@ -84,35 +89,29 @@ static void fill_rows(void *arg, i64 begin, i64 end, int worker) {
     }
 }
 
-/* `view` becomes a table of `positions` rows on the device; with longrope twice as many. */
-static int table_new(const struct config *c, const struct rope_config *r, bool query, i64 positions,
-                     struct view *view, struct err *e) {
+/* `positions` rows; with longrope twice as many. */
+static struct constant *table_new(const struct config *c, const struct rope_config *r, bool query,
+                                  i64 positions, struct err *e) {
     const i64 half = r->dims / 2, tables = r->type == ROPE_LONGROPE ? 2 : 1;
-    *view = (struct view){.dtype = F32, .rank = 2, .dim = {tables * positions, r->dims}};
-    float *table = mem_new(view_bytes(view), e);
+    const struct view view = {.dtype = F32, .rank = 2, .dim = {tables * positions, r->dims}};
+    float *table = mem_new(view_bytes(&view), e);
     double *f = table ? mem_new_array(half, sizeof *f, e) : NULL;
-    view->data = f ? device_new(view_bytes(view), e) : NULL;
-    for (i64 t = 0; view->data && t < tables; t++) {
+    for (i64 t = 0; f && t < tables; t++) {
         for (i64 i = 0; i < half; i++) f[i] = (double)(float)frequency(c, r, i, positions, t > 0);
         struct rows job = {table + t * positions * r->dims, f, r->attention_factor,
                            query ? r : NULL, half};
         pool_run(positions, fill_rows, &job);
     }
-    const int rc =
-        !view->data || device_write(view->data, table, view_bytes(view), e) || device_sync(e);
+    struct constant *made = f ? constant_new(&view, table, e) : NULL;
     mem_free(f), mem_free(table);
-    return rc ? -1 : 0;
+    return made;
 }
 
-static int slopes_new(struct model *m, struct err *e) {
+static struct constant *slopes_new(const struct config *c, struct err *e) {
     float slopes[4096];
-    m->slopes = (struct view){.dtype = F32, .rank = 1, .dim = {m->config.heads}};
-    alibi_slopes(slopes, m->config.heads);
-    m->slopes.data = device_new(view_bytes(&m->slopes), e);
-    return !m->slopes.data || device_write(m->slopes.data, slopes, view_bytes(&m->slopes), e) ||
-                   device_sync(e)
-               ? -1
-               : 0;
+    alibi_slopes(slopes, c->heads);
+    const struct view view = {.dtype = F32, .rank = 1, .dim = {c->heads}};
+    return constant_new(&view, slopes, e);
 }
 
 int model_rope(struct model *m, i64 positions, struct err *e) {
@@ -124,16 +123,20 @@ int model_rope(struct model *m, i64 positions, struct err *e) {
         return err_hint(e, "use shorter sequences, or raise max_position_embeddings in the model's "
                            "config and train it on");
     }
-    if (c->alibi && !m->slopes.data && slopes_new(m, e)) return -1;
+    if (c->alibi && !m->slopes && !(m->slopes = slopes_new(c, e))) return -1;
+    struct constant *k[MAX_ROPES] = {0}, *q[MAX_ROPES] = {0};
+    bool whole = true;
     for (int i = 0; i < MAX_ROPES; i++) {
         const struct rope_config *r = &c->rope[i];
-        if (!r->dims) continue;
-        device_free(m->rope[i].data), device_free(m->query_rope[i].data);
-        m->rope[i].data = m->query_rope[i].data = NULL;
-        if (table_new(c, r, false, positions, &m->rope[i], e) ||
-            (r->query_beta > 0 && table_new(c, r, true, positions, &m->query_rope[i], e)))
-            return -1;
+        if (r->dims && whole) whole = (k[i] = table_new(c, r, false, positions, e)) != NULL;
+        if (r->dims && whole && r->query_beta > 0)
+            whole = (q[i] = table_new(c, r, true, positions, e)) != NULL;
     }
+    for (int i = 0; i < MAX_ROPES; i++) { /* all of them, or none after an error */
+        constant_drop(whole ? m->rope[i] : k[i]), constant_drop(whole ? m->query_rope[i] : q[i]);
+        if (whole) m->rope[i] = k[i], m->query_rope[i] = q[i];
+    }
+    if (!whole) return -1;
     m->rope_positions = positions;
     return 0;
 }
@@ -159,7 +162,7 @@ int model_bind(struct build *b, const struct places *p, struct err *e) {
         i64 length = 0;
         for (end = at; end < tokens && p->begin[end] == p->begin[at]; end++)
             length = i64_max(length, p->position[end] + 1);
-        const i64 shift = beyond(r, length) ? b->m->rope_positions : 0;
+        const i64 shift = beyond(r, length) ? b->positions : 0;
         for (i64 i = at; i < end; i++) b->row[i] = (i32)(p->position[i] + shift);
     }
     b->position->view.data = b->row;

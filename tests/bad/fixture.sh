@@ -86,3 +86,4 @@ chmod +x ../tools/st ../tools/poke ../tools/swap
 # ids.safetensors: input_ids [2, 3] of int64
 printf '\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\4\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0' |
     ../tools/st ids.safetensors '{"input_ids":{"dtype":"I64","shape":[2,3],"data_offsets":[0,48]}}'
+cp ids.safetensors old.safetensors # an output that is there already

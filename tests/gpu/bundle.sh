@@ -8,7 +8,7 @@ build=${1:?usage: bundle.sh BUILD}
 to=build/gpu-bundle
 rm -rf "$to" && mkdir -p "$to/lib" "$to/tests"
 cp "$build/hone" "$to/hone"
-for name in test_cuda test_cuda_run test_golden; do cp "$build/gpu/$name" "$to/tests/$name"; done
+for name in test_cuda test_cuda_ftz test_cuda_run test_golden; do cp "$build/gpu/$name" "$to/tests/$name"; done
 cp -r tests/golden "$to/tests/"
 cp -r recipes "$to/" && rm -rf "$to/recipes/models" "$to/recipes/report.png"
 cp tests/demo.sh tests/gpu/test.sh tests/gpu/bench.sh tests/gpu/peer.py "$to/tests/"

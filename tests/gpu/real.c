@@ -7,6 +7,7 @@
 
 int shim_check;
 unsigned shim_seed;
+int shim_late;
 long long shim_findings(void) { return 0; }
 long long shim_unwritten(const void *p, long long bytes) { return (void)p, (void)bytes, 0; }
 void shim_forget(void *p, long long bytes) {

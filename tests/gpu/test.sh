@@ -21,7 +21,7 @@ part() { # NAME SECONDS COMMAND ...
 }
 recipe=recipes/shakespeare-pretrain.yaml
 data() {
-    ./hone tokenizer train recipes/data/shakespeare.txt --vocab-size 4096 --output runs/demo/data/tokenizer.json &&
+    ./hone tokenizer train recipes/data/shakespeare.txt --vocab-size 2048 --output runs/demo/data/tokenizer.json &&
         ./hone tokenize recipes/data/shakespeare.txt --tokenizer runs/demo/data/tokenizer.json --validation 0.1 \
             --output runs/demo/data/shakespeare-train.h5 --validation-output runs/demo/data/shakespeare-valid.h5
 }
@@ -34,6 +34,7 @@ demo() { # portable on the GPU, replayed on the CPU; fast twice
         ./hone generate "$(ls -d runs/fast/checkpoints/step-* | tail -n 1)" --prompt ROMEO: --device cuda
 }
 part doctor 60 ./hone doctor
+part flush 30 tests/test_cuda_ftz
 part ops 150 tests/test_cuda
 part golden 60 tests/test_golden
 part runs 120 tests/test_cuda_run

@@ -22,12 +22,19 @@ struct probe {
     /* What the shim says of the wrong one; NULL: there is none, the right one writes 1 to all of
      * `out` where all is as it should be. */
     const char *finding;
+    /* The wrong one also gives other bits than the right one, in one of the orders at least. */
+    bool bits;
     void (*body)(bool right, const struct probe_memory *m);
 };
 extern const struct probe probe_table[];
 extern const int probe_count;
 int probe_launch(const struct probe *p, bool right, const struct probe_memory *m, struct err *e);
-int probe_launch_shape(int grid_y, int threads, int shared, struct err *e); /* does nothing */
+/* Kernels that do nothing of interest: with few registers; with 2,000 bytes of static shared memory
+ * (and 32 registers, and it writes its dynamic); with 100 registers; one that kernels.tsv has not.
+ * opt_in: by LAUNCH, as ops/ does it; otherwise a bare launch. */
+enum probe_shape { PROBE_IDLE, PROBE_FIXED, PROBE_GREEDY, PROBE_STRANGER };
+int probe_launch_shape(enum probe_shape kernel, bool opt_in, const int grid[3], const int block[3],
+                       int shared, struct err *e);
 int probe_fault(int kind, i64 value, i64 at, i64 limit, struct err *e);
 
 #ifdef __cplusplus

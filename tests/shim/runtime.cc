@@ -13,7 +13,7 @@
 
 namespace {
 typedef std::vector<std::function<void()>> work;
-constexpr size_t ARENA = (size_t)64 << 30, GUARD = 4096;
+constexpr size_t ARENA = (size_t)64 << 30, GUARD = 4096, DRY = (size_t)32 << 40;
 unsigned char *space;
 size_t space_used, in_use;
 struct allocation {
@@ -33,7 +33,7 @@ void fault_get() {
 }
 size_t memory_total() {
     fault_get();
-    return fault_kind == "memory" ? (size_t)fault_at << 10 : (size_t)8 << 30;
+    return fault_kind == "memory" ? (size_t)fault_at << 10 : shim_dry ? DRY : (size_t)8 << 30;
 }
 } // namespace
 struct shim_graph {
@@ -45,6 +45,11 @@ extern "C" void shim_fault_arm(const char *spec) {
     fault_kind = !spec ? "" : colon ? std::string(spec, colon) : spec;
     fault_at = colon ? atol(colon + 1) : 1;
     launches = kernels = 0, sticky = pending = cudaSuccess, fault_read = true;
+}
+
+bool shim_fault(const char *kind) {
+    fault_get();
+    return fault_kind == kind;
 }
 
 static void
@@ -87,14 +92,16 @@ static void run(const std::function<void()> &f) {
 int shim_queue(std::function<void()> w) {
     fault_get();
     if (fault_kind == "launch" && ++launches == fault_at) return pending = cudaErrorInvalidValue;
-    if (captured)
+    if (shim_dry)
+        kernels++;
+    else if (captured)
         captured->push_back(w);
     else
         run(w);
     return cudaSuccess;
 }
 static cudaError_t copying(std::function<void()> w) { /* not counted as kernels */
-    if (sticky) return sticky;
+    if (sticky || shim_dry) return sticky;
     if (captured) return captured->push_back(w), cudaSuccess;
     shim_open();
     w();
@@ -105,7 +112,7 @@ cudaError_t cudaRuntimeGetVersion(int *v) { return *v = 13000, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int *v) {
     fault_get();
     return *v = fault_kind == "no-driver"    ? 0
-                : fault_kind == "old-driver" ? 12040
+                : fault_kind == "old-driver" ? (int)(fault_at > 1 ? fault_at : 12040)
                                              : 13000,
            cudaSuccess;
 }
@@ -122,16 +129,28 @@ cudaError_t cudaGetLastError() {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     *p = {};
     snprintf(p->name, sizeof p->name, "the CPU, as a GPU");
-    p->major = fault_kind == "old-gpu" ? 7 : 9, p->multiProcessorCount = 2,
+    shim_gpu_describe(p);
+    if (fault_kind == "old-gpu") p->major = 7;
     p->totalGlobalMem = memory_total();
-    p->sharedMemPerBlockOptin = 232448;
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
     return *total = memory_total(), *left = *total - in_use, cudaSuccess;
 }
+/* Addresses without bytes: whoever touches them dies. */
+static cudaError_t dry_malloc(void **p, size_t bytes) {
+    static unsigned char *dry;
+    static size_t used;
+    if (!dry)
+        dry = (unsigned char *)mmap(NULL, DRY, PROT_NONE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (used + bytes + 256 > DRY) used = 0; /* none of the first is still in use */
+    *p = dry + used, used += (bytes + 511) / 256 * 256;
+    return cudaSuccess;
+}
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     if (sticky) return sticky;
+    if (shim_dry) return dry_malloc(p, bytes);
     if (in_use + bytes > memory_total()) return pending = cudaErrorMemoryAllocation;
     const size_t room = (bytes + GUARD - 1) / GUARD * GUARD;
     if (!space)
@@ -147,6 +166,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     return *p = a.p, cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
+    if (shim_dry) return cudaSuccess;
     for (size_t i = 0; i < live.size(); i++)
         if (live[i].p == p) {
             const size_t room = (live[i].bytes + GUARD - 1) / GUARD * GUARD;
@@ -195,24 +215,33 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) { return delete g, cudaSuccess; }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) { return delete x, cudaSuccess; }
-cudaError_t cudaFuncSetAttribute(const void *, int, int) { return cudaSuccess; }
 const char *cudaGetErrorString(cudaError_t c) {
     return c == cudaErrorMemoryAllocation ? "out of memory"
            : c == cudaErrorNoDevice       ? "no CUDA-capable device is detected"
            : c == cudaErrorLaunchTimeout  ? "the launch timed out and was terminated"
            : c == cudaErrorLaunchFailure  ? "unspecified launch failure"
-                                          : "invalid argument";
+           : c == cudaErrorNoKernelImageForDevice
+               ? "no kernel image is available for execution on the device"
+           : c == cudaErrorUnsupportedPtxVersion
+               ? "the provided PTX was compiled with an unsupported toolchain."
+           : c == cudaErrorInvalidConfiguration  ? "invalid configuration argument"
+           : c == cudaErrorInvalidDeviceFunction ? "invalid device function"
+           : c == cudaErrorLaunchOutOfResources  ? "too many resources requested for launch"
+                                                 : "invalid argument";
 }
 const char *cudaGetErrorName(cudaError_t c) {
-    return c == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
-           : c == cudaErrorNoDevice       ? "cudaErrorNoDevice"
-           : c == cudaErrorLaunchTimeout  ? "cudaErrorLaunchTimeout"
-           : c == cudaErrorLaunchFailure  ? "cudaErrorLaunchFailure"
-                                          : "cudaErrorInvalidValue";
+    return c == cudaErrorMemoryAllocation        ? "cudaErrorMemoryAllocation"
+           : c == cudaErrorNoDevice              ? "cudaErrorNoDevice"
+           : c == cudaErrorLaunchTimeout         ? "cudaErrorLaunchTimeout"
+           : c == cudaErrorLaunchFailure         ? "cudaErrorLaunchFailure"
+           : c == cudaErrorInvalidConfiguration  ? "cudaErrorInvalidConfiguration"
+           : c == cudaErrorInvalidDeviceFunction ? "cudaErrorInvalidDeviceFunction"
+           : c == cudaErrorLaunchOutOfResources  ? "cudaErrorLaunchOutOfResources"
+                                                 : "cudaErrorInvalidValue";
 }
 
 #undef fault_set
 #include "ops/cuda.h"
 void shim_fault(struct fault_word *f, int kind, int64_t value, int64_t at, int64_t limit) {
-    *f = fault_word{kind, (i32)value, at, limit};
+    if (!f->kind) *f = fault_word{kind, (i32)value, at, limit};
 }

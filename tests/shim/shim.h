@@ -3,12 +3,14 @@
  *
  * The threads of a block are fibers of one thread, in an order drawn anew for each block; blocks
  * run one after the other. Shared memory is poisoned before each block. Every access that a kernel
- * makes is seen: the .cu files are compiled with -fsanitize=thread, and shim.cc defines the
+ * makes is seen: the .cu files are compiled with -fsanitize=thread, and check.cc defines the
  * functions which that makes the compiler call (no sanitizer is linked). With shim_check on, it
- * reports accesses outside of device memory, reads of what nobody wrote, and two threads that touch
- * the same bytes with no barrier between them, one writing. Asynchronous copies arrive at their
- * wait, not before. Not faithful: the order of sums inside a tensor-core instruction, weak memory
- * order, speed. */
+ * reports accesses outside of device memory or of the launch's shared memory, reads of what nobody
+ * wrote, and races: two threads that touch the same bytes, one writing, neither ordered before the
+ * other by a barrier or __syncwarp (check.cc). Stores are seen at once or, with shim_late, as late
+ * as CUDA allows (stores.cc), so that what is not ordered is a wrong bit too. Between its start and
+ * its wait an asynchronous copy holds its place: whoever looks finds poison. Not faithful: the
+ * order of sums inside a tensor-core instruction, loads and stores that move up, speed. */
 #ifndef HONE_SHIM_H
 #define HONE_SHIM_H
 
@@ -18,6 +20,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <typeinfo>
 
 extern "C" {
 #include "base/base.h"
@@ -67,16 +70,23 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 static inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 
 /* ---- launches and shared memory ---- */
-int shim_launch(dim3 grid, dim3 block, size_t shared, const char *what, std::function<void()> body);
+int shim_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, const char *what,
+                std::function<void()> body);
 void *
 shim_shared(size_t bytes); /* the next piece of static shared memory: the same for every thread */
 void shim_enter();         /* the thread has its arguments: from here on accesses are checked */
 void *shim_dynamic();      /* the launch's dynamic shared memory */
-#define LAUNCH(e, kernel, grid, block, shared, ...)                                                \
-    cuda_error((cudaError_t)shim_launch(                                                           \
-                   (grid), (block), (size_t)(shared), #kernel,                                     \
-                   shim_bind([](auto... a) { shim_enter(), (kernel)(a...); }, __VA_ARGS__)),       \
-               #kernel, (e))
+/* Kernels are known by file and name (launch.cc), so that the shim has what nvcc made of them. */
+const void *shim_kernel_seen(const void *address, const char *file, const char *tag);
+template <auto Kernel> struct shim_tag {};
+template <auto Kernel> const void *shim_kernel(const char *file) {
+    return shim_kernel_seen((const void *)Kernel, file, typeid(shim_tag<Kernel>).name());
+}
+#define KERNEL(kernel) shim_kernel<(kernel)>(__FILE__)
+#define LAUNCH_NOW(kernel, grid, block, shared, ...)                                               \
+    ((cudaError_t)shim_launch(                                                                     \
+        KERNEL(kernel), (grid), (block), (size_t)(shared), #kernel,                                \
+        shim_bind([](auto... a) { shim_enter(), (kernel)(a...); }, __VA_ARGS__)))
 template <class F, class... A> std::function<void()> shim_bind(F f, A... a) {
     return [=] { f(a...); };
 }
@@ -97,8 +107,8 @@ static inline int __syncthreads_and(int p) { return __syncthreads_count(p == 0) 
 const unsigned char *shim_warp(unsigned mask, const void *mine, size_t bytes);
 int shim_lane();
 void shim_unseen(void *to, const void *from,
-                 size_t bytes); /* a copy that is not checked: of the shim's own */
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { shim_warp(mask, "", 0); }
+                 size_t bytes);               /* a copy that is not checked: of the shim's own */
+void __syncwarp(unsigned mask = 0xffffffffu); /* alone orders memory */
 template <class T> T shim_from(unsigned mask, T mine, int lane) {
     T got;
     shim_unseen(&got, shim_warp(mask, &mine, sizeof mine) + 64 * lane, sizeof got);
@@ -171,7 +181,12 @@ enum cudaError_t {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222,
+    cudaErrorLaunchOutOfResources = 701,
     cudaErrorLaunchTimeout = 702,
     cudaErrorLaunchFailure = 719
 };
@@ -186,6 +201,10 @@ struct cudaDeviceProp {
     int major, minor, multiProcessorCount;
     size_t totalGlobalMem, sharedMemPerBlockOptin;
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+    int maxDynamicSharedSizeBytes;
+};
 cudaError_t cudaRuntimeGetVersion(int *), cudaDriverGetVersion(int *), cudaGetDeviceCount(int *);
 cudaError_t cudaGetDevice(int *), cudaSetDevice(int), cudaGetLastError();
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *, int);
@@ -199,10 +218,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *), cudaGraphDestroy(
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t), cudaGraphExecDestroy(cudaGraphExec_t);
 cudaError_t cudaFuncSetAttribute(const void *, int, int);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *);
 const char *cudaGetErrorString(cudaError_t), *cudaGetErrorName(cudaError_t);
 
 /* ---- for tests: environment variables, so that they reach a program too ----
  *   HONE_SHIM_SEED=N           the order of threads
- *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver, no-device, old-gpu, memory:KIB, launch:N,
- * kernel:N, timeout:N */
+ *   HONE_SHIM_FAULT=KIND[:N]   no-driver, old-driver[:12040], no-device, old-gpu, no-code, old-ptx,
+ *                              memory:KIB, launch:N, kernel:N, timeout:N
+ *   HONE_SHIM_DRY=1            launches are checked, nothing runs (launch.cc)
+ *   HONE_KERNELS=FILE          in the place of tests/shim/kernels.tsv */
 #endif

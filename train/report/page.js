@@ -316,7 +316,7 @@
     const build = run.environment.build || {}, dir = run.dir, lines = [];
     if (build.commit) lines.push(['# the program as it was' + (build.diff && build.diff !== 'clean' ? ', with the changes that hash to ' + build.diff.slice(0, 12) : ''), 'git checkout ' + quote(build.commit) + ' && make']);
     lines.push(['# this page’s files, hashes and log', './hone verify ' + quote(dir)]);
-    lines.push(['# recompute steps at a place of your choice and compare bits', './hone verify ' + quote(dir) + ' --replay 8']);
+    lines.push(['# recompute steps at a place of your choice and compare bits', './hone verify ' + quote(dir) + ' --replay']);
     if (run.lock) lines.push(['# everything again, from nothing', './hone train ' + quote(dir + '/recipe.lock') + ' output_dir=' + quote(dir + '-again')]);
     const text = lines.map(l => l[1]).join('\n') + '\n';
     const copy = el('button', { type: 'button', onclick: () => {
