@@ -120,26 +120,28 @@ static void codes_make(struct model *m) {
         for (int k = 0; k < 3; k++) p->scale[k].data = mem_new(view_bytes(&p->scale[k]), &e);
     }
 }
+/* A table of that shape that nobody computes. */
+static struct constant *table_make(i64 rows, i64 columns) {
+    struct err e = {0};
+    struct constant *c = mem_new(sizeof *c, &e);
+    assert_non_null(c);
+    c->users = 1;
+    c->view = (struct view){.dtype = F32, .rank = rows ? 2 : 1, .dim = {rows ? rows : columns}};
+    if (rows) c->view.dim[1] = columns;
+    c->view.data = device_new(view_bytes(&c->view), &e);
+    return c;
+}
 /* As model_rope, without computing the tables. */
 static void rope_make(struct model *m, i64 positions) {
     const struct config *c = &m->config;
-    struct err e = {0};
     for (int i = 0; i < MAX_ROPES; i++) {
         const struct rope_config *r = &c->rope[i];
+        const i64 rows = (r->type == ROPE_LONGROPE ? 2 : 1) * positions;
         if (!r->dims) continue;
-        m->rope[i] =
-            (struct view){.dtype = F32,
-                          .rank = 2,
-                          .dim = {(r->type == ROPE_LONGROPE ? 2 : 1) * positions, r->dims}};
-        m->rope[i].data = device_new(view_bytes(&m->rope[i]), &e);
-        if (r->query_beta > 0)
-            m->query_rope[i] = m->rope[i],
-            m->query_rope[i].data = device_new(view_bytes(&m->rope[i]), &e);
+        m->rope[i] = table_make(rows, r->dims);
+        if (r->query_beta > 0) m->query_rope[i] = table_make(rows, r->dims);
     }
-    if (c->alibi) {
-        m->slopes = (struct view){.dtype = F32, .rank = 1, .dim = {c->heads}};
-        m->slopes.data = device_new(view_bytes(&m->slopes), &e);
-    }
+    if (c->alibi) m->slopes = table_make(0, c->heads);
     m->rope_positions = positions;
 }
 
