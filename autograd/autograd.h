@@ -134,6 +134,8 @@ int graph_backward(struct graph *g, const struct seed *seed, int count);
 int graph_plan(struct graph *g, bool eager, struct err *e); /* eager: a buffer for every tensor */
 /* Allocates at the first run. When it returns, the results are there. */
 int graph_run(struct graph *g, struct err *e);
+/* Memory that the graph takes by itself, besides a block that it shares. */
+i64 graph_bytes(const struct graph *g);
 /* Copies a kept tensor, after a run, to host memory of its size. */
 int graph_read(const struct graph *g, const struct tensor *t, void *host, struct err *e);
 extern bool graph_sync; /* --sync: wait after every operation, so that its error names it */

@@ -142,6 +142,12 @@ int graph_run(struct graph *g, struct err *e) {
     return device_sync(e) ? err_frame(e, "while running a graph of %d operations", g->nodes) : 0;
 }
 
+i64 graph_bytes(const struct graph *g) {
+    const i64 block = g->shared || !g->memory ? 0 : g->peak;
+    return arena_bytes(&g->arena) + g->node_capacity * (i64)sizeof *g->node +
+           g->tensor_capacity * (i64)sizeof *g->tensor + block + 2 * g->input_bytes;
+}
+
 int graph_read(const struct graph *g, const struct tensor *t, void *host, struct err *e) {
     return device_read(host, place_of(g, t), view_bytes(&t->view), e);
 }

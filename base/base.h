@@ -88,6 +88,7 @@ struct arena {
 void *arena_new(struct arena *a, i64 bytes, struct err *e); /* zeroed, 64-byte aligned */
 char *arena_text(struct arena *a, const char *text, struct err *e);
 char *arena_printf(struct arena *a, struct err *e, const char *fmt, ...) PRINTF(3, 4);
+i64 arena_bytes(const struct arena *a); /* that it takes from the heap */
 void arena_free(struct arena *a);
 
 /* A growing string, NUL-terminated, which may hold NULs. Zero-initialise. */

@@ -159,6 +159,12 @@ char *arena_printf(struct arena *a, struct err *e, const char *fmt, ...) {
     return text;
 }
 
+i64 arena_bytes(const struct arena *a) {
+    i64 bytes = 0;
+    for (const struct arena_block *b = a->block; b; b = b->next) bytes += b->size;
+    return bytes;
+}
+
 void arena_free(struct arena *a) {
     while (a->block) {
         struct arena_block *next = a->block->next;

@@ -4,18 +4,16 @@
 #include <jansson.h>
 #include <string.h>
 
-/* One batch; `p` is opened anew where the size changes. */
-static int batch_evaluate(struct pass *p, struct model *m, const struct batch *b, double *sum,
-                          struct err *e) {
+/* One batch: its losses are in *used. */
+static int batch_evaluate(struct pass_cache *c, struct model *m, const struct batch *b,
+                          struct pass **used, double *sum, struct err *e) {
     const struct pass_plan plan = {
         .model = m, .tokens = b->tokens, .gives = PASS_LOSS, .eager = globals.eager};
     const struct pass_inputs in = {.places = {b->ids, b->position, b->begin, b->last},
                                    .targets = b->targets};
-    if (p->plan.tokens != b->tokens) {
-        pass_close(p);
-        if (pass_open(p, &plan, e)) return -1;
-    }
-    return pass_bind(p, &in, e) || pass_run(p, e) || pass_read_loss(p, b->targets, sum, e) ? -1 : 0;
+    struct pass *p = *used = pass_cached(c, &plan, NULL, e);
+    if (!p || pass_bind(p, &in, e) || pass_run(p, e)) return -1;
+    return pass_read_loss(p, b->targets, sum, e);
 }
 
 static int loss_check(float loss, const struct batch *b, i64 token, i64 step, struct err *e) {
@@ -28,7 +26,8 @@ static int loss_check(float loss, const struct batch *b, i64 token, i64 step, st
 
 int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
                   struct err *e) {
-    struct pass p = {0};
+    struct pass_cache passes = {0};
+    struct pass *p;
     int rc = 0;
     *sum = 0, *tokens = 0;
     const i64 steps = max_steps ? i64_min(max_steps, loader_steps(l)) : loader_steps(l);
@@ -37,15 +36,15 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
         rc = loader_step(l, i, &s, e);
         for (i64 k = 0; !rc && k < s->count; k++) {
             const struct batch *b = &s->batch[k];
-            rc = batch_evaluate(&p, m, b, sum, e);
+            rc = batch_evaluate(&passes, m, b, &p, sum, e);
             for (i64 n = 0; !rc && n < b->tokens; n++)
-                if (b->targets[n] >= 0) rc = loss_check(p.losses[n], b, n, i, e);
+                if (b->targets[n] >= 0) rc = loss_check(p->losses[n], b, n, i, e);
             *tokens += b->trained;
         }
         progress_line("evaluated %lld of %lld", (long long)i + 1, (long long)steps);
     }
     progress_end();
-    pass_close(&p);
+    pass_cache_free(&passes);
     if (!rc && !*tokens) rc = err_input(e, "the data holds no token to evaluate");
     return rc ? -1 : 0;
 }

@@ -143,7 +143,7 @@ double muon_rate(const struct optim_args *a, i64 rows, i64 cols);
 
 /* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
-enum { PASSES = 6, DATASETS = 16 };
+enum { DATASETS = 16 };
 struct trainer {
     const struct recipe *r;
     const char *run_dir;
@@ -156,11 +156,9 @@ struct trainer {
     struct lora_config lora;
     struct optimizer optimizer;
     struct schedule schedule;
-    struct pass pass[PASSES]; /* of micro-batches of one size each */
-    enum use pass_use[PASSES];
+    struct pass_cache passes; /* one for each size of micro-batch and use */
     struct graph_memory memory; /* of all of them */
     struct balance balance;     /* of the step, where the model is `balanced` */
-    i64 pass_next;
     i64 total_steps, tokens_seen;
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */

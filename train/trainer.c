@@ -19,7 +19,7 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
 }
 
 void trainer_close(struct trainer *t) {
-    for (int i = 0; i < PASSES; i++) pass_close(&t->pass[i]);
+    pass_cache_free(&t->passes);
     device_free(t->memory.data);
     optimizer_free(&t->optimizer), mem_free(t->balance.sum);
     loader_close(t->loader), loader_close(t->eval_loader);
@@ -32,8 +32,6 @@ void trainer_close(struct trainer *t) {
     arena_free(&t->arena);
     *t = (struct trainer){0};
 }
-
-/* ---- passes: one per micro-batch size and kind, kept while they are in use */
 
 static struct pass_plan plan_of(struct trainer *t, i64 tokens, enum use use) {
     const bool balanced = use != USE_EVAL && t->model.config.balanced;
@@ -48,17 +46,11 @@ static struct pass_plan plan_of(struct trainer *t, i64 tokens, enum use use) {
 }
 
 static struct pass *pass_for(struct trainer *t, i64 tokens, enum use use, struct err *e) {
-    for (int i = 0; i < PASSES; i++)
-        if (t->pass[i].graph && t->pass[i].plan.tokens == tokens && t->pass_use[i] == use)
-            return &t->pass[i];
-    const i64 at = t->pass_next++ % PASSES;
     const struct pass_plan plan = plan_of(t, tokens, use);
-    struct pass *p = &t->pass[at];
-    pass_close(p), t->pass_use[at] = use;
-    if (pass_open(p, &plan, e)) return NULL;
-    if (use != USE_TRAIN || !optimizer_bind(&t->optimizer, p->graph, e)) return p;
-    pass_close(p);
-    return NULL;
+    bool fresh;
+    struct pass *p = pass_cached(&t->passes, &plan, &fresh, e);
+    if (!p || !fresh || use != USE_TRAIN || !optimizer_bind(&t->optimizer, p->graph, e)) return p;
+    return pass_cache_drop(&t->passes, p), NULL;
 }
 
 static int positions_check(const struct trainer *t, const struct batch *b, struct err *e) {

@@ -111,3 +111,72 @@ int pass_read_loss(struct pass *p, const i32 *targets, double *sum, struct err *
         if (targets[i] >= 0) *sum += (double)p->losses[i];
     return 0;
 }
+
+/* ---- the cache ------------------------------------------------------------------------------- */
+
+/* What two runs must have in common to share a pass; what it samples by is in its attributes. */
+static bool plan_same(const struct pass_plan *a, const struct pass_plan *b) {
+    return a->model == b->model && a->tokens == b->tokens && a->gives == b->gives &&
+           a->train == b->train && a->recompute == b->recompute && a->eager == b->eager &&
+           !memcmp(&a->dropout, &b->dropout, sizeof a->dropout) &&
+           a->dropout_seed == b->dropout_seed && a->balance == b->balance && a->rows == b->rows &&
+           a->penalty == b->penalty && a->cache == b->cache && a->memory == b->memory &&
+           a->gives != PASS_IDS && b->gives != PASS_IDS;
+}
+
+static i64 pass_bytes(const struct pass *p) {
+    const i64 host = ((p->weights != NULL) + (p->losses != NULL)) * 4 * p->plan.tokens;
+    return (i64)sizeof *p + host + (p->graph ? graph_bytes(p->graph) : 0);
+}
+
+void pass_cache_drop(struct pass_cache *c, struct pass *p) {
+    for (i64 i = 0; i < c->count; i++)
+        if (c->pass[i] == p) {
+            c->pass[i] = c->pass[--c->count];
+            pass_close(p), mem_free(p);
+            return;
+        }
+}
+
+/* Closes what was asked for longest ago, until the rest and `p` fit. */
+static void cache_shrink(struct pass_cache *c, const struct pass *p) {
+    for (;;) {
+        i64 bytes = 0;
+        struct pass *oldest = NULL;
+        for (i64 i = 0; i < c->count; i++) {
+            bytes += pass_bytes(c->pass[i]);
+            if (c->pass[i] != p && (!oldest || c->pass[i]->used < oldest->used))
+                oldest = c->pass[i];
+        }
+        if (!oldest || bytes <= (c->most ? c->most : PASS_CACHE_BYTES)) return;
+        pass_cache_drop(c, oldest);
+    }
+}
+
+struct pass *pass_cached(struct pass_cache *c, const struct pass_plan *plan, bool *fresh,
+                         struct err *e) {
+    struct pass *p = NULL;
+    for (i64 i = 0; i < c->count && !p; i++)
+        if (plan_same(&c->pass[i]->plan, plan)) p = c->pass[i];
+    if (fresh) *fresh = !p;
+    if (!p) {
+        if (c->count == c->room) {
+            const i64 size = (i64)sizeof *c->pass, room = 2 * c->room + 8;
+            void *more = mem_grow(c->pass, c->count * size, room * size, e);
+            if (!more) return NULL;
+            c->pass = more, c->room = room;
+        }
+        if (!(p = mem_new(sizeof *p, e))) return NULL;
+        if (pass_open(p, plan, e)) return mem_free(p), NULL;
+        c->pass[c->count++] = p, c->opened++;
+    }
+    p->used = ++c->clock;
+    cache_shrink(c, p);
+    return p;
+}
+
+void pass_cache_free(struct pass_cache *c) {
+    for (i64 i = 0; i < c->count; i++) pass_close(c->pass[i]), mem_free(c->pass[i]);
+    mem_free(c->pass);
+    *c = (struct pass_cache){0};
+}

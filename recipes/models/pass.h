@@ -34,6 +34,7 @@ struct pass { /* zero-initialise */
     struct build build;
     struct tensor *targets, *weight, *row, *step, *seen, *out; /* NULL where the plan has none */
     float *weights, *losses; /* on the host, made when asked for */
+    i64 used;                /* of a cache: when it was asked for last */
 };
 struct pass_inputs { /* of a run; what the plan has no use for may be absent */
     struct places places;
@@ -56,5 +57,21 @@ int pass_read_logits(const struct pass *p, float *to, struct err *e); /* as f32 
 int pass_read_loss(struct pass *p, const i32 *targets, double *sum, struct err *e);
 /* [tokens] equal weights, valid until the next call. */
 const float *pass_weights(struct pass *p, float each, struct err *e);
+
+/* Passes that are kept between runs, one for each kind and size: tracing and planning cost more
+ * than a small run. Those asked for longest ago are closed when all take more than `most` bytes,
+ * shared memory not counted; the one in use stays. Which are kept changes no bit. Zero-initialise.
+ */
+enum { PASS_CACHE_BYTES = 256 << 20 }; /* `most` where it is 0 */
+struct pass_cache {
+    struct pass **pass;
+    i64 count, room, most, clock, opened; /* opened: how many were, in all */
+};
+/* The pass of this plan, open. *fresh (may be NULL): it was not there. NULL after an error. Good
+ * until the next call. */
+struct pass *pass_cached(struct pass_cache *c, const struct pass_plan *plan, bool *fresh,
+                         struct err *e);
+void pass_cache_drop(struct pass_cache *c, struct pass *p); /* closes it: it could not be used */
+void pass_cache_free(struct pass_cache *c);
 
 #endif
