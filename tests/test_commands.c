@@ -207,6 +207,16 @@ static void tokenizer_and_tokenize(void **state) {
     hone(2, "tokenizer learn " TINY_CORPUS " --output %s", at("small.json"));
     hone(2, "tokenizer train %s --output %s", at("nothing"), at("small.json"));
     hone(2, "eval %s --data %s", model(), at("new.h5")); /* of another tokenizer */
+    put(at("line.txt"), "a line", 6);
+    hone(0, "tokenize $(yes %s | head -n 5000) --tokenizer %s --output %s", at("line.txt"),
+         at("new.json"), at("many.h5"));
+    expect(said(), "5000 documents");
+    static const char talk[] = "[{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}]";
+    put(at("talk.json"), talk, sizeof talk - 1);
+    hone(0, /* a template in place of a file's name, and too long to be one */
+         "tokenize %s --tokenizer %s --output %s --assistant-only-loss=false "
+         "--chat-template '{# %0300d #}{{ messages[0].content }}'",
+         at("talk.json"), at("new.json"), at("talk.h5"), 0);
 }
 
 static void report_and_verify(void **state) {

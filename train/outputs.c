@@ -6,17 +6,21 @@
 
 #include <string.h>
 
-enum { NAMES_MAX = 4096 };
 struct names {
     const char **item;
-    i64 count;
+    i64 count, room;
     struct arena *a;
 };
 
 static int names_add(struct names *n, const char *name, struct err *e) {
     if (!name) return 0;
-    if (!n->item && !(n->item = arena_new(n->a, NAMES_MAX * (i64)sizeof *n->item, e))) return -1;
-    if (n->count == NAMES_MAX) return err_input(e, "more than %d names of files", NAMES_MAX);
+    if (n->count == n->room) {
+        const i64 room = n->room ? 2 * n->room : 64;
+        const char **grown = arena_new(n->a, room * (i64)sizeof *grown, e);
+        if (!grown) return -1;
+        if (n->count) memcpy(grown, n->item, (size_t)n->count * sizeof *grown);
+        n->item = grown, n->room = room;
+    }
     n->item[n->count++] = name;
     return 0;
 }
@@ -87,11 +91,7 @@ static int run_keeps(const char *run, const char *path, struct err *e) {
     for (int i = 0; i < COUNT(kept); i++) {
         const bool folder = kept[i][strlen(kept[i]) - 1] == '/';
         char *own = mem_printf(e, "%s/%s", run, kept[i]);
-        const char *const one[] = {path}, *const other[] = {own};
-        struct err found = {0};
-        int is = !own     ? -1
-                 : folder ? lies_in(path, own, e)
-                          : paths_apart(one, 1, other, 1, &found) != 0 && found.code == ERR_INPUT;
+        const int is = !own ? -1 : folder ? lies_in(path, own, e) : path_same(path, own, e);
         mem_free(own);
         if (is) return is;
     }
