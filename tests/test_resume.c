@@ -233,6 +233,19 @@ static void lock_forget(const char *run) {
     json_decref(j);
 }
 
+/* Adds a file of the run that cannot be one, as somebody who edits the lock may. */
+static void lock_forge(const char *run, const char *file) {
+    char path[600];
+    struct err e = {0};
+    snprintf(path, sizeof path, "%s/recipe.lock", run);
+    json_t *j = json_open(path, &e), *files = json_object_get(j, "files");
+    json_t *item = json_pack("{s:s, s:s, s:i, s:s}", "role", "run", "path", file, "bytes", 1,
+                             "sha256", "0");
+    assert_int_equal(0, json_array_append_new(files, item));
+    assert_int_equal(0, json_save(j, path, 2, &e));
+    json_decref(j);
+}
+
 /* RUN/model goes into every checkpoint: damage there must not. */
 static void files_of_the_run(void **state) {
     (void)state;
@@ -266,6 +279,9 @@ static void files_of_the_run(void **state) {
     hone(0, "%s max_steps=14 lr_scheduler_type=constant " RESUME, words(at("carried-2")));
     put(at("carried-2/model/chat_template.jinja"), "x", 1);
     hone(2, "%s max_steps=15 lr_scheduler_type=constant " RESUME, words(at("carried-2")));
+    expect(complained(), "was not there when the run began");
+    lock_forge(at("carried-2"), "x"), lock_forge(at("carried-2"), "MODEL/chat_template.jinja");
+    hone(1, "verify %s", at("carried-2"));
     expect(complained(), "was not there when the run began");
     /* while it runs */
     const pid_t pid = long_run(at("carried-3"), "");
