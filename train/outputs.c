@@ -81,14 +81,16 @@ int outputs_apart(const struct outputs *o, struct err *e) {
 
 /* ---- runs */
 
-/* What `hone train` writes in a run's folder; a name that ends with '/' is a folder of its own. */
-static const char *const kept[] = {"log.jsonl", "log.csv",       "recipe.lock",
-                                   "run.json",  "samples.jsonl", "data/",
-                                   "model/",    "checkpoints/",  "tensorboard/"};
+/* What `hone train` writes in a run's folder; a name that ends with '/' is a folder of its own. The
+ * first two are written when the run begins. */
+static const char *const kept[] = {"data/",         "model/",       "log.jsonl",
+                                   "log.csv",       "recipe.lock",  "run.json",
+                                   "samples.jsonl", "checkpoints/", "tensorboard/"};
+enum { AT_BEGIN = 2 };
 
-/* 1: `path` is one of the run's own files, or lies in one of its folders. */
-static int run_keeps(const char *run, const char *path, struct err *e) {
-    for (int i = 0; i < COUNT(kept); i++) {
+/* 1: `path` is one of the run's own files, or lies in one of its folders; of kept[first] and on. */
+static int run_keeps(const char *run, const char *path, int first, struct err *e) {
+    for (int i = first; i < COUNT(kept); i++) {
         const bool folder = kept[i][strlen(kept[i]) - 1] == '/';
         char *own = mem_printf(e, "%s/%s", run, kept[i]);
         const int is = !own ? -1 : folder ? lies_in(path, own, e) : path_same(path, own, e);
@@ -99,8 +101,13 @@ static int run_keeps(const char *run, const char *path, struct err *e) {
 }
 
 static int input_apart(const struct recipe *r, const char *what, const char *path, struct err *e) {
+    char log[4096];
     if (!path || !path_exists(path) || !path_exists(r->output_dir)) return 0;
-    const int inside = run_keeps(r->output_dir, path, e);
+    /* A run that goes on has its data and model; the lock's hashes say that inputs are what they
+     * were. Older versions let inputs lie there. */
+    snprintf(log, sizeof log, "%s/log.jsonl", r->output_dir);
+    const bool begun = r->resume_from_checkpoint && path_exists(log);
+    const int inside = run_keeps(r->output_dir, path, begun ? AT_BEGIN : 0, e);
     const int itself = inside ? 0 : lies_in(r->output_dir, path, e);
     if (inside < 0 || itself < 0) return -1;
     if (inside)
@@ -128,7 +135,7 @@ int inputs_apart(const struct recipe *r, struct err *e) {
 
 int report_apart(char *const *run, i64 count, const char *output, struct err *e) {
     for (i64 i = 0; i < count; i++) {
-        const int keeps = path_is_dir(run[i]) ? run_keeps(run[i], output, e) : 0;
+        const int keeps = path_is_dir(run[i]) ? run_keeps(run[i], output, 0, e) : 0;
         if (keeps < 0) return -1;
         if (!keeps) continue;
         err_input(e, "the output %s is a file of the run %s", output, run[i]);
