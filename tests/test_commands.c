@@ -234,6 +234,16 @@ static void report_and_verify(void **state) {
     hone(2, "report %s", at("nothing"));
     hone(2, "verify %s", at("nothing"));
     assert_true(path_exists(at("full/log.csv")) && path_is_dir(at("full/tensorboard")));
+    /* Somebody else's run: a link or a pipe where results are noted. */
+    assert_int_equal(0, shell("cd %s && cp -r lora hers && rm -f hers/verify.jsonl && "
+                              "echo mine > mine && ln -s ../mine hers/verify.jsonl",
+                              tiny));
+    hone(2, "verify %s", at("hers"));
+    expect(complained(), "verify.jsonl is not a regular file");
+    assert_string_equal("mine\n", text_of(at("mine")));
+    assert_int_equal(0, shell("cd %s/hers && rm verify.jsonl && mkfifo verify.jsonl", tiny));
+    hone(2, "verify %s", at("hers"));
+    expect(complained(), "verify.jsonl is not a regular file");
 }
 
 static void forward(void **state) {

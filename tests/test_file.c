@@ -163,6 +163,21 @@ static void test_replace_faults(void **unused) {
     }
 }
 
+/* A folder that somebody else packed may hold a link where the new content is written first. */
+static void test_replace_link(void **unused) {
+    (void)unused;
+    struct err e = {0};
+    char path[256], fresh[256];
+    snprintf(path, sizeof path, "%s", in_folder("page"));
+    snprintf(fresh, sizeof fresh, "%s", in_folder("page.new"));
+    assert_int_equal(file_write(in_folder("other"), "mine", 4, &e), 0);
+    assert_int_equal(symlink("other", fresh), 0);
+    assert_int_equal(file_replace(path, "new", 3, &e), 0);
+    assert_content(in_folder("other"), "mine");
+    assert_content(path, "new");
+    assert_false(path_exists(fresh));
+}
+
 static void test_read_faults(void **unused) {
     (void)unused;
     static const char *const kinds[] = {"alloc", "open", "read"};
@@ -284,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_read_faults),  cmocka_unit_test(test_sha256),
         cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_json),
         cmocka_unit_test(test_numbers),      cmocka_unit_test(test_odd_paths),
+        cmocka_unit_test(test_replace_link),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return dir_remove(folder, NULL) || failed;
