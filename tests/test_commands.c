@@ -88,6 +88,8 @@ static void inspect(void **state) {
     expect(said(), "[600, 48]");
     hone(0, "inspect " TINY_TOKENIZER);
     hone(0, "inspect %s --tokens 5 --tokenizer " TINY_TOKENIZER, at("packed.h5"));
+    expect(said(), "\033[90m|"); /* our own colours are no text to be made harmless */
+    assert_null(strstr(said(), "\\u001b"));
     expect(said(), "documents");
     put(at("data.yaml"), "include: full.yaml\ndataset: [corpus.txt]\n", 41);
     hone(0, "inspect %s", at("data.yaml"));
