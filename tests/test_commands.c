@@ -248,6 +248,19 @@ static void report_and_verify(void **state) {
     expect(complained(), "verify.jsonl is not a regular file");
 }
 
+/* A run in the folder of a whole project: its data and model have no names that the run writes. */
+static void run_in_a_project(void **state) {
+    (void)state;
+    assert_int_equal(0, shell("mkdir -p %s/project/data && cp %s %s/project/data && "
+                              "cp -r %s %s/project/model",
+                              tiny, at("packed.h5"), tiny, model(), tiny));
+    hone(0, "train %s model_name_or_path=%s dataset.0.path=%s output_dir=%s --quiet",
+         at("lora.yaml"), at("project/model"), at("project/data/packed.h5"), at("project"));
+    hone(0, "verify %s", at("project"));
+    assert_string_equal(sha_of(at("project/model/model.safetensors")),
+                        sha_of(at("full/checkpoints/step-000008/model.safetensors")));
+}
+
 static void forward(void **state) {
     (void)state;
     static const char llama[] = "tests/golden/models/llama";
@@ -364,6 +377,7 @@ int main(void) {
         cmocka_unit_test(evaluate_and_export),
         cmocka_unit_test(tokenizer_and_tokenize),
         cmocka_unit_test(report_and_verify),
+        cmocka_unit_test(run_in_a_project),
         cmocka_unit_test(forward),
         cmocka_unit_test(names_in_json),
         cmocka_unit_test(profile),
