@@ -373,6 +373,19 @@ static void too_many_attributes(void **state) {
     }
 }
 
+/* A run folder that others packed may hold a link where a dataset is written first. */
+static void no_links(void **state) {
+    (void)state;
+    struct err e = {0};
+    unlink(path);
+    ok(file_write(other, "mine", 4, &e), &e);
+    assert_int_equal(0, symlink(other, path));
+    assert_null(h5_create(path, &e));
+    assert_int_equal(e.code, ERR_INPUT);
+    assert_int_equal(4, path_size(other));
+    unlink(path);
+}
+
 static int set_up(void **state) {
     (void)state;
     if (!mkdtemp(folder)) return -1;
@@ -392,7 +405,7 @@ int main(void) {
         cmocka_unit_test(library_reads_many),  cmocka_unit_test(old_state),
         cmocka_unit_test(old_dataset),         cmocka_unit_test(damaged_old),
         cmocka_unit_test(damaged_new),         cmocka_unit_test(refusals),
-        cmocka_unit_test(too_many_attributes),
+        cmocka_unit_test(too_many_attributes), cmocka_unit_test(no_links),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
