@@ -86,7 +86,7 @@ static const char *const kept[] = {"log.jsonl", "log.csv",       "recipe.lock",
 static int run_keeps(const char *run, const char *path, struct err *e) {
     for (int i = 0; i < COUNT(kept); i++) {
         const bool folder = kept[i][strlen(kept[i]) - 1] == '/';
-        char *own = mem_printf(e, "%s/%s", run, kept[i]);
+        char *own = path_join(NULL, run, kept[i], e);
         const char *const one[] = {path}, *const other[] = {own};
         struct err found = {0};
         int is = !own     ? -1

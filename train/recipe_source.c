@@ -10,7 +10,6 @@
 #include "train/recipe_int.h"
 
 #include <libgen.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,12 +193,20 @@ struct include {
     const struct include *by;
 };
 
+/* The path without links, in the recipe's memory. */
+static const char *real_path(struct recipe *r, const char *path, struct err *e) {
+    char *real = realpath(path, NULL);
+    if (!real) return err_input(e, "cannot open %s: %m", path), NULL;
+    const char *kept = arena_text(&r->arena, real, e);
+    return free(real), kept;
+}
+
 static struct node *load_file(struct recipe *r, const char *path, const struct include *by,
                               struct err *e) {
     struct text text = {0};
-    char real[PATH_MAX];
+    const char *real = real_path(r, path, e);
     int depth = 0;
-    if (!realpath(path, real)) return err_input(e, "cannot open %s: %m", path), NULL;
+    if (!real) return NULL;
     for (const struct include *i = by; i; i = i->by, depth++)
         if (!strcmp(i->real, real) || depth >= INCLUDE_MAX) {
             err_input(e, "%s: includes itself, or %d recipes in a row", path, INCLUDE_MAX);
@@ -223,7 +230,7 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     const char *other = !copy ? NULL
                         : *include->text == '/'
                             ? include->text
-                            : arena_printf(&r->arena, e, "%s/%s", dirname(copy), include->text);
+                            : path_join(&r->arena, dirname(copy), include->text, e);
     struct include chain = {real, by};
     struct node *base = other ? load_file(r, other, &chain, e) : NULL;
     if (!base) return err_frame(e, "included at %s", include->where), NULL;
