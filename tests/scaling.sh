@@ -133,6 +133,7 @@ make_template() { repeat "$1" "{{ 'a' }}b" > t.jinja; echo '{"messages": []}' > 
 make_template_if() { { repeat "$1" "{% if messages %}a{% else %}b{% endif %}"; } > t.jinja; echo '{"messages": []}' > in; }
 make_template_loop() { echo "{% for i in range($1) %}{% set x = i %}{{ x }}{% endfor %}" > t.jinja; echo '{"messages": []}' > in; }
 make_template_join() { echo "{% set ns = namespace(x=[]) %}{% for i in range($1) %}{% set x = i|string %}{{ x }}{% endfor %}{{ range($1)|join(',') }}" > t.jinja; echo '{"messages": []}' > in; }
+make_template_list() { echo "{% set ns = namespace(x=[]) %}{% for i in range($1) %}{% set ns.x = ns.x + [i] %}{% endfor %}{{ ns.x|length }}" > t.jinja; echo '{"messages": []}' > in; }
 make_template_tools() {
     echo "{{ tools|tojson }}{% for t in tools %}{{ t.name }}{% endfor %}" > t.jinja
     { printf '{"messages": [], "tools": ['; numbered "$1" '{"name": "tool %d", "parameters": {"a": {"type": "string"}}}' ', '; echo ']}'; } > in
@@ -215,7 +216,7 @@ for name in word_marks word_accents word_spaces word_digits; do axis $name 1000 
 axis decode 5000 decode "$golden/tokenizers/gpt2.json"
 for model in gpt2.json unigram-map.model; do axis offsets 1000 encode "$golden/tokenizers/$model" --offsets; done
 for name in corpus corpus_word; do axis $name 2000 tokenizer train t.txt --vocab-size 280 --output o.json --quiet; done
-for name in template template_if template_loop template_join template_tools template_text template_chars; do axis $name 1000 render t.jinja; done
+for name in template template_if template_loop template_join template_list template_tools template_text template_chars; do axis $name 1000 render t.jinja; done
 axis tensors 1000 inspect t.safetensors
 for name in gguf_tensors gguf_keys; do axis $name 1000 inspect t.gguf --tensors; done
 axis log_verify 32 verify run --order-steps 0
