@@ -96,14 +96,22 @@ struct tensor *graph_param(struct graph *g, const void *key, const char *name, c
 /* The graph becomes a user of `c` until graph_free. */
 struct tensor *graph_const(struct graph *g, const char *name, struct constant *c);
 
-/* Records op(in...) and fills out[] (NULL entries beyond its outputs); absent optional inputs are
- * NULL. Outputs that the op writes in place must be given in out[]. attr is copied; NULL: zeros.
- * Returns 0, or -1 with g->err set. */
-int graph_call(struct graph *g, const struct op *op, const void *attr, struct tensor *const *in,
+/* Inputs of a call by the names that the op declares (op->in), in any order; the list ends with a
+ * row without a name. A tensor that is NULL is an optional input that is absent. */
+struct bind {
+    const char *name;
+    struct tensor *tensor;
+};
+#define BIND(...) ((const struct bind[]){__VA_ARGS__, {0}})
+/* Records a call and fills out[] (NULL entries beyond the op's outputs, which come in the order of
+ * op->out). Outputs that the op writes in place must be given in out[]. attr is copied; NULL:
+ * zeros. Returns 0, or -1 with g->err set: a name that the op does not have, or the same one twice,
+ * is an error, and so is a required input without a tensor. */
+int graph_call(struct graph *g, const struct op *op, const void *attr, const struct bind *in,
                struct tensor **out);
-/* The first output of a call with up to four inputs, for the common case. NULL after an error. */
-struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr, struct tensor *a,
-                        struct tensor *b, struct tensor *c, struct tensor *d);
+/* The first output of a call, for the common case. NULL after an error. */
+struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr,
+                        const struct bind *in);
 void graph_at(struct graph *g, const char *fmt, ...)
     PRINTF(2, 3);                  /* names the place of the calls that follow */
 void graph_keep(struct tensor *t); /* NULL is fine */
@@ -113,8 +121,15 @@ void graph_keep(struct tensor *t); /* NULL is fine */
 void graph_block_begin(struct graph *g);
 void graph_block_end(struct graph *g);
 
-/* Appends the backward pass of `loss`, the first output of an operation with a `root` row. */
-int graph_backward(struct graph *g, struct tensor *loss);
+/* Where a backward pass starts: `gradient`, of the shape of `of`, is what it is told that d
+ * objective / d of is. The objective is then the sum over seeds of <gradient, of>. */
+struct seed {
+    struct tensor *of, *gradient;
+};
+/* Appends the backward pass from any number of seeds. A seed that is out 0 of an operation with a
+ * `root` row (a loss of each row) takes that operation's fused form, which needs a seed for every
+ * one that is to be trained through. */
+int graph_backward(struct graph *g, const struct seed *seed, int count);
 
 int graph_plan(struct graph *g, bool eager, struct err *e); /* eager: a buffer for every tensor */
 /* Allocates at the first run. When it returns, the results are there. */

@@ -59,7 +59,7 @@ static void contribute(struct pass *p, struct tensor *to, struct tensor *gradien
     if (!to->grad)
         to->grad = gradient;
     else
-        to->grad = graph_op(p->g, &op_add, NULL, to->grad, gradient, NULL, NULL);
+        to->grad = graph_op(p->g, &op_add, NULL, BIND({"a", to->grad}, {"b", gradient}));
 }
 
 static int index_of(const struct op_arg *arg, int count, const char *name) {
@@ -151,23 +151,35 @@ static void row_emit(struct pass *p, const struct node *n, const struct grad_row
     }
 }
 
-/* The loss: its op is replaced by the one that also gives the gradients (row `root`). */
-static void root_emit(struct graph *g, struct node *n) {
-    struct op_arg in[OP_IN], out[OP_IN];
-    const int ins = op_args(n->op->in, in), outs = op_args(n->op->root.out, out);
-    const struct op *op = op_find(n->op->root.op);
-    for (int i = 1; i < outs; i++) {
-        struct tensor *target = n->in[index_of(in, ins, out[i].name + 1)];
-        if (out[i].accumulate && target && target->needs_grad &&
-            !(n->out[i] = graph_slot(g, target)))
-            return;
+/* A loss: its op is replaced by the one that also gives the gradients (row `root`). */
+static void root_emit(struct pass *p, struct node *n) {
+    struct graph *g = p->g;
+    struct op_arg in[OP_IN], from[OP_IN], out[OP_IN];
+    const int ins = op_args(n->op->in, in), froms = op_args(n->op->root.in, from),
+              outs = op_args(n->op->root.out, out);
+    struct tensor *given[OP_IN] = {0}, *target[OP_OUT] = {0};
+    if (n->out[0]->grad->kind != TENSOR_INPUT) {
+        err_failed(&g->err, "operation %s: the gradient of its loss must be an input", n->op->name);
+        err_detail(&g->err, "it runs where the loss does, before anything of the backward pass");
+        return;
     }
-    n->op = op;
+    for (int i = 0; i < froms; i++) {
+        const int at = index_of(in, ins, from[i].name);
+        given[i] = at >= 0 ? n->in[at] : n->out[0]->grad;
+    }
+    for (int i = 1; i < outs; i++) {
+        struct tensor *t = n->in[index_of(in, ins, out[i].name + 1)];
+        if (!t || !t->needs_grad) continue;
+        target[i] = t;
+        if (out[i].accumulate && !(n->out[i] = graph_slot(g, t))) return;
+    }
+    n->op = op_find(n->op->root.op);
+    memcpy(n->in, given, sizeof n->in);
     if (node_shape(g, n)) return;
     for (int i = 1; i < outs; i++) {
-        struct tensor *target = n->in[index_of(in, ins, out[i].name + 1)];
-        if (!out[i].accumulate && target && target->needs_grad)
-            target->grad = n->out[i] = graph_step_tensor(g, out[i].name, &n->call.out[i]);
+        if (!target[i] || out[i].accumulate) continue;
+        n->out[i] = graph_step_tensor(g, out[i].name, &n->call.out[i]);
+        contribute(p, target[i], n->out[i]);
     }
 }
 
@@ -210,20 +222,32 @@ static void node_back(struct pass *p, struct node *n) {
         if (rows & 1u << r) row_emit(p, n, &n->op->grad[r], in, ins, &s);
 }
 
-int graph_backward(struct graph *g, struct tensor *loss) {
+static int seeds_plant(struct graph *g, const struct seed *seed, int count) {
+    for (int i = 0; i < count; i++) {
+        struct tensor *t = seed[i].of, *d = seed[i].gradient;
+        if (!t || !d) return err_failed(&g->err, "seed %d of the backward pass is missing", i);
+        if (view_count(&t->view) != view_count(&d->view) || t->view.rank != d->view.rank)
+            return err_failed(&g->err, "the seed of '%s' has %lld elements, not its %lld", t->name,
+                              (long long)view_count(&d->view), (long long)view_count(&t->view));
+        if (t->grad) return err_failed(&g->err, "'%s' has two seeds", t->name);
+        t->grad = d;
+    }
+    return 0;
+}
+
+int graph_backward(struct graph *g, const struct seed *seed, int count) {
     if (g->err.code) return -1;
     const int nodes = g->nodes;
-    struct node *root = nodes ? g->node[nodes - 1] : NULL;
-    if (!root || root->out[0] != loss || !root->op->root.op)
-        return err_failed(&g->err,
-                          "the backward pass starts at the last operation, which must be a loss");
     struct pass p = {.g = g};
     p.clone = arena_new(&g->arena, g->tensors * (i64)sizeof *p.clone, &g->err);
     p.origin = arena_new(&g->arena, g->tensors * (i64)sizeof *p.origin, &g->err);
-    if (g->err.code) return -1;
-    root_emit(g, root);
-    for (int i = nodes - 2; i >= 0 && !g->err.code; i--) {
+    if (g->err.code || seeds_plant(g, seed, count)) return -1;
+    for (int i = nodes - 1; i >= 0 && !g->err.code; i--) {
         struct node *n = g->node[i];
+        if (n->op->root.op && n->out[0] && n->out[0]->grad) {
+            root_emit(&p, n);
+            continue;
+        }
         if (g->recompute && n->block && n->block != p.block) block_clone(&p, n->block, nodes);
         node_back(&p, n);
     }

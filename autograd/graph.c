@@ -135,7 +135,29 @@ int node_shape(struct graph *g, struct node *n) {
                      n->where ? n->where : "the model");
 }
 
-int graph_call(struct graph *g, const struct op *op, const void *attr, struct tensor *const *in,
+/* Puts each named input where the op has it. */
+static int inputs_place(struct graph *g, struct node *n, const struct bind *in) {
+    struct op_arg arg[OP_IN];
+    const int ins = op_args(n->op->in, arg);
+    for (; in->name; in++) {
+        int at = 0;
+        while (at < ins && strcmp(arg[at].name, in->name)) at++;
+        if (at < ins && !n->in[at]) {
+            n->in[at] = in->tensor;
+            continue;
+        }
+        err_failed(&g->err,
+                   at < ins ? "operation %s is given its input '%s' twice"
+                            : "operation %s has no input '%s'",
+                   n->op->name, in->name);
+        err_detail(&g->err, "its inputs are: %s", n->op->in);
+        return err_frame(&g->err, "while recording %s at %s", n->op->name,
+                         n->where ? n->where : "the model");
+    }
+    return 0;
+}
+
+int graph_call(struct graph *g, const struct op *op, const void *attr, const struct bind *in,
                struct tensor **out) {
     struct op_arg arg[OP_IN];
     const int outs = op_args(op->out, arg);
@@ -144,13 +166,12 @@ int graph_call(struct graph *g, const struct op *op, const void *attr, struct te
         if (attr) memcpy((void *)n->attr, attr, (size_t)op->attr_size);
     if (n && !g->err.code) {
         n->op = op, n->where = g->where, n->block = g->block;
-        memcpy(n->in, in, sizeof n->in);
         for (int i = 0; i < outs; i++)
             n->out[i] = arg[i].in_place || arg[i].accumulate ? out[i] : NULL;
-        node_shape(g, n);
+        if (!inputs_place(g, n, in)) node_shape(g, n);
     }
     bool grad = false;
-    for (int i = 0; i < OP_IN; i++) grad |= in[i] && in[i]->needs_grad;
+    for (int i = 0; n && i < OP_IN; i++) grad |= n->in[i] && n->in[i]->needs_grad;
     for (int i = 0; i < outs; i++) {
         if (g->err.code)
             out[i] = NULL;
@@ -164,9 +185,9 @@ int graph_call(struct graph *g, const struct op *op, const void *attr, struct te
     return -1;
 }
 
-struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr, struct tensor *a,
-                        struct tensor *b, struct tensor *c, struct tensor *d) {
-    struct tensor *in[OP_IN] = {a, b, c, d}, *out[OP_OUT] = {0};
+struct tensor *graph_op(struct graph *g, const struct op *op, const void *attr,
+                        const struct bind *in) {
+    struct tensor *out[OP_OUT] = {0};
     graph_call(g, op, attr, in, out);
     return out[0];
 }

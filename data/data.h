@@ -248,6 +248,7 @@ struct dataset_info {
     const char *tokenizer_sha256;
     const char *sha256;      /* of tokens, documents and spans: the identity of the content */
     const char *sources;     /* JSON text: [{"file", "sha256", "bytes", "documents"}] */
+    bool sources_unchecked;  /* an older version wrote the file, without a hash of `sources` */
     const u64 *documents_at; /* [documents + 1] first token of each, then `tokens` */
 };
 /* Verifies what it reads, now and later. Open datasets may be read by several threads. */

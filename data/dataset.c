@@ -224,6 +224,7 @@ static int tables_open(struct dataset *d, struct h5_file *h, struct err *e) {
         source_check(d, h, source, size, e))
         return -1;
     f->documents_at = at, f->documents = documents - 1, f->sources = source,
+    f->sources_unchecked = !h5_attribute(h5_root(h), "source_sha256"),
     f->tokenizer_sha256 = d->tokenizer;
     f->sha256 = d->identity, d->hashes = hash, d->place = place, d->span = span;
     if (chunks_check(d, h5_bytes(h), places, hashes, e) || tables_check(d, documents, e) ||

@@ -1,26 +1,26 @@
 /* linear_xent.c: the LM head with its loss, the logits never whole; and all gradients in one op.
  *
- *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), scale [1] f32, bias [V] or absent
+ *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), bias [V] or absent
  *   linear_xent        loss [N] f32 = log(sum over v of e^(l[v] - max)) + max - l[target],
  *                      l = x·w^T + bias, with a softcap c > 0 then c * tanh(l * (1/c))
  *   lora_xent          the same with an adapter: t [N, r], u [V, r]; l = x·w^T + t·u^T + bias; with
  *                      DoRA's m [V] and norm [V] f32: l = (x·w^T + t·u^T) * (m / norm) + bias; and
  *                      with rest [N, D], which m leaves alone: + rest·w^T
- *   linear_xent_train  also d = (softmax(l) - onehot(target)) * scale, with a softcap * (1 - (l *
- *                      (1/c))^2), dx = d·w, dw += d^T·x, dbias += the sum of d over tokens
- *   lora_xent_train    also dx, dt = d·u, du += d^T·t: w is frozen; with m, q = x·w^T + t·u^T:
- *                      dm += the sum of d * q / norm over tokens, drest = d·w, and d * (m / norm)
- *                      is what dx, dt and du are made of
+ *   linear_xent_train  weight [N] f32, d objective / d loss of each row. Also d = (softmax(l) -
+ *                      onehot(target)) * weight, with a softcap * (1 - (l * (1/c))^2), dx = d·w, dw
+ * += d^T·x, dbias += the sum of d over tokens lora_xent_train    also dx, dt = d·u, du += d^T·t: w
+ * is frozen; with m, q = x·w^T + t·u^T: dm += the sum of d * q / norm over tokens, drest = d·w, and
+ * d * (m / norm) is what dx, dt and du are made of
  *
- * `scale` is 1 / (trained tokens of the whole optimizer step): it makes the gradient that of the
- * mean, and does not touch the loss, which is 0 where nothing is trained.
+ * For the mean over an optimizer step the weight of each row is 1 / (its trained tokens). The loss
+ * itself has no weight; it is 0 where nothing is trained, and so is d there, whatever the weight.
  * Roundings: l by the chain of the dtype from 0, kept in f32; + t·u^T, a chain of its own; with m
  * times m / norm, or fma with rest·w^T; + bias and the softcap in f32, 1/c rounded to f32; max
  * exact; e = exp(l - max); the sum s by NUMERICS.md 7; loss = (log s + max) - l[target] in f32,
- * with log s computed in f64 and rounded; d = (e * (1/s)) * scale, for the target (e * (1/s) - 1) *
- * scale, then the softcap's factor, rounded to the dtype of x, 0 where nothing is trained; dx and
- * dt one chain over the whole vocabulary, rounded; dw, du and dbias chains over tokens that start
- * from what is there, and so dm, fma of d and q * (1 / norm); d * (m / norm) rounded again.
+ * with log s computed in f64 and rounded; d = (e * (1/s)) * weight, for the target (e * (1/s) - 1)
+ * * weight, then the softcap's factor, rounded to the dtype of x, 0 where nothing is trained; dx
+ * and dt one chain over the whole vocabulary, rounded; dw, du and dbias chains over tokens that
+ * start from what is there, and so dm, fma of d and q * (1 / norm); d * (m / norm) rounded again.
  *
  * Rows go through in chunks (xent_rows): a chunk's logits are the scratch, its d takes their
  * place. Rejected: chunks of the vocabulary (they need the logits twice: a third more work);
@@ -48,17 +48,25 @@ i64 xent_rows_cuda(i64 rows, i64 vocab) {
     return i64_min(rows, i64_max(STEP, i64_min(MOST, xent_logits_cuda / vocab / STEP * STEP)));
 }
 
+/* The forms that also give gradients. */
+static bool is_train(const struct op_call *c) {
+    return c->op == &op_linear_xent_train || c->op == &op_lora_xent_train;
+}
 static int xent_shape(struct op_call *c, struct err *e) {
     const struct view *x = &c->in[0], *w = &c->in[1];
     const enum dtype sum = x->dtype == F64 ? F64 : F32;
     if (need_rank(c, 0, 2, e) || need_float(c, 0, e) || need_rank(c, 1, 2, e) ||
         need_dtype(c, 1, x->dtype, e) || need_dim(c, 1, 1, x->dim[1], e) || need_rank(c, 2, 1, e) ||
-        need_dtype(c, 2, I32, e) || need_dim(c, 2, 0, x->dim[0], e) || need_rank(c, 3, 1, e) ||
-        need_dtype(c, 3, sum, e) || need_dim(c, 3, 0, 1, e) ||
+        need_dtype(c, 2, I32, e) || need_dim(c, 2, 0, x->dim[0], e) ||
         (is_present(&c->in[4]) && (need_rank(c, 4, 1, e) || need_dtype(c, 4, x->dtype, e) ||
                                    need_dim(c, 4, 0, w->dim[0], e))))
         return -1;
     if (w->dim[0] < 1) return err_failed(e, "operation %s: 'w' has no rows", c->op->name);
+    if (is_present(&c->in[3]) && !is_train(c))
+        return err_failed(e, "operation %s: 'weight' is for the training form", c->op->name);
+    if (is_train(c) &&
+        (need_rank(c, 3, 1, e) || need_dtype(c, 3, sum, e) || need_dim(c, 3, 0, x->dim[0], e)))
+        return -1;
     set_out(c, 0, sum, 1, (i64[]){x->dim[0]});
     return 0;
 }
@@ -124,7 +132,8 @@ static double logit_ref(const struct op_call *c, i64 token, i64 v) {
 }
 static double token_ref(const struct op_call *c, i64 token, i32 target) {
     const i64 width = c->in[0].dim[1], vocab = c->in[1].dim[0];
-    const double scale = at(&c->in[3], 0), cap = ((const struct xent_attr *)c->attr)->softcap;
+    const double weight = is_present(&c->in[3]) ? at(&c->in[3], token) : 0,
+                 cap = ((const struct xent_attr *)c->attr)->softcap;
     double top = -INFINITY, sum = 0;
     const bool lora = is_present(&c->in[5]);
     const i64 rank = lora ? c->in[5].dim[1] : 0;
@@ -137,7 +146,7 @@ static double token_ref(const struct op_call *c, i64 token, i32 target) {
     for (i64 v = 0; v < vocab; v++) sum += exp(logit_ref(c, token, v) - top);
     for (i64 v = 0; v < vocab && (dx || dw || dbias || dt || du || dm || drest); v++) {
         const double l = logit_ref(c, token, v), p = exp(l - top) / sum;
-        const double all = (p - (v == target)) * scale * (cap > 0 ? 1 - l / cap * l / cap : 1),
+        const double all = (p - (v == target)) * weight * (cap > 0 ? 1 - l / cap * l / cap : 1),
                      d = all * magnitude_ref(c, v);
         if (dm) dm[v] += all * product_ref(c, token, v) / at(&c->in[8], v);
         for (i64 i = 0; i < width; i++) {
@@ -198,7 +207,6 @@ static bool xent_sample(int index, struct sample *s) { /* N, D, V, bias, softcap
     sample_int(&s->in[2], d[0] > 1 ? -1 : 0, d[2], DIMS(d[0]));
     if (d[0] == 2)
         s->in[2].low = (double)d[2] - 3; /* near the end of dx's chain, which stays small */
-    sample_f32(&s->in[3], 0.1, 0.2, DIMS(1));
     if (d[3]) sample_float(&s->in[4], -1, 1, DIMS(d[2]));
     *(struct xent_attr *)s->attr = (struct xent_attr){(double)d[4]};
     s->no_gradient_check = d[2] > 1000; /* for its cost */
@@ -207,6 +215,7 @@ static bool xent_sample(int index, struct sample *s) { /* N, D, V, bias, softcap
 }
 static bool xent_train_sample(int index, struct sample *s) {
     if (!xent_sample(index, s)) return false;
+    sample_f32(&s->in[3], -0.2, 0.2, 1, s->in[2].dim);
     sample_out(&s->out[2], 2, s->in[1].dim);
     if (s->in[4].present) sample_out(&s->out[3], 1, s->in[4].dim);
     return true;
@@ -227,6 +236,7 @@ static bool lora_sample(int index, struct sample *s) {    /* ranks 1 to 9 */
 }
 static bool lora_train_sample(int index, struct sample *s) {
     if (!lora_sample(index, s)) return false;
+    sample_f32(&s->in[3], -0.2, 0.2, 1, s->in[2].dim);
     sample_out(&s->out[3], 2, s->in[6].dim);
     if (s->in[7].present) sample_out(&s->out[4], 1, s->in[7].dim);
     return true;
@@ -234,11 +244,11 @@ static bool lora_train_sample(int index, struct sample *s) {
 
 const struct op op_linear_xent = {
     .name = "linear_xent",
-    .in = "x w targets scale bias?",
+    .in = "x w targets weight? bias?",
     .out = "loss",
     .attr_size = sizeof(struct xent_attr),
     .shape = xent_shape,
-    .root = {"linear_xent_train", "x w targets scale bias", "loss dx +dw +dbias"},
+    .root = {"linear_xent_train", "x w targets dloss bias", "loss dx +dw +dbias"},
     .ref = xent_ref,
     .scratch = xent_scratch,
     .scratch_cuda = xent_scratch_cuda,
@@ -250,7 +260,7 @@ const struct op op_linear_xent = {
 };
 const struct op op_linear_xent_train = {
     .name = "linear_xent_train",
-    .in = "x w targets scale bias?",
+    .in = "x w targets weight bias?",
     .out = "loss dx +dw +dbias?",
     .attr_size = sizeof(struct xent_attr),
     .shape = xent_train_shape,
@@ -265,11 +275,11 @@ const struct op op_linear_xent_train = {
 };
 const struct op op_lora_xent = {
     .name = "lora_xent",
-    .in = "x w targets scale bias? t u m? norm? rest?",
+    .in = "x w targets weight? bias? t u m? norm? rest?",
     .out = "loss",
     .attr_size = sizeof(struct xent_attr),
     .shape = lora_shape,
-    .root = {"lora_xent_train", "x w targets scale bias t u m norm rest",
+    .root = {"lora_xent_train", "x w targets dloss bias t u m norm rest",
              "loss dx dt +du +dm drest"},
     .ref = xent_ref,
     .scratch = xent_scratch,
@@ -282,7 +292,7 @@ const struct op op_lora_xent = {
 };
 const struct op op_lora_xent_train = {
     .name = "lora_xent_train",
-    .in = "x w targets scale bias? t u m? norm? rest?",
+    .in = "x w targets weight bias? t u m? norm? rest?",
     .out = "loss dx dt +du +dm? drest",
     .attr_size = sizeof(struct xent_attr),
     .shape = lora_train_shape,

@@ -74,19 +74,20 @@ V16_FN float row_exp(float *l, i64 vocab, bool kept, float *max) {
 
 /* e^(l - max), or with a softcap l, becomes d, in place: element v of a bf16 row is written after
  * element v was read. */
-V16_FN void row_gradient(const struct chunk *k, float *l, float max, float sum, i32 target,
+V16_FN void row_gradient(const struct chunk *k, i64 row, float *l, float max, float sum, i32 target,
                          bool half) {
     const i64 vocab = k->vocab;
-    const v16 each = v16_set(1.0f / sum), scale = v16_set(*(const float *)k->call->in[3].data);
+    const v16 each = v16_set(1.0f / sum),
+              weight = v16_set(((const float *)k->call->in[3].data)[row]);
     float at_target[16];
     const v16 x = v16_set(l[target]), e = k->cap > 0 ? v16_exp(v16_sub(x, v16_set(max))) : x;
-    const v16 t = v16_mul(v16_sub(v16_mul(e, each), v16_set(1.0f)), scale);
+    const v16 t = v16_mul(v16_sub(v16_mul(e, each), v16_set(1.0f)), weight);
     v16_put(at_target, 0, k->cap > 0 ? v16_mul(t, cap_slope(k->cap, x)) : t, half);
     for (i64 v = 0; v < vocab; v += 16) {
         const i64 n = i64_min(16, vocab - v);
         v16 a = v16_load_n(l + v, vocab - v), slope = v16_set(1);
         if (k->cap > 0) slope = cap_slope(k->cap, a), a = v16_exp(v16_sub(a, v16_set(max)));
-        v16 d = v16_mul(v16_mul(a, each), scale);
+        v16 d = v16_mul(v16_mul(a, each), weight);
         if (k->cap > 0) d = v16_mul(d, slope);
         float copy[16]; /* through bytes: the row changes its type */
         v16_put(copy, 0, d, half);
@@ -114,7 +115,7 @@ static void rows_task(void *arg, i64 begin, i64 end, int worker) {
         float max;
         const float sum = row_exp(l, k->vocab, k->cap > 0, &max);
         *loss = ((float)m_log((double)sum) + max) - at_target;
-        if (k->train) row_gradient(k, l, max, sum, target, half);
+        if (k->train) row_gradient(k, k->first + i, l, max, sum, target, half);
     }
 }
 

@@ -22,7 +22,7 @@ struct rows { /* a chunk: the first of `logits` is row `first` of the call */
     float *logits;
     i64 first, ld, vocab;
     const i32 *target;
-    const float *scale;
+    const float *weight; /* [N] of the call; with `train` */
     const void *bias; /* NULL: none */
     float *loss, cap; /* softcap; 0: none */
     float *q;         /* DoRA: products before the magnitudes, laid out as logits; NULL: none */
@@ -121,8 +121,9 @@ DEVICE float row_sum(const float *l, i64 vocab, float top, float *e, float *shar
 }
 
 /* d of a row, in place; sum 0: nothing is trained, d is 0. */
-DEVICE void row_gradient(const struct rows &r, float *l, float top, float sum, i32 target) {
-    const float scale = *r.scale, each = v16_div(1, sum);
+DEVICE void row_gradient(const struct rows &r, i64 row, float *l, float top, float sum,
+                         i32 target) {
+    const float weight = r.weight[row], each = v16_div(1, sum);
     for (i64 p = 0; p < r.ld; p += STEP) {
         const i64 v = p + threadIdx.x * 8;
         float d[8];
@@ -131,7 +132,7 @@ DEVICE void row_gradient(const struct rows &r, float *l, float top, float sum, i
         for (int i = 0; i < 8; i++) {
             float x = sum ? v16_mul(v16_exp(v16_sub(d[i], top)), each) : 0;
             if (v + i == target) x = v16_sub(x, 1);
-            x = v16_mul(x, scale);
+            x = v16_mul(x, weight);
             if (r.cap > 0) x = v16_mul(x, cap_slope(r.cap, d[i]));
             d[i] = v + i < r.vocab && sum ? x : 0;
         }
@@ -149,14 +150,14 @@ __global__ void __launch_bounds__(THREADS) row_kernel(struct rows r, struct faul
     if (target < 0 || target >= r.vocab) {
         if (threadIdx.x == 0 && target >= 0) fault_set(fault, BAD_TARGET, target, row, r.vocab);
         if (threadIdx.x == 0) r.loss[row] = 0;
-        if (r.train) row_gradient(r, l, 0, 0, -1);
+        if (r.train) row_gradient(r, row, l, 0, 0, -1);
         return;
     }
     const float at_target = l[target], top = row_top(l, r.vocab, shared),
                 sum = row_sum(l, r.vocab, top, e, shared);
     if (threadIdx.x == 0)
         r.loss[row] = v16_sub(v16_add((float)f64_log((double)sum), top), at_target);
-    if (r.train) row_gradient(r, l, top, sum, target);
+    if (r.train) row_gradient(r, row, l, top, sum, target);
 }
 
 /* dbias += d, tokens ascending: a thread for each column. */
@@ -252,7 +253,7 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
     const i64 rows = c->in[0].dim[0], vocab = c->in[1].dim[0], step = xent_rows_cuda(rows, vocab);
     struct rows r = {};
     r.logits = (float *)c->scratch, r.ld = xent_ld_cuda(vocab), r.vocab = vocab;
-    r.target = (const i32 *)c->in[2].data, r.scale = (const float *)c->in[3].data;
+    r.target = (const i32 *)c->in[2].data, r.weight = (const float *)c->in[3].data;
     r.bias = c->in[4].data, r.cap = (float)((const struct xent_attr *)c->attr)->softcap;
     r.loss = (float *)c->out[0].data, r.train = train, r.half = is_half(&c->in[0]);
     r.m = c->in[7].data, r.norm = (const float *)c->in[8].data, r.rest = is_present(&c->in[9]);

@@ -74,7 +74,8 @@ struct op {
     int (*shape)(struct op_call *c, struct err *e); /* checks in[], sets out[] dtypes and dims */
     struct grad_row grad[OP_GRADS];
     struct grad_row
-        root; /* when out 0 is the loss: the op that computes it together with all gradients */
+        root; /* of an op whose out 0, NAME, is a loss of each row: the op that computes it and all
+               * gradients; dNAME is among its inputs */
     void (*ref)(
         const struct op_call *c); /* all float views are F64, the plainest code that is right */
     i64 (*scratch)(const struct op_call *c);      /* bytes; NULL: none */

@@ -10,7 +10,7 @@ BEGIN {
     may["base"] = "base"; may["ops"] = "base ops"; may["autograd"] = "base ops autograd"; may["data"] = "base data"
     may["checkpoints"] = "base ops checkpoints"; may["recipes"] = "base ops autograd checkpoints recipes"
     may["train"] = "base ops autograd data checkpoints recipes train"
-    public = " base/base.h base/h5.h base/v16.h base/v16_math.h base/math_f64.h base/philox.h base/quant.h ops/ops.h autograd/autograd.h data/data.h checkpoints/checkpoints.h recipes/models/models.h "
+    public = " base/base.h base/h5.h base/v16.h base/v16_math.h base/math_f64.h base/philox.h base/quant.h ops/ops.h autograd/autograd.h data/data.h checkpoints/checkpoints.h recipes/models/models.h recipes/models/pass.h "
 }
 FNR == 1 { split(FILENAME, part, "/"); own = part[1] }
 { line = $0; gsub(/[\300-\377][\200-\277]*/, "x", line) } # columns, not bytes

@@ -9,9 +9,9 @@ flags="$*" data=runs/demo/data results=runs/demo/results.txt
 steps=$(sed -n 's/^max_steps: //p' recipes/shakespeare-pretrain.yaml) pretrain="" adapt=""
 lora_steps=$(sed -n 's/^max_steps: //p' recipes/shakespeare-lora.yaml)
 stories_steps=$(sed -n 's/^max_steps: //p' recipes/stories-lora.yaml)
-fast=${DEMO_STEPS:-full} from=16
+fast=${DEMO_STEPS:-full}
 if [ "$fast" = fast ]; then
-    steps=8 lora_steps=4 stories_steps=4 from=2
+    steps=8 lora_steps=4 stories_steps=4
     pretrain="max_steps=8 save_at=0,1,2,4 save_steps=8 eval_steps=4 eval_batches=4 warmup_steps=2 sample_tokens=16"
     adapt="max_steps=4 save_steps=2 eval_steps=4 eval_batches=4 warmup_steps=1 sample_tokens=16"
 elif [ "$fast" != full ]; then
@@ -99,7 +99,7 @@ two=$(hone generate runs/demo/merged --prompt "$prompt" --max-new-tokens 40 --gr
 echo "runs/demo/merged: $kl nats KL from base + adapter, $same"
 
 step "6 of 7  verify: files, hash chain, data order, and a segment of steps computed again"
-run verify runs/demo/shakespeare --replay --from "$from"
+run verify runs/demo/shakespeare --replay --seconds 20
 
 step "7 of 7  report"
 run report runs/demo/shakespeare runs/demo/shakespeare-lora runs/demo/stories-lora --output runs/demo/report.html

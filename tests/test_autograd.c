@@ -70,19 +70,20 @@ static void run_bind(struct run *r, i64 from) {
 }
 
 static void run_open(struct run *r, struct model *m, i64 tokens, enum mode mode) {
-    static float scale = 1.0f / 64;
+    static float weights[TOKENS];
     struct err e = {0};
+    for (i64 i = 0; i < TOKENS; i++) weights[i] = 1.0f / 64;
     *r = (struct run){.g = graph_new(&e), .tokens = tokens};
     assert_non_null(r->g);
     r->g->recompute = mode == RECOMPUTE;
     r->build = (struct build){.g = r->g, .m = m};
     struct tensor *hidden = model_hidden(&r->build, tokens),
                   *labels = graph_input(r->g, "labels", I32, DIMS(tokens)),
-                  *factor = graph_input(r->g, "scale", F32, DIMS(1));
-    r->loss = model_loss(&r->build, hidden, labels, factor);
-    graph_keep(r->loss), graph_backward(r->g, r->loss);
+                  *weight = graph_input(r->g, "weight", F32, DIMS(tokens));
+    r->loss = model_loss(&r->build, hidden, labels);
+    graph_keep(r->loss), graph_backward(r->g, &(struct seed){r->loss, weight}, 1);
     if (graph_plan(r->g, mode == EAGER, &e)) fail_msg("%s", e.primary);
-    factor->view.data = &scale;
+    weight->view.data = weights;
     run_bind(r, 0);
     for (int i = 0; i < r->g->tensors; i++) {
         struct tensor *t = r->g->tensor[i];
@@ -261,8 +262,9 @@ static void test_dead_nodes(void **state) {
     for (int dead = 0; dead < 2; dead++) {
         struct graph *g = graph_new(&e);
         struct tensor *in = graph_input(g, "x", F32, v.rank, v.dim);
-        struct tensor *kept = graph_op(g, &op_add, NULL, in, in, NULL, NULL);
-        for (int i = 0; dead && i < 5; i++) in = graph_op(g, &op_add, NULL, in, kept, NULL, NULL);
+        struct tensor *kept = graph_op(g, &op_add, NULL, BIND({"a", in}, {"b", in}));
+        for (int i = 0; dead && i < 5; i++)
+            in = graph_op(g, &op_add, NULL, BIND({"a", in}, {"b", kept}));
         graph_keep(kept);
         assert_int_equal(graph_plan(g, false, &e), 0);
         assert_int_equal(g->nodes, dead ? 6 : 1);
@@ -333,15 +335,15 @@ static void test_sticky_error(void **state) {
     struct tensor *a = graph_input(g, "a", F32, DIMS(4, 8)),
                   *b = graph_input(g, "b", F32, DIMS(4, 9));
     graph_at(g, "layers.%d.self_attn", 3);
-    assert_null(graph_op(g, &op_add, NULL, a, b, NULL, NULL));
+    assert_null(graph_op(g, &op_add, NULL, BIND({"a", a}, {"b", b})));
     const int nodes = g->nodes;
     graph_at(g, "layers.4.mlp");
-    struct tensor *c = graph_op(g, &op_add, NULL, a, a, NULL, NULL);
+    struct tensor *c = graph_op(g, &op_add, NULL, BIND({"a", a}, {"b", a}));
     assert_null(c);
     assert_null(graph_input(g, "late", F32, DIMS(1)));
-    assert_null(graph_op(g, &op_add, NULL, c, c, NULL, NULL)); /* NULL begets NULL */
+    assert_null(graph_op(g, &op_add, NULL, BIND({"a", c}, {"b", c}))); /* NULL begets NULL */
     graph_keep(c);
-    assert_int_equal(graph_backward(g, c), -1);
+    assert_int_equal(graph_backward(g, &(struct seed){c, a}, 1), -1);
     assert_int_equal(g->nodes, nodes);
     assert_int_equal(graph_plan(g, false, &e), -1);
     assert_non_null(strstr(e.primary, "operation add: 'b' is "));
@@ -358,24 +360,30 @@ static void test_missing_argument(void **state) {
     const struct norm_attr attr = {.eps = 1e-5};
     struct tensor *x = graph_input(g, "x", F32, DIMS(4, 8));
     graph_at(g, "norm");
-    assert_null(graph_op(g, &op_rmsnorm_add, &attr, x, NULL, NULL, NULL));
+    assert_null(graph_op(g, &op_rmsnorm_add, &attr, BIND({"x", x})));
     assert_int_equal(graph_plan(g, false, &e), -1);
     assert_string_equal(e.primary, "operation rmsnorm_add: argument 'r' is missing");
     assert_string_equal(e.frame[0], "while recording rmsnorm_add at norm");
     graph_free(g);
 }
 
-static void test_no_loss(void **state) {
+/* A name that the operation does not have, and one given twice. */
+static void test_wrong_names(void **state) {
     (void)state;
-    struct err e = {0};
-    struct graph *g = graph_new(&e);
-    struct tensor *a = graph_input(g, "a", F32, DIMS(4)),
-                  *b = graph_op(g, &op_add, NULL, a, a, NULL, NULL);
-    assert_int_equal(graph_backward(g, b), -1);
-    assert_int_equal(graph_plan(g, false, &e), -1);
-    assert_string_equal(e.primary,
-                        "the backward pass starts at the last operation, which must be a loss");
-    graph_free(g);
+    static const char *const said[] = {"operation add has no input 'c'",
+                                       "operation add is given its input 'a' twice"};
+    for (int twice = 0; twice < 2; twice++) {
+        struct err e = {0};
+        struct graph *g = graph_new(&e);
+        struct tensor *a = graph_input(g, "a", F32, DIMS(4));
+        graph_at(g, "layers.0");
+        assert_null(graph_op(g, &op_add, NULL, BIND({"a", a}, {twice ? "a" : "c", a})));
+        assert_int_equal(graph_plan(g, false, &e), -1);
+        assert_string_equal(e.primary, said[twice]);
+        assert_string_equal(e.detail, "its inputs are: a b");
+        assert_string_equal(e.frame[0], "while recording add at layers.0");
+        graph_free(g);
+    }
 }
 
 static void test_no_memory(void **state) { /* at any allocation: an error, nothing lost */
@@ -395,10 +403,11 @@ static void test_no_memory(void **state) { /* at any allocation: an error, nothi
             struct build build = {.g = g, .m = &m};
             struct tensor *hidden = model_hidden(&build, TOKENS),
                           *labels = graph_input(g, "labels", I32, DIMS(TOKENS)),
-                          *factor = graph_input(g, "scale", F32, DIMS(1));
+                          *weight = graph_input(g, "weight", F32, DIMS(TOKENS));
             graph_keep(model_logits(&build, hidden));
-            struct tensor *loss = model_loss(&build, hidden, labels, factor);
-            graph_keep(loss), graph_backward(g, loss), graph_plan(g, false, &e);
+            struct tensor *loss = model_loss(&build, hidden, labels);
+            graph_keep(loss), graph_backward(g, &(struct seed){loss, weight}, 1);
+            graph_plan(g, false, &e);
         }
         graph_free(g);
         fault_arm(NULL);
@@ -432,6 +441,6 @@ int main(void) {
         cmocka_unit_test(test_frozen_base),   cmocka_unit_test(test_frozen_lifetime),
         cmocka_unit_test(test_dead_nodes),    cmocka_unit_test(test_tied),
         cmocka_unit_test(test_sticky_error),  cmocka_unit_test(test_missing_argument),
-        cmocka_unit_test(test_no_loss),       cmocka_unit_test(test_no_memory)};
+        cmocka_unit_test(test_wrong_names),   cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -142,20 +142,17 @@ static void test_library_without_bias(void **state) {
 static void test_bad_target(void **state) {
     (void)state;
     const struct op *op = op_find("linear_xent");
-    struct matrix x, w, scale;
+    struct matrix x, w;
     struct err e = {0};
     const i32 target[3] = {1, 5, -1};
     matrix_open(&x, 3, 8, 8, F32, 0), matrix_open(&w, 5, 8, 8, F32, 0);
-    matrix_open(&scale, 1, 1, 1, F32, 0);
     void *targets = device_new(sizeof target, &e), *loss = device_new(3 * sizeof(float), &e);
     assert_int_equal(device_write(targets, target, sizeof target, &e), 0);
     const struct xent_attr attr = {0};
-    struct op_call c = {.op = op,
-                        .attr = &attr,
-                        .in = {{x.device, F32, 2, {3, 8}},
-                               {w.device, F32, 2, {5, 8}},
-                               {targets, I32, 1, {3}},
-                               {scale.device, F32, 1, {1}}}};
+    struct op_call c = {
+        .op = op,
+        .attr = &attr,
+        .in = {{x.device, F32, 2, {3, 8}}, {w.device, F32, 2, {5, 8}}, {targets, I32, 1, {3}}}};
     assert_int_equal(op_shape(&c, &e), 0);
     c.out[0].data = loss, c.scratch = device_new(op_scratch(&c), &e);
     assert_int_equal(op_run(&c, &e), 0);
@@ -165,7 +162,7 @@ static void test_bad_target(void **state) {
     float got[3];
     assert_int_equal(device_read(got, loss, sizeof got, &e), 0);
     assert_true(got[0] > 0 && got[1] == 0 && got[2] == 0);
-    struct matrix *all[] = {&x, &w, &scale};
+    struct matrix *all[] = {&x, &w};
     for (int i = 0; i < COUNT(all); i++) free(all[i]->host), device_free(all[i]->block);
     device_free(targets), device_free(loss), device_free(c.scratch);
 }

@@ -120,26 +120,28 @@ static void codes_make(struct model *m) {
         for (int k = 0; k < 3; k++) p->scale[k].data = mem_new(view_bytes(&p->scale[k]), &e);
     }
 }
+/* A table of that shape that nobody computes. */
+static struct constant *table_make(i64 rows, i64 columns) {
+    struct err e = {0};
+    struct constant *c = mem_new(sizeof *c, &e);
+    assert_non_null(c);
+    c->users = 1;
+    c->view = (struct view){.dtype = F32, .rank = rows ? 2 : 1, .dim = {rows ? rows : columns}};
+    if (rows) c->view.dim[1] = columns;
+    c->view.data = device_new(view_bytes(&c->view), &e);
+    return c;
+}
 /* As model_rope, without computing the tables. */
 static void rope_make(struct model *m, i64 positions) {
     const struct config *c = &m->config;
-    struct err e = {0};
     for (int i = 0; i < MAX_ROPES; i++) {
         const struct rope_config *r = &c->rope[i];
+        const i64 rows = (r->type == ROPE_LONGROPE ? 2 : 1) * positions;
         if (!r->dims) continue;
-        m->rope[i] =
-            (struct view){.dtype = F32,
-                          .rank = 2,
-                          .dim = {(r->type == ROPE_LONGROPE ? 2 : 1) * positions, r->dims}};
-        m->rope[i].data = device_new(view_bytes(&m->rope[i]), &e);
-        if (r->query_beta > 0)
-            m->query_rope[i] = m->rope[i],
-            m->query_rope[i].data = device_new(view_bytes(&m->rope[i]), &e);
+        m->rope[i] = table_make(rows, r->dims);
+        if (r->query_beta > 0) m->query_rope[i] = table_make(rows, r->dims);
     }
-    if (c->alibi) {
-        m->slopes = (struct view){.dtype = F32, .rank = 1, .dim = {c->heads}};
-        m->slopes.data = device_new(view_bytes(&m->slopes), &e);
-    }
+    if (c->alibi) m->slopes = table_make(0, c->heads);
     m->rope_positions = positions;
 }
 
@@ -194,34 +196,33 @@ static int optimizer_run(struct model *m, struct graph *g, const char *name, boo
 }
 
 /* A training step of `rows` samples with `kinds` optimizers after it; none: an evaluation. */
-static int pass_run(struct model *m, i64 rows, i64 length, bool train, bool recompute, int kinds,
+static int step_run(struct model *m, i64 rows, i64 length, bool train, bool recompute, int kinds,
                     struct err *e) {
-    const i64 tokens = rows * length;
-    struct graph *g = graph_new(e);
-    g->recompute = recompute;
-    struct build b = {.g = g, .m = m, .dropout = train && m->lora ? 0.1 : 0};
-    if (train && m->config.balanced) balance_trace(&b, tokens, true);
-    struct tensor *hidden = model_hidden(&b, tokens),
-                  *targets = graph_input(g, "labels", I32, DIMS(tokens)),
-                  *scale = graph_input(g, "scale", F32, DIMS(1)),
-                  *loss = model_loss(&b, hidden, targets, scale);
-    graph_keep(loss);
-    if (train) graph_backward(g, loss);
     static struct balance all;
-    i32 *in = mem_new_array(5 * tokens, sizeof *in, e);
-    float one = 1;
-    int rc = graph_plan(g, false, e);
-    batch_make(in, tokens, length);
-    if (!rc) targets->view.data = in + tokens, scale->view.data = &one;
-    const struct places p = {in, in + 2 * tokens, in + 3 * tokens, in + 4 * tokens};
-    if (!rc && b.routing) balance_bind(&b, &all, NULL);
-    for (int i = 0; !rc && i < g->tensors; i++)
-        if (g->tensor[i]->kind == TENSOR_SLOT)
-            g->tensor[i]->view.data = device_new(view_bytes(&g->tensor[i]->view), e);
-    rc = rc || model_bind(&b, &p, e) || graph_run(g, e);
+    const struct pass_plan plan = {.model = m,
+                                   .tokens = rows * length,
+                                   .gives = PASS_LOSS,
+                                   .train = train,
+                                   .recompute = recompute,
+                                   .dropout = train && m->lora ? 0.1 : 0,
+                                   .balance =
+                                       train && m->config.balanced ? BALANCE_LOSS : BALANCE_NONE};
+    struct pass p = {0};
+    i32 *in = mem_new_array(5 * plan.tokens, sizeof *in, e);
+    int rc = pass_open(&p, &plan, e);
+    batch_make(in, plan.tokens, length);
+    struct pass_inputs inputs = {
+        .places = {in, in + 2 * plan.tokens, in + 3 * plan.tokens, in + 4 * plan.tokens},
+        .targets = in + plan.tokens,
+        .balance = &all};
+    if (!rc && train) rc = !(inputs.weight = pass_weights(&p, 1, e));
+    for (int i = 0; !rc && i < p.graph->tensors; i++)
+        if (p.graph->tensor[i]->kind == TENSOR_SLOT)
+            p.graph->tensor[i]->view.data = device_new(view_bytes(&p.graph->tensor[i]->view), e);
+    rc = rc || pass_bind(&p, &inputs, e) || pass_run(&p, e);
     for (int i = 0; !rc && i < kinds; i++)
-        rc = optimizer_run(m, g, optims[i], !i && m->dtype == BF16, e);
-    graph_free(g), mem_free(in);
+        rc = optimizer_run(m, p.graph, optims[i], !i && m->dtype == BF16, e);
+    pass_close(&p), mem_free(in);
     return rc;
 }
 
@@ -249,13 +250,13 @@ static void model_run(const struct config *c, const struct how *h, bool slow) {
     numerics_now = h->numerics;
     int rc = device_open("cuda", &e) || model_make(&m, c, h, &e);
     if (!rc) {
-        rc = pass_run(&m, 4, length, true, false, slow || h->kind == FULL ? COUNT(optims) : 1, &e);
+        rc = step_run(&m, 4, length, true, false, slow || h->kind == FULL ? COUNT(optims) : 1, &e);
         done(h, "training", rc, &e), e = (struct err){0};
         if (slow) {
-            rc = pass_run(&m, 1, i64_min(positions, 32768), true, true, 0, &e);
+            rc = step_run(&m, 1, i64_min(positions, 32768), true, true, 0, &e);
             done(h, "training on one long sample", rc, &e), e = (struct err){0};
         }
-        rc = pass_run(&m, 4, i64_min(positions, 512), false, false, 0, &e);
+        rc = step_run(&m, 4, i64_min(positions, 512), false, false, 0, &e);
         done(h, "evaluation", rc, &e), e = (struct err){0};
         rc = decode_run(&m, 1, i64_min(positions - 4, 700), false, &e);
         done(h, "decoding", rc, &e), e = (struct err){0};

@@ -243,7 +243,7 @@ static void test_chatglm(void **state) {
 struct rows { /* [B, T] as the graph takes it: rows one after another */
     i64 tokens, trained, length;
     i32 *ids, *targets, *position, *begin, *last;
-    float scale;
+    float *weight; /* [tokens] 1 / trained */
     struct arena arena;
 };
 
@@ -260,7 +260,8 @@ static void rows_of(struct rows *r, const struct stored *ids, const struct store
         r->trained += r->targets[i] >= 0;
         r->position[i] = (i32)t, r->begin[i] = (i32)(i - t), r->last[i] = (i32)i;
     }
-    r->scale = (float)(1 / (double)r->trained);
+    assert_non_null(r->weight = arena_new(&r->arena, r->tokens * 4, &e));
+    for (i64 i = 0; i < r->tokens; i++) r->weight[i] = (float)(1 / (double)r->trained);
 }
 
 static double dropout;
@@ -273,14 +274,14 @@ static struct tensor *loss_traced(struct graph *g, struct model *m, const struct
     ok(model_rope(m, r->length, &e), &e);
     struct tensor *hidden = model_hidden(&b, r->tokens);
     struct tensor *targets = graph_input(g, "labels", I32, DIMS(r->tokens));
-    struct tensor *scale = graph_input(g, "scale", F32, DIMS(1));
-    struct tensor *loss = model_loss(&b, hidden, targets, scale);
+    struct tensor *weight = graph_input(g, "weight", F32, DIMS(r->tokens));
+    struct tensor *loss = model_loss(&b, hidden, targets);
     graph_keep(loss);
-    graph_backward(g, loss);
+    graph_backward(g, &(struct seed){loss, weight}, 1);
     ok(graph_plan(g, false, &e), &e);
     const struct places p = {r->ids, r->position, r->begin, r->last};
     ok(model_bind(&b, &p, &e), &e);
-    targets->view.data = r->targets, scale->view.data = (void *)&r->scale;
+    targets->view.data = r->targets, weight->view.data = r->weight;
     return loss;
 }
 

@@ -112,7 +112,7 @@ static bool row_uses(const struct op *op, const char *gradient) {
 }
 
 /* sum over the outputs that have a gradient of output * weight */
-static double objective(struct trial *t, struct names *n, double scale) {
+static double objective(struct trial *t, struct names *n) {
     struct op_arg out[OP_IN];
     const int outs = op_args(t->call.op->out, out);
     double sum = 0;
@@ -124,11 +124,10 @@ static double objective(struct trial *t, struct names *n, double scale) {
         if (!v->rank || (w && w - n->view >= n->given)) continue; /* absent; made by a row */
         for (i64 i = 0; w && i < view_count(v); i++) sum += view_at(v, i) * view_at(w, i);
     }
-    return sum * scale;
+    return sum;
 }
 
-static void check_gradient(struct trial *t, struct names *n, const char *name, int at,
-                           double scale) {
+static void check_gradient(struct trial *t, struct names *n, const char *name, int at) {
     char text[28];
     snprintf(text, sizeof text, "d%.23s", name);
     const struct view *got = names_get(n, text);
@@ -139,9 +138,9 @@ static void check_gradient(struct trial *t, struct names *n, const char *name, i
     for (i64 i = 0; i < view_count(x); i += step) {
         const double keep = view_at(x, i), h = 1e-5;
         view_put(x, i, keep + h);
-        const double up = objective(t, n, scale);
+        const double up = objective(t, n);
         view_put(x, i, keep - h);
-        want[i] = (up - objective(t, n, scale)) / (2 * h);
+        want[i] = (up - objective(t, n)) / (2 * h);
         view_put(x, i, keep);
         top = fmax(top, fabs(want[i]));
     }
@@ -173,18 +172,16 @@ static void gradients_of(const struct op *op, const struct sample *s) {
     for (int o = 0; o < outs; o++) {
         char name[28];
         snprintf(name, sizeof name, "d%.23s", out[o].name);
-        if (rooted ? o > 0 : !row_uses(op, name) || row_makes(op, name)) continue;
+        if (!rooted && (!row_uses(op, name) || row_makes(op, name))) continue;
         struct view *v = names_add(&n, name, &t.call.out[o], true);
         const struct rng r = {11, RNG_TEST, 0, (u32)o};
         for (i64 i = 0; i < view_count(v); i++)
-            view_put(v, i, rooted ? 1 : 2 * (double)rng_uniform(&r, (u64)i) - 1);
+            view_put(v, i, 2 * (double)rng_uniform(&r, (u64)i) - 1);
     }
     n.given = n.count;
-    double scale = 1;
     if (rooted) {
         struct grad_row row = op->root;
         struct names copy = n;
-        scale = view_at(names_get(&n, "scale"), 0);
         row.out = strchr(row.out, ' ') + 1; /* run by hand: out 0 is the loss */
         struct op_call c = {.op = op_find(row.op), .attr = s->attr};
         struct op_arg arg[OP_IN];
@@ -199,7 +196,7 @@ static void gradients_of(const struct op *op, const struct sample *s) {
         c.op->ref(&c);
     }
     for (int r = 0; r < OP_GRADS && op->grad[r].in; r++) row_run(&op->grad[r], &n, s->attr);
-    for (int i = 0; i < ins; i++) check_gradient(&t, &n, in[i].name, i, scale);
+    for (int i = 0; i < ins; i++) check_gradient(&t, &n, in[i].name, i);
     for (int i = 0; i < n.count; i++) {
         bool borrowed = i < ins;
         for (int k = 0; k < i; k++) borrowed |= n.view[k].data == n.view[i].data;

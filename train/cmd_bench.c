@@ -223,9 +223,7 @@ struct step_bench {
     struct model m;
     struct lora_config lora;
     struct optimizer o;
-    struct graph *g;
-    struct build b;
-    struct tensor *targets, *scale;
+    struct pass pass;
     struct arena arena;
 };
 
@@ -249,33 +247,29 @@ static int step_open(struct step_bench *s, const struct shape *shape, enum dtype
     if (!rc) c.max_position_embeddings = f->length;
     rc = rc || model_new(&s->m, &c, d, !shape->lora, e);
     json_decref(j);
-    if (rc || !(s->g = graph_new(e))) return -1;
+    if (rc) return -1;
     if (!shape->lora) model_init(&s->m, 1); /* zeros take the same time */
     s->lora = (struct lora_config){.r = 16, .lora_alpha = 16, .target_regex = "all-linear"};
     if ((shape->lora && lora_add(&s->m, &s->lora, 1, e)) || model_place(&s->m, e) ||
         model_rope(&s->m, f->length, e))
         return -1;
-    s->b = (struct build){.g = s->g, .m = &s->m};
-    struct tensor *hidden = model_hidden(&s->b, n);
-    s->targets = graph_input(s->g, "labels", I32, DIMS(n)),
-    s->scale = graph_input(s->g, "scale", F32, DIMS(1));
-    graph_backward(s->g, model_loss(&s->b, hidden, s->targets, s->scale));
-    if (optimizer_new(&s->o, &s->m, &r, e) || graph_plan(s->g, globals.eager, e) ||
-        optimizer_bind(&s->o, s->g, e))
+    const struct pass_plan plan = {
+        .model = &s->m, .tokens = n, .gives = PASS_LOSS, .train = true, .eager = globals.eager};
+    if (optimizer_new(&s->o, &s->m, &r, e) || pass_open(&s->pass, &plan, e) ||
+        optimizer_bind(&s->o, s->pass.graph, e))
         return -1;
     i32 *in = arena_new(a, n * 5 * 4, e);
-    float *scale = arena_new(a, 4, e);
-    if (!in || !scale) return -1;
+    const float *weight = pass_weights(&s->pass, 1.0f / (float)n, e);
+    if (!in || !weight) return -1;
     const struct rng random = {1, RNG_TEST, 0, 0};
     for (i64 i = 0; i < n; i++) {
         in[i] = in[n + i] = (i32)(rng_uniform_f64(&random, (u64)i) * (double)c.vocab_size);
         in[2 * n + i] = (i32)(i % f->length), in[3 * n + i] = (i32)(i - i % f->length),
                    in[4 * n + i] = (i32)i;
     }
-    *scale = 1.0f / (float)n;
-    s->targets->view.data = in + n, s->scale->view.data = scale;
-    const struct places places = {in, in + 2 * n, in + 3 * n, in + 4 * n};
-    return model_bind(&s->b, &places, e);
+    const struct pass_inputs inputs = {
+        .places = {in, in + 2 * n, in + 3 * n, in + 4 * n}, .targets = in + n, .weight = weight};
+    return pass_bind(&s->pass, &inputs, e);
 }
 
 static int bench_step(const struct shape *form, enum dtype d, const struct bench_flags *f,
@@ -289,7 +283,7 @@ static int bench_step(const struct shape *form, enum dtype d, const struct bench
         if (i && device_now() == DEVICE_CPU)
             peak = bench_peak_gflops(d) > peak ? bench_peak_gflops(d) : peak;
         const double start = clock_seconds();
-        rc = optimizer_zero(&s.o, e) || graph_run(s.g, e) || device_sync(e);
+        rc = optimizer_zero(&s.o, e) || pass_run(&s.pass, e) || device_sync(e);
         const double back = clock_seconds();
         rc = rc || optimizer_update(&s.o, 1, 1e-4, &norm, e);
         if (i && clock_seconds() - back < update) update = clock_seconds() - back;
@@ -302,7 +296,7 @@ static int bench_step(const struct shape *form, enum dtype d, const struct bench
     if (!rc)
         line(form->title, shape, d, best * 1e3, model_flops(&s.m, n, f->length) / best * 1e-9,
              "GFLOP/s", peak);
-    graph_free(s.g), optimizer_free(&s.o), model_free(&s.m), arena_free(&a);
+    pass_close(&s.pass), optimizer_free(&s.o), model_free(&s.m), arena_free(&a);
     arena_free(&s.arena);
     return rc ? -1 : 0;
 }

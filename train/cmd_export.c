@@ -40,28 +40,21 @@ const struct option export_options[] = {
 
 /* Logits [tokens, vocab] of one sequence. */
 static int logits_of(struct model *m, const i32 *ids, i64 tokens, float *out, struct err *e) {
-    struct graph *g = graph_new(e);
+    const struct pass_plan plan = {
+        .model = m, .tokens = tokens, .gives = PASS_LOGITS, .eager = globals.eager};
+    struct pass p = {0};
     i32 *at = mem_new_array(tokens, 2 * sizeof *at, e);
-    if (!g || !at) return graph_free(g), mem_free(at), -1;
+    if (!at) return -1;
     for (i64 i = 0; i < tokens; i++) at[i] = (i32)i;
-    struct build b = {.g = g, .m = m};
-    struct tensor *logits = model_logits(&b, model_hidden(&b, tokens));
-    graph_keep(logits);
-    int rc = graph_plan(g, globals.eager, e);
-    if (!rc) {
-        const struct places p = {ids, at, at + tokens, at};
-        rc = model_bind(&b, &p, e) || graph_run(g, e);
-    }
-    const u8 *from = rc ? NULL : g->memory + logits->offset; /* this command runs on the CPU */
-    for (i64 i = 0; !rc && i < view_count(&logits->view); i++) {
-        out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
-    }
-    graph_free(g), mem_free(at);
+    const struct pass_inputs in = {.places = {ids, at, at + tokens, at}};
+    int rc = pass_open(&p, &plan, e) || pass_bind(&p, &in, e) || pass_run(&p, e) ||
+             pass_read_logits(&p, out, e);
+    pass_close(&p), mem_free(at);
     for (i64 i = 0; !rc && i < tokens * m->config.vocab_size; i++)
         if (!(out[i] < INFINITY)) /* -inf is a token that cannot come */
             rc = err_failed(e, "the model's logits are not finite at position %lld",
                             (long long)(i / m->config.vocab_size));
-    return rc;
+    return rc ? -1 : 0;
 }
 
 static double log_sum(const float *x, i64 n) {

@@ -98,9 +98,9 @@ static int rows_read(struct rows *r, const struct safetensors *s, const char *fi
     return 0;
 }
 
-static int rows_bind(const struct rows *r, struct build *b, struct err *e) {
-    const struct places p = {r->ids, r->position, r->begin, r->last};
-    return model_bind(b, &p, e);
+static struct pass_inputs inputs_of(const struct rows *r) {
+    return (struct pass_inputs){.places = {r->ids, r->position, r->begin, r->last},
+                                .targets = r->targets};
 }
 
 static void *result_new(struct stored_list *o, const char *name, int rank, const i64 *dim,
@@ -119,23 +119,19 @@ static void *result_new(struct stored_list *o, const char *name, int rank, const
 
 static int logits_of(struct model *m, const struct rows *r, struct balance *balance,
                      struct stored_list *o, struct err *e) {
-    struct graph *g = graph_new(e);
-    if (!g) return -1;
-    struct build b = {.g = g, .m = m};
-    if (m->config.balanced) balance_trace(&b, r->tokens, false);
-    struct tensor *logits = model_logits(&b, model_hidden(&b, r->tokens));
-    graph_keep(logits);
-    int rc = graph_plan(g, globals.eager, e);
-    if (!rc) rc = rows_bind(r, &b, e) || graph_run(g, e);
-    if (!rc && b.routing) rc = balance_add(&b, balance, NULL, e);
-    float *out =
-        rc ? NULL
-           : result_new(o, "logits", 3, (i64[]){r->batch, r->length, m->config.vocab_size}, F32, e);
-    void *from = out ? mem_new(view_bytes(&logits->view), e) : NULL;
-    rc = !from || graph_read(g, logits, from, e);
-    for (i64 i = 0; !rc && i < r->tokens * m->config.vocab_size; i++)
-        out[i] = m->dtype == BF16 ? bf16_to_f32(((const u16 *)from)[i]) : ((const float *)from)[i];
-    graph_free(g), mem_free(from);
+    const struct pass_plan plan = {.model = m,
+                                   .tokens = r->tokens,
+                                   .gives = PASS_LOGITS,
+                                   .balance = m->config.balanced ? BALANCE_COUNT : BALANCE_NONE,
+                                   .eager = globals.eager};
+    const struct pass_inputs in = inputs_of(r);
+    const i64 dim[] = {r->batch, r->length, m->config.vocab_size};
+    struct pass p = {0};
+    int rc = pass_open(&p, &plan, e) || pass_bind(&p, &in, e) || pass_run(&p, e) ||
+             (plan.balance && balance_add(&p.build, balance, NULL, e));
+    float *out = rc ? NULL : result_new(o, "logits", 3, dim, F32, e);
+    rc = !out || pass_read_logits(&p, out, e);
+    pass_close(&p);
     return rc ? -1 : 0;
 }
 
@@ -180,35 +176,31 @@ static int gradients_of(const struct graph *g, const struct model *m, struct sto
 /* The mean loss, and of a model that is `balanced` also aux_loss, which the loss then has in it. */
 static int loss_of(struct model *m, const struct rows *r, bool grad, struct balance *balance,
                    struct stored_list *o, struct err *e) {
-    struct graph *g = graph_new(e);
-    if (!g) return -1;
-    struct build b = {.g = g, .m = m};
-    if (m->config.balanced) balance_trace(&b, r->tokens, true);
-    float scale = (float)(1.0 / (double)r->trained);
-    struct tensor *hidden = model_hidden(&b, r->tokens),
-                  *targets = graph_input(g, "labels", I32, DIMS(r->tokens));
-    struct tensor *factor = graph_input(g, "scale", F32, DIMS(1)),
-                  *loss = model_loss(&b, hidden, targets, factor);
-    graph_keep(loss);
-    if (grad) graph_backward(g, loss);
-    float *each = mem_new_array(r->tokens, sizeof *each, e);
-    int rc = !each || graph_plan(g, globals.eager, e) || (grad && gradients_open(g, e));
-    if (!rc) {
-        targets->view.data = r->targets, factor->view.data = &scale;
-        if (b.routing) balance_bind(&b, balance, NULL);
-        rc = rows_bind(r, &b, e) || graph_run(g, e) || graph_read(g, loss, each, e) ||
-             (b.routing && balance_add(&b, balance, NULL, e)) || (grad && gradients_of(g, m, o, e));
-    }
-    float *out = rc ? NULL : result_new(o, "loss", 0, (i64[]){0}, F32, e);
+    const struct pass_plan plan = {.model = m,
+                                   .tokens = r->tokens,
+                                   .gives = PASS_LOSS,
+                                   .train = grad,
+                                   .balance = m->config.balanced ? BALANCE_LOSS : BALANCE_NONE,
+                                   .eager = globals.eager};
+    struct pass_inputs in = inputs_of(r);
+    struct pass p = {0};
     double sum = 0;
-    for (i64 i = 0; out && i < r->tokens; i++)
-        if (r->targets[i] >= 0) sum += (double)each[i];
-    const double aux = b.routing ? balance_loss(balance, m->config.layers) : 0;
+    in.balance = balance;
+    int rc = pass_open(&p, &plan, e);
+    if (!rc && grad)
+        rc = !(in.weight = pass_weights(&p, (float)(1.0 / (double)r->trained), e)) ||
+             gradients_open(p.graph, e);
+    rc = rc || pass_bind(&p, &in, e) || pass_run(&p, e) ||
+         pass_read_loss(&p, r->targets, &sum, e) ||
+         (plan.balance && balance_add(&p.build, balance, NULL, e)) ||
+         (grad && gradients_of(p.graph, m, o, e));
+    float *out = rc ? NULL : result_new(o, "loss", 0, (i64[]){0}, F32, e);
+    const double aux = plan.balance ? balance_loss(balance, m->config.layers) : 0;
     if (out) *out = (float)(sum / (double)r->trained + m->config.aux_coef * aux);
-    if (out && b.routing && (out = result_new(o, "aux_loss", 0, (i64[]){0}, F32, e)))
+    if (out && plan.balance && (out = result_new(o, "aux_loss", 0, (i64[]){0}, F32, e)))
         *out = (float)aux;
-    if (grad) gradients_close(g);
-    graph_free(g), mem_free(each);
+    if (grad && p.graph) gradients_close(p.graph);
+    pass_close(&p);
     return out ? 0 : -1;
 }
 

@@ -99,6 +99,10 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
          (long long)i->tokens, (long long)i->trained, (long long)i->documents,
          (long long)i->vocab_size, (long long)i->bos, (long long)i->eos, i->tokenizer_sha256,
          i->sha256, i->sources);
+    if (i->sources_unchecked)
+        puts(
+            "note        the sources have no checksum here: an older version wrote this file; hone "
+            "tokenize makes a new one");
     const i64 n = i64_min(f->tokens, i->tokens);
     u32 *ids = mem_new_array(i64_max(n, 1), sizeof *ids, e);
     u8 *trained = ids ? mem_new_array(i64_max(n, 1), 1, e) : NULL;

@@ -4,21 +4,21 @@
 #include <jansson.h>
 #include <string.h>
 
-static int plan_eval(struct planned *p, struct model *m, i64 tokens, struct err *e) {
-    if (p->graph && p->tokens == tokens) return 0;
-    planned_free(p);
-    *p = (struct planned){.tokens = tokens, .graph = graph_new(e)};
-    if (!p->graph || !(p->losses = mem_new_array(tokens, sizeof *p->losses, e))) return -1;
-    p->build = (struct build){.g = p->graph, .m = m};
-    struct tensor *hidden = model_hidden(&p->build, tokens);
-    p->targets = graph_input(p->graph, "labels", I32, DIMS(tokens));
-    p->scale = graph_input(p->graph, "scale", F32, DIMS(1));
-    p->loss = model_loss(&p->build, hidden, p->targets, p->scale);
-    graph_keep(p->loss);
-    return graph_plan(p->graph, globals.eager, e);
+/* One batch; `p` is opened anew where the size changes. */
+static int batch_evaluate(struct pass *p, struct model *m, const struct batch *b, double *sum,
+                          struct err *e) {
+    const struct pass_plan plan = {
+        .model = m, .tokens = b->tokens, .gives = PASS_LOSS, .eager = globals.eager};
+    const struct pass_inputs in = {.places = {b->ids, b->position, b->begin, b->last},
+                                   .targets = b->targets};
+    if (p->plan.tokens != b->tokens) {
+        pass_close(p);
+        if (pass_open(p, &plan, e)) return -1;
+    }
+    return pass_bind(p, &in, e) || pass_run(p, e) || pass_read_loss(p, b->targets, sum, e) ? -1 : 0;
 }
 
-int loss_check(float loss, const struct batch *b, i64 token, i64 step, struct err *e) {
+static int loss_check(float loss, const struct batch *b, i64 token, i64 step, struct err *e) {
     if (loss - loss == 0) return 0;
     err_failed(e, "evaluation: the loss is not finite at position %d of a sequence in batch %lld",
                b->position[token], (long long)step + 1);
@@ -28,8 +28,7 @@ int loss_check(float loss, const struct batch *b, i64 token, i64 step, struct er
 
 int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
                   struct err *e) {
-    struct planned p = {0};
-    float one = 1;
+    struct pass p = {0};
     int rc = 0;
     *sum = 0, *tokens = 0;
     const i64 steps = max_steps ? i64_min(max_steps, loader_steps(l)) : loader_steps(l);
@@ -38,21 +37,15 @@ int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum,
         rc = loader_step(l, i, &s, e);
         for (i64 k = 0; !rc && k < s->count; k++) {
             const struct batch *b = &s->batch[k];
-            if ((rc = plan_eval(&p, m, b->tokens, e))) break;
-            const struct places places = {b->ids, b->position, b->begin, b->last};
-            p.targets->view.data = (void *)b->targets, p.scale->view.data = &one;
-            if ((rc = model_bind(&p.build, &places, e) || graph_run(p.graph, e) ||
-                      graph_read(p.graph, p.loss, p.losses, e)))
-                break;
+            rc = batch_evaluate(&p, m, b, sum, e);
             for (i64 n = 0; !rc && n < b->tokens; n++)
-                if (b->targets[n] >= 0)
-                    *sum += (double)p.losses[n], rc = loss_check(p.losses[n], b, n, i, e);
+                if (b->targets[n] >= 0) rc = loss_check(p.losses[n], b, n, i, e);
             *tokens += b->trained;
         }
         progress_line("evaluated %lld of %lld", (long long)i + 1, (long long)steps);
     }
     progress_end();
-    planned_free(&p);
+    pass_close(&p);
     if (!rc && !*tokens) rc = err_input(e, "the data holds no token to evaluate");
     return rc ? -1 : 0;
 }

@@ -6,12 +6,10 @@
 
 #include <string.h>
 
-/* A graph for `tokens` new positions, of which `rows` are last of their sequence; its result is the
+/* A pass over `tokens` new positions, of which `rows` are last of their sequence; its result is the
  * ids that follow those. */
 struct decoder {
-    struct graph *graph;
-    struct build build;
-    struct tensor *row, *step, *seen, *id;
+    struct pass pass;
     i32 *inputs; /* ids, position, begin, last: [4][tokens]; row [rows]; step [rows][2] */
     u8 *had;     /* [rows][V], where there is a penalty */
     i64 tokens, rows;
@@ -23,39 +21,31 @@ static bool penalised(const struct sampling *s) {
 
 static int decoder_new(struct decoder *d, struct model *m, struct cache *cache, i64 tokens,
                        i64 rows, const struct sampling *s, struct err *e) {
-    *d = (struct decoder){.graph = graph_new(e), .tokens = tokens, .rows = rows};
-    const i64 vocab = m->config.vocab_size;
-    if (!d->graph ||
-        !(d->inputs = mem_new_array(4 * tokens + 3 * rows, (i64)sizeof *d->inputs, e)) ||
-        (penalised(s) && !(d->had = mem_new_array(rows, vocab, e))))
+    *d = (struct decoder){.tokens = tokens, .rows = rows};
+    const struct pass_plan plan = {.model = m,
+                                   .tokens = tokens,
+                                   .gives = PASS_IDS,
+                                   .rows = rows,
+                                   .sample = {s->temperature, s->top_k, s->top_p, s->min_p,
+                                              (u64)s->seed, s->repetition_penalty},
+                                   .penalty = penalised(s),
+                                   .cache = cache,
+                                   .eager = globals.eager};
+    if (!(d->inputs = mem_new_array(4 * tokens + 3 * rows, (i64)sizeof *d->inputs, e)) ||
+        (plan.penalty && !(d->had = mem_new_array(rows, m->config.vocab_size, e))))
         return -1;
-    struct graph *g = d->graph;
-    d->build = (struct build){.g = g, .m = m, .cache = cache};
-    struct tensor *hidden = model_hidden(&d->build, tokens);
-    d->row = graph_input(g, "row", I32, DIMS(rows));
-    d->step = graph_input(g, "step", I32, DIMS(rows, 2));
-    d->seen = d->had ? graph_input(g, "seen", U8, DIMS(rows, vocab)) : NULL;
-    struct tensor *last = graph_op(g, &op_embedding, NULL, d->row, hidden, NULL, NULL);
-    const struct sample_attr attr = {s->temperature, s->top_k,     s->top_p,
-                                     s->min_p,       (u64)s->seed, s->repetition_penalty};
-    d->id = graph_op(g, &op_sample, &attr, model_logits(&d->build, last), d->step, d->seen, NULL);
-    graph_keep(d->id);
-    if (graph_plan(g, globals.eager, e)) return -1;
-    d->row->view.data = d->inputs + 4 * tokens;
-    d->step->view.data = d->inputs + 4 * tokens + rows;
-    if (d->seen) d->seen->view.data = d->had;
-    return 0;
+    return pass_open(&d->pass, &plan, e);
 }
 
 static void decoder_free(struct decoder *d) {
-    graph_free(d->graph), mem_free(d->inputs), mem_free(d->had);
+    pass_close(&d->pass), mem_free(d->inputs), mem_free(d->had);
     *d = (struct decoder){0};
 }
 
 /* Adds `count` tokens of q from `at` as inputs n..; row r samples after the last. */
 static void decoder_put(struct decoder *d, i64 n, i64 r, const struct sequence *q, const u32 *ids,
                         i64 at, i64 count) {
-    const i64 t = d->tokens, vocab = d->build.m->config.vocab_size;
+    const i64 t = d->tokens, vocab = d->pass.plan.model->config.vocab_size;
     for (i64 i = 0; i < count; i++, n++) {
         d->inputs[n] = (i32)ids[i];
         d->inputs[t + n] = (i32)(at + i);
@@ -71,10 +61,15 @@ static void decoder_put(struct decoder *d, i64 n, i64 r, const struct sequence *
 }
 
 static int decoder_run(struct decoder *d, u32 *ids, struct err *e) {
-    const struct places p = {d->inputs, d->inputs + d->tokens, d->inputs + 2 * d->tokens,
-                             d->inputs + 3 * d->tokens};
-    if (model_bind(&d->build, &p, e)) return -1;
-    return graph_run(d->graph, e) || graph_read(d->graph, d->id, ids, e) ? -1 : 0;
+    const i32 *in = d->inputs;
+    const i64 t = d->tokens;
+    const struct pass_inputs inputs = {.places = {in, in + t, in + 2 * t, in + 3 * t},
+                                       .row = in + 4 * t,
+                                       .step = in + 4 * t + d->rows,
+                                       .seen = d->had};
+    return pass_bind(&d->pass, &inputs, e) || pass_run(&d->pass, e) || pass_read(&d->pass, ids, e)
+               ? -1
+               : 0;
 }
 
 /* op_sample gives no id, but -1, for logits that are no numbers. */
@@ -146,7 +141,7 @@ void positions_note(const struct model *m, i64 full) {
 static int decode_step(struct decoder *d, struct model *m, struct cache *cache,
                        struct sequence *list, i64 count, i64 active, const struct sampling *s,
                        u32 *ids, struct err *e) {
-    if (!d->graph || active <= d->rows / 2) {
+    if (!d->pass.graph || active <= d->rows / 2) {
         decoder_free(d);
         if (decoder_new(d, m, cache, active, active, s, e)) return -1;
     }

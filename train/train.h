@@ -5,6 +5,7 @@
 
 #include "data/data.h"
 #include "recipes/models/models.h"
+#include "recipes/models/pass.h"
 #include "train/run.h"
 
 enum { NUMERICS_VERSION = 1 };
@@ -141,17 +142,8 @@ i64 muon_work(i64 rows, i64 cols);
 double muon_rate(const struct optim_args *a, i64 rows, i64 cols);
 
 /* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
-enum pass { PASS_EVAL, PASS_COUNT /* what the balancing loss needs to know */, PASS_TRAIN };
-struct planned { /* a graph for micro-batches of one size */
-    i64 tokens;
-    enum pass pass;
-    struct graph *graph;
-    struct build build;
-    struct tensor *targets, *scale, *loss;
-    float *losses; /* [tokens], on the host */
-};
-void planned_free(struct planned *p);
-enum { PLANNED = 6, DATASETS = 16 };
+enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
+enum { PASSES = 6, DATASETS = 16 };
 struct trainer {
     const struct recipe *r;
     const char *run_dir;
@@ -164,10 +156,11 @@ struct trainer {
     struct lora_config lora;
     struct optimizer optimizer;
     struct schedule schedule;
-    struct planned planned[PLANNED];
+    struct pass pass[PASSES]; /* of micro-batches of one size each */
+    enum use pass_use[PASSES];
     struct graph_memory memory; /* of all of them */
     struct balance balance;     /* of the step, where the model is `balanced` */
-    i64 planned_next;
+    i64 pass_next;
     i64 total_steps, tokens_seen;
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */
@@ -308,8 +301,6 @@ struct sampling sampling_of(const struct generate_flags *f, const struct ids *st
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *s, struct text *out, struct err *e);
 /* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */
-int loss_check(float loss, const struct batch *b, i64 token, i64 step,
-               struct err *e); /* a loss that is no number is an error */
 int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
                   struct err *e);
 /* A graph for forward passes without gradients, its inputs set to one sequence of `count` ids at

@@ -18,13 +18,8 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
     return schedule_of_recipe(&t->schedule, r, t->total_steps, e);
 }
 
-void planned_free(struct planned *p) {
-    graph_free(p->graph), mem_free(p->losses);
-    *p = (struct planned){0};
-}
-
 void trainer_close(struct trainer *t) {
-    for (int i = 0; i < PLANNED; i++) planned_free(&t->planned[i]);
+    for (int i = 0; i < PASSES; i++) pass_close(&t->pass[i]);
     device_free(t->memory.data);
     optimizer_free(&t->optimizer), mem_free(t->balance.sum);
     loader_close(t->loader), loader_close(t->eval_loader);
@@ -38,39 +33,31 @@ void trainer_close(struct trainer *t) {
     *t = (struct trainer){0};
 }
 
-/* ---- graphs: one per micro-batch size, kept while they are in use */
+/* ---- passes: one per micro-batch size and kind, kept while they are in use */
 
-static int plan_new(struct trainer *t, struct planned *p, i64 tokens, enum pass pass,
-                    struct err *e) {
-    const bool train = pass == PASS_TRAIN;
-    planned_free(p);
-    *p = (struct planned){.tokens = tokens, .pass = pass, .graph = graph_new(e)};
-    struct graph *g = p->graph;
-    if (!g || !(p->losses = mem_new_array(tokens, sizeof *p->losses, e))) return -1;
-    g->shared = &t->memory;
-    g->recompute = train && t->r->gradient_checkpointing;
-    p->build = (struct build){.g = g, .m = &t->model};
-    if (pass != PASS_EVAL && t->r->use_peft)
-        p->build.dropout = t->lora.lora_dropout, p->build.dropout_seed = (u64)t->r->seed;
-    if (pass != PASS_EVAL && t->model.config.balanced) balance_trace(&p->build, tokens, train);
-    struct tensor *hidden = model_hidden(&p->build, tokens);
-    if (pass == PASS_COUNT) return graph_plan(g, globals.eager, e);
-    p->targets = graph_input(g, "labels", I32, DIMS(tokens));
-    p->scale = graph_input(g, "scale", F32, DIMS(1));
-    p->loss = model_loss(&p->build, hidden, p->targets, p->scale);
-    graph_keep(p->loss);
-    if (train) graph_backward(g, p->loss);
-    if (graph_plan(g, globals.eager, e)) return -1;
-    return train ? optimizer_bind(&t->optimizer, g, e) : 0;
+static struct pass_plan plan_of(struct trainer *t, i64 tokens, enum use use) {
+    const bool balanced = use != USE_EVAL && t->model.config.balanced;
+    struct pass_plan p = {.model = &t->model, .tokens = tokens, .eager = globals.eager};
+    p.gives = use == USE_COUNT ? PASS_NOTHING : PASS_LOSS;
+    p.train = use == USE_TRAIN, p.recompute = t->r->gradient_checkpointing;
+    p.balance = !balanced ? BALANCE_NONE : use == USE_TRAIN ? BALANCE_LOSS : BALANCE_COUNT;
+    if (use != USE_EVAL && t->r->use_peft)
+        p.dropout = t->lora.lora_dropout, p.dropout_seed = (u64)t->r->seed;
+    p.memory = &t->memory;
+    return p;
 }
 
-static struct planned *plan_for(struct trainer *t, i64 tokens, enum pass pass, struct err *e) {
-    for (int i = 0; i < PLANNED; i++)
-        if (t->planned[i].graph && t->planned[i].tokens == tokens && t->planned[i].pass == pass)
-            return &t->planned[i];
-    struct planned *p = &t->planned[t->planned_next++ % PLANNED];
-    if (!plan_new(t, p, tokens, pass, e)) return p;
-    planned_free(p);
+static struct pass *pass_for(struct trainer *t, i64 tokens, enum use use, struct err *e) {
+    for (int i = 0; i < PASSES; i++)
+        if (t->pass[i].graph && t->pass[i].plan.tokens == tokens && t->pass_use[i] == use)
+            return &t->pass[i];
+    const i64 at = t->pass_next++ % PASSES;
+    const struct pass_plan plan = plan_of(t, tokens, use);
+    struct pass *p = &t->pass[at];
+    pass_close(p), t->pass_use[at] = use;
+    if (pass_open(p, &plan, e)) return NULL;
+    if (use != USE_TRAIN || !optimizer_bind(&t->optimizer, p->graph, e)) return p;
+    pass_close(p);
     return NULL;
 }
 
@@ -86,24 +73,20 @@ static int positions_check(const struct trainer *t, const struct batch *b, struc
 
 /* Runs one micro-batch, before which the step had `first` tokens; adds its losses to *sum in token
  * order. */
-static int batch_run(struct trainer *t, const struct batch *b, enum pass pass, i64 first,
-                     float scale, double *sum, struct err *e) {
-    struct planned *p = positions_check(t, b, e) ? NULL : plan_for(t, b->tokens, pass, e);
+static int batch_run(struct trainer *t, const struct batch *b, enum use use, i64 first,
+                     float weight, double *sum, struct err *e) {
+    struct pass *p = positions_check(t, b, e) ? NULL : pass_for(t, b->tokens, use, e);
     if (!p) return -1;
-    const struct places places = {b->ids, b->position, b->begin, b->last};
-    p->build.dropout_at[0] = (i32)(t->optimizer.step & 0x3ffffff);
-    p->build.dropout_at[1] = (i32)first;
-    if (pass != PASS_COUNT)
-        p->targets->view.data = (void *)b->targets, p->scale->view.data = &scale;
-    if (p->build.routing && pass == PASS_TRAIN) balance_bind(&p->build, &t->balance, b->real);
-    if (model_bind(&p->build, &places, e) || graph_run(p->graph, e) ||
-        (p->build.routing && balance_add(&p->build, &t->balance, b->real, e)))
+    struct pass_inputs in = {.places = {b->ids, b->position, b->begin, b->last},
+                             .targets = b->targets,
+                             .dropout_at = {(i32)(t->optimizer.step & 0x3ffffff), (i32)first},
+                             .balance = &t->balance,
+                             .real = b->real};
+    if (use == USE_TRAIN && !(in.weight = pass_weights(p, weight, e))) return -1;
+    if (pass_bind(p, &in, e) || pass_run(p, e) ||
+        (p->plan.balance && balance_add(&p->build, &t->balance, b->real, e)))
         return -1;
-    if (pass == PASS_COUNT) return 0;
-    if (graph_read(p->graph, p->loss, p->losses, e)) return -1;
-    for (i64 i = 0; i < b->tokens; i++)
-        if (b->targets[i] >= 0) *sum += (double)p->losses[i];
-    return 0;
+    return use == USE_COUNT ? 0 : pass_read_loss(p, b->targets, sum, e);
 }
 
 /* Counts the choices of a step's tokens, for the balancing loss. */
@@ -113,7 +96,7 @@ static int step_count(struct trainer *t, const struct step_batches *s, struct er
     if (sum) memset(sum, 0, sizeof *sum * (size_t)t->model.config.layers);
     t->balance = (struct balance){.sum = sum};
     for (i64 i = 0; i < s->count; first += s->batch[i++].tokens)
-        if (batch_run(t, &s->batch[i], PASS_COUNT, first, 0, NULL, e)) return -1;
+        if (batch_run(t, &s->batch[i], USE_COUNT, first, 0, NULL, e)) return -1;
     return 0;
 }
 
@@ -132,12 +115,12 @@ int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
                         "max_seq_length, or set completion_only_loss: false",
                         (long long)t->r->max_seq_length);
     }
-    const float scale = (float)(1.0 / (double)s->trained);
+    const float weight = (float)(1.0 / (double)s->trained);
     double sum = 0;
     i64 group = 0, samples = 0, first = 0;
     if ((t->model.config.balanced && step_count(t, s, e)) || optimizer_zero(o, e)) return -1;
     for (i64 i = 0; i < s->count; i++) {
-        if (batch_run(t, &s->batch[i], PASS_TRAIN, first, scale, &sum, e))
+        if (batch_run(t, &s->batch[i], USE_TRAIN, first, weight, &sum, e))
             return err_frame(e, "in step %lld", (long long)step + 1);
         samples += s->batch[i].samples, first += s->batch[i].tokens;
         if (groups > 1 && samples == (group + 1) * (s->samples / groups)) {
@@ -162,7 +145,7 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
         const struct step_batches *s;
         if (loader_step(t->eval_loader, i, &s, e)) return -1;
         for (i64 k = 0; k < s->count; k++)
-            if (batch_run(t, &s->batch[k], PASS_EVAL, 0, 1, &sum, e))
+            if (batch_run(t, &s->batch[k], USE_EVAL, 0, 1, &sum, e))
                 return err_frame(e, "in the evaluation");
         *tokens += s->trained;
     }
@@ -178,7 +161,7 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
 static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
     struct err unused = {0};
     for (i64 n = trainer_micro_batch(t->r) / 2; n; n /= 2) {
-        const struct planned *p = plan_for(t, length * n, PASS_TRAIN, &unused);
+        const struct pass *p = pass_for(t, length * n, USE_TRAIN, &unused);
         if (p && p->graph->peak <= left)
             return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)n);
     }
@@ -188,7 +171,7 @@ static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
 
 i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
     const i64 length = round_up(t->r->max_seq_length, LOADER_PAD);
-    const struct planned *p = plan_for(t, length * trainer_micro_batch(t->r), PASS_TRAIN, e);
+    const struct pass *p = pass_for(t, length * trainer_micro_batch(t->r), USE_TRAIN, e);
     if (!p) return -1;
     const i64 state = optimizer_bytes(&t->optimizer), step = p->graph->peak,
               left = device_available();

@@ -52,7 +52,14 @@ void balance_keep(struct build *b, struct tensor *index, struct tensor *term) {
     struct routing *r = b->routing;
     if (!r) return;
     graph_keep(r->at[b->layer] = r->loss ? term : index);
-    if (term) term->grad = r->share;
+}
+
+int balance_seeds(const struct build *b, struct seed *out) {
+    const struct routing *r = b->routing;
+    int count = 0;
+    for (i64 l = 0; r && r->loss && l < b->m->config.layers; l++)
+        if (r->at[l]) out[count++] = (struct seed){r->at[l], r->share};
+    return count;
 }
 
 void balance_bind(struct build *b, const struct balance *all, const i32 *real) {

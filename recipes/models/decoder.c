@@ -21,19 +21,14 @@ struct tensor *build_param(struct build *b, struct param *p) {
 struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
     struct layer *at = layer_of(b);
     const struct lora_pair *lora = &at->lora[role];
-    const struct lora_attr attr = {lora->scale};
     struct param *w = at->weight[role];
-    struct tensor *in[OP_IN] = {x, build_param(b, w), build_param(b, at->bias[role])},
-                  *out[OP_OUT] = {0};
+    struct linear_in in = {.x = x, .w = build_param(b, w), .bias = build_param(b, at->bias[role])};
     for (int i = 0; i < SCALES; i++)
         if (w->scale[i].data)
-            in[5 + i] = graph_param(b->g, &w->scale[i], w->name, &w->scale[i], false);
-    if (lora->a) {
-        in[3] = build_param(b, lora->a), in[4] = build_param(b, lora->b);
-        return lora_linear(b, in, lora, (u32)((b->layer + 1) * ROLE_COUNT + role));
-    }
-    graph_call(b->g, &op_linear, &attr, in, out);
-    return out[0];
+            in.scale[i] = graph_param(b->g, &w->scale[i], w->name, &w->scale[i], false);
+    if (!lora->a) return linear_call(b, &in, lora->scale);
+    in.a = build_param(b, lora->a), in.b = build_param(b, lora->b);
+    return lora_linear(b, &in, lora, (u32)((b->layer + 1) * ROLE_COUNT + role));
 }
 
 static struct norm_attr norm_of(const struct build *b, i64 width) {
@@ -45,9 +40,10 @@ struct tensor *build_norm(struct build *b, struct tensor *x, enum role role, i64
     const struct layer *at = layer_of(b);
     const struct norm_attr attr = norm_of(b, width);
     const bool rms = b->m->config.family->norm == NORM_RMS;
-    return graph_op(b->g, rms ? &op_rmsnorm : &op_layernorm, &attr, x,
-                    build_param(b, at->weight[role]), rms ? NULL : build_param(b, at->bias[role]),
-                    NULL);
+    struct tensor *w = build_param(b, at->weight[role]);
+    if (rms) return graph_op(b->g, &op_rmsnorm, &attr, BIND({"x", x}, {"w", w}));
+    return graph_op(b->g, &op_layernorm, &attr,
+                    BIND({"x", x}, {"w", w}, {"b", build_param(b, at->bias[role])}));
 }
 
 /* The stream's sum, and its norm as result. */
@@ -56,16 +52,21 @@ static struct tensor *norm_before(struct build *b, struct stream *s, enum role r
     const struct layer *at = layer_of(b);
     const struct norm_attr attr = norm_of(b, 0);
     const bool rms = b->m->config.family->norm == NORM_RMS;
-    struct tensor *in[OP_IN] = {s->pending, s->x, build_param(b, at->weight[role]),
-                                rms ? NULL : build_param(b, at->bias[role])},
-                  *out[OP_OUT] = {0};
-    graph_call(b->g, rms ? &op_add_rmsnorm : &op_add_layernorm, &attr, in, out);
+    struct tensor *w = build_param(b, at->weight[role]), *out[OP_OUT] = {0};
+    if (rms)
+        graph_call(b->g, &op_add_rmsnorm, &attr, BIND({"x", s->pending}, {"r", s->x}, {"w", w}),
+                   out);
+    else
+        graph_call(
+            b->g, &op_add_layernorm, &attr,
+            BIND({"x", s->pending}, {"r", s->x}, {"w", w}, {"b", build_param(b, at->bias[role])}),
+            out);
     s->x = out[0], s->pending = NULL;
     return out[1];
 }
 
 static struct tensor *settled(struct build *b, struct stream *s) {
-    if (s->pending) s->x = graph_op(b->g, &op_add, NULL, s->pending, s->x, NULL, NULL);
+    if (s->pending) s->x = graph_op(b->g, &op_add, NULL, BIND({"a", s->pending}, {"b", s->x}));
     s->pending = NULL;
     return s->x;
 }
@@ -85,8 +86,9 @@ static void slot_run(struct build *b, struct stream *s, int index) {
     if (!slot->norm_after)
         s->pending = y;
     else
-        s->x = graph_op(b->g, &op_rmsnorm_add, &attr, y, settled(b, s),
-                        build_param(b, layer_of(b)->weight[slot->norm_after]), NULL);
+        s->x = graph_op(b->g, &op_rmsnorm_add, &attr,
+                        BIND({"x", y}, {"r", settled(b, s)},
+                             {"w", build_param(b, layer_of(b)->weight[slot->norm_after])}));
 }
 
 /* Both mixers read the stream; the second through the norm of the first if it has none itself. */
@@ -97,7 +99,7 @@ static void parallel_run(struct build *b, struct stream *s) {
     struct tensor *first = mix(b, x, 0);
     if (b->m->config.has & HAS_FFN_NORM) x = build_norm(b, s->x, slot[1].norm_before, 0);
     struct tensor *second = mix(b, x, 1);
-    s->pending = graph_op(b->g, &op_add, NULL, first, second, NULL, NULL);
+    s->pending = graph_op(b->g, &op_add, NULL, BIND({"a", first}, {"b", second}));
 }
 
 static struct tensor *embedded(struct build *b) {
@@ -105,19 +107,21 @@ static struct tensor *embedded(struct build *b) {
     const struct layer *top = &b->m->top;
     const struct config *c = &b->m->config;
     graph_at(g, "embed_tokens");
-    struct tensor *x = graph_op(g, &op_embedding, NULL, b->ids,
-                                build_param(b, top->weight[ROLE_EMBED]), NULL, NULL);
+    struct tensor *x =
+        graph_op(g, &op_embedding, NULL,
+                 BIND({"ids", b->ids}, {"w", build_param(b, top->weight[ROLE_EMBED])}));
     if (top->lora[ROLE_EMBED].a) x = lora_embedding(b, x, &top->lora[ROLE_EMBED]);
     if (c->embedding_scale > 0) {
         const double exact = c->embedding_scale;
         const struct scale_attr attr = {
             b->m->dtype == BF16 ? (double)bf16_to_f32(bf16_of_f32((float)exact)) : exact};
-        x = graph_op(g, &op_scale, &attr, x, NULL, NULL, NULL);
+        x = graph_op(g, &op_scale, &attr, BIND({"x", x}));
     }
     if (top->weight[ROLE_POSITIONS]) {
-        struct tensor *p = graph_op(g, &op_embedding, NULL, b->position,
-                                    build_param(b, top->weight[ROLE_POSITIONS]), NULL, NULL);
-        x = graph_op(g, &op_add, NULL, x, p, NULL, NULL);
+        struct tensor *p = graph_op(
+            g, &op_embedding, NULL,
+            BIND({"ids", b->position}, {"w", build_param(b, top->weight[ROLE_POSITIONS])}));
+        x = graph_op(g, &op_add, NULL, BIND({"a", x}, {"b", p}));
     }
     return top->weight[ROLE_EMBED_NORM] ? build_norm(b, x, ROLE_EMBED_NORM, 0) : x;
 }
@@ -157,19 +161,21 @@ struct tensor *model_logits(struct build *b, struct tensor *hidden) {
     const struct limit_attr cap = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
     struct tensor *logits = build_linear(b, hidden, ROLE_LM_HEAD);
-    return cap.limit > 0 ? graph_op(b->g, &op_softcap, &cap, logits, NULL, NULL, NULL) : logits;
+    return cap.limit > 0 ? graph_op(b->g, &op_softcap, &cap, BIND({"x", logits})) : logits;
 }
 
-struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
-                          struct tensor *scale) {
+struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets) {
     struct layer *top = &b->m->top;
     const struct xent_attr attr = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
-    struct tensor *in[OP_IN] = {hidden, build_param(b, top->weight[ROLE_LM_HEAD]), targets, scale,
-                                build_param(b, top->bias[ROLE_LM_HEAD])},
-                  *out[OP_OUT] = {0};
+    struct tensor *w = build_param(b, top->weight[ROLE_LM_HEAD]),
+                  *bias = build_param(b, top->bias[ROLE_LM_HEAD]);
     const struct lora_pair *lora = &top->lora[ROLE_LM_HEAD];
-    if (lora->a) lora_head(b, in, lora, ROLE_LM_HEAD);
-    graph_call(b->g, lora->a ? &op_lora_xent : &op_linear_xent, &attr, in, out);
-    return out[0];
+    if (!lora->a)
+        return graph_op(b->g, &op_linear_xent, &attr,
+                        BIND({"x", hidden}, {"w", w}, {"targets", targets}, {"bias", bias}));
+    const struct head_in l = lora_head(b, hidden, w, lora, ROLE_LM_HEAD);
+    return graph_op(b->g, &op_lora_xent, &attr,
+                    BIND({"x", l.x}, {"w", w}, {"targets", targets}, {"bias", bias}, {"t", l.t},
+                         {"u", l.u}, {"m", l.m}, {"norm", l.norm}, {"rest", l.rest}));
 }

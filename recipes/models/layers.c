@@ -32,8 +32,8 @@ void cache_free(struct cache *c, const struct model *m) {
 struct tensor *build_cached(struct build *b, struct tensor *rows, const struct view *to) {
     if (!b->cache) return rows;
     struct tensor *all = graph_param(b->g, to->data, "cache", to, false);
-    struct tensor *in[OP_IN] = {rows, b->last}, *out[OP_OUT] = {all};
-    graph_call(b->g, &op_kv_store, NULL, in, out);
+    struct tensor *out[OP_OUT] = {all};
+    graph_call(b->g, &op_kv_store, NULL, BIND({"x", rows}, {"at", b->last}), out);
     return out[0];
 }
 
@@ -48,7 +48,8 @@ static struct tensor *turned(struct build *b, struct tensor *x, struct tensor *c
     const int rope = c->layer[b->layer].rope;
     if (rope < 0) return x;
     const struct rope_attr turn = {c->head_dim, c->rope[rope].dims, c->family->interleaved};
-    return graph_op(b->g, &op_rope, &turn, x, b->position, tables[rope], NULL);
+    return graph_op(b->g, &op_rope, &turn,
+                    BIND({"x", x}, {"position", b->position}, {"table", tables[rope]}));
 }
 
 /* Query, key and value columns: one product that is taken apart, or three. */
@@ -62,14 +63,14 @@ static void projected(struct build *b, struct tensor *x, struct tensor **q, stru
     }
     const struct split_attr cut = {
         {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim}};
-    struct tensor *in[OP_IN] = {build_linear(b, x, ROLE_QKV)}, *out[OP_OUT] = {0};
-    graph_call(b->g, &op_split, &cut, in, out);
+    struct tensor *out[OP_OUT] = {0};
+    graph_call(b->g, &op_split, &cut, BIND({"x", build_linear(b, x, ROLE_QKV)}), out);
     *q = out[0], *k = out[1], *v = out[2];
 }
 
 static struct tensor *clipped(struct build *b, struct tensor *x) {
     const struct limit_attr attr = {b->m->config.clip_qkv};
-    return attr.limit > 0 ? graph_op(b->g, &op_clamp, &attr, x, NULL, NULL, NULL) : x;
+    return attr.limit > 0 ? graph_op(b->g, &op_clamp, &attr, BIND({"x", x})) : x;
 }
 
 /* x [N, D] -> [N, D] */
@@ -92,24 +93,25 @@ struct tensor *mix_attention(struct build *b, struct tensor *x) {
         k = build_cached(b, k, &b->cache->k[b->layer]),
         v = build_cached(b, v, &b->cache->v[b->layer]);
     struct param *sink = b->m->layer[b->layer].weight[ROLE_SINK];
-    struct tensor *in[OP_IN] = {q, k, v, b->begin, b->last, build_param(b, sink), b->slopes},
-                  *out[OP_OUT] = {0};
-    graph_call(b->g, &op_attention, &attr, in, out);
-    return build_linear(b, out[0], ROLE_O);
+    struct tensor *o =
+        graph_op(b->g, &op_attention, &attr,
+                 BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last},
+                      {"sink", build_param(b, sink)}, {"slopes", b->slopes}));
+    return build_linear(b, o, ROLE_O);
 }
 
 /* down(act(gate) * up), gate and up from one product or two */
 struct tensor *mix_glu(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct act_attr attr = {.act = c->act};
-    struct tensor *in[OP_IN] = {0}, *out[OP_OUT] = {0};
+    struct tensor *out[OP_OUT] = {0};
     if (b->m->layer[b->layer].weight[ROLE_GATE_UP]) {
         const struct split_attr cut = {{c->intermediate_size, c->intermediate_size, 0}};
-        in[0] = build_linear(b, x, ROLE_GATE_UP);
-        graph_call(b->g, &op_split, &cut, in, out);
+        graph_call(b->g, &op_split, &cut, BIND({"x", build_linear(b, x, ROLE_GATE_UP)}), out);
     } else
         out[0] = build_linear(b, x, ROLE_GATE), out[1] = build_linear(b, x, ROLE_UP);
-    return build_linear(b, graph_op(b->g, &op_glu, &attr, out[0], out[1], NULL, NULL), ROLE_DOWN);
+    struct tensor *y = graph_op(b->g, &op_glu, &attr, BIND({"gate", out[0]}, {"up", out[1]}));
+    return build_linear(b, y, ROLE_DOWN);
 }
 
 /* down(act(up)) */
@@ -119,8 +121,9 @@ struct tensor *mix_mlp(struct build *b, struct tensor *x) {
     x = build_linear(b, x, ROLE_UP);
     const struct xielu_attr bend = {at->beta, at->eps};
     x = at->weight[ROLE_ALPHA_P]
-            ? graph_op(b->g, &op_xielu, &bend, x, build_param(b, at->weight[ROLE_ALPHA_P]),
-                       build_param(b, at->weight[ROLE_ALPHA_N]), NULL)
-            : graph_op(b->g, &op_act, &attr, x, NULL, NULL, NULL);
+            ? graph_op(b->g, &op_xielu, &bend,
+                       BIND({"x", x}, {"alpha_p", build_param(b, at->weight[ROLE_ALPHA_P])},
+                            {"alpha_n", build_param(b, at->weight[ROLE_ALPHA_N])}))
+            : graph_op(b->g, &op_act, &attr, BIND({"x", x}));
     return build_linear(b, x, ROLE_DOWN);
 }

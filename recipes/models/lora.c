@@ -7,81 +7,89 @@
 
 /* ---- in the trace ---- */
 
-static struct tensor *linear(struct build *b, struct tensor *x, struct tensor *w) {
-    const struct lora_attr none = {0};
-    return graph_op(b->g, &op_linear, &none, x, w, NULL, NULL);
+struct tensor *linear_call(struct build *b, const struct linear_in *in, double lora_scale) {
+    const struct lora_attr attr = {lora_scale};
+    return graph_op(b->g, &op_linear, &attr,
+                    BIND({"x", in->x}, {"w", in->w}, {"bias", in->bias}, {"a", in->a}, {"b", in->b},
+                         {"absmax", in->scale[0]}, {"code", in->scale[1]},
+                         {"absmax2", in->scale[2]}));
 }
-static struct tensor *plus_scaled(struct build *b, struct tensor *y, struct tensor *v, double s) {
-    const struct scale_attr by = {s};
-    return graph_op(b->g, &op_add, NULL, y, graph_op(b->g, &op_scale, &by, v, NULL, NULL, NULL),
-                    NULL, NULL);
+
+static struct tensor *linear(struct build *b, struct tensor *x, struct tensor *w) {
+    return linear_call(b, &(struct linear_in){.x = x, .w = w}, 0);
+}
+static struct tensor *plus(struct build *b, struct tensor *y, struct tensor *v) {
+    return graph_op(b->g, &op_add, NULL, BIND({"a", y}, {"b", v}));
+}
+static struct tensor *scaled(struct build *b, struct tensor *v, double by) {
+    return graph_op(b->g, &op_scale, &(struct scale_attr){by}, BIND({"x", v}));
 }
 
 static struct tensor *dropped(struct build *b, struct tensor *x, u32 stream) {
     const struct dropout_attr drop = {b->dropout, b->dropout_seed, stream};
-    return graph_op(b->g, &op_dropout, &drop, x, b->dropout_place, NULL, NULL);
+    return graph_op(b->g, &op_dropout, &drop, BIND({"x", x}, {"place", b->dropout_place}));
 }
 
-/* Norms of the adapted weight: in[1], in[3] and in[4] of `linear`, and what decodes in[1]. */
-static struct tensor *dora_norm(struct build *b, struct tensor *const *in, double scale,
+/* Norms of the adapted weight, of rows or of columns. */
+static struct tensor *dora_norm(struct build *b, const struct linear_in *in, double scale,
                                 bool columns) {
     const struct dora_attr attr = {scale, columns};
-    struct tensor *of[OP_IN] = {in[3], in[1], in[4], in[5], in[6], in[7]}, *out[OP_OUT] = {0};
-    graph_call(b->g, &op_dora_norm, &attr, of, out);
-    return out[0];
+    return graph_op(b->g, &op_dora_norm, &attr,
+                    BIND({"a", in->a}, {"w", in->w}, {"b", in->b}, {"absmax", in->scale[0]},
+                         {"code", in->scale[1]}, {"absmax2", in->scale[2]}));
+}
+/* u with the magnitudes m instead of the norms of its weight. */
+static struct tensor *dora(struct build *b, struct tensor *u, const struct lora_pair *l,
+                           struct tensor *norm, struct tensor *bias) {
+    return graph_op(
+        b->g, &op_dora, &(struct lora_attr){l->scale},
+        BIND({"u", u}, {"m", build_param(b, l->magnitude)}, {"norm", norm}, {"bias", bias}));
 }
 
-struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
+static struct tensor *dora_linear(struct build *b, const struct linear_in *in,
+                                  const struct lora_pair *l, u32 stream) {
+    struct tensor *norm = dora_norm(b, in, l->scale, false);
+    struct linear_in inner = *in;
+    inner.bias = NULL;
+    if (b->dropout_place) inner.x = dropped(b, in->x, stream);
+    struct tensor *y = dora(b, linear_call(b, &inner, l->scale), l, norm, in->bias);
+    if (!b->dropout_place) return y;
+    /* PEFT drops the magnitudes' part of the base too: + (x - dropped x)·w^T */
+    inner.x = plus(b, in->x, scaled(b, inner.x, -1)), inner.a = inner.b = NULL;
+    return plus(b, y, linear_call(b, &inner, l->scale));
+}
+
+struct tensor *lora_linear(struct build *b, const struct linear_in *in, const struct lora_pair *l,
                            u32 stream) {
-    const struct lora_attr attr = {l->scale};
-    struct tensor *out[OP_OUT] = {0};
-    if (l->magnitude) {
-        struct tensor *bias = in[2];
-        struct tensor *m = build_param(b, l->magnitude), *x = in[0],
-                      *norm = dora_norm(b, in, l->scale, false);
-        if (b->dropout_place) in[0] = dropped(b, x, stream);
-        in[2] = NULL;
-        graph_call(b->g, &op_linear, &attr, in, out);
-        struct tensor *y = graph_op(b->g, &op_dora, &attr, out[0], m, norm, bias);
-        if (!b->dropout_place) return y;
-        /* PEFT drops the magnitudes' part of the base too: + (x - dropped x)·w^T */
-        in[0] = plus_scaled(b, x, in[0], -1), in[3] = in[4] = NULL;
-        graph_call(b->g, &op_linear, &attr, in, out);
-        return graph_op(b->g, &op_add, NULL, y, out[0], NULL, NULL);
-    }
-    if (!b->dropout_place) {
-        graph_call(b->g, &op_linear, &attr, in, out);
-        return out[0];
-    }
-    struct tensor *A = in[3], *B = in[4];
-    in[3] = in[4] = NULL;
-    graph_call(b->g, &op_linear, &attr, in, out);
-    return plus_scaled(b, out[0], linear(b, linear(b, dropped(b, in[0], stream), A), B), l->scale);
+    if (l->magnitude) return dora_linear(b, in, l, stream);
+    if (!b->dropout_place) return linear_call(b, in, l->scale);
+    struct linear_in base = *in;
+    base.a = base.b = NULL;
+    struct tensor *y = linear_call(b, &base, l->scale);
+    struct tensor *part = linear(b, linear(b, dropped(b, in->x, stream), in->a), in->b);
+    return plus(b, y, scaled(b, part, l->scale));
 }
 
-/* What the loss takes beside the LM head: t = scale * dropout(x)·A^T and B; DoRA's magnitudes and
- * norms, and what dropout took, which PEFT multiplies by the base alone. */
-void lora_head(struct build *b, struct tensor **in, const struct lora_pair *l, u32 stream) {
-    const struct scale_attr by = {l->scale};
-    struct tensor *x = in[0], *low = b->dropout_place ? dropped(b, x, stream) : x;
-    struct tensor *const of[OP_IN] = {
-        [1] = in[1], [3] = build_param(b, l->a), [4] = build_param(b, l->b)};
-    in[5] = graph_op(b->g, &op_scale, &by, linear(b, low, of[3]), NULL, NULL, NULL), in[6] = of[4];
-    if (!l->magnitude) return;
-    in[7] = build_param(b, l->magnitude), in[8] = dora_norm(b, of, l->scale, false);
-    if (b->dropout_place) in[0] = low, in[9] = plus_scaled(b, x, low, -1);
+struct head_in lora_head(struct build *b, struct tensor *x, struct tensor *w,
+                         const struct lora_pair *l, u32 stream) {
+    struct tensor *low = b->dropout_place ? dropped(b, x, stream) : x;
+    const struct linear_in adapted = {.w = w, .a = build_param(b, l->a), .b = build_param(b, l->b)};
+    struct head_in h = {.x = x, .u = adapted.b};
+    h.t = scaled(b, linear(b, low, adapted.a), l->scale);
+    if (!l->magnitude) return h;
+    h.m = build_param(b, l->magnitude), h.norm = dora_norm(b, &adapted, l->scale, false);
+    if (b->dropout_place) h.x = low, h.rest = plus(b, x, scaled(b, low, -1));
+    return h;
 }
 
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l) {
-    struct tensor *t =
-        graph_op(b->g, &op_embedding, NULL, b->ids, build_param(b, l->a), NULL, NULL);
-    x = plus_scaled(b, x, linear(b, t, build_param(b, l->b)), l->scale);
+    const struct linear_in adapted = {.w = build_param(b, b->m->top.weight[ROLE_EMBED]),
+                                      .a = build_param(b, l->a),
+                                      .b = build_param(b, l->b)};
+    struct tensor *t = graph_op(b->g, &op_embedding, NULL, BIND({"ids", b->ids}, {"w", adapted.a}));
+    x = plus(b, x, scaled(b, linear(b, t, adapted.b), l->scale));
     if (!l->magnitude) return x;
-    struct tensor *const in[OP_IN] = {[1] = build_param(b, b->m->top.weight[ROLE_EMBED]),
-                                      [3] = build_param(b, l->a),
-                                      [4] = build_param(b, l->b)};
-    return graph_op(b->g, &op_dora, &(struct lora_attr){l->scale}, x, build_param(b, l->magnitude),
-                    dora_norm(b, in, l->scale, true), NULL);
+    return dora(b, x, l, dora_norm(b, &adapted, l->scale, true), NULL);
 }
 
 /* ---- parameters ---- */

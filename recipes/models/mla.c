@@ -9,13 +9,14 @@
 /* The norms of latents keep the epsilon of their class whatever `rms_norm_eps` says. */
 static struct tensor *latent_norm(struct build *b, struct tensor *x, enum role role) {
     const struct norm_attr attr = {.eps = 1e-6};
-    return graph_op(b->g, &op_rmsnorm, &attr, x, build_param(b, b->m->layer[b->layer].weight[role]),
-                    NULL, NULL);
+    struct tensor *w = build_param(b, b->m->layer[b->layer].weight[role]);
+    return graph_op(b->g, &op_rmsnorm, &attr, BIND({"x", x}, {"w", w}));
 }
 static struct tensor *turned(struct build *b, struct tensor *x, i64 head) {
     const struct config *c = &b->m->config;
     const struct rope_attr attr = {head, c->mla.turned, c->family->interleaved};
-    return graph_op(b->g, &op_rope, &attr, x, b->position, b->rope[0], NULL);
+    return graph_op(b->g, &op_rope, &attr,
+                    BIND({"x", x}, {"position", b->position}, {"table", b->rope[0]}));
 }
 
 /* x [N, D] -> [N, D] */
@@ -29,19 +30,19 @@ struct tensor *mix_mla(struct build *b, struct tensor *x) {
                                         .head_dim = c->head_dim,
                                         .value_dim = m->value,
                                         .scale = c->layer[b->layer].scale};
-    struct tensor *q = x, *in[OP_IN] = {0}, *out[OP_OUT] = {0};
+    struct tensor *q = x, *out[OP_OUT] = {0};
     if (m->q_rank) q = latent_norm(b, build_linear(b, x, ROLE_Q_A), ROLE_Q_LATENT_NORM);
     q = turned(b, build_linear(b, q, m->q_rank ? ROLE_Q_B : ROLE_Q), c->head_dim);
-    in[0] = build_linear(b, x, ROLE_KV_A);
-    graph_call(b->g, &op_split, &parts, in, out);
-    in[0] = build_linear(b, latent_norm(b, out[0], ROLE_KV_LATENT_NORM), ROLE_KV_B);
-    in[1] = turned(b, out[1], m->turned);
-    graph_call(b->g, &op_mla_keys, &heads, in, out);
+    graph_call(b->g, &op_split, &parts, BIND({"x", build_linear(b, x, ROLE_KV_A)}), out);
+    struct tensor *latent = latent_norm(b, out[0], ROLE_KV_LATENT_NORM),
+                  *kv = build_linear(b, latent, ROLE_KV_B), *part = turned(b, out[1], m->turned);
+    graph_call(b->g, &op_mla_keys, &heads, BIND({"kv", kv}, {"turned", part}), out);
     struct tensor *k = out[0], *v = out[1];
     if (b->cache)
         k = build_cached(b, k, &b->cache->k[b->layer]),
         v = build_cached(b, v, &b->cache->v[b->layer]);
-    struct tensor *see[OP_IN] = {q, k, v, b->begin, b->last}, *o[OP_OUT] = {0};
-    graph_call(b->g, &op_attention, &attr, see, o);
-    return build_linear(b, o[0], ROLE_O);
+    struct tensor *o =
+        graph_op(b->g, &op_attention, &attr,
+                 BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last}));
+    return build_linear(b, o, ROLE_O);
 }

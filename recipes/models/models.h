@@ -437,6 +437,8 @@ int balance_trace(struct build *b, i64 tokens, bool loss);
 /* Before graph_run of a trace of the loss. `real` [N]: 0 where a token does not count; NULL: all.
  */
 void balance_bind(struct build *b, const struct balance *all, const i32 *real);
+/* Where its backward pass starts: fills one seed for each layer that has experts; how many. */
+int balance_seeds(const struct build *b, struct seed *out);
 /* After it: adds what the run counted, or its terms. */
 int balance_add(struct build *b, struct balance *all, const i32 *real, struct err *e);
 double balance_loss(const struct balance *all, i64 layers);
@@ -447,8 +449,7 @@ int model_bind(struct build *b, const struct places *p, struct err *e);
  * those of shorter ones: a cache must then be filled again. */
 bool model_turns_at(const struct model *m, i64 length);
 struct tensor *model_logits(struct build *b, struct tensor *hidden); /* [N, V] */
-struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets,
-                          struct tensor *scale); /* [N] */
+struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets); /* [N] */
 /* y = x·W^T with what is attached to the slot `role` of the current layer (bias, adapter). */
 struct tensor *build_linear(struct build *b, struct tensor *x, enum role role);
 struct tensor *build_param(struct build *b, struct param *p);

@@ -78,11 +78,22 @@ int codes_read(struct param *p, const struct safetensors *s, const struct stored
 int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
                  int rank, const i64 *dim, const char *where, struct err *e);
 
-/* y of `linear` with inputs `in` (x, w, bias, A, B, ...) and the rest of what an adapter has:
- * magnitudes, dropout (random numbers of `stream`). */
-struct tensor *lora_linear(struct build *b, struct tensor **in, const struct lora_pair *l,
+/* What `linear` takes (ops/linear.c); NULL where absent. */
+struct linear_in {
+    struct tensor *x, *w, *bias, *a, *b, *scale[SCALES];
+};
+struct tensor *linear_call(struct build *b, const struct linear_in *in, double lora_scale);
+/* The same with the rest of what an adapter has: magnitudes, dropout (random numbers of `stream`).
+ */
+struct tensor *lora_linear(struct build *b, const struct linear_in *in, const struct lora_pair *l,
                            u32 stream);
-void lora_head(struct build *b, struct tensor **in, const struct lora_pair *l, u32 stream);
+/* What `lora_xent` takes beside the LM head `w`: t = scale * dropout(x)·A^T and u = B; DoRA's
+ * magnitudes and norms, and the part of x that dropout took, which PEFT multiplies by w alone. */
+struct head_in {
+    struct tensor *x, *t, *u, *m, *norm, *rest;
+};
+struct head_in lora_head(struct build *b, struct tensor *x, struct tensor *w,
+                         const struct lora_pair *l, u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its

@@ -1,0 +1,60 @@
+/* pass.h: a model's run over a number of tokens, planned once and run often: what the trainer,
+ * evaluation, generation, the benchmark, export and `hone forward` share. The second public header
+ * of recipes/models. */
+#ifndef HONE_PASS_H
+#define HONE_PASS_H
+
+#include "recipes/models/models.h"
+
+enum pass_gives {
+    PASS_NOTHING, /* what balancing counts */
+    PASS_LOSS,    /* f32 [tokens]; 0 where the target is negative */
+    PASS_LOGITS,  /* [rows, V] in the model's dtype */
+    PASS_IDS      /* i32 [rows]: sampled */
+};
+enum pass_balance { BALANCE_NONE, BALANCE_COUNT, BALANCE_LOSS };
+struct pass_plan { /* zeros are defaults */
+    struct model *model;
+    i64 tokens;
+    enum pass_gives gives;
+    bool train;            /* PASS_LOSS: with the gradient of every trainable parameter */
+    bool recompute, eager; /* gradient_checkpointing; a buffer for each tensor */
+    double dropout;        /* of what adapters read */
+    u64 dropout_seed;
+    enum pass_balance balance;
+    i64 rows; /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
+    struct sample_attr sample;   /* PASS_IDS */
+    bool penalty;                /* PASS_IDS: `seen` counts */
+    struct cache *cache;         /* NULL: the tokens see themselves alone */
+    struct graph_memory *memory; /* that several passes use in turn; NULL: its own */
+};
+struct pass { /* zero-initialise */
+    struct pass_plan plan;
+    struct graph *graph; /* NULL: closed. Its slots are the caller's, with `train` */
+    struct build build;
+    struct tensor *targets, *weight, *row, *step, *seen, *out; /* NULL where the plan has none */
+    float *weights, *losses; /* on the host, made when asked for */
+};
+struct pass_inputs { /* of a run; what the plan has no use for may be absent */
+    struct places places;
+    const i32 *targets;            /* [tokens] negative: no loss */
+    const float *weight;           /* [tokens] d objective / d loss of each row */
+    const i32 *row;                /* [rows] */
+    const i32 *step;               /* [rows, 2] ops/sample.c */
+    const u8 *seen;                /* [rows, V] */
+    i32 dropout_at[2];             /* ops/dropout.c */
+    const struct balance *balance; /* of the whole step: counted */
+    const i32 *real;               /* [tokens] balance_bind */
+};
+int pass_open(struct pass *p, const struct pass_plan *plan, struct err *e); /* closed on failure */
+void pass_close(struct pass *p);
+int pass_bind(struct pass *p, const struct pass_inputs *in, struct err *e); /* keeps the pointers */
+int pass_run(struct pass *p, struct err *e);
+int pass_read(const struct pass *p, void *host, struct err *e);       /* what it gives, as it is */
+int pass_read_logits(const struct pass *p, float *to, struct err *e); /* as f32 */
+/* Adds the losses of rows with a target, in their order. */
+int pass_read_loss(struct pass *p, const i32 *targets, double *sum, struct err *e);
+/* [tokens] equal weights, valid until the next call. */
+const float *pass_weights(struct pass *p, float each, struct err *e);
+
+#endif
