@@ -246,10 +246,12 @@ char *path_join(struct arena *a, const char *folder, const char *name, struct er
 int path_has(const char *folder, const char *name, struct err *e); /* is it there? 1, 0, or -1 */
 /* The path without links, "." and "..": of a file that is not there yet, that of the nearest folder
  * that is, and the rest. NULL: an error. Free with mem_free. */
-char *path_resolve(const char *path, struct err *e); /* paths.c */
+char *path_resolve(const char *path, struct err *e);        /* paths.c */
+int path_same(const char *a, const char *b, struct err *e); /* 1: one file, 0: two, -1: an error */
 /* Outputs must be apart from each other and from every input: by device and inode where both are
  * there, else by resolved path. An output that is there must be a regular file. An input that is a
- * folder refuses outputs that would replace one of the files directly in it. */
+ * folder refuses outputs that would replace one of the files directly in it. An input that is not
+ * there is no harm: some may be texts as well as names. */
 int paths_apart(const char *const *output, i64 outputs, const char *const *input, i64 inputs,
                 struct err *e);
 i64 path_size(const char *path); /* -1 if missing */
@@ -293,7 +295,8 @@ int json_print(json_t *j, struct err *e); /* a line on standard output, 9 digits
 
 /* ---- UTF-8 (utf8.c) -------------------------------------------------------------------------- */
 
-i64 utf8_bad(const char *data, i64 size); /* offset of the first malformed byte, or -1 */
+i64 utf8_bad(const char *data, i64 size);   /* offset of the first malformed byte, or -1 */
+i64 utf8_whole(const char *data, i64 size); /* of a text that was cut: without half a character */
 int utf8_next(const char *data, i64 size,
               i64 *at);              /* code point, or -1 and one byte taken if malformed */
 int utf8_put(u32 code, char out[4]); /* bytes written */

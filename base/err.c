@@ -116,11 +116,9 @@ int err_frame(struct err *e, const char *fmt, ...) {
 
 /* A text that fills its storage was cut, perhaps within a character: that is left out. */
 static void line_print(FILE *to, const char *head, const char *text, size_t room) {
-    i64 size = (i64)strlen(text);
-    if (size + 1 == (i64)room)
-        for (int i = 0; i < 3 && size && utf8_bad(text, size) >= size - 3; i++) size--;
+    const i64 size = (i64)strlen(text);
     fputs(head, to);
-    show_bytes(to, text, size, false);
+    show_bytes(to, text, size + 1 == (i64)room ? utf8_whole(text, size) : size, false);
     fputc('\n', to);
 }
 

@@ -166,6 +166,8 @@ static char *folder_of(const char *path, struct err *e) {
 
 int file_replace(const char *path, const void *data, i64 size, struct err *e) {
     char *folder = folder_of(path, e), *fresh = folder ? mem_printf(e, "%s.new", path) : NULL;
+    struct stat st; /* a link there, in a folder that others packed, would lead elsewhere */
+    if (fresh && !lstat(fresh, &st) && S_ISLNK(st.st_mode)) unlink(fresh);
     int result = fresh ? file_write(fresh, data, size, e) : -1;
     if (!result) result = path_rename(fresh, path, e);
     if (result && fresh) unlink(fresh);

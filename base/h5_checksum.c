@@ -42,7 +42,7 @@ u32 h5_checksum(const void *data, i64 size) {
 
 int h5_size_bytes(u64 chunk) {
     int log2 = 0;
-    while (chunk >> (log2 + 1)) log2++;
+    while (log2 < 63 && chunk >> (log2 + 1)) log2++;
     int bytes = 1 + (log2 + 8) / 8;
     return bytes > 8 ? 8 : bytes;
 }

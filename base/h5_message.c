@@ -98,6 +98,8 @@ static int attribute_read(struct h5_file *f, struct h5_object *o, struct h5_span
         size = 0, a->type = H5_UNKNOWN; /* there, but of no use to us */
     a->data = h5_cut(&s, size).at, a->size = size, a->name = (const char *)name.at;
     if (s.bad) return refuse(f, "an attribute that is cut off", e);
+    if (++o->attributes > ATTRIBUTES)
+        return h5_bad(f, e, "an object of more than %d attributes", ATTRIBUTES);
     if (h5_attribute(o->attribute, a->name))
         return refuse(f, "an attribute that is there twice", e);
     a->next = o->attribute, o->attribute = a;

@@ -286,7 +286,8 @@ struct h5_writer *h5_create(const char *path, struct err *e) {
     if (!w) return NULL;
     w->fd = -1;
     if (!(w->path = mem_text(path, e))) return h5_finish(w, false, e), NULL;
-    if (!fault_hit(FAULT_OPEN)) w->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (!fault_hit(FAULT_OPEN))
+        w->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     static const u8 room[SUPERBLOCK];
     if (w->fd < 0) err_system(e, "create", path);
     if (w->fd < 0 || h5_append(w, room, SUPERBLOCK, NULL, e)) return h5_finish(w, false, e), NULL;

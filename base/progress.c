@@ -2,6 +2,7 @@
  * person watches: standard error must be a terminal and --quiet absent, so logs and pipes stay
  * clean. */
 #include "base/base.h"
+#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,7 +25,10 @@ void progress_line(const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
-    fprintf(stderr, "\r\033[K%.*s", width - 1, line); /* a wrapped line could not be rewritten */
+    const i64 size = (i64)strlen(line), room = i64_min(width - 1, (i64)sizeof line - 2);
+    fputs("\r\033[K", stderr);
+    /* A wrapped line could not be rewritten. */
+    show_bytes(stderr, line, size > room ? utf8_whole(line, room) : size, false);
     fflush(stderr);
     line_open = true;
 }

@@ -30,6 +30,14 @@ i64 utf8_bad(const char *data, i64 size) {
     return -1;
 }
 
+i64 utf8_whole(const char *data, i64 size) {
+    for (i64 least = size - 3; size > least && size > 0; size--) {
+        const i64 bad = utf8_bad(data, size);
+        if (bad < 0 || bad < size - 3) break;
+    }
+    return size;
+}
+
 int utf8_next(const char *data, i64 size, i64 *at) {
     u32 code;
     int length = sequence((const u8 *)data + *at, size - *at, &code);

@@ -36,14 +36,16 @@ static bool loop_backward(const struct node *n) { /* what a loop knows of the tu
     return false;
 }
 
-/* `own`: inside the loop over messages, whose `loop` may look back only. */
-static bool blind(const struct node *n, bool own, i64 *known) {
+/* `own`: inside the loop over messages, whose `loop` may look back only. Chains of operators in
+ * brackets make trees far deeper than what can be rendered: such a template is of no kind here. */
+static bool blind(const struct node *n, bool own, int deep, i64 *known) {
+    if (deep > JINJA_EVAL) return false;
     for (; n; n = n->next) {
         if (fixed_item(n, known) || (own && loop_backward(n))) continue;
         if (named(n, list_name) || named(n, prompt_name) || (own && named(n, "loop"))) return false;
         for (int k = 0; k < COUNT(n->kid); k++) {
             const bool inner = own && !(n->kind == N_FOR && k == 3);
-            if (!blind(n->kid[k], inner, known)) return false;
+            if (!blind(n->kid[k], inner, deep + 1, known)) return false;
         }
     }
     return true;
@@ -51,7 +53,8 @@ static bool blind(const struct node *n, bool own, i64 *known) {
 
 /* The tail is run once for each beginning, so it must leave nothing behind: texts, conditions and
  * names alone. */
-static bool plain_tail(const struct node *n, i64 *known) {
+static bool plain_tail(const struct node *n, int deep, i64 *known) {
+    if (deep > JINJA_EVAL) return false;
     for (; n; n = n->next) {
         if (fixed_item(n, known)) continue;
         if (n->kind >= N_DATA ? n->kind > N_IF
@@ -60,7 +63,7 @@ static bool plain_tail(const struct node *n, i64 *known) {
         /* `in` may read a generator to its end */
         if (named(n, list_name) || named(n, "in") || named(n, "not in")) return false;
         for (int k = 0; k < COUNT(n->kid); k++)
-            if (!plain_tail(n->kid[k], known)) return false;
+            if (!plain_tail(n->kid[k], deep + 1, known)) return false;
     }
     return true;
 }
@@ -77,12 +80,12 @@ static const struct node *main_loop(const struct template *t, i64 *known) {
     for (const struct node *n = t->body; n; n = n->next) {
         if (!found && is_main(n)) {
             found = n;
-            if (!blind(n->kid[0], true, known) || !blind(n->kid[3], true, known)) return NULL;
-            return plain_tail(n->next, known) ? found : NULL;
+            if (!blind(n->kid[0], true, 0, known) || !blind(n->kid[3], true, 0, known)) return NULL;
+            return plain_tail(n->next, 0, known) ? found : NULL;
         }
         struct node alone = *n; /* not its siblings */
         alone.next = NULL;
-        if (!blind(&alone, false, known)) return NULL;
+        if (!blind(&alone, false, 0, known)) return NULL;
     }
     return NULL;
 }

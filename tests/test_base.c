@@ -1,10 +1,13 @@
 /* Errors, memory, faults, half precision, threads, option tables, UTF-8. */
 #include "base/base.h"
 #include <pthread.h>
+#include <pty.h>
 #include <setjmp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static void test_err(void **unused) {
@@ -123,6 +126,9 @@ static void test_shown(void **unused) {
     shown("a\nb\tc\r", 6, true, "a\nb\tc\\u000d");
     shown("a\nb\0", 4, false, "a\\u000ab\\u0000");
     shown("\377a\303", 3, true, "\\xffa\\xc3");
+    static const char cut[] = "a\360\237\230";
+    for (int i = 0; i < 5; i++) assert_int_equal(utf8_whole(cut, i), i64_min(i, 1));
+    assert_int_equal(utf8_whole("\303\251", 2), 2);
     struct err e = {0};
     char path[700], *text = NULL, name[601];
     size_t size = 0;
@@ -141,6 +147,28 @@ static void test_shown(void **unused) {
     show(f, "%s\033%s", name, "\n"), show(f, "%0*d\033", 3000, 7), fclose(f);
     assert_int_equal(size, 600 + 6 + 1 + 3000 + 6);
     free(text);
+}
+
+/* The line of progress names files, too. It is written to terminals only. */
+static void test_progress(void **unused) {
+    (void)unused;
+    char got[256] = "";
+    int fd, status;
+    const pid_t pid = forkpty(&fd, NULL, NULL, &(struct winsize){.ws_row = 9, .ws_col = 12});
+    if (!pid) {
+        quiet = false;
+        progress_line("a\033[31mb"), progress_line("%s", "0123456789\303\251 cut");
+        _exit(0);
+    }
+    assert_true(pid > 0);
+    for (size_t n = 0; n + 1 < sizeof got;) { /* Linux ends a terminal with an error */
+        const ssize_t more = read(fd, got + n, sizeof got - 1 - n);
+        if (more <= 0) break;
+        n += (size_t)more;
+    }
+    assert_int_equal(pid, waitpid(pid, &status, 0));
+    assert_string_equal(got, "\r\033[Ka\\u001b[31mb\r\033[K0123456789");
+    close(fd);
 }
 
 static void test_arena_and_text(void **unused) {
@@ -391,6 +419,7 @@ int main(void) {
         cmocka_unit_test(test_mem),
         cmocka_unit_test(test_control_groups),
         cmocka_unit_test(test_shown),
+        cmocka_unit_test(test_progress),
         cmocka_unit_test(test_arena_and_text),
         cmocka_unit_test(test_half),
         cmocka_unit_test(test_isa),

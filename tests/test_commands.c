@@ -88,6 +88,8 @@ static void inspect(void **state) {
     expect(said(), "[600, 48]");
     hone(0, "inspect " TINY_TOKENIZER);
     hone(0, "inspect %s --tokens 5 --tokenizer " TINY_TOKENIZER, at("packed.h5"));
+    expect(said(), "\033[90m|"); /* our own colours are no text to be made harmless */
+    assert_null(strstr(said(), "\\u001b"));
     expect(said(), "documents");
     put(at("data.yaml"), "include: full.yaml\ndataset: [corpus.txt]\n", 41);
     hone(0, "inspect %s", at("data.yaml"));
@@ -207,6 +209,16 @@ static void tokenizer_and_tokenize(void **state) {
     hone(2, "tokenizer learn " TINY_CORPUS " --output %s", at("small.json"));
     hone(2, "tokenizer train %s --output %s", at("nothing"), at("small.json"));
     hone(2, "eval %s --data %s", model(), at("new.h5")); /* of another tokenizer */
+    put(at("line.txt"), "a line", 6);
+    hone(0, "tokenize $(yes %s | head -n 5000) --tokenizer %s --output %s", at("line.txt"),
+         at("new.json"), at("many.h5"));
+    expect(said(), "5000 documents");
+    static const char talk[] = "[{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}]";
+    put(at("talk.json"), talk, sizeof talk - 1);
+    hone(0, /* a template in place of a file's name, and too long to be one */
+         "tokenize %s --tokenizer %s --output %s --assistant-only-loss=false "
+         "--chat-template '{# %0300d #}{{ messages[0].content }}'",
+         at("talk.json"), at("new.json"), at("talk.h5"), 0);
 }
 
 static void report_and_verify(void **state) {
@@ -224,6 +236,29 @@ static void report_and_verify(void **state) {
     hone(2, "report %s", at("nothing"));
     hone(2, "verify %s", at("nothing"));
     assert_true(path_exists(at("full/log.csv")) && path_is_dir(at("full/tensorboard")));
+    /* Somebody else's run: a link or a pipe where results are noted. */
+    assert_int_equal(0, shell("cd %s && cp -r lora hers && rm -f hers/verify.jsonl && "
+                              "echo mine > mine && ln -s ../mine hers/verify.jsonl",
+                              tiny));
+    hone(2, "verify %s", at("hers"));
+    expect(complained(), "verify.jsonl is not a regular file");
+    assert_string_equal("mine\n", text_of(at("mine")));
+    assert_int_equal(0, shell("cd %s/hers && rm verify.jsonl && mkfifo verify.jsonl", tiny));
+    hone(2, "verify %s", at("hers"));
+    expect(complained(), "verify.jsonl is not a regular file");
+}
+
+/* A run in the folder of a whole project: its data and model have no names that the run writes. */
+static void run_in_a_project(void **state) {
+    (void)state;
+    assert_int_equal(0, shell("mkdir -p %s/project/data && cp %s %s/project/data && "
+                              "cp -r %s %s/project/model",
+                              tiny, at("packed.h5"), tiny, model(), tiny));
+    hone(0, "train %s model_name_or_path=%s dataset.0.path=%s output_dir=%s --quiet",
+         at("lora.yaml"), at("project/model"), at("project/data/packed.h5"), at("project"));
+    hone(0, "verify %s", at("project"));
+    assert_string_equal(sha_of(at("project/model/model.safetensors")),
+                        sha_of(at("full/checkpoints/step-000008/model.safetensors")));
 }
 
 static void forward(void **state) {
@@ -342,6 +377,7 @@ int main(void) {
         cmocka_unit_test(evaluate_and_export),
         cmocka_unit_test(tokenizer_and_tokenize),
         cmocka_unit_test(report_and_verify),
+        cmocka_unit_test(run_in_a_project),
         cmocka_unit_test(forward),
         cmocka_unit_test(names_in_json),
         cmocka_unit_test(profile),

@@ -130,6 +130,23 @@ static void test_no_files(void **unused) {
     close(end[0]);
 }
 
+/* Inputs may be texts, and outputs may be long: neither is a reason to stop. */
+static void test_odd_paths(void **unused) {
+    (void)unused;
+    struct err e = {0};
+    enum { DEEP = 2040 };
+    char text[600] = "", *deep = mem_new(2 * DEEP + 2, &e);
+    const char *output = in_folder("new"), *input = text;
+    memset(text, '%', sizeof text - 1); /* longer than a name may be: a template, not a file */
+    assert_int_equal(paths_apart(&output, 1, &input, 1, &e), 0);
+    for (int i = 0; i < DEEP; i++) memcpy(deep + 2 * i, "x/", 2);
+    deep[2 * DEEP] = 'y';
+    char *resolved = path_resolve(deep, &e);
+    assert_non_null(resolved);
+    assert_true(ends_with(resolved, deep));
+    mem_free(resolved), mem_free(deep);
+}
+
 static void test_messages(void **unused) {
     (void)unused;
     struct err e = {0}, e2 = {0}, e3 = {0};
@@ -171,6 +188,21 @@ static void test_replace_faults(void **unused) {
             assert_int_equal(e.code, strcmp(kinds[k], "open") ? ERR_FAILED : ERR_INPUT);
         }
     }
+}
+
+/* A folder that somebody else packed may hold a link where the new content is written first. */
+static void test_replace_link(void **unused) {
+    (void)unused;
+    struct err e = {0};
+    char path[256], fresh[256];
+    snprintf(path, sizeof path, "%s", in_folder("page"));
+    snprintf(fresh, sizeof fresh, "%s", in_folder("page.new"));
+    assert_int_equal(file_write(in_folder("other"), "mine", 4, &e), 0);
+    assert_int_equal(symlink("other", fresh), 0);
+    assert_int_equal(file_replace(path, "new", 3, &e), 0);
+    assert_content(in_folder("other"), "mine");
+    assert_content(path, "new");
+    assert_false(path_exists(fresh));
 }
 
 static void test_read_faults(void **unused) {
@@ -294,6 +326,7 @@ int main(void) {
         cmocka_unit_test(test_replace_faults), cmocka_unit_test(test_read_faults),
         cmocka_unit_test(test_sha256),         cmocka_unit_test(test_json_refuses),
         cmocka_unit_test(test_json),           cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_odd_paths),      cmocka_unit_test(test_replace_link),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return dir_remove(folder, NULL) || failed;

@@ -342,6 +342,48 @@ static void refusals(void **state) {
     refused(&file, "FADB", 0, 14, &far, 8, "a chunk of group/b is missing or not inside the file");
     refused(&file, "FADB", 0, 22, &(u64){0}, 2, "a chunk of group/b is missing");
     text_free(&file);
+    /* A chunk of 255^8 bytes: a number that needs all 64 bits. */
+    static const i64 twos[8] = {2, 2, 2, 2, 2, 2, 2, 2};
+    static const u8 zeros[256];
+    w = state_create(path, &e);
+    ok(state_add(w, "group/b", U8, 8, twos, zeros, &e) || state_finish(w, true, &e), &e);
+    ok(file_read(&file, path, &e), &e);
+    refused(&file, "\2\2\2\2\2\2\2\2", 0, 0, "\377\377\377\377\377\377\377\377", 8,
+            "the chunk index at");
+    text_free(&file);
+}
+
+/* Names are compared with all before them, so that their number is bounded. */
+static void too_many_attributes(void **state) {
+    (void)state;
+    enum { MOST = 4096 };
+    for (int more = 0; more < 2; more++) {
+        struct err e = {0};
+        struct h5_writer *w = h5_create(path, &e);
+        for (int i = 0; i < MOST + more; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "%d", i);
+            ok(h5_put_i64(w, name, i, &e), &e);
+        }
+        ok(h5_finish(w, true, &e), &e);
+        struct h5_file *f = h5_open(path, &e);
+        h5_close(f);
+        assert_int_equal(!f, more);
+        if (more) assert_string_equal(e.detail, "an object of more than 4096 attributes");
+    }
+}
+
+/* A run folder that others packed may hold a link where a dataset is written first. */
+static void no_links(void **state) {
+    (void)state;
+    struct err e = {0};
+    unlink(path);
+    ok(file_write(other, "mine", 4, &e), &e);
+    assert_int_equal(0, symlink(other, path));
+    assert_null(h5_create(path, &e));
+    assert_int_equal(e.code, ERR_INPUT);
+    assert_int_equal(4, path_size(other));
+    unlink(path);
 }
 
 static int set_up(void **state) {
@@ -363,6 +405,7 @@ int main(void) {
         cmocka_unit_test(library_reads_many),  cmocka_unit_test(old_state),
         cmocka_unit_test(old_dataset),         cmocka_unit_test(damaged_old),
         cmocka_unit_test(damaged_new),         cmocka_unit_test(refusals),
+        cmocka_unit_test(too_many_attributes), cmocka_unit_test(no_links),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

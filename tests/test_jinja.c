@@ -245,6 +245,40 @@ static void test_greedy(void **state) {
     }
 }
 
+/* Chains of operators in brackets: a tree 285,000 levels deep, which nothing may walk by calling
+ * itself without end. It is not evaluated, so the template renders. */
+static void test_deep_tree(void **state) {
+    (void)state;
+    static const char *const chain[] = {"**1", "*1", "~1", "+1", " and 1", " or 1"};
+    static const char loop[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    struct err e = {0};
+    struct text deep = {0};
+    int rc = text_printf(&deep, &e, "{%% if 0 %%}{{ %0*d", 96, 0);
+    for (i64 i = deep.size - 96; !rc && i < deep.size; i++) deep.data[i] = '(';
+    rc = rc || text_add(&deep, "1", 1, &e);
+    for (int level = 0; level < 96; level++) {
+        for (int i = 0; i < COUNT(chain); i++)
+            for (int k = 0; k < 499; k++)
+                rc = rc || text_add(&deep, chain[i], (i64)strlen(chain[i]), &e);
+        rc = rc || text_add(&deep, ")", 1, &e);
+    }
+    rc = rc || text_printf(&deep, &e, " }}{%% endif %%}");
+    for (int tail = 0; tail < 2 && !rc; tail++) {
+        struct text source = {0}, out = {0}, whole = {0};
+        struct turn turn[1] = {{.messages = 1}};
+        rc = text_printf(&source, &e, "%s%s", tail ? loop : deep.data, tail ? deep.data : loop);
+        json_t *v = variables();
+        struct template *t = rc ? NULL : template_new(source.data, source.size, "T", &e);
+        if (!t) fail_msg("%s", e.primary);
+        assert_int_equal(1, template_render_turns(t, v, now, &out, turn, 1, &e));
+        assert_int_equal(0, template_render(t, v, now, &whole, NULL, &e));
+        template_free(t), json_decref(v);
+        text_free(&source), text_free(&out), text_free(&whole);
+    }
+    assert_int_equal(0, rc);
+    text_free(&deep);
+}
+
 /* ---- every allocation that fails is an error, never a crash or a wrong text */
 
 static void test_faults(void **state) {
@@ -349,6 +383,6 @@ int main(void) {
         cmocka_unit_test(test_snippets),  cmocka_unit_test(test_shared_lists),
         cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_greedy),    cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_sources)};
+        cmocka_unit_test(test_deep_tree), cmocka_unit_test(test_sources)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,6 +43,24 @@ static void goes_on(void **state) {
     }
 }
 
+/* Older versions let data lie in RUN/data, where text is tokenised to: such a run goes on too. A
+ * new one is refused (bad/data.rows). */
+static void data_within(void **state) {
+    (void)state;
+    char run[512], data[600];
+    snprintf(run, sizeof run, "%s", at("within"));
+    snprintf(data, sizeof data, "%s/data/data.h5", run);
+    assert_int_equal(0, shell("cp -r " OLD "full %s && mkdir %s/data && cp " OLD "data.h5 %s && "
+                              "sed -i 's|" OLD "data.h5|%s|' %s/recipe.lock",
+                              run, run, data, data, run));
+    hone(0,
+         "train " OLD "run.yaml output_dir=%s max_steps=5 dataset=%s eval_dataset=%s "
+         "eval_steps=2 eval_batches=2 sample_prompts=the sample_tokens=8 "
+         "resume_from_checkpoint=auto --quiet",
+         run, data, data);
+    hone(0, "verify %s", run);
+}
+
 /* A dataset of that time has no hash of its sources, which `inspect` says. */
 static void sources_unchecked(void **state) {
     (void)state;
@@ -54,6 +72,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         {"all weights: verify, replay", verifies, NULL, NULL, (void *)&full},
         {"all weights: resume", goes_on, NULL, NULL, (void *)&full},
+        {"data within the run", data_within, NULL, NULL, NULL},
         {"adapter: verify, replay", verifies, NULL, NULL, (void *)&lora},
         cmocka_unit_test(sources_unchecked),
         {"adapter: resume", goes_on, NULL, NULL, (void *)&lora},

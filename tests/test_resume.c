@@ -233,6 +233,19 @@ static void lock_forget(const char *run) {
     json_decref(j);
 }
 
+/* Adds a file of the run that cannot be one, as somebody who edits the lock may. */
+static void lock_forge(const char *run, const char *file) {
+    char path[600];
+    struct err e = {0};
+    snprintf(path, sizeof path, "%s/recipe.lock", run);
+    json_t *j = json_open(path, &e), *files = json_object_get(j, "files");
+    json_t *item =
+        json_pack("{s:s, s:s, s:i, s:s}", "role", "run", "path", file, "bytes", 1, "sha256", "0");
+    assert_int_equal(0, json_array_append_new(files, item));
+    assert_int_equal(0, json_save(j, path, 2, &e));
+    json_decref(j);
+}
+
 /* RUN/model goes into every checkpoint: damage there must not. */
 static void files_of_the_run(void **state) {
     (void)state;
@@ -267,6 +280,9 @@ static void files_of_the_run(void **state) {
     put(at("carried-2/model/chat_template.jinja"), "x", 1);
     hone(2, "%s max_steps=15 lr_scheduler_type=constant " RESUME, words(at("carried-2")));
     expect(complained(), "was not there when the run began");
+    lock_forge(at("carried-2"), "x"), lock_forge(at("carried-2"), "MODEL/chat_template.jinja");
+    hone(1, "verify %s", at("carried-2"));
+    expect(complained(), "was not there when the run began");
     /* while it runs */
     const pid_t pid = long_run(at("carried-3"), "");
     put(at("carried-3/model/tokenizer.json"), "{}", 2);
@@ -296,6 +312,30 @@ static void another_recipe_is_refused(void **state) {
 
 /* A byte changed in any file of the last checkpoint: verify says so; resuming goes back one
  * checkpoint and gives the same end. */
+/* The text that a run tokenised: another one is refused, the same one edited is named, and one that
+ * is gone changes nothing. */
+static void another_text(void **state) {
+    (void)state;
+    const char *line = "train %s/full.yaml dataset.0.path=%s/a.txt eval_dataset.0.path=%s/%s "
+                       "tokenizer=" TINY_TOKENIZER " max_seq_length=16 eval_steps=2 max_steps=%d "
+                       "output_dir=%s/texts " RESUME;
+    char words[1024];
+    assert_int_equal(0, shell("head -c 3000 " TINY_CORPUS " > %s/a.txt && tail -c 2000 " TINY_CORPUS
+                              " > %s/b.txt && cp %s/b.txt %s/c.txt",
+                              tiny, tiny, tiny, tiny));
+    snprintf(words, sizeof words, line, tiny, tiny, tiny, "b.txt", 2, tiny);
+    hone(0, "%s", words);
+    snprintf(words, sizeof words, line, tiny, tiny, tiny, "a.txt", 4, tiny);
+    hone(2, "%s", words);
+    expect(complained(), "eval_dataset: this run was tokenised from b.txt, not from ");
+    assert_false(path_exists(at("texts/checkpoints/step-000004")));
+    assert_int_equal(0, shell("echo more >> %s/a.txt && rm %s/b.txt", tiny, tiny));
+    snprintf(words, sizeof words, line, tiny, tiny, tiny, "b.txt", 4, tiny);
+    hone(0, "%s", words);
+    expect(complained(), "a.txt was edited after the run began, which goes on with ");
+    assert_true(path_exists(at("texts/checkpoints/step-000004")));
+}
+
 static void a_damaged_checkpoint(void **state) {
     (void)state;
     struct err e = {0};
@@ -360,6 +400,7 @@ int main(void) {
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(files_of_the_run),
         cmocka_unit_test(another_recipe_is_refused),
+        cmocka_unit_test(another_text),
         cmocka_unit_test(a_damaged_checkpoint),
     };
     return cmocka_run_group_tests_name("resume", tests, set_up, tiny_remove);

@@ -59,6 +59,13 @@ int carried_list(const char *folder, struct lock_files *files, struct err *e) {
 
 bool carried_is(const json_t *item) { return !strcmp(text_of(item, "role"), role); }
 
+/* NAME of an entry about RUN/model/NAME; NULL: it is about something else. */
+static const char *name_of(const json_t *item) {
+    const char *path = text_of(item, "path");
+    return carried_is(item) && !strncmp(path, "model/", 6) && !strchr(path + 6, '/') ? path + 6
+                                                                                     : NULL;
+}
+
 /* A file that was not there when the run began would go into checkpoints too. */
 static int extra_check(const char *run, const json_t *files, int code, struct err *e) {
     const char *name;
@@ -67,7 +74,7 @@ static int extra_check(const char *run, const json_t *files, int code, struct er
         size_t k;
         json_t *item;
         json_array_foreach((json_t *)files, k, item) listed |=
-            carried_is(item) && !strcmp(text_of(item, "path") + 6, name);
+            name_of(item) && !strcmp(name_of(item), name);
         char *path = mem_printf(e, "%s/model/%s", run, name);
         if (!path) return -1;
         const bool extra = !listed && path_exists(path);
@@ -130,9 +137,8 @@ int carried_check(const char *run, const json_t *files, bool expected, int code,
     size_t i;
     json_t *item;
     json_array_foreach((json_t *)files, i, item) {
-        const char *path = text_of(item, "path");
-        if (!carried_is(item) || strncmp(path, "model/", 6) || strchr(path + 6, '/')) continue;
-        if (one_check(run, path + 6, text_of(item, "sha256"), code, e)) return -1;
+        if (!name_of(item)) continue;
+        if (one_check(run, name_of(item), text_of(item, "sha256"), code, e)) return -1;
         listed++;
     }
     if (listed) return extra_check(run, files, code, e);
@@ -154,8 +160,9 @@ int carried_copied(const struct trainer *t, const char *folder, struct err *e) {
         const char *was = NULL;
         size_t k;
         json_t *item;
-        json_array_foreach(t->carried.list, k, item) if (!strcmp(text_of(item, "path") + 6, name))
-            was = text_of(item, "sha256");
+        json_array_foreach(t->carried.list, k, item) {
+            if (!strcmp(name_of(item), name)) was = text_of(item, "sha256");
+        }
         int rc = !path || (path_exists(path) && sha256_file(path, is, e)) ? -1 : 0;
         if (!rc && strcmp(is, was ? was : "")) {
             rc = err_failed(e, "%s/%s %s while the run was going on", t->model_folder, name,

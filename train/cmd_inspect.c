@@ -114,9 +114,9 @@ static int inspect_dataset(const char *path, const struct inspect_flags *f, stru
         rc = t ? tokenizer_decode(t, &ids[k], 1, false, &text, e)
                : text_printf(&text, e, "%u ", ids[k]);
         if (!rc)
-            show(stdout, "\033[%sm", trained[k] ? "32" : "90"),
+            printf("\033[%sm", trained[k] ? "32" : "90"),
                 show_bytes(stdout, text.data ? text.data : "", text.size, true),
-                show(stdout, "\033[0m%s", t ? "\033[90m|\033[0m" : "");
+                printf("\033[0m%s", t ? "\033[90m|\033[0m" : "");
         text_free(&text);
     }
     if (n) puts("");

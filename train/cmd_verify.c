@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +64,12 @@ int verify_note(const struct verification *v, const char *what, const char *resu
     if (!path) return -1;
     if (!quiet) printf("%-8s %s\n", what, result);
     fflush(stdout);
+    struct stat st; /* a link in somebody else's run would lead to a file of ours */
+    if (!lstat(path, &st) && !S_ISREG(st.st_mode)) {
+        err_input(e, "%s is not a regular file", path);
+        err_hint(e, "remove it: the results of checks are noted there");
+        return mem_free(path), -1;
+    }
     const bool there = path_exists(path);
     const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0 && (errno == EROFS || errno == EACCES || errno == EPERM)) {

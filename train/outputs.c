@@ -6,17 +6,21 @@
 
 #include <string.h>
 
-enum { NAMES_MAX = 4096 };
 struct names {
     const char **item;
-    i64 count;
+    i64 count, room;
     struct arena *a;
 };
 
 static int names_add(struct names *n, const char *name, struct err *e) {
     if (!name) return 0;
-    if (!n->item && !(n->item = arena_new(n->a, NAMES_MAX * (i64)sizeof *n->item, e))) return -1;
-    if (n->count == NAMES_MAX) return err_input(e, "more than %d names of files", NAMES_MAX);
+    if (n->count == n->room) {
+        const i64 room = n->room ? 2 * n->room : 64;
+        const char **grown = arena_new(n->a, room * (i64)sizeof *grown, e);
+        if (!grown) return -1;
+        if (n->count) memcpy(grown, n->item, (size_t)n->count * sizeof *grown);
+        n->item = grown, n->room = room;
+    }
     n->item[n->count++] = name;
     return 0;
 }
@@ -33,13 +37,17 @@ static int adapters_add(struct names *n, const struct text_list *adapter, struct
     return 0;
 }
 
-/* Does `path`, resolved, lie in the resolved folder? -1: an error. */
-static int lies_in(const char *path, const char *folder, struct err *e) {
-    char *one = path_resolve(path, e), *two = one ? path_resolve(folder, e) : NULL;
+/* Does `path`, resolved, begin with `start`, resolved? -1: an error. With `folder`: lie in it. */
+static int begins(const char *path, const char *start, bool folder, struct err *e) {
+    char *one = path_resolve(path, e), *two = one ? path_resolve(start, e) : NULL;
     const size_t size = two && strcmp(two, "/") ? strlen(two) : 0;
-    const int is = !two ? -1 : !strncmp(one, two, size) && (one[size] == '/' || !one[size]);
+    const int is =
+        !two ? -1 : !strncmp(one, two, size) && (!folder || one[size] == '/' || !one[size]);
     mem_free(one), mem_free(two);
     return is;
+}
+static int lies_in(const char *path, const char *folder, struct err *e) {
+    return begins(path, folder, true, e);
 }
 
 /* X.EXT is also written as X.EXT.new.EXT or X.new.EXT, where a format goes by its ending. */
@@ -77,21 +85,26 @@ int outputs_apart(const struct outputs *o, struct err *e) {
 
 /* ---- runs */
 
-/* What `hone train` writes in a run's folder; a name that ends with '/' is a folder of its own. */
-static const char *const kept[] = {"log.jsonl", "log.csv",       "recipe.lock",
-                                   "run.json",  "samples.jsonl", "data/",
-                                   "model/",    "checkpoints/",  "tensorboard/"};
+/* What `hone train` writes in a run's folder: a name that ends with '/' is a folder of its own, one
+ * that ends with '-' begins names. The first are written when the run begins. */
+static const char *const kept[] = {"data/train-",  "data/eval-",  "model/",   "log.jsonl",
+                                   "log.csv",      "recipe.lock", "run.json", "samples.jsonl",
+                                   "checkpoints/", "tensorboard/"};
+enum { MODEL = 2, AT_BEGIN = 3 };
 
-/* 1: `path` is one of the run's own files, or lies in one of its folders. */
-static int run_keeps(const char *run, const char *path, struct err *e) {
-    for (int i = 0; i < COUNT(kept); i++) {
-        const bool folder = kept[i][strlen(kept[i]) - 1] == '/';
+/* 1: `path` is one of the run's own files, or lies in one of its folders; of kept[first] and on. A
+ * run of the recipe `r`, or, with NULL, of any. */
+static int run_keeps(const char *run, const char *path, int first, const struct recipe *r,
+                     struct err *e) {
+    const char *base = r ? r->model_name_or_path : NULL;
+    const bool described = !base || (path_is_gguf(base) && !r->use_peft);
+    for (int i = first; i < COUNT(kept); i++) {
+        if (i == MODEL && !described) continue; /* checkpoints are made from the base's files */
+        const char end = kept[i][strlen(kept[i]) - 1];
         char *own = path_join(NULL, run, kept[i], e);
-        const char *const one[] = {path}, *const other[] = {own};
-        struct err found = {0};
-        int is = !own     ? -1
-                 : folder ? lies_in(path, own, e)
-                          : paths_apart(one, 1, other, 1, &found) != 0 && found.code == ERR_INPUT;
+        const int is = !own                       ? -1
+                       : end == '/' || end == '-' ? begins(path, own, end == '/', e)
+                                                  : path_same(path, own, e);
         mem_free(own);
         if (is) return is;
     }
@@ -99,9 +112,14 @@ static int run_keeps(const char *run, const char *path, struct err *e) {
 }
 
 static int input_apart(const struct recipe *r, const char *what, const char *path, struct err *e) {
+    char log[4096];
     if (!path || !path_exists(path) || !path_exists(r->output_dir)) return 0;
-    const int inside = run_keeps(r->output_dir, path, e);
-    const int itself = inside ? 0 : lies_in(r->output_dir, path, e);
+    /* A run that goes on has its data and model; the lock's hashes say that inputs are what they
+     * were. Older versions let inputs lie there. */
+    snprintf(log, sizeof log, "%s/log.jsonl", r->output_dir);
+    const bool begun = r->resume_from_checkpoint && path_exists(log);
+    const int inside = run_keeps(r->output_dir, path, begun ? AT_BEGIN : 0, r, e);
+    const int itself = inside || begun ? 0 : lies_in(r->output_dir, path, e);
     if (inside < 0 || itself < 0) return -1;
     if (inside)
         err_input(e, "%s: %s is a file of the run %s itself", what, path, r->output_dir);
@@ -128,7 +146,11 @@ int inputs_apart(const struct recipe *r, struct err *e) {
 
 int report_apart(char *const *run, i64 count, const char *output, struct err *e) {
     for (i64 i = 0; i < count; i++) {
-        const int keeps = path_is_dir(run[i]) ? run_keeps(run[i], output, e) : 0;
+        if (!path_is_dir(run[i])) continue;
+        char *data = mem_printf(e, "%s/data", run[i]);
+        int keeps = data ? lies_in(output, data, e) : -1;
+        mem_free(data);
+        if (!keeps) keeps = run_keeps(run[i], output, 0, NULL, e);
         if (keeps < 0) return -1;
         if (!keeps) continue;
         err_input(e, "the output %s is a file of the run %s", output, run[i]);
