@@ -112,12 +112,11 @@ static int run_keeps(const char *run, const char *path, int first, const struct 
 }
 
 static int input_apart(const struct recipe *r, const char *what, const char *path, struct err *e) {
-    char log[4096];
     if (!path || !path_exists(path) || !path_exists(r->output_dir)) return 0;
     /* A run that goes on has its data and model; the lock's hashes say that inputs are what they
      * were. Older versions let inputs lie there. */
-    snprintf(log, sizeof log, "%s/log.jsonl", r->output_dir);
-    const bool begun = r->resume_from_checkpoint && path_exists(log);
+    const int begun = r->resume_from_checkpoint ? path_has(r->output_dir, "log.jsonl", e) : 0;
+    if (begun < 0) return -1;
     const int inside = run_keeps(r->output_dir, path, begun ? AT_BEGIN : 0, r, e);
     const int itself = inside || begun ? 0 : lies_in(r->output_dir, path, e);
     if (inside < 0 || itself < 0) return -1;
