@@ -241,6 +241,10 @@ int dir_remove(const char *path, struct err *e); /* like rm -r; missing is fine 
 int path_rename(const char *from, const char *to, struct err *e);
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);
+/* FOLDER/NAME, of any length: the system says which is too long. In an arena, or, with `a` NULL, to
+ * be freed with mem_free. NULL: no memory. In paths.c. */
+char *path_join(struct arena *a, const char *folder, const char *name, struct err *e);
+int path_has(const char *folder, const char *name, struct err *e); /* is it there? 1, 0, or -1 */
 /* The path without links, "." and "..": of a file that is not there yet, that of the nearest folder
  * that is, and the rest. NULL: an error. Free with mem_free. */
 char *path_resolve(const char *path, struct err *e);        /* paths.c */

@@ -215,7 +215,7 @@ int dir_remove(const char *path, struct err *e) {
     if (dir_list(path, &names, &count, e)) return -1;
     int result = 0;
     for (i64 i = 0; i < count && !result; i++) {
-        char *inner = mem_printf(e, "%s/%s", path, names[i]);
+        char *inner = path_join(NULL, path, names[i], e);
         result = inner ? dir_remove(inner, e) : -1;
         mem_free(inner);
     }

@@ -1,4 +1,4 @@
-/* paths.c: which file a path means, so that no output destroys an input.
+/* paths.c: paths made of parts, and which file a path means, so that no output destroys an input.
  *
  * Two names can be one file: through "." and "..", a symbolic link, a hard link, a folder mounted
  * twice. Files that are there are compared by device and inode. A file that is not there yet is
@@ -15,6 +15,29 @@
 
 enum { LINKS_MAX = 40 }; /* as the kernel's */
 
+char *path_join(struct arena *a, const char *folder, const char *name, struct err *e) {
+    return a ? arena_printf(a, e, "%s/%s", folder, name) : mem_printf(e, "%s/%s", folder, name);
+}
+
+int path_has(const char *folder, const char *name, struct err *e) {
+    char *path = path_join(NULL, folder, name, e);
+    const int found = path ? path_exists(path) : -1;
+    return mem_free(path), found;
+}
+
+/* What a link says, whole; *out NULL: not a link. The file system may not know its size before. */
+static int link_read(const char *path, char **out, struct err *e) {
+    *out = NULL;
+    for (i64 room = 256;; room *= 2) {
+        char *target = mem_new(room, e);
+        if (!target) return -1;
+        const ssize_t size = readlink(path, target, (size_t)room);
+        if (size > 0 && size < room) return *out = target, 0;
+        mem_free(target);
+        if (size <= 0) return 0;
+    }
+}
+
 /* The folder and the last part of a path; both are the caller's. */
 static int path_split(const char *path, char **folder, char **last, struct err *e) {
     size_t size = strlen(path);
@@ -26,43 +49,32 @@ static int path_split(const char *path, char **folder, char **last, struct err *
     return *folder && *last ? 0 : -1;
 }
 
-/* Where a link leads to; the path's folder, if it is none. Apart from `resolve`, because of what it
- * takes of the stack. */
-static __attribute__((noinline)) char *link_target(const char *path, const char *folder,
-                                                   bool *is_link, struct err *e) {
-    char target[4096];
-    const ssize_t size = readlink(path, target, sizeof target - 1);
-    *is_link = size > 0;
-    target[size > 0 ? size : 0] = 0;
-    return size <= 0        ? mem_text(folder, e)
-           : *target == '/' ? mem_text(target, e)
-                            : mem_printf(e, "%s/%s", folder, target);
-}
-
 /* It calls itself once for each folder that is not there, up to 2,048 times: frames are small. */
 static char *resolve(const char *path, int links, struct err *e) {
-    char *real = realpath(path, NULL), *folder = NULL, *last = NULL, *out = NULL;
-    bool is_link;
+    char *real = realpath(path, NULL), *target, *folder = NULL, *last = NULL, *out = NULL;
     if (real || (errno != ENOENT && errno != ENOTDIR)) {
         if (!real) err_system(e, "find", path);
         out = real ? mem_text(real, e) : NULL;
         free(real);
         return out;
     }
+    if (link_read(path, &target, e)) return NULL;
     if (path_split(path, &folder, &last, e)) {
-        mem_free(folder), mem_free(last);
+        mem_free(folder), mem_free(last), mem_free(target);
         return NULL;
     }
-    char *next = link_target(path, folder, &is_link, e);
+    char *next = !target          ? mem_text(folder, e)
+                 : *target == '/' ? mem_text(target, e)
+                                  : path_join(NULL, folder, target, e);
     if (links > LINKS_MAX)
         err_input(e, "cannot find %s: too many links", path);
-    else if (next && is_link)
+    else if (next && target)
         out = resolve(next, links + 1, e);
     else if (next && (!strcmp(next, path) || !*last))
         err_input(e, "cannot find %s", path);
     else if (next && (real = resolve(next, links, e)))
-        out = mem_printf(e, "%s/%s", strcmp(real, "/") ? real : "", last), mem_free(real);
-    mem_free(folder), mem_free(last), mem_free(next);
+        out = path_join(NULL, strcmp(real, "/") ? real : "", last, e), mem_free(real);
+    mem_free(folder), mem_free(last), mem_free(next), mem_free(target);
     return out;
 }
 
@@ -95,7 +107,7 @@ static int inside(const char *output, const char *input, struct err *e) {
     if (!path_is_dir(input) || !path_exists(output)) return 0;
     if (dir_list(input, &name, &count, e)) return -1;
     for (i64 i = 0; i < count && !result; i++) {
-        char *file = mem_printf(e, "%s/%s", input, name[i]);
+        char *file = path_join(NULL, input, name[i], e);
         const int found = file ? path_same(output, file, e) : -1;
         result = found > 0 ? refuse(output, file, "the input", e) : found;
         mem_free(file);

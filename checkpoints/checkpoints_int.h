@@ -20,9 +20,8 @@ int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struc
 void gguf_encode_f32(const float *from, i64 n, u8 *to), gguf_encode_f16(const float *, i64, u8 *),
     gguf_encode_bf16(const float *, i64, u8 *), gguf_encode_q8_0(const float *, i64, u8 *),
     gguf_encode_q4_0(const float *, i64, u8 *), gguf_encode_q4_k(const float *, i64, u8 *);
-int shape_count(int rank, const i64 *dim, i64 *count);     /* elements; -1 if they overflow 2^56 */
-bool name_is_plain(const char *name);                      /* a file name without folder parts */
-char *path_join(struct arena *a, const char *folder, const char *name, struct err *e);
+int shape_count(int rank, const i64 *dim, i64 *count);    /* elements; -1 if they overflow 2^56 */
+bool name_is_plain(const char *name);                     /* a file name without folder parts */
 json_t *manifest_json(const char *folder, struct err *e); /* parsed, format and lists checked */
 int seal_verify(const char *folder, struct err *e);       /* manifest.json: text and its SHA-256 */
 int file_sync_path(const char *path, struct err *e);

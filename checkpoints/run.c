@@ -23,7 +23,7 @@ char *checkpoint_path(const char *run, i64 step, struct err *e) {
 
 int checkpoint_list(const char *run, struct checkpoint_list *list, struct err *e) {
     *list = (struct checkpoint_list){0};
-    char **name = NULL, *root = mem_printf(e, "%s/checkpoints", run);
+    char **name = NULL, *root = path_join(NULL, run, "checkpoints", e);
     i64 count = 0;
     int status = root ? 0 : -1;
     if (!status && path_is_dir(root)) {
@@ -39,13 +39,13 @@ int checkpoint_list(const char *run, struct checkpoint_list *list, struct err *e
 }
 
 int checkpoint_clean(const char *run, struct err *e) {
-    char **name = NULL, *root = mem_printf(e, "%s/checkpoints", run);
+    char **name = NULL, *root = path_join(NULL, run, "checkpoints", e);
     i64 count = 0;
     int status = root ? 0 : -1;
     if (!status && path_is_dir(root)) status = dir_list(root, &name, &count, e);
     for (i64 i = 0; i < count && !status; i++) {
         if (strncmp(name[i], ".tmp-", 5)) continue;
-        char *path = mem_printf(e, "%s/%s", root, name[i]);
+        char *path = path_join(NULL, root, name[i], e);
         status = path ? dir_remove(path, e) : -1;
         mem_free(path);
     }

@@ -41,10 +41,6 @@ bool name_is_plain(const char *name) {
     return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < 256;
 }
 
-char *path_join(struct arena *a, const char *folder, const char *name, struct err *e) {
-    return arena_printf(a, e, "%s/%s", folder, name);
-}
-
 /* Where a tensor lies within its file's data, for the check that ranges tile it. */
 struct range {
     i64 begin, end;

@@ -104,7 +104,7 @@ static void specials_add(struct chat *c, const json_t *j) {
 
 static int config_add(struct chat *c, const char *folder, const char *name, bool templates,
                       struct err *e) {
-    char *path = mem_printf(e, "%s/%s", folder, name);
+    char *path = path_join(NULL, folder, name, e);
     json_t *j = path && path_exists(path) ? json_open(path, e) : NULL;
     int rc = path && (j || !path_exists(path)) ? 0 : -1;
     if (j) specials_add(c, j);
@@ -114,17 +114,17 @@ static int config_add(struct chat *c, const char *folder, const char *name, bool
 }
 
 static int folder_add(struct chat *c, const char *folder, struct err *e) {
-    char *path = mem_printf(e, "%s/chat_template.jinja", folder);
+    char *path = path_join(NULL, folder, "chat_template.jinja", e);
     int rc = path && (!path_exists(path) || !add_file(c, "default", path, e)) ? 0 : -1;
     mem_free(path);
-    path = rc ? NULL : mem_printf(e, "%s/additional_chat_templates", folder);
+    path = rc ? NULL : path_join(NULL, folder, "additional_chat_templates", e);
     char **names = NULL;
     i64 count = 0;
     if (!path || (path_is_dir(path) && dir_list(path, &names, &count, e))) rc = -1;
     for (i64 i = 0; !rc && i < count; i++) {
         char *dot = strstr(names[i], ".jinja");
         if (!dot || dot[6]) continue;
-        char *file = mem_printf(e, "%s/%s", path, names[i]);
+        char *file = path_join(NULL, path, names[i], e);
         *dot = 0;
         rc = !file || add_file(c, names[i], file, e);
         mem_free(file);

@@ -179,9 +179,28 @@ static bool is_answer(const json_t *messages, size_t i) {
     return role && !strcmp(role, "assistant");
 }
 
+/* Rendering each beginning by itself costs the square of the messages. Refused at once where it is
+ * minutes: 7,600 short messages take a minute. */
+static int parts_bounded(const struct parts *p, size_t first, const char *where, struct err *e) {
+    static const i64 most = (i64)1 << 33; /* bytes of text; a message costs as much as 256 */
+    const json_t *messages = json_object_get(p->row, "messages");
+    const size_t count = json_array_size(messages);
+    const i64 each = 256 + p->all->size / i64_max((i64)count, 1);
+    i64 work = 0;
+    for (size_t i = first; i < count && work <= most; i++)
+        if (is_answer(messages, i)) work += 2 * (i64)i * each;
+    if (work <= most) return 0;
+    err_input(e, "%s: a conversation of %zu messages is too long for its chat template", where,
+              count);
+    err_detail(e, "earlier messages may change with what follows, so it is rendered for each "
+                  "answer: at most some 7,000 short messages");
+    return err_hint(e, "cut it into shorter ones, use a template with {%% generation %%} around "
+                       "answers, or set assistant_only_loss: false");
+}
+
 /* For every answer: what is in front of it with the prompt and without, and what it ends. Few
  * answers are found sooner without; a rendering that fails will say so where it is needed. */
-static int parts_open(struct parts *p, size_t first, struct err *e) {
+static int parts_open(struct parts *p, size_t first, const char *where, struct err *e) {
     const json_t *messages = json_object_get(p->row, "messages");
     struct text all = {0};
     struct err refused = {0};
@@ -203,7 +222,7 @@ static int parts_open(struct parts *p, size_t first, struct err *e) {
     for (i64 i = 0; !good && i < p->count; i++) text_free(&p->turn[i].tail);
     if (!good) mem_free(p->turn), p->turn = NULL, p->count = 0;
     if (refused.starved) *e = refused;
-    return refused.starved ? -1 : 0;
+    return refused.starved ? -1 : good ? 0 : parts_bounded(p, first, where, e);
 }
 
 static void parts_close(struct parts *p) {
@@ -281,7 +300,7 @@ static int answers_find(const struct chat *c, const struct conversation *v, cons
                         const char *where, struct spans *trained, struct err *e) {
     const json_t *messages = json_object_get(v->row, "messages");
     struct parts p = {.c = c, .row = v->row, .all = all};
-    int rc = parts_open(&p, v->first, e);
+    int rc = parts_open(&p, v->first, where, e);
     for (size_t i = v->first; !rc && i < json_array_size(messages); i++) {
         if (!is_answer(messages, i)) continue;
         rc = answer_find(&p, i, where, trained, e);

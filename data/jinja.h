@@ -151,6 +151,7 @@ struct bytes expect_name(struct parser *p);
 struct list {
     struct value *item;
     i64 count, capacity;
+    i64 *used; /* of `item`, by all lists that begin with the same items */
     enum list_form { LIST, TUPLE, RANGE, VIEW, LAZY } form; /* LAZY: a generator, read once */
 };
 struct pair {
@@ -203,7 +204,7 @@ struct render {
         const struct node *loop;
         struct turn *item;
         i64 count, next;
-    } *turns;
+    } * turns;
 };
 /* `l` has just ended a turn of the loop that is watched. */
 void turns_note(struct render *r, const struct loop *l);
@@ -236,6 +237,7 @@ struct value v_copy(struct render *r, const char *data, i64 size); /* of bytes *
 struct value v_take(struct render *r, struct text *t);             /* copies and frees t */
 struct value v_list(struct render *r, enum list_form form);
 void list_add(struct render *r, struct value list, struct value item);
+struct value list_joined(struct render *r, const struct list *a, const struct list *b); /* a + b */
 struct value v_dict(struct render *r);
 void dict_set(struct render *r, struct dict *d, struct value key, struct value value);
 struct value *dict_find(struct render *r, const struct dict *d, struct value key); /* or NULL */

@@ -123,14 +123,8 @@ static struct value add(struct render *r, struct value a, struct value b) {
         return v.safe = safe, v;
     }
     if (a.kind == V_LIST && b.kind == V_LIST && a.as.list->form == b.as.list->form &&
-        a.as.list->form <= TUPLE) {
-        struct value out = v_list(r, a.as.list->form);
-        for (i64 i = 0; i < a.as.list->count && !r->failed; i++)
-            list_add(r, out, a.as.list->item[i]);
-        for (i64 i = 0; i < b.as.list->count && !r->failed; i++)
-            list_add(r, out, b.as.list->item[i]);
-        return out;
-    }
+        a.as.list->form <= TUPLE)
+        return list_joined(r, a.as.list, b.as.list);
     return fail(r, "'+' between '%s' and '%s'", type_name(a), type_name(b));
 }
 

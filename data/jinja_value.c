@@ -77,14 +77,26 @@ struct value v_list(struct render *r, enum list_form form) {
 void list_add(struct render *r, struct value list, struct value item) {
     struct list *l = list.as.list;
     if (!step(r, 0)) return;
-    if (l->count == l->capacity) {
-        const i64 wanted = i64_max(8, 2 * l->capacity);
-        struct value *grown = make(r, wanted * (i64)sizeof *grown);
+    if (l->count == l->capacity || *l->used != l->count) {
+        const i64 wanted = i64_max(8, 2 * l->count), size = wanted * (i64)sizeof item;
+        struct value *grown = make(r, size + (i64)sizeof *l->used);
         if (!grown) return;
         if (l->count) memcpy(grown, l->item, (size_t)l->count * sizeof *grown);
-        l->item = grown, l->capacity = wanted;
+        l->item = grown, l->capacity = wanted, l->used = (i64 *)(void *)((u8 *)grown + size);
     }
     l->item[l->count++] = item;
+    *l->used = l->count;
+}
+
+/* Begins with a's own items, which nobody changes; what is added goes behind them, if no other list
+ * went on there before. So `seen = seen + [message]` in a loop is linear, and need not copy. */
+struct value list_joined(struct render *r, const struct list *a, const struct list *b) {
+    const struct list first = *a, more = *b;
+    struct value out = v_list(r, first.form);
+    if (r->failed) return out;
+    *out.as.list = first;
+    for (i64 i = 0; i < more.count && !r->failed; i++) list_add(r, out, more.item[i]);
+    return out;
 }
 
 struct value v_dict(struct render *r) {

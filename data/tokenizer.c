@@ -164,7 +164,7 @@ static int special_from(const struct tokenizer *t, const char *file, const json_
 static int specials_from_file(struct tokenizer *t, const char *folder, const char *name,
                               const char *suffix, struct err *e) {
     static const char *const which[] = {"bos_token", "eos_token"};
-    char *file = mem_printf(e, "%s/%s", folder, name), key[32];
+    char *file = path_join(NULL, folder, name, e), key[32];
     json_t *j = file && path_exists(file) ? json_open(file, e) : NULL;
     int rc = file && (j || !path_exists(file)) ? 0 : -1;
     for (int i = 0; !rc && j && i < 2; i++) {
@@ -201,7 +201,7 @@ static int specials_find(struct tokenizer *t, const char *folder, struct err *e)
 static json_t *added_of_folder(const char *folder, const json_t *config, struct err *e) {
     json_t *decoder = json_object_get(config, "added_tokens_decoder"), *value, *more = NULL;
     const char *key;
-    char *file = mem_printf(e, "%s/added_tokens.json", folder);
+    char *file = path_join(NULL, folder, "added_tokens.json", e);
     json_t *list = NULL;
     if (!file || (path_exists(file) && !(more = json_open(file, e))) ||
         (!json_object_size(decoder) && !json_object_size(more)) || !(list = json_array())) {
@@ -229,7 +229,7 @@ static json_t *added_of_folder(const char *folder, const json_t *config, struct 
 
 /* A file that is not JSON: ranks start with base64, a SentencePiece model with the first field. */
 static int load_parts(struct tokenizer *t, struct bytes file, const char *folder, struct err *e) {
-    char *name = folder ? mem_printf(e, "%s/tokenizer_config.json", folder) : NULL;
+    char *name = folder ? path_join(NULL, folder, "tokenizer_config.json", e) : NULL;
     if (folder && !name) return -1;
     json_t *config = folder && path_exists(name) ? json_open(name, e) : json_object();
     json_t *added = folder && config ? added_of_folder(folder, config, e) : NULL;
@@ -248,16 +248,16 @@ static char *find_file(const char *folder, struct err *e) {
     char **names = NULL, *found = NULL;
     i64 count = 0;
     for (int i = 0; i < COUNT(name); i++) {
-        char *file = mem_printf(e, "%s/%s", folder, name[i]);
+        char *file = path_join(NULL, folder, name[i], e);
         if (!file || path_exists(file)) return file;
         mem_free(file);
     }
     if (dir_list(folder, &names, &count, e)) return NULL;
     for (i64 i = 0; i < count && !found; i++) {
-        if (ends_with(names[i], ".tiktoken")) found = mem_printf(e, "%s/%s", folder, names[i]);
+        if (ends_with(names[i], ".tiktoken")) found = path_join(NULL, folder, names[i], e);
     }
     names_free(names, count);
-    return found || e->code ? found : mem_printf(e, "%s/tokenizer.json", folder);
+    return found || e->code ? found : path_join(NULL, folder, "tokenizer.json", e);
 }
 
 bool tokenizer_exists(const char *folder) {

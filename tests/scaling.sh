@@ -22,15 +22,16 @@ count() {
     sed -n 's/.*I *refs: *//p' refs | tr -d ,
 }
 
-# axis NAME N COMMAND: `make_NAME n` writes the input of size n.
+# axis NAME N COMMAND: `make_NAME n` writes the input of size n, or adds it to the command as `more`.
 passed=0 failed=0
 axis() {
     local name=$1 n=$2 size found=() verdict
     shift 2
     case " $only " in *" $name "*) ;; *) [ -n "$only" ] && return ;; esac
     : > in
+    more=()
     for size in "$n" $((2 * n)) $((4 * n)); do
-        "make_$name" "$size" && found+=("$(count "$@")")
+        "make_$name" "$size" && found+=("$(count "$@" "${more[@]}")")
     done
     verdict=$(awk -v a="${found[0]:--1}" -v b="${found[1]:--1}" -v c="${found[2]:--1}" 'BEGIN {
         if (a < 0 || b < 0 || c < 0) { print "FAIL did not run"; exit }
@@ -67,7 +68,7 @@ make_json_depth() { { printf '{"x": '; repeat "$1" '['; repeat "$1" ']'; echo ',
 make_json_array() { { printf '['; numbered "$1" '{"text": "row %d"}' ', '; echo ']'; } > t.json; }
 make_document() { repeat "$1" 'some words and then. ' > t.txt; }
 make_blocks() { numbered "$1" 'document %d\n\n' '' > t.txt; }
-make_files() { rm -rf files; mkdir files; for ((i = 0; i < $1; i++)); do echo "file $i" > files/$i.txt; done; }
+make_files() { rm -rf files; mkdir files; for ((i = 0; i < $1; i++)); do echo "file $i" > files/$i.txt; done; more=(files/*.txt); }
 
 # ---- recipes
 make_recipe() { echo "dataset: [t.h5]"; echo 'model: {model_type: olmo2, vocab_size: 600, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1,
@@ -78,7 +79,12 @@ make_yaml_keys() { { make_recipe; numbered "$1" 'key_%d: 1\n' ''; } > r.yaml; }
 make_yaml_flow_depth() { { make_recipe; printf 'x: '; repeat "$1" '['; repeat "$1" ']'; echo; } > r.yaml; }
 make_yaml_block_depth() { { make_recipe; awk -v n="$1" 'BEGIN { for (i = 0; i < n; i++) printf "%*sx:\n", i, "" }'; } > r.yaml; }
 make_yaml_text() { { make_recipe; printf 'tokenizer: "'; repeat "$1" 'words '; echo '"'; } > r.yaml; }
-make_datasets() { { make_recipe | sed 1d; echo 'dataset:'; numbered "$1" '  - t%d.h5\n' ''; } > r.yaml; }
+make_yaml_include() { # each key of the model in the base is given again by who includes it
+    { echo 'include: base.yaml'; echo 'model:'; numbered "$1" '  key_%d: 2\n' ''; } > r.yaml
+    { echo 'dataset: [t.h5]'; echo 'model:'; numbered "$1" '  key_%d: 1\n' ''; } > base.yaml
+}
+make_overrides() { make_recipe > r.yaml; more=(); for ((i = 0; i < $1; i++)); do more+=(model.key_$i=1); done; }
+make_override_list() { make_recipe > r.yaml; more=(); for ((i = 0; i < $1; i++)); do more+=(dataset.$i.path=t$i.h5); done; }
 
 # ---- tokenizers: n strings of two, then three, letters, each merged from its start and its last letter
 make_tokenizer() {
@@ -127,6 +133,7 @@ make_template() { repeat "$1" "{{ 'a' }}b" > t.jinja; echo '{"messages": []}' > 
 make_template_if() { { repeat "$1" "{% if messages %}a{% else %}b{% endif %}"; } > t.jinja; echo '{"messages": []}' > in; }
 make_template_loop() { echo "{% for i in range($1) %}{% set x = i %}{{ x }}{% endfor %}" > t.jinja; echo '{"messages": []}' > in; }
 make_template_join() { echo "{% set ns = namespace(x=[]) %}{% for i in range($1) %}{% set x = i|string %}{{ x }}{% endfor %}{{ range($1)|join(',') }}" > t.jinja; echo '{"messages": []}' > in; }
+make_template_list() { echo "{% set ns = namespace(x=[]) %}{% for i in range($1) %}{% set ns.x = ns.x + [i] %}{% endfor %}{{ ns.x|length }}" > t.jinja; echo '{"messages": []}' > in; }
 make_template_tools() {
     echo "{{ tools|tojson }}{% for t in tools %}{{ t.name }}{% endfor %}" > t.jinja
     { printf '{"messages": [], "tools": ['; numbered "$1" '{"name": "tool %d", "parameters": {"a": {"type": "string"}}}' ', '; echo ']}'; } > in
@@ -140,35 +147,42 @@ make_tensors() {
     awk -v n="$1" 'BEGIN { printf "{"; for (i = 0; i < n; i++) printf "%s\"tensor.%d\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [%d, %d]}", i ? ", " : "", i, 4 * i, 4 * i + 4; printf "}" }' > head
     { little "$(stat -c %s head)" 8; cat head; head -c $((4 * $1)) /dev/zero; } > t.safetensors
 }
-gguf() { # TENSORS KEYS
-    awk -v t="$1" -v k="$2" 'function le(x, n, i) { for (i = 0; i < n; i++) { printf "%c", x % 256; x = int(x / 256) } }
-        function str(s) { le(length(s), 8); printf "%s", s; at += 8 + length(s) }
-        BEGIN { printf "GGUF"; le(3, 4); le(t, 8); le(k + 1, 8); at = 24
-            str("general.architecture"); le(8, 4); str("llama"); at += 4
-            for (i = 0; i < k; i++) { str("some.key." i); le(4, 4); le(i, 4); at += 8 }
-            for (i = 0; i < t; i++) { str("tensor." i); le(1, 4); le(8, 8); le(0, 4); le(32 * i, 8); at += 24 }
-            while (at % 32) { le(0, 1); at++ } }' > t.gguf
-    head -c $((32 * $1)) /dev/zero >> t.gguf
+gguf() { # TENSORS KEYS: what `inspect --tensors` wants of a model, and so many more
+    awk -v t="$1" -v k="$2" 'function le(x, n, i) { for (i = 0; i < n; i++) { printf "%c", x % 256; x = int(x / 256) } at += n }
+        function str(s) { le(length(s), 8); printf "%s", s; at += length(s) }
+        function key(name, value) { str(name); le(4, 4); le(value, 4) }
+        function tensor(name, rows, from) { str(name); le(2, 4); le(8, 8); le(rows, 8); le(0, 4); le(from, 8) }
+        BEGIN { printf "GGUF"; at = 4; le(3, 4); le(t + 1, 8); le(k + 7, 8)
+            str("general.architecture"); le(8, 4); str("llama")
+            key("llama.block_count", 1); key("llama.context_length", 64); key("llama.embedding_length", 8)
+            key("llama.feed_forward_length", 8); key("llama.attention.head_count", 1)
+            str("llama.attention.layer_norm_rms_epsilon"); le(6, 4); le(925353388, 4) # 1e-5
+            for (i = 0; i < k; i++) key("some.key." i, i)
+            tensor("token_embd.weight", 4, 0)
+            for (i = 0; i < t; i++) tensor("tensor." i, 1, 128 + 32 * i)
+            while (at % 32) le(0, 1) }' > t.gguf
+    head -c $((128 + 32 * $1)) /dev/zero >> t.gguf
 }
 make_gguf_tensors() { gguf "$1" 1; }
 make_gguf_keys() { gguf 1 "$1"; }
 
 # ---- runs: trained without valgrind
-train() { "$hone" train r.yaml max_seq_length=16 global_batch_size=1 micro_batch_size=1 learning_rate=1e-3 --quiet "$@" || exit 2; }
+small=(max_seq_length=16 global_batch_size=1 micro_batch_size=1 learning_rate=1e-3 --quiet)
+train() { "$hone" train r.yaml "${small[@]}" "$@" || exit 2; }
 run_of() { rm -rf run; make_recipe > r.yaml; make_document 2000; "$hone" tokenize t.txt --tokenizer "$tokenizer" --output t.h5 --quiet; train max_steps="$1" save_steps="$2" output_dir=run; }
 make_log_verify() { run_of "$1" 1000000; }
 make_log_report() { run_of "$1" 1000000; }
 make_checkpoints_verify() { run_of "$1" 1; }
 make_checkpoints_report() { run_of "$1" 1; }
 make_checkpoints_inspect() { run_of "$1" 1; }
-make_resume() { run_of "$1" "$1"; }
+make_resume() { run_of "$1" 1; more=(max_steps=$(($1 + 1))); }
 make_documents() { make_recipe > r.yaml; make_blocks "$1"; "$hone" tokenize t.txt --document-separator $'\n\n' --tokenizer "$tokenizer" --output t.h5 --quiet; rm -rf run; }
 make_datasets() { make_recipe > r.yaml; make_document 50; for ((i = 0; i < $1; i++)); do "$hone" tokenize t.txt --tokenizer "$tokenizer" --output t$i.h5 --quiet; done; { make_recipe | sed 1d; echo 'dataset:'; numbered "$1" '  - t%d.h5\n' ''; } > r.yaml; rm -rf run; }
 
 # ---- use
 make_prompts() { numbered "$1" '{"prompt": "a %d"}\n' '' > p.jsonl; }
-make_stops() { stops=$(numbered "$1" 'stop%d' ','); }
-make_prompt_length() { prompt=$(repeat "$1" 'Once '); }
+make_stops() { more=(--stop "$(numbered "$1" 'stop%d' ',')"); }
+make_prompt_length() { more=(--prompt "$(repeat "$1" 'Once ')"); }
 
 only=$*
 [ $# = 0 ] || shift $#
@@ -182,11 +196,14 @@ for name in rows keys; do axis $name 1000 tokenize t.jsonl --tokenizer "$tokeniz
 axis json_depth 400 tokenize t.jsonl --tokenizer "$tokenizer" --output o.h5 --quiet
 axis json_array 1000 tokenize t.json --tokenizer "$tokenizer" --output o.h5 --quiet
 axis document 40000 tokenize t.txt --tokenizer "$tokenizer" --output o.h5 --quiet
+axis files 100 tokenize --tokenizer "$tokenizer" --output o.h5 --quiet
 axis blocks 1000 tokenize t.txt --document-separator $'\n\n' --tokenizer "$tokenizer" --output o.h5 --quiet
-for name in yaml_list yaml_flow_list yaml_text; do axis $name 500 inspect r.yaml; done
+for name in yaml_list yaml_flow_list yaml_text yaml_include; do axis $name 500 inspect r.yaml; done
 wanted=2
 axis yaml_keys 500 inspect r.yaml
-for name in yaml_flow_depth yaml_block_depth; do axis $name 100 inspect r.yaml; done
+for name in overrides override_list; do axis $name 200 train r.yaml output_dir=run; done # and then there is no t.h5
+axis yaml_flow_depth 32000 inspect r.yaml # libyaml looks 1,024 characters ahead: up to there it is n squared, and no further
+axis yaml_block_depth 100 inspect r.yaml
 wanted=0
 for name in tokenizer wordpiece unigram added; do axis $name 2000 encode t.json; done
 for model in gpt2.json stories260K.json bpe.model unigram.model unigram-map.model ranks; do
@@ -198,19 +215,20 @@ axis word_wordpiece 1000 encode wordpiece.json
 for name in word_marks word_accents word_spaces word_digits; do axis $name 1000 encode "$golden/tokenizers/qwen2.json"; done
 axis decode 5000 decode "$golden/tokenizers/gpt2.json"
 for model in gpt2.json unigram-map.model; do axis offsets 1000 encode "$golden/tokenizers/$model" --offsets; done
-for name in corpus corpus_word; do axis $name 2000 tokenizer train t.txt --vocab-size 400 --output o.json --quiet; done
-for name in template template_if template_loop template_join template_tools template_text template_chars; do axis $name 1000 render t.jinja; done
+for name in corpus corpus_word; do axis $name 2000 tokenizer train t.txt --vocab-size 280 --output o.json --quiet; done
+for name in template template_if template_loop template_join template_list template_tools template_text template_chars; do axis $name 1000 render t.jinja; done
 axis tensors 1000 inspect t.safetensors
-wanted=2 # read, and then found to be no whole model
-for name in gguf_tensors gguf_keys; do axis $name 1000 inspect t.gguf; done
-wanted=0
+for name in gguf_tensors gguf_keys; do axis $name 1000 inspect t.gguf --tensors; done
 axis log_verify 32 verify run --order-steps 0
 axis log_report 32 report run
 axis checkpoints_verify 8 verify run
 axis checkpoints_report 8 report run
 axis checkpoints_inspect 8 inspect run
-axis documents 500 train r.yaml max_seq_length=16 global_batch_size=1 micro_batch_size=1 learning_rate=1e-3 max_steps=1 output_dir=run --quiet
-axis datasets 4 train r.yaml max_seq_length=16 global_batch_size=1 micro_batch_size=1 learning_rate=1e-3 max_steps=1 output_dir=run --quiet
-axis prompts 16 generate "$stories" --prompts p.jsonl --max-new-tokens 1 --quiet
+axis documents 500 train r.yaml "${small[@]}" max_steps=1 output_dir=run
+axis datasets 4 train r.yaml "${small[@]}" max_steps=1 output_dir=run
+axis resume 8 train r.yaml "${small[@]}" save_steps=1 output_dir=run resume_from_checkpoint=auto
+axis prompts 8 generate "$stories" --prompts p.jsonl --max-new-tokens 1 --quiet
+axis stops 500 generate "$stories" --prompt Once --max-new-tokens 4 --quiet
+axis prompt_length 25 generate "$stories" --max-new-tokens 1 --quiet
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

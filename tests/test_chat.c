@@ -296,6 +296,29 @@ static void test_many_answers(void **state) {
     json_decref(j), text_free(&row), text_free(&got), spans_free(&spans), chat_free(c);
 }
 
+/* A template that may see what follows is rendered for each answer: refused where that is too much.
+ */
+static void test_too_many_answers(void **state) {
+    (void)state;
+    struct text row = {0}, got = {0};
+    struct err e = {0};
+    struct spans spans = {0};
+    struct chat *c = chat_open(JINJA "qwen3.jinja", NULL, NULL, &e);
+    text_printf(&row, &e, "{\"messages\": [");
+    for (int i = 0; i < 20000; i++)
+        text_printf(&row, &e, "%s{\"role\": \"%s\", \"content\": \"%d\"}", i ? "," : "",
+                    i % 2 ? "assistant" : "user", i);
+    assert_int_equal(text_printf(&row, &e, "]}"), 0);
+    json_t *j = json_parse(row.data, row.size, "row", &e);
+    assert_int_equal(chat_document(c, j, "row 1", true, &got, &spans, &e), -1);
+    assert_int_equal(e.code, ERR_INPUT);
+    assert_string_equal(e.primary, "row 1: a conversation of 20000 messages is too long for its "
+                                   "chat template");
+    e = (struct err){0};
+    assert_int_equal(chat_document(c, j, "row 1", false, &got, &spans, &e), 0);
+    json_decref(j), text_free(&row), text_free(&got), spans_free(&spans), chat_free(c);
+}
+
 /* Any allocation that fails is an error, and leaves no dataset. */
 static void test_faults(void **state) {
     (void)state;
@@ -318,8 +341,11 @@ static void test_faults(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows), cmocka_unit_test(test_tokens), cmocka_unit_test(test_turns),
-        cmocka_unit_test(test_many_answers), cmocka_unit_test(test_faults)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),
+                                       cmocka_unit_test(test_tokens),
+                                       cmocka_unit_test(test_turns),
+                                       cmocka_unit_test(test_many_answers),
+                                       cmocka_unit_test(test_too_many_answers),
+                                       cmocka_unit_test(test_faults)};
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -24,6 +24,33 @@ static void assert_content(const char *path, const char *want) {
     text_free(&t);
 }
 
+/* No part of the program cuts a path: the cut one may be there too, and be another file. */
+static void test_long_paths(void **unused) {
+    (void)unused;
+    enum { LONG = 3000 };
+    struct arena a = {0};
+    struct err e = {0};
+    char part[LONG + 1], target[LONG + 1];
+    memset(part, 'p', LONG), part[LONG] = 0;
+    char *heap = path_join(NULL, part, part, &e), *kept = path_join(&a, part, "b", &e);
+    assert_true(strlen(heap) == 2 * LONG + 1 && heap[LONG] == '/');
+    assert_true(strlen(kept) == LONG + 2 && !strcmp(kept + LONG, "/b"));
+    assert_int_equal(path_has(part, part, &e), 0);
+    mem_free(heap), arena_free(&a);
+    for (int i = 0; i < LONG; i++)
+        target[i] = "./"[i % 2]; /* a link that says much to say little */
+    strcpy(target + LONG - 8, "../later");
+    assert_int_equal(dir_make(in_folder("links"), &e), 0);
+    assert_int_equal(symlink(target, in_folder("links/long")), 0);
+    char *real = path_resolve(path_buffer, &e), *want = path_resolve(in_folder("later"), &e);
+    assert_string_equal(real, want);
+    mem_free(real), mem_free(want);
+    fault_arm("alloc:1");
+    assert_int_equal(path_has("a", "b", &e), -1);
+    fault_arm(NULL);
+    assert_true(e.starved);
+}
+
 static void test_roundtrip(void **unused) {
     (void)unused;
     struct err e = {0};
@@ -294,12 +321,12 @@ static void test_numbers(void **unused) {
 int main(void) {
     if (!mkdtemp(folder)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_roundtrip),    cmocka_unit_test(test_no_files),
-        cmocka_unit_test(test_messages),     cmocka_unit_test(test_replace_faults),
-        cmocka_unit_test(test_read_faults),  cmocka_unit_test(test_sha256),
-        cmocka_unit_test(test_json_refuses), cmocka_unit_test(test_json),
-        cmocka_unit_test(test_numbers),      cmocka_unit_test(test_odd_paths),
-        cmocka_unit_test(test_replace_link),
+        cmocka_unit_test(test_roundtrip),      cmocka_unit_test(test_long_paths),
+        cmocka_unit_test(test_no_files),       cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_replace_faults), cmocka_unit_test(test_read_faults),
+        cmocka_unit_test(test_sha256),         cmocka_unit_test(test_json_refuses),
+        cmocka_unit_test(test_json),           cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_odd_paths),      cmocka_unit_test(test_replace_link),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return dir_remove(folder, NULL) || failed;

@@ -73,6 +73,26 @@ static void snippet(const json_t *j, i64 line, void *arg) {
     }
     text_free(&out), spans_free(&spans);
 }
+/* a + b begins with a's own items: what one list goes on with, no other sees. */
+static void test_shared_lists(void **state) {
+    (void)state;
+    static const char source[] =
+        "{% set a = [1] %}{% set b = a + [2] %}{% set c = a + [3] %}{% set d = b + [4] %}"
+        "{% set f = b + b %}{% set g = [] + b %}{% set h = d + [] %}{% set i = h + [5] %}"
+        "{% set j = d + [6] %}{% set k = (1, 2) + (3,) %}{% set l = b + [b + [7], b + [8]] %}"
+        "{{ [a, b, c, d, f, g, h, i, j, k, l] }}"
+        "{% set ns = namespace(x=[]) %}{% for n in range(40) %}{% set ns.x = ns.x + [n] %}"
+        "{% set other = ns.x + ['no'] %}{% endfor %}{{ ns.x[:3] }}{{ ns.x|length }}{{ ns.x|sum }}";
+    static const char want[] =
+        "[[1], [1, 2], [1, 3], [1, 2, 4], [1, 2, 1, 2], [1, 2], [1, 2, 4], [1, 2, 4, 5], "
+        "[1, 2, 4, 6], (1, 2, 3), [1, 2, [1, 2, 7], [1, 2, 8]]][0, 1, 2]40780";
+    struct err e = {0};
+    struct text out = {0};
+    if (render(source, sizeof source - 1, &out, NULL, &e)) fail_msg("%s", e.primary);
+    assert_string_equal(out.data, want);
+    text_free(&out);
+}
+
 static void test_snippets(void **state) {
     (void)state;
     each_line(JINJA "snippets.jsonl", snippet, NULL);
@@ -360,9 +380,9 @@ int main(void) {
     setenv("TZ", "UTC", 1), setenv("SOURCE_DATE_EPOCH", "1767225600", 1);
     tzset();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_snippets),  cmocka_unit_test(test_published),
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_deep_tree), cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_sources)};
+        cmocka_unit_test(test_snippets),  cmocka_unit_test(test_shared_lists),
+        cmocka_unit_test(test_published), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_greedy),    cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_deep_tree), cmocka_unit_test(test_sources)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

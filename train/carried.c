@@ -49,7 +49,7 @@ int carried_list(const char *folder, struct lock_files *files, struct err *e) {
     int rc = 0;
     const char *name;
     for (i64 i = 0; !rc && (name = folder_companion(i)); i++) {
-        char *path = mem_printf(e, "%s/%s", folder, name),
+        char *path = path_join(NULL, folder, name, e),
              *within = path ? mem_printf(e, "model/%s", name) : NULL;
         rc = !within || (path_exists(path) && lock_files_add_as(files, role, path, within, e));
         mem_free(path), mem_free(within);
@@ -98,8 +98,8 @@ static json_t *without_types(const char *path, struct err *e) {
 
 static int configs_equal(const char *run, const char *checkpoint, const char *was, int code,
                          struct err *e) {
-    char *path = mem_printf(e, "%s/model/config.json", run),
-         *copy = path ? mem_printf(e, "%s/config.json", checkpoint) : NULL, is[65] = "";
+    char *path = path_join(NULL, run, "model/config.json", e),
+         *copy = path ? path_join(NULL, checkpoint, "config.json", e) : NULL, is[65] = "";
     struct err unread = {0};
     json_t *a = copy ? without_types(copy, e) : NULL, *b = a ? without_types(path, &unread) : NULL;
     int rc = a ? 0 : -1;
@@ -116,7 +116,7 @@ static int older_check(const char *run, int code, struct err *e) {
     char *newest = NULL;
     i64 step;
     const int found = checkpoint_latest(run, &newest, &step, &notes, e);
-    char *path = found > 0 ? mem_printf(e, "%s/manifest.json", newest) : NULL;
+    char *path = found > 0 ? path_join(NULL, newest, "manifest.json", e) : NULL;
     json_t *m = path ? json_open(path, e) : NULL, *item;
     int rc = found < 0 || (found && !m) ? -1 : 0;
     size_t i;
@@ -156,7 +156,7 @@ int carried_begin(struct trainer *t, struct err *e) {
 int carried_copied(const struct trainer *t, const char *folder, struct err *e) {
     const char *name;
     for (i64 i = 0; (name = folder_companion(i)); i++) {
-        char *path = mem_printf(e, "%s/%s", folder, name), is[65] = "";
+        char *path = path_join(NULL, folder, name, e), is[65] = "";
         const char *was = NULL;
         size_t k;
         json_t *item;

@@ -66,11 +66,13 @@ static int stop_of_template(struct talk *t, struct err *e) {
 /* A template that came with the (first) adapter or checkpoint goes before the base model's. */
 static int template_find(struct talk *t, const char *model, struct err *e) {
     const char *const folder[] = {t->l.adapter, model};
-    char path[4096] = "";
     for (int i = 0; i < 2 && !t->f->chat_template; i++) {
         if (!folder[i]) continue;
-        snprintf(path, sizeof path, "%s/chat_template.jinja", folder[i]);
-        if (path_exists(path)) return chat_find(&t->chat, path, t->l.tokenizer, e);
+        char *path = path_join(NULL, folder[i], "chat_template.jinja", e);
+        const bool here = path && path_exists(path);
+        const int rc = here ? chat_find(&t->chat, path, t->l.tokenizer, e) : path ? 0 : -1;
+        mem_free(path);
+        if (here || rc) return rc;
     }
     if (chat_find(&t->chat, t->f->chat_template, t->l.tokenizer, e)) return -1;
     if (t->chat) return 0;

@@ -100,13 +100,9 @@ static int probe_ids(const struct export_flags *f, const struct model *m, i32 *i
 static bool to_gguf(const struct export_flags *f) { return f->format[0] == 'g'; }
 
 /* GGUF into a file, or into a folder with a Modelfile. */
-static int gguf_make(const struct export_flags *f, struct loaded *l, const char *to, char *model,
-                     struct err *e) {
-    if (path_is_gguf(to)) {
-        snprintf(model, 4096, "%s", to);
-        return gguf_export(to, l, &l->model, f->type, e);
-    }
-    snprintf(model, 4096, "%s/model.gguf", to);
+static int gguf_make(const struct export_flags *f, struct loaded *l, const char *to,
+                     const char *model, struct err *e) {
+    if (path_is_gguf(to)) return gguf_export(model, l, &l->model, f->type, e);
     return dir_make(to, e) || gguf_export(model, l, &l->model, f->type, e) ||
                    modelfile_write(to, l, "./model.gguf", NULL, e)
                ? -1
@@ -138,11 +134,12 @@ static int merge(const struct export_flags *f, struct loaded *l, struct err *e) 
 static int make(const struct export_flags *f, struct loaded *l, const char *fresh, const i32 *ids,
                 i64 tokens, const float *before, float *after, double *kl, double *agree,
                 struct err *e) {
-    char model[4096];
     struct model out = {0};
-    snprintf(model, sizeof model, "%s", fresh);
-    int rc =
-        to_gguf(f) ? gguf_make(f, l, fresh, model, e) : export_folder(fresh, l, f->precision, e);
+    char *model = to_gguf(f) && !path_is_gguf(fresh) ? path_join(NULL, fresh, "model.gguf", e)
+                                                     : mem_text(fresh, e);
+    int rc = !model       ? -1
+             : to_gguf(f) ? gguf_make(f, l, fresh, model, e)
+                          : export_folder(fresh, l, f->precision, e);
     rc = rc || model_open(&out, model, F32, false, e) || model_rope(&out, tokens, e) ||
          logits_of(&out, ids, tokens, after, e);
     if (!rc) compare(before, after, tokens, l->model.config.vocab_size, kl, agree);
@@ -155,22 +152,20 @@ static int make(const struct export_flags *f, struct loaded *l, const char *fres
         err_hint(e,
                  to_gguf(f) ? "--type f32 keeps all digits" : "--precision fp32 keeps all digits");
     }
-    model_free(&out);
+    model_free(&out), mem_free(model);
     return rc ? -1 : 0;
 }
 
 /* The adapter alone, for llama.cpp and Ollama. */
 static int adapter_make(struct loaded *l, const char *to, struct err *e) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/adapter.gguf", to);
     if (!l->model.lora) {
         err_input(e, "--adapter-only: there is no adapter");
         return err_hint(e, "name it: --adapter DIR");
     }
-    return dir_make(to, e) || gguf_export_adapter(path, &l->model, e) ||
-                   modelfile_write(to, l, l->base, "./adapter.gguf", e)
-               ? -1
-               : 0;
+    char *path = path_join(NULL, to, "adapter.gguf", e);
+    const int rc = !path || dir_make(to, e) || gguf_export_adapter(path, &l->model, e) ||
+                   modelfile_write(to, l, l->base, "./adapter.gguf", e);
+    return mem_free(path), rc ? -1 : 0;
 }
 
 /* Written beside its place and renamed: it appears whole or not at all. */

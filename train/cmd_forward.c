@@ -233,20 +233,18 @@ static int forward_all(struct loaded *l, const struct forward_flags *f, struct r
 /* Under another name first, so that an older file stays until this one is whole. safetensors_write
  * takes a folder and a stem. */
 static int results_write(struct stored_list *o, const char *path, struct err *e) {
-    char folder[4096], stem[256];
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     const size_t size = strlen(name);
     if (size < 13 || strcmp(name + size - 12, ".safetensors"))
         return err_input(e, "--out must end in .safetensors, not '%s'", path);
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    snprintf(stem, sizeof stem, "%.*s.new", (int)(size - 12), name);
-    char *fresh = mem_printf(e, "%s/%s.safetensors", *folder ? folder : "/", stem);
-    const int rc =
-        !fresh ||
-        safetensors_write(*folder ? folder : "/", stem, o->tensor, o->count, INT64_MAX, e) ||
-        path_rename(fresh, path, e);
+    const int before = slash ? (int)i64_max(slash - path, 1) : 1; /* "/" is a folder too */
+    char *folder = mem_printf(e, "%.*s", before, slash ? path : ".");
+    char *stem = mem_printf(e, "%.*s.new", (int)(size - 12), name);
+    char *fresh = folder && stem ? mem_printf(e, "%s/%s.safetensors", folder, stem) : NULL;
+    const int rc = !fresh || safetensors_write(folder, stem, o->tensor, o->count, INT64_MAX, e) ||
+                   path_rename(fresh, path, e);
     if (rc && fresh) unlink(fresh);
-    mem_free(fresh);
+    mem_free(fresh), mem_free(stem), mem_free(folder);
     return rc ? -1 : 0;
 }
 

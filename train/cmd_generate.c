@@ -32,7 +32,7 @@ struct sampling sampling_of(const struct generate_flags *f, const struct ids *st
 
 /* generation_config.json may name more end-of-text ids than config.json. */
 static int stops_read(const char *folder, struct ids *stops, struct err *e) {
-    char *path = mem_printf(e, "%s/generation_config.json", folder);
+    char *path = path_join(NULL, folder, "generation_config.json", e);
     json_t *j = path && path_exists(path) ? json_open(path, e) : NULL, *eos, *one;
     int rc = path && (j || !path_exists(path)) ? 0 : -1;
     eos = json_object_get(j, "eos_token_id");

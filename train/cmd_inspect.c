@@ -163,15 +163,12 @@ static int inspect_recipe(const char *path, struct err *e) {
     return text ? 0 : -1;
 }
 
-static bool inside(const char *folder, const char *name, char path[4096]) {
-    snprintf(path, 4096, "%s/%s", folder, name);
-    return path_exists(path);
-}
-
 static int inspect_folder(const char *path, const struct inspect_flags *f, struct err *e) {
-    char file[4096];
-    if (inside(path, "checkpoints", file)) return inspect_run(path, e);
-    if (inside(path, "adapter_config.json", file)) {
+    const int run = path_has(path, "checkpoints", e), model = path_has(path, "config.json", e),
+              adapter = path_has(path, "adapter_config.json", e);
+    if (run < 0 || model < 0 || adapter < 0) return -1;
+    if (run) return inspect_run(path, e);
+    if (adapter) {
         struct lora_config c = {0};
         struct safetensors s = {0};
         const int rc = adapter_open(path, &c, &s, e);
@@ -186,15 +183,15 @@ static int inspect_folder(const char *path, const struct inspect_flags *f, struc
         safetensors_close(&s), lora_config_free(&c);
         return rc;
     }
-    if (!inside(path, "config.json", file) && tokenizer_is_at(path))
-        return inspect_tokenizer(path, e);
-    if (!inside(path, "config.json", file)) {
+    if (!model && tokenizer_is_at(path)) return inspect_tokenizer(path, e);
+    if (!model) {
         err_input(e, "%s is no model, adapter or run folder", path);
         return err_detail(e, "expected config.json, adapter_config.json or checkpoints/ in it");
     }
-    json_t *j = json_open(file, e);
+    char *file = path_join(NULL, path, "config.json", e);
+    json_t *j = file ? json_open(file, e) : NULL;
     int rc = !j || config_print(j, file, e);
-    json_decref(j);
+    json_decref(j), mem_free(file);
     struct model_folder m = {0};
     if (!rc && f->tensors && !(rc = folder_open(&m, path, e))) tensors_print(&m.weights);
     folder_close(&m);

@@ -17,8 +17,8 @@ int cmd_report(int argc, char **argv, struct err *e) {
     int rc = args_parse(&a, argc, argv, report_options, &f, e) ||
              args_need(&a, 1, 16, "report RUN ... [--output FILE.html]", e);
     if (!rc)
-        rc = !(path =
-                   f.output ? mem_text(f.output, e) : mem_printf(e, "%s/report.html", a.rest[0])) ||
+        rc = !(path = f.output ? mem_text(f.output, e)
+                               : path_join(NULL, a.rest[0], "report.html", e)) ||
              report_apart(a.rest, a.count, path, e) || report_write(a.rest, a.count, path, e);
     if (!rc && !quiet)
         show(stdout, "%s: %.0f kB; open it in any browser\n", path, (double)path_size(path) / 1e3);

@@ -77,7 +77,6 @@ static bool eval_now(const struct session *s, i64 step) {
 static int resume_auto(const struct session *s, char **path, i64 *step, struct text *notes,
                        struct err *e) {
     struct checkpoint_list list = {0};
-    char file[4096];
     const int found = checkpoint_latest(s->run_dir, path, step, notes, e);
     if (found) return found;
     if (checkpoint_list(s->run_dir, &list, e)) return -1;
@@ -88,9 +87,9 @@ static int resume_auto(const struct session *s, char **path, i64 *step, struct t
         return err_hint(e, "another output_dir starts a new run; `hone verify %s` says more",
                         s->run_dir);
     }
-    snprintf(file, sizeof file, "%s/log.jsonl", s->run_dir);
-    *step = path_exists(file) ? 0 : -1;
-    return 0;
+    const int begun = path_has(s->run_dir, "log.jsonl", e);
+    *step = begun ? 0 : -1;
+    return begun < 0 ? -1 : 0;
 }
 
 /* The checkpoint to go on from, or NULL to start at the beginning. */
@@ -100,16 +99,15 @@ static int resume_from(struct session *s, char **path, i64 *step, struct err *e)
     *path = NULL, *step = -1;
     if (!from) {
         struct checkpoint_list list = {0};
-        char file[4096];
-        snprintf(file, sizeof file, "%s/log.jsonl", s->run_dir);
-        int rc = path_is_dir(s->run_dir) ? checkpoint_list(s->run_dir, &list, e) : 0;
-        if (!rc && (list.count || path_exists(file))) {
+        const int begun = path_has(s->run_dir, "log.jsonl", e);
+        int rc = begun < 0 || (path_is_dir(s->run_dir) && checkpoint_list(s->run_dir, &list, e));
+        if (!rc && (list.count || begun)) {
             rc = err_input(e, "%s already holds a run", s->run_dir);
             err_hint(
                 e,
                 "resume_from_checkpoint=auto goes on with it; another output_dir starts a new one");
         }
-        return mem_free(list.step), rc;
+        return mem_free(list.step), rc ? -1 : 0;
     }
     int rc = 0;
     if (!strcmp(from, "auto"))
@@ -125,8 +123,8 @@ static int resume_from(struct session *s, char **path, i64 *step, struct err *e)
 }
 
 static int facts_write(struct session *s, struct err *e) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/run.json", s->run_dir);
+    char *path = path_join(NULL, s->run_dir, "run.json", e);
+    if (!path) return -1;
     const struct model *m = &s->t.model;
     json_t *j = json_pack(
         "{s:s, s:I, s:I, s:I, s:I, s:f}", "model_type", m->config.family->model_type, "parameters",
@@ -139,7 +137,7 @@ static int facts_write(struct session *s, struct err *e) {
     }
     if (s->peak_gflops > 0) json_object_set_new(j, "peak_gflops", json_real(s->peak_gflops));
     const int rc = json_save(j, path, 2, e);
-    json_decref(j);
+    json_decref(j), mem_free(path);
     return rc;
 }
 
@@ -181,10 +179,9 @@ static int session_prepare(struct session *s, char lock[65], struct err *e) {
 /* Removes the samples that a killed run took behind the step it goes on from. */
 static int samples_cut(const struct session *s, struct err *e) {
     struct text t = {0};
-    char path[4096];
-    snprintf(path, sizeof path, "%s/samples.jsonl", s->run_dir);
-    if (!path_exists(path)) return 0;
-    if (file_read(&t, path, e)) return -1;
+    char *path = path_join(NULL, s->run_dir, "samples.jsonl", e);
+    if (!path || !path_exists(path)) return mem_free(path), path ? 0 : -1;
+    if (file_read(&t, path, e)) return mem_free(path), -1;
     i64 keep = 0;
     for (char *p = t.data, *end; (end = memchr(p, '\n', (size_t)(t.data + t.size - p)));
          p = end + 1) {
@@ -194,7 +191,7 @@ static int samples_cut(const struct session *s, struct err *e) {
         keep = end + 1 - t.data;
     }
     const int rc = keep < t.size ? file_replace(path, t.data, keep, e) : 0;
-    text_free(&t);
+    text_free(&t), mem_free(path);
     return rc;
 }
 
@@ -246,10 +243,12 @@ static void session_print(const struct session *s) {
 
 static int samples_write(struct session *s, i64 step, struct err *e) {
     if (!s->r->sample_prompts.count || !s->t.tokenizer) return 0;
-    char path[4096];
-    snprintf(path, sizeof path, "%s/samples.jsonl", s->run_dir);
-    FILE *f = fopen(path, "a");
-    if (!f) return err_system(e, "open", path);
+    char *path = path_join(NULL, s->run_dir, "samples.jsonl", e);
+    FILE *f = path ? fopen(path, "a") : NULL;
+    if (!f) {
+        if (path) err_system(e, "open", path);
+        return mem_free(path), -1;
+    }
     const struct sampling how = {.temperature = 0.8,
                                  .top_p = 0.95,
                                  .seed = s->r->seed,
@@ -270,7 +269,7 @@ static int samples_write(struct session *s, i64 step, struct err *e) {
         text_free(&text), text_free(&line);
     }
     if (fclose(f) && !rc) rc = err_system(e, "write", path);
-    return rc ? -1 : 0;
+    return mem_free(path), rc ? -1 : 0;
 }
 
 static void step_print(const struct session *s, const struct log_row *row) {

@@ -99,11 +99,11 @@ static int as_file(struct stored_list *out, const struct stored_list *model,
 
 /* A GGUF file's configuration becomes config.json. */
 static int config_put(const char *to, struct model_folder *f, struct err *e) {
-    char path[4096];
     struct config c;
     const struct gguf_arch *arch;
-    snprintf(path, sizeof path, "%s/config.json", to);
-    return folder_config(f, &c, &arch, e) || json_save(f->config, path, 2, e) ? -1 : 0;
+    char *path = path_join(NULL, to, "config.json", e);
+    const int rc = !path || folder_config(f, &c, &arch, e) || json_save(f->config, path, 2, e);
+    return mem_free(path), rc ? -1 : 0;
 }
 
 int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e) {

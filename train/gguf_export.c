@@ -82,22 +82,24 @@ static const struct {
 
 /* The chat template's text, of either place that holds one; "" if there is none. */
 static int chat_text(struct text *out, const char *base, struct err *e) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/chat_template.jinja", base);
-    if (path_exists(path)) return file_read(out, path, e);
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", base);
+    char *path = path_join(NULL, base, "chat_template.jinja", e);
+    const bool alone = path && path_exists(path);
+    int rc = !path || (alone && file_read(out, path, e));
+    mem_free(path);
+    if (rc || alone) return rc ? -1 : 0;
+    if (!(path = path_join(NULL, base, "tokenizer_config.json", e))) return -1;
     json_t *config = path_exists(path) ? json_open(path, e) : NULL;
     const char *text = json_string_value(json_object_get(config, "chat_template"));
-    const int rc = text_printf(out, e, "%s", text ? text : "");
-    json_decref(config);
+    rc = text_printf(out, e, "%s", text ? text : "");
+    json_decref(config), mem_free(path);
     return e->code ? -1 : rc;
 }
 
 int modelfile_write(const char *folder, const struct loaded *l, const char *from,
                     const char *adapter, struct err *e) {
     struct text out = {0}, chat = {0};
-    char path[4096];
-    int rc = path_is_gguf(l->base) ? 0 : chat_text(&chat, l->base, e);
+    char *path = path_join(NULL, folder, "Modelfile", e);
+    int rc = !path || (!path_is_gguf(l->base) && chat_text(&chat, l->base, e));
     rc = rc || text_printf(&out, e, "FROM %s\n", from);
     if (!rc && adapter) rc = text_printf(&out, e, "ADAPTER %s\n", adapter);
     for (int i = 0; !rc && chat.size && i < COUNT(chats); i++) {
@@ -109,8 +111,7 @@ int modelfile_write(const char *folder, const struct loaded *l, const char *from
     }
     rc = rc || text_printf(&out, e, "PARAMETER num_ctx %lld\n",
                            (long long)i64_min(l->model.config.max_position_embeddings, 8192));
-    snprintf(path, sizeof path, "%s/Modelfile", folder);
     rc = rc || file_write(path, out.data, out.size, e);
-    text_free(&out), text_free(&chat);
+    text_free(&out), text_free(&chat), mem_free(path);
     return rc ? -1 : 0;
 }

@@ -128,9 +128,9 @@ static bool adds(const json_t *config, const char *key, const struct tokenizer *
 }
 
 static json_t *companion(const char *folder, const char *name, struct err *e) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path_exists(path) ? json_open(path, e) : NULL;
+    char *path = path_join(NULL, folder, name, e);
+    json_t *j = path && path_exists(path) ? json_open(path, e) : NULL;
+    return mem_free(path), j;
 }
 
 static int ids_put(struct gguf_writer *w, const struct tokenizer *t, const json_t *config,
@@ -211,12 +211,13 @@ int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err
     if (!rc && !json_is_object(v.model))
         rc = err_input(e, "%s is no tokenizer.json; GGUF files are written from one", v.where);
     rc = rc || vocab_put(&v, w, l->tokenizer, config, e);
-    char path[4096];
     struct text jinja = {0};
-    snprintf(path, sizeof path, "%s/chat_template.jinja", l->base);
+    char *path = rc ? NULL : path_join(NULL, l->base, "chat_template.jinja", e);
+    if (!path) rc = -1;
     const char *chat = json_string_value(json_object_get(config, "chat_template"));
     if (!rc && path_exists(path)) rc = file_read(&jinja, path, e), chat = jinja.data;
     if (!rc && chat) rc = gguf_put_text(w, "tokenizer.chat_template", chat, e);
-    text_free(&jinja), json_decref(config), json_decref(v.file), arena_free(&v.arena);
+    text_free(&jinja), mem_free(path), json_decref(config), json_decref(v.file),
+        arena_free(&v.arena);
     return rc ? err_frame(e, "while writing the tokenizer of %s", l->base) : 0;
 }

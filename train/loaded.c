@@ -35,7 +35,8 @@ static int quant_choose(const char *adapter, struct err *e) {
                                        *q == 'f' ? QUANT_FP4 : QUANT_NF4,
                                        strstr(q, "double") != NULL, 64, false};
     if (!adapter || strcmp(q, "auto")) return 0;
-    char *run = mem_printf(e, "%s/../..", adapter), *lock = mem_printf(e, "%s/recipe.lock", run);
+    char *run = path_join(NULL, adapter, "../..", e),
+         *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
     int rc = run && lock ? 0 : -1;
     if (!rc && path_exists(lock)) {
         struct recipe r;
@@ -72,18 +73,13 @@ int dataset_fits(const struct dataset *d, const struct model *m, struct err *e) 
     return err_hint(e, "make it again with the model's tokenizer: hone tokenize");
 }
 
-static bool has(const char *folder, const char *name) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path_exists(path);
-}
-
 /* A folder, or FOLDER=WEIGHT. */
-static int adapter_named(const char *text, char folder[4096], double *weight, struct err *e) {
+static int adapter_named(const char *text, char **folder, double *weight, struct err *e) {
     const char *equals = path_is_dir(text) ? NULL : strrchr(text, '=');
     char *end = NULL;
     *weight = equals ? strtod(equals + 1, &end) : 1;
-    snprintf(folder, 4096, "%.*s", equals ? (int)(equals - text) : 4095, text);
+    *folder = equals ? mem_printf(e, "%.*s", (int)(equals - text), text) : mem_text(text, e);
+    if (!*folder) return -1;
     if (!equals || (end > equals + 1 && !*end && *weight - *weight == 0)) return 0;
     err_input(e, "--adapter %s: '%s' is no weight", text, equals + 1);
     return err_detail(e, "expected DIR or DIR=NUMBER");
@@ -92,20 +88,19 @@ static int adapter_named(const char *text, char folder[4096], double *weight, st
 static int adapter_load(struct loaded *l, const char *text, struct err *e) {
     struct lora_config more = {0}, *c = l->model.lora ? &more : &l->lora;
     struct safetensors s = {0};
-    char folder[4096];
+    char *folder = NULL;
     double weight;
-    const int rc = adapter_named(text, folder, &weight, e) || adapter_open(folder, c, &s, e) ||
+    const int rc = adapter_named(text, &folder, &weight, e) || adapter_open(folder, c, &s, e) ||
                    lora_stack(&l->model, c, &s, folder, weight, e);
-    safetensors_close(&s), lora_config_free(&more);
+    safetensors_close(&s), lora_config_free(&more), mem_free(folder);
     return rc ? -1 : 0;
 }
 
 /* An adapter folder alone: its base is what adapter_config.json says. */
 static int base_of(struct loaded *l, const char *adapter, struct err *e) {
-    char path[4096];
     struct lora_config c = {0};
-    snprintf(path, sizeof path, "%s/adapter_config.json", adapter);
-    int rc = lora_config_read(&c, path, e);
+    char *path = path_join(NULL, adapter, "adapter_config.json", e);
+    int rc = path ? lora_config_read(&c, path, e) : -1;
     if (!rc && !c.base_model_name_or_path) {
         rc = err_input(e, "%s does not say which model it adapts", path);
         err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
@@ -115,7 +110,7 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
         rc = err_input(e, "the base model '%s' that %s names is not a folder here", l->base, path);
         err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
     }
-    lora_config_free(&c);
+    lora_config_free(&c), mem_free(path);
     return rc;
 }
 
@@ -123,17 +118,17 @@ int loaded_open(struct loaded *l, const char *path, const struct text_list *adap
                 const char *tokenizer, enum dtype d, bool trainable, struct err *e) {
     *l = (struct loaded){0};
     const i64 count = adapters ? adapters->count : 0;
-    char first[4096];
     double weight;
     if (!path_is_dir(path) && !(path_exists(path) && path_is_gguf(path))) {
         err_input(e, path_exists(path) ? "%s is not a folder" : "%s does not exist", path);
         return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
                            "runs/NAME/checkpoints/step-000100, or a .gguf file");
     }
-    const bool own = !count && has(path, "adapter_config.json");
+    const int own = count ? 0 : path_has(path, "adapter_config.json", e);
+    if (own < 0) return -1;
     if (own ? base_of(l, path, e) : !(l->base = mem_text(path, e))) return -1;
-    if (count ? adapter_named(adapters->item[0], first, &weight, e) : 0) return -1;
-    if ((own || count) && !(l->adapter = mem_text(own ? path : first, e))) return -1;
+    if (count && adapter_named(adapters->item[0], &l->adapter, &weight, e)) return -1;
+    if (own && !(l->adapter = mem_text(path, e))) return -1;
     if (quant_choose(l->adapter, e) ||
         model_open(&l->model, l->base, d, trainable && !l->adapter, e))
         return -1;

@@ -58,7 +58,7 @@ int lock_files_add(struct lock_files *files, const char *role, const char *path,
     int rc = 0;
     for (i64 i = 0; i < count && !rc; i++) {
         if (names[i][0] == '.') continue;
-        char *file = mem_printf(e, "%s/%s", path, names[i]);
+        char *file = path_join(NULL, path, names[i], e);
         rc = !file ? -1 : path_is_dir(file) ? 0 : add_file(files, role, file, e);
         mem_free(file);
     }
@@ -154,7 +154,7 @@ int lock_write(const char *run_dir, const struct recipe *r, const struct lock_fi
     json_t *list = files->list ? json_incref(files->list) : json_array();
     json_t *j = json_pack("{s:s, s:o, s:o, s:o}", "format", lock_format, "recipe", recipe,
                           "environment", environment, "files", list);
-    char *path = mem_printf(e, "%s/recipe.lock", run_dir);
+    char *path = path_join(NULL, run_dir, "recipe.lock", e);
     int rc = !j ? out_of_memory(e) : !path || dir_make(run_dir, e) || save(j, path, sha256, e);
     json_decref(j), mem_free(path);
     return rc ? -1 : 0;
@@ -181,7 +181,7 @@ static json_t *lock_json(const char *path, struct err *e) {
 
 int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err *e) {
     *r = (struct recipe){0};
-    char *path = mem_printf(e, "%s/recipe.lock", run_dir);
+    char *path = path_join(NULL, run_dir, "recipe.lock", e);
     json_t *j = path ? lock_json(path, e) : NULL;
     int rc = !j || sha256_file(path, sha256, e) ||
              recipe_of_json(r, json_object_get(j, "recipe"), path, e);
@@ -312,7 +312,7 @@ static bool carries(const json_t *lock) {
 }
 
 int lock_carried(const char *run_dir, int code, struct err *e) {
-    char *path = mem_printf(e, "%s/recipe.lock", run_dir);
+    char *path = path_join(NULL, run_dir, "recipe.lock", e);
     json_t *j = path ? lock_json(path, e) : NULL;
     const int rc =
         j ? carried_check(run_dir, json_object_get(j, "files"), carries(j), code, e) : -1;
@@ -322,7 +322,7 @@ int lock_carried(const char *run_dir, int code, struct err *e) {
 
 int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
                  struct text *notes, struct err *e) {
-    char *path = mem_printf(e, "%s/recipe.lock", run_dir);
+    char *path = path_join(NULL, run_dir, "recipe.lock", e);
     json_t *old = path ? lock_json(path, e) : NULL, *recipe = old ? recipe_json(now, e) : NULL;
     json_t *environment = recipe ? environment_json(e) : NULL;
     int rc = !environment ||

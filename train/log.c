@@ -202,7 +202,7 @@ int log_verify(const char *path, struct err *e) {
 int log_check(const char *run_dir, i64 step, struct err *e) {
     struct log_rows rows = {0};
     struct scan s = {.chain = true, .to_step = step};
-    char *path = mem_printf(e, "%s/log.jsonl", run_dir);
+    char *path = path_join(NULL, run_dir, "log.jsonl", e);
     const int rc = path ? scan_file(&rows, path, &s, e) : -1;
     log_rows_free(&rows), text_free(&s.kept), mem_free(path);
     return rc;
@@ -257,7 +257,7 @@ static int open_derived(struct log *log, const struct log_start *s, const struct
     static const char head[] =
         "step,tokens,loss,lr,grad_norm,eval_loss,aux_loss,seconds,tokens_per_second,peak_bytes\n";
     if (s->csv) {
-        if (!(log->csv_path = mem_printf(e, "%s/log.csv", s->run_dir))) return -1;
+        if (!(log->csv_path = path_join(NULL, s->run_dir, "log.csv", e))) return -1;
         log->csv_fd = fault_hit(FAULT_OPEN)
                           ? -1
                           : open(log->csv_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -265,7 +265,7 @@ static int open_derived(struct log *log, const struct log_start *s, const struct
         if (file_write_all(log->csv_fd, head, sizeof head - 1, log->csv_path, e)) return -1;
     }
     if (s->tensorboard) {
-        char *dir = mem_printf(e, "%s/tensorboard", s->run_dir);
+        char *dir = path_join(NULL, s->run_dir, "tensorboard", e);
         bool ok = dir && !dir_remove(dir, e) && (log->tb = tb_open(dir, s->time, e));
         mem_free(dir);
         if (!ok) return -1;
@@ -351,7 +351,7 @@ struct log *log_open(const struct log_start *s, struct err *e) {
     struct log *log = mem_new(sizeof *log, e);
     if (!log) return NULL;
     log->fd = log->csv_fd = -1;
-    int rc = !(log->path = mem_printf(e, "%s/log.jsonl", s->run_dir)) || start(log, s, &rows, e);
+    int rc = !(log->path = path_join(NULL, s->run_dir, "log.jsonl", e)) || start(log, s, &rows, e);
     log_rows_free(&rows);
     return rc ? log_close(log, e), NULL : log;
 }

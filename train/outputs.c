@@ -101,7 +101,7 @@ static int run_keeps(const char *run, const char *path, int first, const struct 
     for (int i = first; i < COUNT(kept); i++) {
         if (i == MODEL && !described) continue; /* checkpoints are made from the base's files */
         const char end = kept[i][strlen(kept[i]) - 1];
-        char *own = mem_printf(e, "%s/%s", run, kept[i]);
+        char *own = path_join(NULL, run, kept[i], e);
         const int is = !own                       ? -1
                        : end == '/' || end == '-' ? begins(path, own, end == '/', e)
                                                   : path_same(path, own, e);
@@ -112,12 +112,11 @@ static int run_keeps(const char *run, const char *path, int first, const struct 
 }
 
 static int input_apart(const struct recipe *r, const char *what, const char *path, struct err *e) {
-    char log[4096];
     if (!path || !path_exists(path) || !path_exists(r->output_dir)) return 0;
     /* A run that goes on has its data and model; the lock's hashes say that inputs are what they
      * were. Older versions let inputs lie there. */
-    snprintf(log, sizeof log, "%s/log.jsonl", r->output_dir);
-    const bool begun = r->resume_from_checkpoint && path_exists(log);
+    const int begun = r->resume_from_checkpoint ? path_has(r->output_dir, "log.jsonl", e) : 0;
+    if (begun < 0) return -1;
     const int inside = run_keeps(r->output_dir, path, begun ? AT_BEGIN : 0, r, e);
     const int itself = inside || begun ? 0 : lies_in(r->output_dir, path, e);
     if (inside < 0 || itself < 0) return -1;

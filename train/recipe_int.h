@@ -13,14 +13,23 @@ struct node {
     const char *key;   /* in its map; NULL in a list */
     const char *text;  /* of a scalar */
     struct node *child, *next;
+    struct node_index { /* NULL: not asked for */
+        struct node **item;
+        i64 count, capacity;
+        struct node **slot; /* of a map, by key */
+        size_t slots;
+    } * index;
 };
 struct node *node_new(struct arena *a, enum node_kind kind, const char *where, struct err *e);
 struct node *node_scalar(struct arena *a, const char *text, const char *where,
                          struct err *e); /* keeps `text` */
 struct node *node_find(const struct node *map, const char *key);
-void node_append(struct node *parent, struct node *child);
-void node_put(struct node *map,
-              struct node *child); /* replaces the child of the same key, in its place */
+/* Once a list or map has an index, entries are found and added in constant time, and only the two
+ * functions after it may change which there are. */
+int node_prepare(struct arena *a, struct node *n, struct err *e);
+int node_append(struct arena *a, struct node *parent, struct node *child, struct err *e);
+int node_put(struct arena *a, struct node *map, struct node *child,
+             struct err *e); /* replaces the child of the same key, in its place */
 struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
                        struct err *e);
 struct node *node_of_json(struct arena *a, const json_t *j, const char *name, struct err *e);

@@ -10,7 +10,6 @@
 #include "train/recipe_int.h"
 
 #include <libgen.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,21 +171,21 @@ struct node *recipe_canonical(struct recipe *r, struct node *map, struct err *e)
                       c->key, before->where);
             return NULL;
         }
-        node_append(out, c);
+        if (node_append(&r->arena, out, c, e)) return NULL;
     }
     return out;
 }
 
 /* ---- include and overrides ------------------------------------------------------------------- */
-static void overlay(struct node *onto, struct node *from) {
+static int overlay(struct arena *a, struct node *onto, struct node *from, struct err *e) {
     for (struct node *n = from->child, *next; n; n = next) {
         next = n->next;
         struct node *old = node_find(onto, n->key);
-        if (old && old->kind == NODE_MAP && n->kind == NODE_MAP)
-            overlay(old, n);
-        else
-            node_put(onto, n);
+        const bool both = old && old->kind == NODE_MAP && n->kind == NODE_MAP;
+        if (both ? node_prepare(a, old, e) || overlay(a, old, n, e) : node_put(a, onto, n, e))
+            return -1;
     }
+    return 0;
 }
 
 struct include {
@@ -194,12 +193,20 @@ struct include {
     const struct include *by;
 };
 
+/* The path without links, in the recipe's memory. */
+static const char *real_path(struct recipe *r, const char *path, struct err *e) {
+    char *real = realpath(path, NULL);
+    if (!real) return err_input(e, "cannot open %s: %m", path), NULL;
+    const char *kept = arena_text(&r->arena, real, e);
+    return free(real), kept;
+}
+
 static struct node *load_file(struct recipe *r, const char *path, const struct include *by,
                               struct err *e) {
     struct text text = {0};
-    char real[PATH_MAX];
+    const char *real = real_path(r, path, e);
     int depth = 0;
-    if (!realpath(path, real)) return err_input(e, "cannot open %s: %m", path), NULL;
+    if (!real) return NULL;
     for (const struct include *i = by; i; i = i->by, depth++)
         if (!strcmp(i->real, real) || depth >= INCLUDE_MAX) {
             err_input(e, "%s: includes itself, or %d recipes in a row", path, INCLUDE_MAX);
@@ -223,12 +230,11 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     const char *other = !copy ? NULL
                         : *include->text == '/'
                             ? include->text
-                            : arena_printf(&r->arena, e, "%s/%s", dirname(copy), include->text);
+                            : path_join(&r->arena, dirname(copy), include->text, e);
     struct include chain = {real, by};
     struct node *base = other ? load_file(r, other, &chain, e) : NULL;
     if (!base) return err_frame(e, "included at %s", include->where), NULL;
-    overlay(base, map);
-    return base;
+    return overlay(&r->arena, base, map, e) ? NULL : base;
 }
 
 /* Follows the rest of a dotted key below `at`, making mappings on the way. */
@@ -237,11 +243,12 @@ static int put_below(struct recipe *r, struct node *at, char *rest, struct node 
     for (char *dot; rest; rest = dot) {
         if ((dot = strchr(rest, '.'))) *dot++ = 0;
         struct node *next = NULL;
+        if (node_prepare(&r->arena, at, e)) return -1;
         if (at->kind == NODE_LIST) {
             char *end;
-            long index = strtol(rest, &end, 10), i = 0;
-            for (next = at->child; next && i < index; i++) next = next->next;
-            if (end == rest || *end || index < 0 || (!next && index > i))
+            const long index = strtol(rest, &end, 10);
+            if (index >= 0 && index < at->index->count) next = at->index->item[index];
+            if (end == rest || *end || index < 0 || index > at->index->count)
                 return err_input(e, "command line: '%s': '%s' is no place in a list", word, rest);
         } else if (at->kind == NODE_MAP) {
             next = node_find(at, rest);
@@ -256,13 +263,11 @@ static int put_below(struct recipe *r, struct node *at, char *rest, struct node 
         struct node *n = dot ? node_new(&r->arena, NODE_MAP, value->where, e) : value;
         if (!n) return -1;
         n->key = at->kind == NODE_MAP ? rest : NULL;
-        if (at->kind == NODE_MAP)
-            node_put(at, n);
-        else if (!next)
-            node_append(at, n);
-        else
+        if (next && at->kind == NODE_LIST)
             return err_input(e, "command line: '%s': name a key of that item: %s.path=...", word,
                              word);
+        if (at->kind == NODE_MAP ? node_put(&r->arena, at, n, e) : node_append(&r->arena, at, n, e))
+            return -1;
         at = n;
     }
     return 0;
@@ -301,9 +306,9 @@ static int override(struct recipe *r, struct node *root, const char *word, struc
         return e->code ? -1 : 0;
     }
     struct node *old = node_find(root, top->key);
-    if (!rest) return node_put(root, top), 0;
+    if (!rest) return node_put(&r->arena, root, top, e);
     if (top->kind == NODE_LIST) top->child = NULL;
-    if (!old) node_append(root, old = top);
+    if (!old && node_append(&r->arena, root, old = top, e)) return -1;
     char *word_key = arena_printf(&r->arena, e, "%.*s", (int)(equals - word), word);
     return word_key ? put_below(r, old, rest, value, word_key, e) : -1;
 }

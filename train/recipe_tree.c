@@ -27,23 +27,68 @@ struct node *node_scalar(struct arena *a, const char *text, const char *where, s
     return n;
 }
 
+/* ---- many entries ---------------------------------------------------------------------------- */
+/* Where the value of a key is, or belongs, in a table of `slots`, a power of two. */
+static struct node **key_slot(struct node **table, size_t slots, const char *key) {
+    u64 hash = 14695981039346656037u; /* FNV-1a */
+    for (const char *k = key; *k; k++) hash = (hash ^ (u8)*k) * 1099511628211u;
+    while (table[hash & (slots - 1)] && strcmp(table[hash & (slots - 1)]->key, key)) hash++;
+    return &table[hash & (slots - 1)];
+}
+
+/* The index with room for one more; each time it is full it doubles. */
+static int index_grow(struct arena *a, struct node *n, struct err *e) {
+    struct node_index *x = n->index;
+    if (x->count < x->capacity) return 0;
+    const i64 capacity = i64_max(16, 2 * x->capacity);
+    struct node **item = arena_new(a, capacity * (i64)sizeof *item, e), **slot = NULL;
+    const size_t slots = n->kind == NODE_MAP ? 2 * (size_t)capacity : 0;
+    if (!item || (slots && !(slot = arena_new(a, (i64)(slots * sizeof *slot), e)))) return -1;
+    for (i64 i = 0; i < x->count; i++) {
+        item[i] = x->item[i];
+        if (slots) *key_slot(slot, slots, item[i]->key) = item[i];
+    }
+    x->item = item, x->capacity = capacity, x->slot = slot, x->slots = slots;
+    return 0;
+}
+
+static int index_add(struct arena *a, struct node *n, struct node *child, struct err *e) {
+    if (index_grow(a, n, e)) return -1;
+    struct node_index *x = n->index;
+    x->item[x->count++] = child;
+    if (x->slot) *key_slot(x->slot, x->slots, child->key) = child;
+    return 0;
+}
+
+int node_prepare(struct arena *a, struct node *n, struct err *e) {
+    if (n->index || n->kind == NODE_SCALAR) return 0;
+    if (!(n->index = arena_new(a, sizeof *n->index, e))) return -1;
+    for (struct node *c = n->child; c; c = c->next)
+        if (index_add(a, n, c, e)) return -1;
+    return 0;
+}
+
 struct node *node_find(const struct node *map, const char *key) {
+    const struct node_index *x = map->index;
+    if (x) return x->count ? *key_slot(x->slot, x->slots, key) : NULL;
     for (struct node *c = map->child; c; c = c->next)
         if (c->key && !strcmp(c->key, key)) return c;
     return NULL;
 }
 
-void node_append(struct node *parent, struct node *child) {
-    struct node **end = &parent->child;
+int node_append(struct arena *a, struct node *parent, struct node *child, struct err *e) {
+    const struct node_index *x = parent->index;
+    struct node **end = x && x->count ? &x->item[x->count - 1]->next : &parent->child;
     while (*end) end = &(*end)->next;
     *end = child, child->next = NULL;
+    return x ? index_add(a, parent, child, e) : 0;
 }
 
-void node_put(struct node *map, struct node *child) {
-    struct node **at = &map->child;
-    while (*at && strcmp((*at)->key, child->key)) at = &(*at)->next;
-    child->next = *at ? (*at)->next : NULL;
-    *at = child;
+int node_put(struct arena *a, struct node *map, struct node *child, struct err *e) {
+    struct node *old = node_find(map, child->key), *next = old ? old->next : NULL;
+    if (!old) return node_append(a, map, child, e);
+    *old = *child, old->next = next;
+    return 0;
 }
 
 bool node_is_null(const struct node *n) {
@@ -70,14 +115,6 @@ static struct node *copy_scalar(struct copy *c, const yaml_node_t *y, const char
     if (!n || !(n->text = arena_text(c->a, text, c->e))) return NULL;
     n->quoted = y->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     return n;
-}
-
-/* Where the value of a key is, or belongs, in a table of `slots`, a power of two. */
-static struct node **key_slot(struct node **table, size_t slots, const char *key) {
-    u64 hash = 14695981039346656037u; /* FNV-1a */
-    for (const char *k = key; *k; k++) hash = (hash ^ (u8)*k) * 1099511628211u;
-    while (table[hash & (slots - 1)] && strcmp(table[hash & (slots - 1)]->key, key)) hash++;
-    return &table[hash & (slots - 1)];
 }
 
 static struct node *copy_pair(struct copy *c, struct node **table, size_t slots,
@@ -265,6 +302,7 @@ struct node *node_of_json(struct arena *a, const json_t *j, const char *name, st
                                                  : NODE_SCALAR,
                               name, e);
     if (!n) return NULL;
+    struct node **last = &n->child;
     size_t i;
     const char *key;
     json_t *value;
@@ -272,13 +310,13 @@ struct node *node_of_json(struct arena *a, const json_t *j, const char *name, st
         json_object_foreach((json_t *)j, key, value) {
             struct node *c = node_of_json(a, value, name, e);
             if (!c || !(c->key = arena_text(a, key, e))) return NULL;
-            node_append(n, c);
+            *last = c, last = &c->next;
         }
     } else if (json_is_array(j)) {
         json_array_foreach(j, i, value) {
             struct node *c = node_of_json(a, value, name, e);
             if (!c) return NULL;
-            node_append(n, c);
+            *last = c, last = &c->next;
         }
     } else {
         n->quoted = json_is_string(j);

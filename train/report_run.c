@@ -60,7 +60,7 @@ static i64 folder_bytes(const char *dir, struct err *e) {
     i64 count, bytes = 0;
     if (dir_list(dir, &names, &count, e)) return -1;
     for (i64 i = 0; i < count && bytes >= 0; i++) {
-        char *file = mem_printf(e, "%s/%s", dir, names[i]);
+        char *file = path_join(NULL, dir, names[i], e);
         bytes = file ? bytes + (path_is_dir(file) ? 0 : i64_max(path_size(file), 0)) : -1;
         mem_free(file);
     }
@@ -73,7 +73,7 @@ static int add_checkpoint(json_t *list, const char *run_dir, const char *name, s
     long long step;
     if (sscanf(name, "step-%lld", &step) != 1) return 0;
     char *dir = mem_printf(e, "%s/checkpoints/%s", run_dir, name);
-    char *manifest = dir ? mem_printf(e, "%s/manifest.json", dir) : NULL;
+    char *manifest = dir ? path_join(NULL, dir, "manifest.json", e) : NULL;
     int rc = manifest ? 0 : -1;
     if (!rc && path_exists(manifest)) {
         i64 bytes = folder_bytes(dir, e);
@@ -94,7 +94,7 @@ static int add_checkpoints(json_t *run, const char *run_dir, struct err *e) {
     char **names;
     i64 count;
     if (json_object_set_new(run, "checkpoints", list)) return out_of_memory(e);
-    char *dir = mem_printf(e, "%s/checkpoints", run_dir);
+    char *dir = path_join(NULL, run_dir, "checkpoints", e);
     int rc = dir ? 0 : -1;
     if (!rc && path_is_dir(dir) && !(rc = dir_list(dir, &names, &count, e))) {
         for (i64 i = 0; i < count && !rc; i++) rc = add_checkpoint(list, run_dir, names[i], e);
@@ -181,10 +181,10 @@ json_t *report_run(const char *run_dir, struct err *e) {
     while (size > 1 && run_dir[size - 1] == '/') size--;
     json_t *run = json_pack("{s:s%}", "dir", run_dir, size);
     if (!run) return err_input(e, "%s: a path must be UTF-8", run_dir), NULL;
-    char *log = mem_printf(e, "%s/log.jsonl", run_dir);
+    char *log = path_join(NULL, run_dir, "log.jsonl", e);
     int rc = !log || add_log(run, log, e) || add_checkpoints(run, run_dir, e);
     for (i64 i = 0; i < COUNT(parts) && !rc; i++) {
-        char *path = mem_printf(e, "%s/%s", run_dir, parts[i].file);
+        char *path = path_join(NULL, run_dir, parts[i].file, e);
         rc = path ? parts[i].add(run, parts[i].key, path, e) : -1;
         mem_free(path);
     }

@@ -8,10 +8,8 @@
 #include <sys/stat.h>
 
 /* What lies in the folder of a run that has no log yet is of an attempt that failed: made again. */
-static bool run_begun(const char *run_dir) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/log.jsonl", run_dir);
-    return path_exists(path);
+static int run_begun(const char *run_dir, struct err *e) {
+    return path_has(run_dir, "log.jsonl", e);
 }
 
 /* The run goes on with what it tokenised when it began. Another text in the place of that one is
@@ -44,12 +42,12 @@ static int tokenised_check(const char *path, const struct data_item *item, const
 /* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
 static char *tokenised(struct trainer *t, const struct data_item *item, const char *role, i64 index,
                        struct err *e) {
-    char *folder = arena_printf(&t->arena, e, "%s/data", t->run_dir);
+    char *folder = path_join(&t->arena, t->run_dir, "data", e);
     char *path =
         folder ? arena_printf(&t->arena, e, "%s/%s-%lld.h5", folder, role, (long long)index) : NULL;
-    if (!path) return NULL;
-    if (run_begun(t->run_dir) && path_exists(path))
-        return tokenised_check(path, item, role, e) ? NULL : path;
+    const int begun = path ? run_begun(t->run_dir, e) : -1;
+    if (begun < 0) return NULL;
+    if (begun && path_exists(path)) return tokenised_check(path, item, role, e) ? NULL : path;
     if (!t->tokenizer) {
         err_input(e, "%s is text, and the recipe names no tokenizer", item->path);
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder"), NULL;
@@ -144,10 +142,13 @@ int trainer_data(struct trainer *t, struct err *e) {
 
 static const char *const special_ids[] = {"bos_token_id", "eos_token_id", "pad_token_id"};
 
-/* RUN/model: config.json and the tokenizer of a model that the recipe describes inline. */
+/* RUN/model: config.json and the tokenizer of a model that the recipe describes inline. A run that
+ * has begun has them. */
 static int config_write(struct trainer *t, json_t *config, struct err *e) {
     const struct family *f = t->model.config.family;
-    char *path = arena_printf(&t->arena, e, "%s/config.json", t->model_folder);
+    const int begun = run_begun(t->run_dir, e);
+    if (begun) return begun < 0 ? -1 : 0;
+    char *path = path_join(&t->arena, t->model_folder, "config.json", e);
     if (!path || dir_make(t->model_folder, e)) return -1;
     json_object_set_new(config, "architectures", json_pack("[s]", f->architecture));
     json_object_set_new(config, "torch_dtype",
@@ -158,12 +159,12 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
         json_t *id = json_object_get(config, special_ids[i]);
         if (!json_is_null(id)) json_object_set(generation, special_ids[i], id);
     }
-    path = arena_printf(&t->arena, e, "%s/generation_config.json", t->model_folder);
+    path = path_join(&t->arena, t->model_folder, "generation_config.json", e);
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
     if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
     struct text bytes = {0};
-    path = arena_printf(&t->arena, e, "%s/tokenizer.json", t->model_folder);
+    path = path_join(&t->arena, t->model_folder, "tokenizer.json", e);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
                            ? file_replace(path, bytes.data, bytes.size, e)
                            : -1;
@@ -198,8 +199,8 @@ static int model_create(struct trainer *t, enum dtype d, struct err *e) {
         err_hint(e, "leave model.vocab_size out: the tokenizer's is taken");
     if (!rc && !(rc = model_new(&t->model, &c, d, true, e))) {
         model_init(&t->model, (u64)t->r->seed);
-        t->model_folder = arena_printf(&t->arena, e, "%s/model", t->run_dir);
-        rc = !t->model_folder ? -1 : run_begun(t->run_dir) ? 0 : config_write(t, config, e);
+        t->model_folder = path_join(&t->arena, t->run_dir, "model", e);
+        rc = t->model_folder ? config_write(t, config, e) : -1;
     }
     json_decref(config);
     return rc;
@@ -212,8 +213,8 @@ static int gguf_base(struct trainer *t, struct err *e) {
     struct config c;
     const struct gguf_arch *arch;
     int rc = folder_open(&f, t->model_folder, e) || folder_config(&f, &c, &arch, e);
-    t->model_folder = rc ? NULL : arena_printf(&t->arena, e, "%s/model", t->run_dir);
-    rc = !t->model_folder ? -1 : run_begun(t->run_dir) ? 0 : config_write(t, f.config, e);
+    t->model_folder = rc ? NULL : path_join(&t->arena, t->run_dir, "model", e);
+    rc = t->model_folder ? config_write(t, f.config, e) : -1;
     folder_close(&f);
     return rc;
 }
@@ -321,9 +322,11 @@ int lock_files_of(const struct trainer *t, struct lock_files *files, struct err 
     if (r->chat_template && path_exists(r->chat_template) &&
         lock_files_add(files, "chat_template", r->chat_template, e))
         return -1;
-    char own[4096];
-    snprintf(own, sizeof own, "%s/model", t->run_dir);
-    if (t->model_folder && !strcmp(t->model_folder, own) && carried_list(own, files, e)) return -1;
+    char *own = path_join(NULL, t->run_dir, "model", e);
+    const bool kept = own && t->model_folder && !strcmp(t->model_folder, own);
+    const int rc = !own || (kept && carried_list(own, files, e));
+    mem_free(own);
+    if (rc) return -1;
     for (i64 i = 0; i < r->dataset.count; i++)
         if (lock_files_add(files, "data", dataset_info(t->dataset[i])->path, e)) return -1;
     for (i64 i = 0; i < r->eval_dataset.count; i++)

@@ -7,9 +7,9 @@
 #include <string.h>
 
 static int state_write(struct trainer *t, const char *folder, const char *digest, struct err *e) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/state.h5", folder);
-    struct state_writer *w = state_create(path, e);
+    char *path = path_join(NULL, folder, "state.h5", e);
+    struct state_writer *w = path ? state_create(path, e) : NULL;
+    mem_free(path);
     if (!w) return -1;
     const int rc =
         optimizer_save(&t->optimizer, w, e) || state_put_i64(w, "tokens_seen", t->tokens_seen, e) ||
@@ -21,21 +21,21 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
 
 /* A template that the recipe names travels with what was trained on it. */
 static int template_write(const struct trainer *t, const char *folder, struct err *e) {
-    char path[4096];
     i64 size = 0;
     if (!t->chat || !t->r->chat_template) return 0;
     const char *text = chat_source(t->chat, &size);
-    snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
-    return file_replace(path, text, size, e);
+    char *path = path_join(NULL, folder, "chat_template.jinja", e);
+    const int rc = path ? file_replace(path, text, size, e) : -1;
+    return mem_free(path), rc;
 }
 
 /* A multimodal model's text part, trained: the rest is not here, so the folder says that it is a
  * text model. */
 static int config_unwrap(const struct model *m, const char *folder, struct err *e) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    json_t *all = *m->config.note ? json_open(path, e) : NULL, *text, *value;
-    if (!all) return e->code ? -1 : 0;
+    if (!*m->config.note) return 0;
+    char *path = path_join(NULL, folder, "config.json", e);
+    json_t *all = path ? json_open(path, e) : NULL, *text, *value;
+    if (!all) return mem_free(path), -1;
     static const char *const shared[] = {"bos_token_id", "eos_token_id", "pad_token_id",
                                          "torch_dtype",  "dtype",        "tie_word_embeddings"};
     text = json_object_get(all, "text_config");
@@ -45,13 +45,12 @@ static int config_unwrap(const struct model *m, const char *folder, struct err *
     json_object_set_new(text, "model_type", json_string(m->config.family->model_type));
     json_object_set_new(text, "architectures", json_pack("[s]", m->config.family->architecture));
     const int rc = json_save(text, path, 2, e);
-    json_decref(all);
+    json_decref(all), mem_free(path);
     return rc;
 }
 
 static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
-    char path[4096];
     if (!t->r->use_peft)
         return folder_copy(t->model_folder, folder, e) || carried_copied(t, folder, e) ||
                        config_unwrap(&t->model, folder, e) ||
@@ -59,12 +58,11 @@ static int weights_write(struct trainer *t, const char *folder, const struct sto
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
                    : 0;
-    snprintf(path, sizeof path, "%s/adapter_config.json", folder);
-    return lora_config_write(&t->lora, path, e) ||
-                   safetensors_write(folder, "adapter_model", list->tensor, list->count,
-                                     SHARD_BYTES, e)
-               ? -1
-               : 0;
+    char *path = path_join(NULL, folder, "adapter_config.json", e);
+    const int rc =
+        !path || lora_config_write(&t->lora, path, e) ||
+        safetensors_write(folder, "adapter_model", list->tensor, list->count, SHARD_BYTES, e);
+    return mem_free(path), rc ? -1 : 0;
 }
 
 int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
@@ -110,17 +108,17 @@ static int weights_read(struct trainer *t, const char *folder, struct err *e) {
 }
 
 int trainer_load(struct trainer *t, const char *folder, struct err *e) {
-    char path[4096], digest[65];
+    char digest[65];
     struct manifest m;
-    snprintf(path, sizeof path, "%s/state.h5", folder);
     if (manifest_verify(folder, false, e) || manifest_read(folder, &m, e) ||
         weights_read(t, folder, e))
         return -1;
-    struct state_reader *r = state_open(path, e);
+    char *path = path_join(NULL, folder, "state.h5", e);
+    struct state_reader *r = path ? state_open(path, e) : NULL;
     int rc = !r || optimizer_load(&t->optimizer, r, e) ||
              state_get_i64(r, "tokens_seen", &t->tokens_seen, e) ||
              optimizer_digest(&t->optimizer, digest, e) || manifest_sha256(folder, t->parent, e);
-    state_close(r);
+    state_close(r), mem_free(path);
     if (!rc && strcmp(digest, m.state_sha256))
         rc = err_failed(e, "%s: the state's digest is %.16s..., but its manifest says %.16s...",
                         folder, digest, m.state_sha256);

@@ -364,14 +364,14 @@ json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const c
 
 int folder_config(struct model_folder *f, struct config *c, const struct gguf_arch **arch,
                   struct err *e) {
-    char where[4096];
+    const bool file = f->gguf.version != 0;
     *arch = NULL;
-    snprintf(where, sizeof where, "%s%s", f->path, f->gguf.version ? "" : "/config.json");
-    if (f->gguf.version && !f->config && !(f->config = gguf_config(&f->gguf, arch, where, e)))
-        return -1;
-    if (config_read(c, f->config, where, e)) return -1;
-    return *arch ? set(f->config, "architectures", json_pack("[s]", c->family->architecture), e)
-                 : 0;
+    char *where = file ? mem_text(f->path, e) : path_join(NULL, f->path, "config.json", e);
+    if (where && file && !f->config) f->config = gguf_config(&f->gguf, arch, where, e);
+    int rc = !where || !f->config || config_read(c, f->config, where, e);
+    if (!rc && *arch)
+        rc = set(f->config, "architectures", json_pack("[s]", c->family->architecture), e);
+    return mem_free(where), rc ? -1 : 0;
 }
 
 /* ---- writing */
