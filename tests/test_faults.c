@@ -140,10 +140,11 @@ static int leaves_check(const struct job *j, const char *whole, const char *now)
     int bad = 0;
     if (!j->leaves || !strcmp(j->leaves, "run")) return 0;
     for (const char *at = whole; *at; at += strcspn(at, "\n") + 1) {
-        char line[700], top[700];
+        char line[700], top[700], name[700];
         snprintf(line, sizeof line, "%.*s\n", (int)strcspn(at, "\n"), at);
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(at, " /"), at);
         snprintf(top, sizeof top, "%.*s ", (int)strcspn(at, " /"), at);
-        if (!path_in(j->leaves, strtok(strdup(top), " "))) continue;
+        if (!path_in(j->leaves, name)) continue;
         if (line_in(now, top) && !line_in(now, line)) print_error("  lacks: %s", line), bad++;
     }
     return bad;
