@@ -7,7 +7,9 @@ ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS))$(filter -j% --jobserver%,$(MAKEFLAGS
 MAKEFLAGS += -j$(shell nproc)
 endif
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
-FOLDERS := base ops autograd data checkpoints recipes/models recipes/models/families train
+FOLDERS := base ops ops/device ops/gemm ops/attention autograd data/tokenizers data/templates data/datasets checkpoints \
+           recipes/models recipes/models/adapters recipes/models/gguf recipes/models/mixers recipes/models/families \
+           train train/recipe train/log train/engine train/loop train/commands
 LIBS    := libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
@@ -33,10 +35,13 @@ FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))
 OBJECTS := $(foreach i,$(ISAS),$(KERNELS:%.c=$(BUILD)/%.$(i).o)) $(SOURCES:%.c=$(BUILD)/%.o) # the slow ones first
-LIBRARY := $(filter-out $(BUILD)/train/main.o,$(OBJECTS))
-TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
-HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c %_cpu.c,$(wildcard tests/*.c))) \
-           $(foreach i,$(ISAS),$(patsubst %.c,$(BUILD)/%.$(i).o,$(wildcard tests/*_cpu.c)))
+LIBRARY := $(filter-out $(BUILD)/train/commands/main.o,$(OBJECTS))
+# A test's program is $(BUILD)/tests/NAME, whichever folder NAME.c is in.
+TESTED  := $(wildcard tests/unit/*/*.c tests/e2e/*.c)
+CASES   := $(foreach c,$(TESTED),$(if $(filter test_%,$(notdir $c)),$c))
+TESTS   := $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(CASES)))
+HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(CASES) %_cpu.c,$(TESTED))) \
+           $(foreach i,$(ISAS),$(patsubst %.c,$(BUILD)/%.$(i).o,$(filter %_cpu.c,$(TESTED))))
 
 hone: $(BUILD)/hone
 	$(Q)cp -f $< $@.new && mv -f $@.new $@
@@ -58,13 +63,16 @@ $(BUILD)/facts: FORCE
 	$(Q)mkdir -p $(@D) && echo '$(subst ','\'',$(FACTS))' | cmp -s - $@ || echo '$(subst ','\'',$(FACTS))' > $@
 $(BUILD)/train/build_info.o: train/build_info.c $(BUILD)/facts
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) $(FACTS) -MMD -MP -c -o $@ $<
-$(BUILD)/train/report_parts.o: $(wildcard train/report/*)
+$(BUILD)/train/log/report_parts.o: $(wildcard train/log/report/*)
 FORCE:
 
 $(BUILD)/libhone.a: $(LIBRARY)
 	$(Q)rm -f $@ && ar rcs $@ $^
-$(BUILD)/tests/%: tests/%.c $(BUILD)/libhone.a $(HELPERS)
+vpath test_%.c $(sort $(dir $(CASES)))
+$(BUILD)/tests/%: %.c $(BUILD)/libhone.a $(HELPERS)
 	$(Q)mkdir -p $(@D) && echo "  test  $<" && $(CC) $(FLAGS) $(HDF5) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(HDF5) -lcmocka -lstdc++ -lm
+$(BUILD)/tests/gpu/sass: tests/gpu/sass.c $(BUILD)/libhone.a
+	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) -MMD -MP -o $@ $^ $(LINK)
 .SECONDARY: $(HELPERS)
 
 .PHONY: test test-all check bench demo clean help deps format fuzz

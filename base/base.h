@@ -272,6 +272,24 @@ void sha256_end(struct sha256 *s, char hex[65]);
 int sha256_bytes(const void *data, i64 size, char hex[65], struct err *e);
 int sha256_file(const char *path, char hex[65], struct err *e);
 
+/* ---- the bytes of a file, decompressed by its name (byte_stream.c) --------------------------- */
+struct byte_stream {
+    const char *path;
+    int fd;
+    bool ended;           /* the file was read to its end and its last member or frame was whole */
+    bool partial;         /* in the middle of a member or frame */
+    bool pending;         /* the decoder may give more without further input */
+    i64 bytes;            /* read from the file */
+    struct sha256 sha256; /* of them */
+    void *gzip, *zstd;    /* z_stream, ZSTD_DStream; both NULL: plain */
+    u8 *in;               /* a block of the file, */
+    size_t in_at, in_end; /* of which this much is left */
+};
+int byte_stream_open(struct byte_stream *s, const char *path, struct err *e);
+/* Appends some bytes; nothing at the end. */
+int byte_stream_read(struct byte_stream *s, struct text *out, struct err *e);
+void byte_stream_close(struct byte_stream *s);
+
 /* ---- JSON (json.c, Jansson: duplicate keys refused, NUL allowed in strings) ------------------ */
 
 typedef struct json_t json_t;

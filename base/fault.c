@@ -3,8 +3,8 @@
  *
  * Always compiled in: what is tested is what is shipped. Unarmed it costs one relaxed load and a
  * branch. Rejected: wrapping libc with LD_PRELOAD, which sanitizers and static builds break. Calls
- * that nobody thought to guard are made to fail from outside of the program: tests/trace_faults.h.
- */
+ * that nobody thought to guard are made to fail from outside of the program:
+ * tests/e2e/trace_faults.h. */
 #include "base/base.h"
 #include <errno.h>
 #include <pthread.h>

@@ -7,9 +7,9 @@
  *
  * What we write is HDF5 1.10 (superblock 3): every header and index carries a checksum, links and
  * attributes lie in object headers, chunks have a fixed array as index. Other HDF5 programs read it
- * (tests/test_h5.c asks the library). What we read is that, and what hone wrote before through the
- * library: superblock 0 with symbol tables (training states) and superblock 3 (datasets). Anything
- * else is refused, by name.
+ * (tests/unit/base/test_h5.c asks the library). What we read is that, and what hone wrote before
+ * through the library: superblock 0 with symbol tables (training states) and superblock 3
+ * (datasets). Anything else is refused, by name.
  *
  * Reading is for hostile files: an address or a size is believed only if it lies in the file, and
  * what a file can make us read or allocate is bounded by its own size. */

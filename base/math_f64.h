@@ -1,5 +1,5 @@
 /* math_f64.h: exp and log in f64 with the same bits on every machine, within 2 ulp: math.c for the
- * CPU, and the GPU's kernels (ops/cuda_math.h), which define M_FN.
+ * CPU, and the GPU's kernels (ops/device/cuda_math.h), which define M_FN.
  *
  * For tables, initialisation, schedules, references, and the few places where a kernel needs more
  * than f32. Only IEEE add, subtract, multiply and divide are used, so no instruction set and no

@@ -1,5 +1,5 @@
 /* philox.h: the bare generator and its f64 numbers: philox.c for the CPU, and the GPU's kernels
- * (ops/cuda_math.h), which define M_FN. What it is and why: philox.c. */
+ * (ops/device/cuda_math.h), which define M_FN. What it is and why: philox.c. */
 #ifndef HONE_PHILOX_H
 #define HONE_PHILOX_H
 

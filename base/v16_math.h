@@ -1,7 +1,7 @@
 /* v16_math.h: functions of sixteen lanes: exp, expm1, log, sigmoid, tanh, erf, and what single
- * floats need. Included by v16.h, and by ops/cuda.h with one lane. Polynomials with written fused
- * multiply-adds; every instruction set gives the same bits. Bounds are measured by tests/test_v16.c
- * over all of them. */
+ * floats need. Included by v16.h, and by ops/device/cuda.h with one lane. Polynomials with written
+ * fused multiply-adds; every instruction set gives the same bits. Bounds are measured by
+ * tests/unit/base/test_v16.c over all of them. */
 #ifndef HONE_V16_MATH_H
 #define HONE_V16_MATH_H
 
@@ -87,7 +87,7 @@ V16_FN v16 v16_erf(v16 x) {
     const v16 big = v16_sub(v16_set(1.0f), v16_exp(q));
     return v16_select(v16_lt(a, v16_set(0.875f)), v16_fma(p, x, x), v16_copysign(big, x));
 }
-#ifndef V16_SQRT /* CUDA has its own spelling (ops/cuda.h) */
+#ifndef V16_SQRT /* CUDA has its own spelling (ops/device/cuda.h) */
 #define V16_SQRT __builtin_sqrtf
 #define V16_FMA  __builtin_fmaf
 #endif

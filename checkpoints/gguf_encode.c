@@ -7,7 +7,7 @@
  * neighbours for the least error that is really left. Everything is f32 in a fixed order, so equal
  * weights give equal files on every machine. Rejected: the reference's weighting by magnitude,
  * which trades the plain error for an assumption about activations; an importance matrix, which
- * needs a text. `tests/test_gguf.c` holds the error against the reference's. */
+ * needs a text. `tests/unit/checkpoints/test_gguf.c` holds the error against the reference's. */
 #include "checkpoints/checkpoints_int.h"
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* adafactor_cuda.cu: a gradient divided by the root of its factored mean of squares; formulas in
  * adafactor.c. The gradient is read three times: by rows, a warp each (whose halves do the same),
  * by columns, a thread for each block of rows, and for the product. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 struct adafactor {
     const float *h;

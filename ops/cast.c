@@ -1,5 +1,5 @@
 /* cast.c: a matrix times a number, in another type or turned: what stands between the products of
- * Muon's iteration (train/muon.c).
+ * Muon's iteration (train/loop/muon.c).
  *
  *   x [R, C] f32 or bf16, square_sum [1] f64 or absent -> y [R, C], or [C, R] if `turned`; bf16 if
  *   `half`, else f32

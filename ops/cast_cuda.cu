@@ -1,6 +1,6 @@
 /* cast_cuda.cu: formula in cast.c. A block has 32 by 32 values; turned, they go through shared
  * memory, so that both sides are read and written along rows. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 enum { SIDE = 32, LINES = 8, THREADS = SIDE * LINES };
 

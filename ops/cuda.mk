@@ -11,7 +11,7 @@ SHIM    := -std=c++20 -g -mavx2 -mfma -ffp-contract=off -DHONE_SHIM -I. -Wall -W
 NVCC_DIR := build/cuda-$(shell printf '%s' '$(CUDA) $(NVFLAGS)' | cksum | cut -d' ' -f1)
 SHIM_DIR := build/shim-$(shell printf '%s' '$(SHIM)' | cksum | cut -d' ' -f1)
 
-CU           := $(wildcard ops/*.cu)
+CU           := $(wildcard ops/*.cu ops/*/*.cu)
 CUDA_OBJECTS := $(if $(CUDA),$(CU:%.cu=$(NVCC_DIR)/%.o))
 CUDA_LINK    := $(if $(CUDA),-L$(dir $(CUDA))../lib64 -lcudart_static -ldl -lrt -l:libstdc++.a)
 SHIM_LIBRARY := $(patsubst %.cc,$(SHIM_DIR)/%.o,$(wildcard tests/shim/*.cc))
@@ -35,7 +35,7 @@ $(BUILD)/tests/test_cuda_launches: private LINK += -Wl,--wrap=mem_new,--wrap=mem
 $(SHIM_DIR)/tests/shim/launch.o: tests/shim/kernels.tsv
 $(BUILD)/tests/test_cuda_ftz: $(SHIM_DIR)/checked/tests/gpu/ftz.o
 $(BUILD)/gpu/test_cuda_ftz: $(if $(CUDA),$(NVCC_DIR)/tests/gpu/ftz.o)
-$(BUILD)/gpu/%: tests/%.c $(BUILD)/libhone.a $(HELPERS) $(BUILD)/tests/gpu/real.o $(CUDA_OBJECTS)
+$(BUILD)/gpu/%: %.c $(BUILD)/libhone.a $(HELPERS) $(BUILD)/tests/gpu/real.o $(CUDA_OBJECTS)
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(BUILD)/libhone.a $(LINK) $(CUDA_LINK) -lcmocka -lm
 $(BUILD)/cuda_folder: $(CUDA_OBJECTS)
 	$(Q)mkdir -p $(@D) && echo '$(if $(CUDA),$(NVCC_DIR))' > $@
@@ -44,7 +44,7 @@ $(BUILD)/cuda_folder: $(CUDA_OBJECTS)
 
 .PHONY: cuda-report gpu-bundle gpu-test gpu-bench
 cuda-report: $(BUILD)/cuda_folder $(BUILD)/tests/gpu/sass ## registers, spills, tensor instructions of each CUDA kernel
-	$(Q)tests/cuda_report.sh $(BUILD)
+	$(Q)tests/gpu/cuda_report.sh $(BUILD)
 gpu-bundle: hone $(BUILD)/gpu/test_cuda $(BUILD)/gpu/test_cuda_ftz $(BUILD)/gpu/test_cuda_run $(BUILD)/gpu/test_golden ## for a bare machine with a GPU
 	$(Q)tests/gpu/bundle.sh $(BUILD)
 gpu-test: gpu-bundle ## on a machine with a GPU: every kernel and whole runs against the CPU's bits

@@ -14,7 +14,7 @@
  * dora       u [N, O], m [O], norm [O], bias [O] or absent -> y = u * (m / norm) + bias in f32 (fma
  *   where there is a bias), one rounding. du = dy * (m / norm); dm += dy * (u * (1 / norm)), a
  *   chain over rows ascending (NUMERICS.md 5). */
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "ops/weight.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* dora_cpu.c: formulas and roundings: dora.c. Columns share m and norm, so the maps are cut over
  * columns, 64 at a time, and walk the rows: dm's chain comes with it. */
 #include "base/v16.h"
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "ops/weight.h"
 
 /* a·b^T, or with `columns` a^T·b. */

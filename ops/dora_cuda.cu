@@ -1,7 +1,7 @@
 /* dora_cuda.cu: formulas and roundings: dora.c. The products are gemm_cuda's; a thread has a column
  * and some rows, or, for dm's chain, all of them. */
-#include "ops/cuda_vec.h"
-#include "ops/gemm_cuda.h"
+#include "ops/device/cuda_vec.h"
+#include "ops/gemm/gemm_cuda.h"
 extern "C" {
 #include "ops/weight.h"
 }

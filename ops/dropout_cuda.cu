@@ -1,7 +1,7 @@
 /* dropout_cuda.cu: formulas and random numbers: dropout.c. A thread makes one block of four numbers
  * and four elements with it: the generator, not memory, is what takes the time. */
-#include "ops/cuda_math.h"
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_math.h"
+#include "ops/device/cuda_vec.h"
 
 struct dropout {
     const void *x;

@@ -1,8 +1,8 @@
 /* elementwise_cuda.cu: one pass over memory; formulas in elementwise_int.h. Each thread takes 16
  * bytes at a time (4 floats, 8 bf16); what is left at the end, or everything where a pointer is not
  * aligned to 16 bytes, goes one by one. */
-#include "ops/cuda_math.h"
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_math.h"
+#include "ops/device/cuda_vec.h"
 
 #define M_EXP       f64_exp
 #define M_LOG       f64_log

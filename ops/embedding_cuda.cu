@@ -10,7 +10,7 @@
  * thread per 16 bytes of the row. Reading ids this way costs positions times distinct ids, all from
  * cache: 0.3 GB for 16,384 tokens of which 4,096 differ. Rejected: sorting positions by id, four
  * passes over global memory and a launch each. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 enum { BLOCK = 256, LOADS = 4, WARPS = BLOCK / 32, STEP = BLOCK * LOADS, CELLS = LOADS * WARPS };
 

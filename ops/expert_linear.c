@@ -11,7 +11,7 @@
  * ascending, in bf16 too (no pairs: how many rows of a micro-batch an expert gets is nobody's
  *                     choice, and the chain of a step must not depend on it)
  *   expert_bias_dw    dbias_e = dbias_e + dy, one f32 addition a row, ascending */
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 
 #include <string.h>
 

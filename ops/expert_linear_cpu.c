@@ -2,7 +2,7 @@
  * expert_linear.c. An expert without rows costs nothing, and its weights are not read: that is what
  * makes decoding with many experts cheap. */
 #include "base/v16.h"
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 
 /* The part of matrix or stack `v` that belongs to expert `e`: its rows, or its matrix. */
 static const void *part(const struct view *v, i64 e, const i32 *offset) {

@@ -1,7 +1,7 @@
 /* expert_linear_cuda.cu: products for all experts in one launch (gemm_cuda.h, gemm_groups);
  * roundings in expert_linear.c. */
-#include "ops/cuda_vec.h"
-#include "ops/gemm_cuda.h"
+#include "ops/device/cuda_vec.h"
+#include "ops/gemm/gemm_cuda.h"
 
 static struct gemm into(const struct view *c) {
     struct gemm g = {};

@@ -1,7 +1,7 @@
 /* experts_cuda.cu: rows to the experts and back; formulas in experts.c. One pass over memory: a
  * thread takes 16 bytes of a row of the result (one element where pointers or rows are not aligned
  * to that), a warp 32 neighbours of it. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 enum { BLOCK = 256 };
 

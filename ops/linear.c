@@ -15,7 +15,7 @@
  *   linear_dw  dw += dy^T·x: the chain runs over tokens and starts from dw, f32 (NUMERICS.md 5)
  *   lora_db    ts = scale * t, rounded; db += dy^T·ts, likewise
  *   bias_dw    dbias = dbias + dy, one f32 addition per token, ascending */
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "ops/weight.h"
 
 static double scale_of(const struct op_call *c) {

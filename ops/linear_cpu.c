@@ -1,6 +1,6 @@
 /* linear_cpu.c: linear and its gradients as matrix products; roundings in linear.c. */
 #include "base/v16.h"
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "ops/weight.h"
 
 static struct gemm product(const struct view *a, const struct view *b, const struct view *c) {

@@ -1,7 +1,7 @@
 /* linear_cuda.cu: linear and its gradients as matrix products (gemm_cuda.cu); roundings in
  * linear.c. */
-#include "ops/cuda_vec.h"
-#include "ops/gemm_cuda.h"
+#include "ops/device/cuda_vec.h"
+#include "ops/gemm/gemm_cuda.h"
 extern "C" {
 #include "ops/weight.h"
 }

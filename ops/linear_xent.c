@@ -25,7 +25,7 @@
  * Rows go through in chunks (xent_rows): a chunk's logits are the scratch, its d takes their
  * place. Rejected: chunks of the vocabulary (they need the logits twice: a third more work);
  * leaving out rows that are not trained (fma(0, x, -0) is 0: bits would change). */
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "ops/linear_xent.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* linear_xent_cpu.c: logits of a chunk of rows, their softmax and loss, the two gradient products.
  * Roundings: linear_xent.c. */
 #include "base/v16.h"
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "ops/linear_xent.h"
 
 #include <string.h>

@@ -11,9 +11,9 @@
  * to 8 elements, zeros in d, so that products read them 16 bytes at a time whatever the vocabulary.
  * Rejected: the maximum along the way (online softmax: other bits); 16 threads for each row, many
  * rows in a block (half the threads, and too few bytes under way). */
-#include "ops/cuda_math.h"
-#include "ops/cuda_vec.h"
-#include "ops/gemm_cuda.h"
+#include "ops/device/cuda_math.h"
+#include "ops/device/cuda_vec.h"
+#include "ops/gemm/gemm_cuda.h"
 #include "ops/linear_xent.h"
 
 enum { THREADS = 512, ADDERS = 32, PIECE = 8 * (THREADS - ADDERS), STEP = 8 * THREADS };

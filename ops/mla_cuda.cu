@@ -1,6 +1,6 @@
 /* mla_cuda.cu: a thread takes 16 bytes of a row of the result (or one element, where sizes are not
  * whole vectors), and looks up where they come from; formulas in mla.c. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 enum { BLOCK = 256 };
 

@@ -7,7 +7,7 @@
  * 16, ..., and all lanes write the result: every operand is read once, each access 16 bytes wide,
  * and a warp waits for no other. Rows that are not whole 16-byte vectors, or longer than shared
  * memory, are read in place, one element at a time. dw is a sum over rows: columns_cuda.cu. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 #include "ops/norm_int.h"
 
 enum { WARPS = 4, GROUP = 32 }; /* per block; rows per warp at most */

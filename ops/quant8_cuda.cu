@@ -5,7 +5,7 @@
 extern "C" {
 #include "base/quant.h"
 }
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 enum { BLOCK = QUANT_BLOCK2 };
 

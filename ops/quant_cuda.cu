@@ -4,8 +4,8 @@
  * A thread decodes 8 values, four bytes, which lie in one block: blocks are powers of two from 32
  * on. The table lies in shared memory, where 16 neighbours meet no bank conflict that matters.
  * Memory bounds it: half a byte read and two or four written per value. */
-#include "ops/cuda_vec.h"
-#include "ops/gemm_cuda.h"
+#include "ops/device/cuda_vec.h"
+#include "ops/gemm/gemm_cuda.h"
 
 enum { EACH = 8, THREADS = 256 };
 

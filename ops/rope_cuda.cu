@@ -3,7 +3,7 @@
  * bytes that are not turned; a block takes whole positions, so that the few hundred bytes of
  * cosines and sines of one come from cache. Sizes that are not whole 16-byte vectors go pair by
  * pair. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 enum { BLOCK = 256 };
 

@@ -7,7 +7,7 @@
  * again, walks them in order and writes each at its rank: every index is read once per expert, from
  * cache. Rejected: atomics (the order within an expert would be that of arrival), a radix sort
  * (more passes than there are experts worth). */
-#include "ops/cuda.h"
+#include "ops/device/cuda.h"
 
 enum { LANES = 16, TOKENS = 8, BLOCK = LANES * TOKENS, PLAN = 256, PLAN_WARPS = PLAN / 32 };
 

@@ -10,7 +10,7 @@
  * sample.c forms is a value of that one chain, so the rest is two searches. The whole vocabulary
  * sorted and added (no top_k) is bounded by this chain and by one SM's sorting: say top_k to avoid
  * both. */
-#include "ops/cuda_math.h"
+#include "ops/device/cuda_math.h"
 
 enum {
     BLOCK = 1024,

@@ -7,7 +7,7 @@
  * micro-batches as that of a bias does (NUMERICS.md 5). An operation of its own, and not an output
  * of attention_back, because that needs neither sinks nor a chain over queries: lse holds the sink
  * already. It reads do and o once more, which is little beside the products. */
-#include "ops/attention_int.h"
+#include "ops/attention/attention_int.h"
 
 #include <math.h>
 

@@ -1,7 +1,7 @@
 /* sink_cpu.c: the gradient of attention's sinks: what each query adds, by heads and sixteen
  * queries; then a chain for each head. Definition: sink.c. */
 #include "base/v16.h"
-#include "ops/attention_int.h"
+#include "ops/attention/attention_int.h"
 
 struct sinks {
     const struct op_call *call;

@@ -2,7 +2,7 @@
  * portable kernels (attention.c); and the gradient of the sinks, what each query adds and then a
  * chain for each head (columns_cuda.cu; sink.c; `fast` is the same). A row for each query and head:
  * 16 lanes, 16 queries a block. */
-#include "ops/attention_cuda.h"
+#include "ops/attention/attention_cuda.h"
 
 template <bool half> __global__ void delta_kernel(const __grid_constant__ device_attention t) {
     const i64 i = (i64)blockIdx.x * 16 + threadIdx.x / 16, head = blockIdx.y;

@@ -1,6 +1,6 @@
 /* split_cuda.cu: copies of parts of rows; what they are: split.c. One kernel for both directions: a
  * thread moves a unit of 16 bytes, where all rows and parts are whole units, or one element. */
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_vec.h"
 
 struct parts {
     void *whole, *part[3];

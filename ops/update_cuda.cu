@@ -8,8 +8,8 @@
  * A chunk of 4,096 squares has 16 chains: a warp copies its 16 KiB to shared memory asynchronously
  * (12 chunks of an SM are under way at once) and sums from there. The chunks' sums are added in
  * f64, in order: that is one thread's work by definition, so the block only brings them near. */
-#include "ops/cuda_math.h"
-#include "ops/cuda_vec.h"
+#include "ops/device/cuda_math.h"
+#include "ops/device/cuda_vec.h"
 
 enum form { MASTER, MASTER_HALF, STOCHASTIC }; /* param: f32 or absent, bf16, bf16 alone */
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# fuzz.sh NAME SECONDS: runs tests/fuzz_NAME.c with clang's libFuzzer for a while, from the corpus in build/fuzz/NAME (which
+# fuzz.sh NAME SECONDS: runs tests/fuzz/fuzz_NAME.c with clang's libFuzzer for a while, from the corpus in build/fuzz/NAME (which
 # it fills with seeds and goes on filling). What crashes is left there as crash-*; give it to build/fuzz/NAME/run again.
 set -eu
 cd "$(dirname "$0")/.."
-name=${1:?usage: tests/fuzz.sh NAME SECONDS; names: $(ls tests/fuzz_*.c | sed 's/.*fuzz_//;s/\.c//' | tr '\n' ' ')}
+name=${1:?usage: tests/fuzz.sh NAME SECONDS; names: $(ls tests/fuzz/fuzz_*.c | sed 's/.*fuzz_//;s/\.c//' | tr '\n' ' ')}
 seconds=${2:-60}
-[ -f "tests/fuzz_$name.c" ] || { echo "there is no tests/fuzz_$name.c"; exit 2; }
+[ -f "tests/fuzz/fuzz_$name.c" ] || { echo "there is no tests/fuzz/fuzz_$name.c"; exit 2; }
 options="CC=clang SAN=fuzzer-no-link,address,undefined"
 build=$(make -pn $options 2> /dev/null | sed -n 's/^BUILD := //p' | head -n 1)
 make -s -j"$(nproc)" $options "$build/libhone.a" > build/fuzz.log 2>&1 || { tail -n 5 build/fuzz.log; exit 1; }
@@ -13,7 +13,7 @@ at=build/fuzz/$name
 mkdir -p "$at/corpus"
 libraries="libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
 clang -std=c17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. \
-    $(pkg-config --cflags $libraries) "tests/fuzz_$name.c" "$build/libhone.a" $(pkg-config --libs $libraries) -lpthread -lm \
+    $(pkg-config --cflags $libraries) "tests/fuzz/fuzz_$name.c" "$build/libhone.a" $(pkg-config --libs $libraries) -lpthread -lm \
     -o "$at/run"
 
 # Seeds: small, whole examples in the form that the target reads.

@@ -75,7 +75,7 @@ part_differential() {
 
 if [ $# = 0 ]; then
     set -- test slow launches faults kills scaling address thread clang debug valgrind differential
-    for fuzzer in tests/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
+    for fuzzer in tests/fuzz/fuzz_*.c; do set -- "$@" "fuzz-$(basename "$fuzzer" .c | sed 's/^fuzz_//')"; done
 fi
 passed=0 failed=0
 for part in "$@"; do

@@ -18,10 +18,10 @@ if [ $# = 3 ]; then
 fi
 
 if [ -n "$(cat "$build/cuda_folder" 2> /dev/null)" ]; then # what this nvcc made of the kernels, for the shim
-    tests/cuda_table.sh "$build" > "$build/kernels.tsv" && export HONE_KERNELS="$PWD/$build/kernels.tsv"
+    tests/gpu/cuda_table.sh "$build" > "$build/kernels.tsv" && export HONE_KERNELS="$PWD/$build/kernels.tsv"
 fi
 folder=$(mktemp -d) || exit 2
-names=$(for source in tests/test_*.c; do basename "$source" .c; done; cd tests && ls | grep '_test\.sh$')
+names=$(for source in tests/unit/*/test_*.c tests/e2e/test_*.c; do basename "$source" .c; done; cd tests && ls | grep '_test\.sh$')
 # What takes longest begins first, so that no core waits for it at the end.
 first="test_cuda test_cuda_run test_cuda_launches test_golden_run test_bits test_resume"
 queue=$(for name in $first $names; do echo "$names" | grep -xF "$name"; done | awk '!seen[$0]++')

@@ -413,7 +413,7 @@ struct build {  /* one trace */
     struct graph *g;
     struct model *m;
     struct cache *cache;                          /* NULL: the keys are this batch's own */
-    struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see ops/attention.c */
+    struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see attention.c */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
      * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */

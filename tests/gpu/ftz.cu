@@ -1,6 +1,6 @@
-/* ftz.cu: a kernel that does one operation of v16 (ops/cuda.h) on each of many operands; compiled
- * by nvcc with the options of ops/, for a GPU, and by g++ for the shim. */
-#include "ops/cuda.h"
+/* ftz.cu: a kernel that does one operation of v16 (ops/device/cuda.h) on each of many operands;
+ * compiled by nvcc with the options of ops/, for a GPU, and by g++ for the shim. */
+#include "ops/device/cuda.h"
 #include "tests/gpu/ftz.h"
 
 #ifdef HONE_SHIM

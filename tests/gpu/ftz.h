@@ -3,7 +3,7 @@
 #define HONE_GPU_FTZ_H
 
 #include "ops/ops.h"
-#include "tests/v16_probe.h"
+#include "tests/unit/base/v16_probe.h"
 
 #ifdef __cplusplus
 extern "C" {

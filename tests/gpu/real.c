@@ -1,5 +1,5 @@
-/* real.c: in the shim's place where tests/test_cuda.c runs on a real GPU: there are no findings,
- * and what nobody wrote is NaN. */
+/* real.c: in the shim's place where tests/unit/ops/test_cuda.c runs on a real GPU: there are no
+ * findings, and what nobody wrote is NaN. */
 #include "ops/ops.h"
 #include "tests/shim/shim_test.h"
 

@@ -8,7 +8,7 @@
 Everything is made on the spot by ./hone: a tokenizer, tiny models of both families, adapters. Each
 row of the table is one comparison: what was measured, and the most it may be. Where a library is
 missing the script says so and exits 0, because `make test` must pass without Python; the recorded
-results let tests/test_interop.c hold hone to the same numbers there.
+results let tests/e2e/test_interop.c hold hone to the same numbers there.
 """
 import argparse
 import json

@@ -7,7 +7,7 @@
 For mixtures of tests/golden/models and each recipe of tests/golden/interop/experts, both ways round: an adapter that hone
 trained has the tensors that PEFT makes of the same targets, and read by PEFT the logits that `hone forward` has; one that
 PEFT wrote, with random numbers, has in hone PEFT's logits and gradients. Where PEFT is missing the script says so and exits
-0. The recorded SHA-256 of the trained adapters let tests/test_interop.c hold hone to the same ones there.
+0. The recorded SHA-256 of the trained adapters let tests/e2e/test_interop.c hold hone to the same ones there.
 """
 import sys
 import tempfile

@@ -9,7 +9,7 @@ Each model of tests/golden/models, three ways round: (1) loaded and exported unt
 shapes, types and bytes; (2) trained by hone for three steps, every weight, and its checkpoint read by transformers: the logits
 that `hone forward` has; (3) saved by transformers in its own newest spelling: the logits that transformers has. Where
 transformers is missing the script says so and exits 0. The recorded SHA-256 of the trained weights let
-tests/test_interop.c hold hone to the same ones there.
+tests/e2e/test_interop.c hold hone to the same ones there.
 """
 import argparse
 import sys

@@ -9,7 +9,7 @@ The golden models and stories260K are exported in every type; llama.cpp loads ea
 those of `hone forward`, greedy ids equal; other types: logits near those of the decoded weights (llama.cpp's
 products quantise activations too). The vocabulary: llama.cpp's ids of texts are hone's. An adapter: logits of base
 and adapter. Where the library is missing the script says so and exits 0. The recorded greedy ids and the files'
-SHA-256 let tests/test_gguf_model.c hold hone to the same files without it.
+SHA-256 let tests/unit/models/test_gguf_model.c hold hone to the same files without it.
 """
 import argparse
 import ctypes

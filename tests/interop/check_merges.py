@@ -8,7 +8,7 @@
 Every adapter beside a model of FOLDER (tests/golden/models: lora, lora_dora, lora_experts, ...): PEFT loads it on the base;
 `hone export` merges it into a Hugging Face folder; transformers loads that folder, and its logits are PEFT's. Names of PEFT's
 modules that a family has otherwise on disk are those of golden.json (lora.renamed_targets). Where PEFT or transformers is
-missing the script says so and exits 0. The recorded SHA-256 of the merged weights let tests/test_interop.c hold hone to
+missing the script says so and exits 0. The recorded SHA-256 of the merged weights let tests/e2e/test_interop.c hold hone to
 them there.
 """
 import argparse

@@ -4,7 +4,7 @@ Each TEMPLATE is a .jinja file, or JSON with "chat_template" (text or list of na
 `hone render` and by Jinja2 with transformers' settings over the conversations below, with and without tools and
 generation prompt, and so are the small templates of tests/golden/jinja/snippets.jsonl. Equal means the same bytes and
 the same generation spans, or that both refuse (and hone not because it does not know a construct). Exit code 1 if
-anything differs. --record writes what tests/test_jinja.c replays: Jinja2's texts of the snippets into that file, rows.jsonl
+anything differs. --record writes what tests/unit/data/test_jinja.c replays: Jinja2's texts of the snippets into that file, rows.jsonl
 and, for each TEMPLATE that lies in tests/golden/jinja, NAME.sha256 with the text's hash for each row. Needs jinja2 alone.
 """
 import hashlib

@@ -1,8 +1,8 @@
 /* launch.cc: what a launch may ask of a GPU. The real runtime refuses a launch whose block needs
  * more registers, threads or shared memory than a multiprocessor gives it; nothing of that shows
  * when threads are fibers. So the registers and the static shared memory that nvcc gave each kernel
- * are in a table (kernels.tsv, which tests/cuda_report.sh writes and compares), and every launch
- * goes through the same arithmetic here.
+ * are in a table (kernels.tsv, which tests/gpu/cuda_report.sh writes and compares), and every
+ * launch goes through the same arithmetic here.
  *
  * A kernel is known by its file and its demangled name, which is the same for nvcc's and for ours.
  * shim_dry: launches are counted and checked and nothing runs, so that models of any size can be
@@ -137,7 +137,7 @@ int shim_launch_check(const void *address, dim3 grid, dim3 block, size_t dynamic
 #define REFUSE(code, ...) return refuse(code, k, grid, block, dynamic, __VA_ARGS__)
     if (!k.known)
         REFUSE(cudaErrorInvalidDeviceFunction,
-               "not in tests/shim/kernels.tsv (tests/cuda_report.sh writes it)");
+               "not in tests/shim/kernels.tsv (tests/gpu/cuda_report.sh writes it)");
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         REFUSE(cudaErrorInvalidConfiguration, "a grid is at most 2147483647 x 65535 x 65535");
     if (!threads || threads > 1024 || block.z > 64)

@@ -1,7 +1,7 @@
 /* probes.cu: kernels that are wrong in one way each, and their right twins: what the shim is there
  * to find. Two blocks of 64 threads; `me` is the thread's number among all, its element of in and
  * out. */
-#include "ops/cuda.h"
+#include "ops/device/cuda.h"
 #include "tests/shim/probes.h"
 #include "tests/shim/shim_test.h"
 

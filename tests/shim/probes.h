@@ -2,7 +2,7 @@
 #ifndef HONE_SHIM_PROBES_H
 #define HONE_SHIM_PROBES_H
 
-#include "ops/device_int.h"
+#include "ops/device/device_int.h"
 
 #ifdef __cplusplus
 extern "C" {

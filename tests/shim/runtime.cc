@@ -1,6 +1,6 @@
-/* runtime.cc: the CUDA runtime functions that ops/device_cuda.cu calls, on the CPU. Device memory
- * lies in pages that the host cannot touch unless a kernel or copy runs, so code that takes a
- * device pointer for its own dies at once. Work goes to the stream, which runs it at once, or
+/* runtime.cc: the CUDA runtime functions that ops/device/device_cuda.cu calls, on the CPU. Device
+ * memory lies in pages that the host cannot touch unless a kernel or copy runs, so code that takes
+ * a device pointer for its own dies at once. Work goes to the stream, which runs it at once, or
  * records it while a graph is captured. Faults (HONE_SHIM_FAULT) stand for machines without driver,
  * device or memory, and for kernels that die. */
 #include "tests/shim/shim_int.h"
@@ -241,7 +241,7 @@ const char *cudaGetErrorName(cudaError_t c) {
 }
 
 #undef fault_set
-#include "ops/cuda.h"
+#include "ops/device/cuda.h"
 void shim_fault(struct fault_word *f, int kind, int64_t value, int64_t at, int64_t limit) {
     if (!f->kind) *f = fault_word{kind, (i32)value, at, limit};
 }

@@ -1,5 +1,5 @@
-/* shim.h: CUDA on the CPU, for tests: ops/cuda.h includes it in place of cuda_runtime.h when a .cu
- * file is compiled by g++ with HONE_SHIM.
+/* shim.h: CUDA on the CPU, for tests: ops/device/cuda.h includes it in place of cuda_runtime.h when
+ * a .cu file is compiled by g++ with HONE_SHIM.
  *
  * The threads of a block are fibers of one thread, in an order drawn anew for each block; blocks
  * run one after the other. Shared memory is poisoned before each block. Every access that a kernel
@@ -164,7 +164,7 @@ static inline float exp2f_approx(float x) { return exp2f(x); } /* ex2.approx, wi
 static inline float __fdividef(float a, float b) { return a / b; }
 template <class T> T __ldg(const T *p) { return *p; }
 
-/* ---- instructions of ops/cuda.h ---- */
+/* ---- instructions of ops/device/cuda.h ---- */
 struct fault_word;
 void shim_fault(struct fault_word *f, int kind, int64_t value, int64_t at, int64_t limit);
 #define fault_set(f, kind, value, at, limit) shim_fault(f, kind, value, at, limit)

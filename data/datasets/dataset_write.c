@@ -1,0 +1,420 @@
+/* dataset_write.c: sources and an encoder to one dataset file.
+ *
+ * Documents are gathered into batches, tokenised in parallel, and appended in order; whole chunks
+ * are compressed in parallel. The file is written as PATH.new, synced and renamed: a reader sees
+ * the old dataset or the complete new one. The same sources, encoder and options give the same
+ * bytes with any number of threads. */
+#include "data/datasets/datasets_int.h"
+#include <string.h>
+#include <unistd.h>
+#include <zstd.h>
+
+enum { BATCH_BYTES = 4 << 20, BATCH_DOCUMENTS = 4096, CHUNKS_AT_ONCE = 32 };
+
+static int add_u64(struct text *t, u64 value, struct err *e) {
+    return text_add(t, &value, sizeof value, e);
+}
+
+struct piece { /* of a batch: one document */
+    i64 at;
+    struct document document;
+    struct ids ids;
+    i64 border;         /* ids of the first segment */
+    i64 span_at;        /* of a conversation: its first span in the batch's */
+    struct spans spans; /* the same as ranges of ids */
+};
+
+struct writer {
+    const struct dataset_job *job;
+    struct h5_writer *h5;
+    int width;             /* bytes of a token */
+    i64 written;           /* chunks */
+    i64 count;             /* tokens so far */
+    bool masked;           /* some token is not trained */
+    struct text pending;   /* little-endian tokens not yet in a chunk */
+    struct text chunks;    /* u64 pairs: address and size in the file */
+    struct text hashes;    /* [chunks][DATASET_HASH] */
+    struct text documents; /* u64 offsets */
+    struct text spans;     /* u64 pairs, trained */
+    struct text sources;   /* JSON */
+    struct text batch;     /* text of the pieces */
+    struct spans spans_of; /* trained bytes of the pieces that are conversations */
+    struct piece *pieces;
+    i64 pieces_count;
+};
+
+/* ---- chunks ---------------------------------------------------------------------------------- */
+
+struct packed {
+    size_t size;
+    u8 hash[DATASET_HASH];
+    struct err err;
+};
+struct packing {
+    const char *raw;
+    struct packed *out;
+    char *frames;
+    size_t bound;
+};
+
+static void chunks_pack(void *arg, i64 begin, i64 end, int worker) {
+    struct packing *p = arg;
+    (void)worker;
+    for (i64 i = begin; i < end; i++) {
+        struct packed *out = &p->out[i];
+        const char *raw = p->raw + i * DATASET_CHUNK;
+        char hex[65], *frame = p->frames + (size_t)i * p->bound;
+        if (sha256_bytes(raw, DATASET_CHUNK, hex, &out->err)) continue;
+        for (int k = 0; k < DATASET_HASH; k++) sscanf(hex + 2 * k, "%2hhx", &out->hash[k]);
+        out->size = ZSTD_compress(frame, p->bound, raw, DATASET_CHUNK, DATASET_LEVEL);
+        if (ZSTD_isError(out->size))
+            err_failed(&out->err, "zstd: %s", ZSTD_getErrorName(out->size));
+    }
+}
+
+static int chunk_write(struct writer *w, const struct packed *c, const char *frame, struct err *e) {
+    struct h5_piece piece;
+    if (c->err.code) return *e = c->err, -1;
+    return h5_append(w->h5, frame, (i64)c->size, &piece, e) ||
+                   text_add(&w->chunks, &piece, sizeof piece, e) ||
+                   text_add(&w->hashes, c->hash, DATASET_HASH, e)
+               ? -1
+               : 0;
+}
+
+/* Compresses and writes `n` chunks from the start of pending. */
+static int chunks_write(struct writer *w, i64 n, struct err *e) {
+    struct packing p = {w->pending.data, NULL, NULL, ZSTD_compressBound(DATASET_CHUNK)};
+    p.out = mem_new_array(n, sizeof *p.out, e);
+    p.frames = mem_new_array(n, (i64)p.bound, e);
+    int r = p.out && p.frames ? 0 : -1;
+    if (!r) pool_run(n, chunks_pack, &p);
+    for (i64 i = 0; i < n && !r; i++)
+        r = chunk_write(w, &p.out[i], p.frames + (size_t)i * p.bound, e);
+    if (!r) {
+        i64 taken = n * DATASET_CHUNK;
+        w->written += n, w->pending.size -= taken;
+        memmove(w->pending.data, w->pending.data + taken, (size_t)w->pending.size);
+    }
+    mem_free(p.out), mem_free(p.frames);
+    return r;
+}
+
+/* The last chunk is filled up with zeros, as HDF5 wants it. */
+static int chunks_end(struct writer *w, struct err *e) {
+    static const char zeros[4096];
+    while (w->pending.size % DATASET_CHUNK) {
+        i64 n = i64_min((i64)sizeof zeros, DATASET_CHUNK - w->pending.size % DATASET_CHUNK);
+        if (text_add(&w->pending, zeros, n, e)) return -1;
+    }
+    return w->pending.size ? chunks_write(w, w->pending.size / DATASET_CHUNK, e) : 0;
+}
+
+/* ---- documents ------------------------------------------------------------------------------- */
+
+struct encoding {
+    struct writer *w;
+    struct err *err; /* [threads]; a worker stops at its first error, so the lowest worker's is the
+                        first of all */
+};
+
+/* An encoder that knows no better: every beginning of the text from its start. */
+static int prefixes_plain(const struct encoder *c, const char *text, const struct ids *all,
+                          struct beginning *list, i64 count, struct err *e) {
+    struct ids part = {0};
+    int rc = 0;
+    for (i64 i = 0; !rc && i < count; i++) {
+        i64 n = 0;
+        part.count = 0;
+        rc = c->encode(c->arg, text, list[i].at, &part, e);
+        while (n < part.count && n < all->count && part.item[n] == all->item[n]) n++;
+        list[i].same = n, list[i].more = n < part.count;
+    }
+    ids_free(&part);
+    return rc ? -1 : 0;
+}
+
+/* The ids that lie in a span: those that the text up to its start does not have, and the text up to
+ * its end does. An id that reaches over the end of an answer belongs to it; one over its start
+ * does, too. */
+static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    const i64 count = p->document.spans, size = p->document.size;
+    if (!count) return 0;
+    struct beginning *list = mem_new_array(2 * count, sizeof *list, e);
+    if (!list) return -1;
+    for (i64 i = 0; i < count; i++) {
+        const struct span s = w->spans_of.item[p->span_at + i];
+        list[2 * i].at = s.begin, list[2 * i + 1].at = s.end;
+    }
+    const bool fast = count > 2 && c->prefixes && /* few turns: not worth it */
+                      c->prefixes(c->arg, text, size, &p->ids, list, 2 * count, e);
+    int rc = e->code || (!fast && prefixes_plain(c, text, &p->ids, list, 2 * count, e));
+    for (i64 i = 0; !rc && i < count; i++) {
+        const struct beginning begin = list[2 * i], end = list[2 * i + 1];
+        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
+        const i64 last = end.at == size ? p->ids.count : end.same + end.more;
+        rc = spans_add(&p->spans, i64_max(begin.same, free), i64_min(last, p->ids.count), e);
+    }
+    mem_free(list);
+    return rc ? -1 : 0;
+}
+
+static int piece_encode(const struct writer *w, struct piece *p, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    const char *text = w->batch.data + p->at;
+    if (!p->document.segments &&
+        (c->encode(c->arg, text, p->document.size, &p->ids, e) || spans_encode(w, p, text, e)))
+        return -1;
+    for (int i = 0; i < p->document.segments; i++) {
+        if (i) p->border = p->ids.count;
+        if (c->encode(c->arg, text, p->document.segment[i].size, &p->ids, e)) return -1;
+        text += p->document.segment[i].size;
+    }
+    for (i64 i = 0; i < p->ids.count; i++)
+        if (p->ids.item[i] >= (u64)c->vocab_size)
+            return err_failed(e, "the tokenizer made id %u, but its vocabulary is %lld",
+                              p->ids.item[i], (long long)c->vocab_size);
+    return 0;
+}
+
+static void pieces_encode(void *arg, i64 begin, i64 end, int worker) {
+    struct encoding *x = arg;
+    for (i64 i = begin; i < end; i++)
+        if (piece_encode(x->w, &x->w->pieces[i], &x->err[worker])) return;
+}
+
+static int token_add(struct writer *w, i64 id, struct err *e) {
+    u32 value = (u32)id; /* little-endian: the first two bytes are the u16 */
+    w->count++;
+    return text_add(&w->pending, &value, w->width, e);
+}
+
+static int span_add(struct writer *w, u64 begin, u64 end, bool trained, struct err *e) {
+    if (begin == end) return 0;
+    if (!trained) return w->masked = true, 0;
+    u64 *last = w->spans.size ? (u64 *)(void *)(w->spans.data + w->spans.size) - 1 : NULL;
+    if (last && *last == begin) return *last = end, 0;
+    return add_u64(&w->spans, begin, e) || add_u64(&w->spans, end, e) ? -1 : 0;
+}
+
+/* A conversation has its begin and end of text from its template. */
+static int conversation_write(struct writer *w, const struct piece *p, struct err *e) {
+    const u64 begin = (u64)w->count;
+    i64 at = 0;
+    if (add_u64(&w->documents, begin, e)) return -1;
+    for (i64 i = 0; i < p->ids.count; i++)
+        if (token_add(w, p->ids.item[i], e)) return -1;
+    for (i64 i = 0; i < p->spans.count; at = p->spans.item[i++].end)
+        if (span_add(w, begin + (u64)at, begin + (u64)p->spans.item[i].begin, false, e) ||
+            span_add(w, begin + (u64)p->spans.item[i].begin, begin + (u64)p->spans.item[i].end,
+                     true, e))
+            return -1;
+    if (p->document.unstopped && w->job->encoder.eos >= 0 && w->job->add_eos) {
+        const u64 end = (u64)w->count;
+        return token_add(w, w->job->encoder.eos, e) || span_add(w, end, end + 1, true, e) ? -1 : 0;
+    }
+    return span_add(w, begin + (u64)at, (u64)w->count, false, e);
+}
+
+static int piece_write(struct writer *w, const struct piece *p, struct err *e) {
+    const struct dataset_job *job = w->job;
+    if (!p->ids.count) return 0;
+    if (!p->document.segments) return conversation_write(w, p, e);
+    const struct segment *segment = p->document.segment;
+    u64 begin = (u64)w->count;
+    if (add_u64(&w->documents, begin, e)) return -1;
+    if (job->add_bos && job->encoder.bos >= 0 && token_add(w, job->encoder.bos, e)) return -1;
+    u64 border = (u64)(w->count + p->border);
+    for (i64 i = 0; i < p->ids.count; i++)
+        if (token_add(w, p->ids.item[i], e)) return -1;
+    if (job->add_eos && job->encoder.eos >= 0 && token_add(w, job->encoder.eos, e)) return -1;
+    if (p->document.segments == 1)
+        border = begin;
+    else if (span_add(w, begin, border, segment[0].trained, e))
+        return -1;
+    return span_add(w, border, (u64)w->count, segment[p->document.segments - 1].trained, e);
+}
+
+static int batch_write(struct writer *w, struct err *e) {
+    struct encoding x = {w, mem_new_array(pool_threads(), sizeof *x.err, e)};
+    int r = x.err ? 0 : -1;
+    if (!r) pool_run(w->pieces_count, pieces_encode, &x);
+    for (int i = 0; i < pool_threads() && !r; i++)
+        if (x.err[i].code) *e = x.err[i], r = -1;
+    mem_free(x.err);
+    for (i64 i = 0; i < w->pieces_count; i++) {
+        if (!r) r = piece_write(w, &w->pieces[i], e);
+        if (!r && w->pending.size >= (i64)CHUNKS_AT_ONCE * DATASET_CHUNK)
+            r = chunks_write(w, CHUNKS_AT_ONCE, e);
+        ids_free(&w->pieces[i].ids), spans_free(&w->pieces[i].spans);
+        w->pieces[i] = (struct piece){0};
+    }
+    w->pieces_count = 0, w->batch.size = w->spans_of.count = 0;
+    return r;
+}
+
+/* What is recorded of a source: enough to find it again and to take the same part of it. */
+static int source_record(struct writer *w, const char *path, const struct source_facts *f,
+                         struct err *e) {
+    const struct source_options *o = &w->job->options;
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    if (text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
+        json_text_add(&w->sources, name, (i64)strlen(name), e) ||
+        text_printf(&w->sources, e, ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld",
+                    f->sha256, (long long)f->bytes, (long long)f->documents))
+        return -1;
+    if (o->split != SPLIT_ALL &&
+        text_printf(&w->sources, e,
+                    ", \"split\": \"%s\", \"validation_fraction\": %.17g, \"seed\": %llu",
+                    o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
+                    (unsigned long long)o->seed))
+        return -1;
+    if (f->conversations &&
+        text_printf(&w->sources, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
+        return -1;
+    return text_add(&w->sources, "}", 1, e);
+}
+
+static int source_write(struct writer *w, const char *path, struct err *e) {
+    struct source *s = source_open(path, &w->job->options, e);
+    struct document d;
+    int r = s ? 1 : -1;
+    while (r > 0 && (r = source_next(s, &d, e)) > 0) {
+        struct piece *p = &w->pieces[w->pieces_count];
+        *p = (struct piece){.at = w->batch.size, .document = d, .span_at = w->spans_of.count};
+        int failed = text_add(&w->batch, d.text, d.size, e);
+        for (i64 i = 0; !failed && i < d.spans; i++)
+            failed = spans_add(&w->spans_of, d.span[i].begin, d.span[i].end, e);
+        if (failed)
+            r = -1;
+        else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
+            r = batch_write(w, e) ? -1 : 1;
+            progress_line("tokenising %s: %lld documents, %lld tokens", path,
+                          (long long)source_facts(s)->documents, (long long)w->count);
+        }
+    }
+    if (!r && w->pieces_count) r = batch_write(w, e);
+    if (!r) r = source_record(w, path, source_facts(s), e);
+    source_close(s);
+    return r ? -1 : 0;
+}
+
+/* ---- the file -------------------------------------------------------------------------------- */
+
+static int writer_begin(struct writer *w, const char *path, struct err *e) {
+    w->width = w->job->encoder.vocab_size <= 65536 ? 2 : 4;
+    w->pieces = mem_new_array(BATCH_DOCUMENTS, sizeof *w->pieces, e);
+    if (!w->pieces || text_printf(&w->sources, e, "[")) return -1;
+    w->h5 = h5_create(path, e);
+    return w->h5 ? 0 : -1;
+}
+
+static int put_tokens(struct writer *w, struct err *e) {
+    const struct h5_array a = {.name = "tokens",
+                               .type = w->width == 2 ? H5_U16 : H5_U32,
+                               .rank = 1,
+                               .dim = {w->count},
+                               .chunked = true,
+                               .level = DATASET_LEVEL,
+                               .chunk = {DATASET_CHUNK / w->width},
+                               .piece = (const struct h5_piece *)(void *)w->chunks.data,
+                               .pieces = w->written};
+    return h5_add(w->h5, &a, e);
+}
+
+/* A whole array, contiguous: [rows], or [rows, columns] where columns > 1. */
+static int put_array(struct writer *w, const char *name, enum h5_type type, i64 rows, i64 columns,
+                     const void *data, struct err *e) {
+    struct h5_piece piece;
+    const struct h5_array a = {.name = name,
+                               .type = type,
+                               .rank = columns > 1 ? 2 : 1,
+                               .dim = {rows, columns > 1 ? columns : 0},
+                               .piece = &piece,
+                               .pieces = 1};
+    return h5_append(w->h5, data, rows * columns * h5_size[type], &piece, e) || h5_add(w->h5, &a, e)
+               ? -1
+               : 0;
+}
+
+static int writer_tables(struct writer *w, struct err *e) {
+    struct h5_writer *h = w->h5;
+    const struct encoder *c = &w->job->encoder;
+    i64 documents = w->documents.size / 8, spans = w->masked ? w->spans.size / 16 : 0;
+    char identity[65], source[65];
+    if (!w->count) {
+        err_input(e, "no documents: '%s'%s%s", w->job->sources[0],
+                  w->job->sources_count > 1 ? " and others give" : " gives",
+                  w->job->options.split == SPLIT_VALIDATION ? " none to the validation split"
+                  : w->job->options.split == SPLIT_TRAIN    ? " none to the training split"
+                                                            : " none that is not empty");
+        return err_hint(e, "check the file, its type and validation_fraction");
+    }
+    if (w->masked && !spans) return err_input(e, "no token of '%s' is trained", w->job->sources[0]);
+    if (chunks_end(w, e) || add_u64(&w->documents, (u64)w->count, e) ||
+        text_printf(&w->sources, e, "]") ||
+        sha256_bytes(w->sources.data, w->sources.size, source, e) ||
+        dataset_identity((const u8 *)w->hashes.data, w->written,
+                         (const u64 *)(void *)w->documents.data, documents,
+                         (const u64 *)(void *)w->spans.data, spans, identity, e))
+        return -1;
+    return put_tokens(w, e) ||
+           put_array(w, "documents", H5_U64, documents + 1, 1, w->documents.data, e) ||
+           (spans && put_array(w, "labels_spans", H5_U64, spans, 2, w->spans.data, e)) ||
+           put_array(w, "chunks", H5_U64, w->written, 2, w->chunks.data, e) ||
+           put_array(w, "chunk_sha256", H5_U8, w->written, DATASET_HASH, w->hashes.data, e) ||
+           put_array(w, "source", H5_U8, w->sources.size, 1, w->sources.data, e) ||
+           h5_put_i64(h, "pipeline_version", DATASET_PIPELINE, e) ||
+           h5_put_text(h, "sha256", identity, e) || h5_put_text(h, "source_sha256", source, e) ||
+           h5_put_text(h, "tokenizer_sha256", c->sha256, e) ||
+           h5_put_i64(h, "vocab_size", c->vocab_size, e) ||
+           h5_put_i64(h, "bos_token_id", c->bos, e) || h5_put_i64(h, "eos_token_id", c->eos, e);
+}
+
+static void writer_free(struct writer *w) {
+    for (i64 i = 0; i < w->pieces_count; i++)
+        ids_free(&w->pieces[i].ids), spans_free(&w->pieces[i].spans);
+    spans_free(&w->spans_of);
+    struct text *const texts[] = {&w->pending, &w->chunks,  &w->hashes, &w->documents,
+                                  &w->spans,   &w->sources, &w->batch};
+    for (i64 i = 0; i < COUNT(texts); i++) text_free(texts[i]);
+    mem_free(w->pieces);
+}
+
+int dataset_build(const struct dataset_job *job, struct err *e) {
+    struct writer w = {.job = job};
+    char *path = mem_printf(e, "%s.new", job->path), *folder = mem_text(job->path, e);
+    int r = path && folder ? writer_begin(&w, path, e) : -1;
+    for (i64 i = 0; i < job->sources_count && !r; i++) r = source_write(&w, job->sources[i], e);
+    progress_end();
+    if (!r) r = writer_tables(&w, e);
+    if (w.h5 && h5_finish(w.h5, !r, e)) r = -1;
+    if (!r) {
+        char *slash = strrchr(folder, '/');
+        if (slash) slash[slash == folder] = 0;
+        r = path_rename(path, job->path, e) || dir_sync(slash ? folder : ".", e) ? -1 : 0;
+    }
+    if (r) {
+        if (path) unlink(path);
+        err_frame(e, "while writing the dataset '%s'", job->path);
+    }
+    writer_free(&w);
+    mem_free(path), mem_free(folder);
+    return r ? -1 : 0;
+}
+
+static int tokenizer_adapter(const void *t, const char *text, i64 size, struct ids *out,
+                             struct err *e) {
+    return tokenizer_encode(t, text, size, false, out, e);
+}
+
+struct encoder encoder_of(const struct tokenizer *t) {
+    return (struct encoder){t,
+                            tokenizer_adapter,
+                            tokenizer_size(t),
+                            tokenizer_bos(t),
+                            tokenizer_eos(t),
+                            tokenizer_sha256(t),
+                            tokenizer_prefixes};
+}

@@ -1,0 +1,158 @@
+/* datasets.h: sources of text, tokenised datasets, and the order in which training sees them. */
+#ifndef HONE_DATASETS_H
+#define HONE_DATASETS_H
+
+#include "data/templates/templates.h"
+
+/* ==== sources (source.c) ===================================================== */
+/* A source yields documents from a text file, JSON lines or a JSON array, plain, gzip (.gz, any
+ * number of members) or zstd (.zst, any number of frames). JSON rows are {"text"}; {"prompt",
+ * "completion"}; {"instruction", "input", "output"} or {"instruction", "instances": [{"input",
+ * "output"}]} (self-instruct); or conversations: {"messages": [{"role", "content", ...}]},
+ * {"conversations": [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of
+ * messages, each with "system", "tools", "documents" and "chat_template_kwargs" if wanted.
+ * Instructions get the template of Stanford Alpaca without its preamble. */
+enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
+struct source_options {
+    /* "text" or "jsonl". NULL: by the file's name, .txt, .jsonl or .json, then .gz or .zst */
+    const char *type;
+    /* Text: what ends a document, "\n\n" for blocks. NULL or "": the file is one document */
+    const char *document_separator;
+    bool completion_only_loss; /* prompts are read but not trained */
+    bool assistant_only_loss;  /* conversations: only what the assistant says is trained */
+    /* Conversations need it; NULL: they are refused. Borrowed. */
+    const struct chat *chat;
+    bool chat_instructions; /* {"instruction", "output"} rows are conversations, too */
+    /* Which part is yielded; the two never share a row. [0, 1) of rows are held out, by a hash of
+     * (seed, row); of a file that is one document the last bytes, in whole lines. */
+    enum split split;
+    double validation_fraction;
+    u64 seed;
+};
+/* A document is one text in at most two segments, which are tokenised apart so that their border is
+ * exact; or (segments 0) a conversation, which is tokenised whole, as it will be when the model is
+ * used, and of which the spans are trained: each token that lies in one, if only in part. */
+struct segment {
+    i64 size; /* bytes */
+    bool trained;
+};
+struct document {
+    const char *text; /* valid UTF-8, may hold NULs; valid until the next source_next */
+    i64 size, row;    /* bytes; row of the source it came from, from 0 */
+    int segments;
+    struct segment segment[2];
+    const struct span *span; /* [spans], valid as text is */
+    i64 spans;
+    bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
+};
+struct source_facts {
+    i64 bytes, documents; /* of the file as it is stored; yielded so far */
+    i64 conversations;    /* of the documents */
+    char sha256[65];      /* of the stored bytes; "" until the end was reached */
+};
+struct source;
+struct source *source_open(const char *path, const struct source_options *options, struct err *e);
+/* 1: a document, 0: the end, -1: an error, which names file and line. */
+int source_next(struct source *s, struct document *out, struct err *e);
+const struct source_facts *source_facts(const struct source *s);
+void source_close(struct source *s);
+/* Every segment of a file's documents, with the options' defaults: what bpe_train learns from. */
+texts_fn source_texts;
+
+/* ==== tokenised datasets (dataset*.c, zstd_filter.c) ========================================== */
+/* One HDF5 file, described in README.md. */
+
+struct dataset_job {
+    const char *const *sources; /* paths, read in this order */
+    i64 sources_count;
+    struct source_options options;
+    struct encoder encoder;
+    bool add_bos, add_eos; /* around each document, if the encoder has them; eos counts as text */
+    const char *path;      /* of the dataset; replaced only by a complete new one */
+};
+int dataset_build(const struct dataset_job *job, struct err *e);
+
+struct dataset;
+struct dataset_info {
+    const char *path;
+    i64 tokens, documents, trained; /* trained: tokens that may be targets */
+    i64 vocab_size, bos, eos;       /* -1: none */
+    const char *tokenizer_sha256;
+    const char *sha256;      /* of tokens, documents and spans: the identity of the content */
+    const char *sources;     /* JSON text: [{"file", "sha256", "bytes", "documents"}] */
+    bool sources_unchecked;  /* an older version wrote the file, without a hash of `sources` */
+    const u64 *documents_at; /* [documents + 1] first token of each, then `tokens` */
+};
+/* Verifies what it reads, now and later. Open datasets may be read by several threads. */
+struct dataset *dataset_open(const char *path, struct err *e);
+void dataset_close(struct dataset *d);
+const struct dataset_info *dataset_info(const struct dataset *d);
+int dataset_check_tokenizer(const struct dataset *d, const char *tokenizer_sha256, i64 vocab_size,
+                            struct err *e);
+int dataset_read(struct dataset *d, i64 first, i64 count, u32 *out, struct err *e);
+/* out [count]: 1 where the token may be a target, else 0. */
+void dataset_trained(const struct dataset *d, i64 first, i64 count, u8 *out);
+i64 dataset_document(const struct dataset *d, i64 token); /* the document that holds a token */
+
+/* What counting alone scores on `valid`, in nats per target (trained tokens after the first of
+ * their document): an add-one unigram model of `train`, and its bigram model interpolated with it,
+ * at the best of a grid of weights (fitted on valid, so the comparison favours the baseline). */
+struct ngram {
+    double unigram, bigram, lambda; /* lambda: the weight of the bigram */
+    i64 targets;
+};
+int dataset_ngram(struct dataset *train, struct dataset *valid, struct ngram *out, struct err *e);
+
+/* ==== order and loader (order.c, loader.c, loader_sample.c) =================================== */
+
+/* A pseudorandom permutation of [0, count), computed by position. */
+struct order {
+    u64 count, seed;
+    u32 epoch, stream, half_bits;
+};
+struct order order_new(u64 count, u64 seed, u32 epoch, u32 stream); /* epoch < 2^26 */
+u64 order_at(const struct order *o, u64 sample);                    /* sample < count */
+
+struct loader_config {
+    struct dataset *const *datasets;
+    i64 datasets_count;
+    const double *weights; /* [datasets_count] shares; NULL: laid end to end, each epoch has all */
+    bool packing;          /* samples are blocks of the token stream; else one document each */
+    bool document_mask;    /* packing: attention, positions and targets stay within documents */
+    bool shuffle;
+    bool one_pass; /* evaluation: in order, every token once, the last step may be short */
+    i64 max_seq_length, global_batch_size, micro_batch_size; /* tokens; samples; samples */
+    u64 seed;
+};
+/* A micro-batch: samples laid end to end, each padded to a multiple of LOADER_PAD tokens. Padding
+ * is documents of its own, of at most max_seq_length tokens: ids 0, targets -100. */
+enum { LOADER_PAD = 32 };
+struct batch {
+    i64 samples, tokens, trained; /* trained: targets >= 0 */
+    const i32 *ids;               /* [tokens] */
+    const i32 *targets;  /* [tokens] next token; -100: not trained, last, masked: next document's */
+    const i32 *position; /* [tokens] from 0 in the sample (masked: in the document) */
+    const i32 *begin;    /* [tokens] attention sees [begin, last] of this micro-batch */
+    const i32 *last;     /* [tokens] */
+    const i32 *real;     /* [tokens] 0: padding */
+};
+struct step_batches {
+    i64 step, samples, tokens, trained; /* of the whole step */
+    i64 count;                          /* of micro-batches */
+    const struct batch *batch;
+    /* SHA-256 over the samples in order of (ids, targets) without padding, little-endian i32: the
+     * same for any micro_batch_size */
+    char digest[65];
+};
+struct loader;
+/* Step s takes global samples [s B, (s + 1) B): a pure function of the configuration and s. A
+ * thread prepares step s + 1 while s is in use. The datasets must stay open; *out is good until the
+ * next call. */
+struct loader *loader_open(const struct loader_config *c, struct err *e);
+int loader_step(struct loader *l, i64 step, const struct step_batches **out, struct err *e);
+i64 loader_samples(const struct loader *l);            /* in one epoch */
+i64 loader_steps(const struct loader *l);              /* in one epoch, rounded up */
+double loader_epoch(const struct loader *l, i64 step); /* epochs done before step */
+void loader_close(struct loader *l);
+
+#endif

@@ -1,0 +1,217 @@
+/* loader.c: the batches of a step, one step ahead.
+ *
+ * A step is a pure function of the configuration and its number, so the loader has no state worth
+ * saving: to resume is to ask for another step. Two buffers are used in turn: one is with the
+ * caller, a thread fills the other with the step that follows. The digest runs over samples, not
+ * micro-batches, so it does not change with the split. */
+#include "data/datasets/datasets_int.h"
+#include <pthread.h>
+#include <string.h>
+
+enum {
+    IGNORED = -100
+}; /* target of a token that is not trained: the convention of torch and transformers */
+
+struct prepared {
+    i64 step; /* -1: nothing */
+    struct err err;
+    struct step_batches out;
+    struct sample *sample; /* [global batch] */
+    struct batch *batch;   /* [micro-batches] */
+    i32 *column;           /* [6, capacity]: ids, targets, position, begin, last, real */
+    i64 capacity;
+    u32 *ids; /* [max_seq_length + 1] */
+    u8 *trained;
+};
+
+struct loader {
+    struct sampler sampler;
+    struct prepared slot[2];
+    int front; /* the slot the caller has */
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock; /* of what follows; slots change hands under it */
+    pthread_cond_t turn;
+    i64 wanted; /* step the thread is to put into the other slot; -1: none */
+    bool stop;
+};
+
+static i64 step_samples(const struct loader *l, i64 step) {
+    const i64 batch = l->sampler.config.global_batch_size, total = l->sampler.total;
+    return l->sampler.config.one_pass ? i64_min(batch, total - step * batch) : batch;
+}
+
+/* Writes one sample at `at` of the step's columns; its micro-batch starts at `origin`. Padding
+ * takes positions below `length` too: a model may have no more. */
+static int sample_fill(struct prepared *p, const struct sample *x, const struct loader_config *c,
+                       i64 at, i64 origin, i64 *trained, struct err *e) {
+    const bool mask = c->packing && c->document_mask;
+    const i64 length = c->max_seq_length;
+    i32 *ids = p->column + at, *targets = ids + p->capacity, *position = targets + p->capacity;
+    i32 *begin = position + p->capacity, *last = begin + p->capacity, *given = last + p->capacity;
+    const u64 *border = dataset_info(x->dataset)->documents_at + 1;
+    i64 start = 0, padded = round_up(x->inputs, LOADER_PAD),
+        document = dataset_document(x->dataset, x->first);
+    if (dataset_read(x->dataset, x->first, x->known, p->ids, e)) return -1;
+    dataset_trained(x->dataset, x->first, x->known, p->trained);
+    for (i64 i = 0; i < padded; i++) {
+        bool real = i < x->inputs;
+        if (i == x->inputs || (!real && i - start == length)) start = i; /* within the tables */
+        if (real && mask && (u64)(x->first + i) == border[document]) document++, start = i;
+        bool target = real && i + 1 < x->known && p->trained[i + 1] &&
+                      !(mask && (u64)(x->first + i + 1) == border[document]);
+        ids[i] = real ? (i32)p->ids[i] : 0;
+        targets[i] = target ? (i32)p->ids[i + 1] : IGNORED;
+        position[i] = (i32)(i - start);
+        begin[i] = (i32)(at - origin + start), last[i] = (i32)(at - origin + i);
+        given[i] = real, *trained += target;
+    }
+    return 0;
+}
+
+static int prepared_room(struct prepared *p, i64 tokens, struct err *e) {
+    if (tokens <= p->capacity) return 0;
+    mem_free(p->column);
+    p->capacity = 0;
+    if (!(p->column = mem_new_array(tokens, 6 * (i64)sizeof *p->column, e))) return -1;
+    p->capacity = tokens;
+    return 0;
+}
+
+static int step_prepare(const struct loader *l, struct prepared *p, i64 step, struct err *e) {
+    const struct loader_config *c = &l->sampler.config;
+    struct sha256 digest;
+    struct step_batches out = {.step = step, .samples = step_samples(l, step), .batch = p->batch};
+    for (i64 i = 0; i < out.samples; i++) {
+        p->sample[i] = sampler_at(&l->sampler, step * c->global_batch_size + i);
+        out.tokens += round_up(p->sample[i].inputs, LOADER_PAD);
+    }
+    if (prepared_room(p, out.tokens, e) || sha256_begin(&digest, e)) return -1;
+    int r = 0;
+    i64 at = 0, origin = 0;
+    for (i64 i = 0; i < out.samples && !r; i++) {
+        if (i % c->micro_batch_size == 0) {
+            const i32 *column = p->column + (origin = at);
+            p->batch[out.count++] = (struct batch){.ids = column,
+                                                   .targets = column + p->capacity,
+                                                   .position = column + 2 * p->capacity,
+                                                   .begin = column + 3 * p->capacity,
+                                                   .last = column + 4 * p->capacity,
+                                                   .real = column + 5 * p->capacity};
+        }
+        struct batch *b = &p->batch[out.count - 1];
+        const struct sample *x = &p->sample[i];
+        r = sample_fill(p, x, c, at, origin, &b->trained, e);
+        if (r) break;
+        sha256_add(&digest, p->column + at, x->inputs * (i64)sizeof(i32));
+        sha256_add(&digest, p->column + p->capacity + at, x->inputs * (i64)sizeof(i32));
+        b->samples++, at += round_up(x->inputs, LOADER_PAD), b->tokens = at - origin;
+    }
+    sha256_end(&digest, out.digest);
+    for (i64 i = 0; i < out.count; i++) out.trained += p->batch[i].trained;
+    p->out = out;
+    return r;
+}
+
+static void *loader_thread(void *arg) {
+    struct loader *l = arg;
+    pthread_mutex_lock(&l->lock);
+    while (!l->stop) {
+        if (l->wanted < 0) {
+            pthread_cond_wait(&l->turn, &l->lock);
+            continue;
+        }
+        struct prepared *p = &l->slot[!l->front];
+        i64 step = l->wanted;
+        pthread_mutex_unlock(&l->lock);
+        p->err = (struct err){0};
+        step_prepare(l, p, step, &p->err);
+        pthread_mutex_lock(&l->lock);
+        p->step = step, l->wanted = -1;
+        pthread_cond_broadcast(&l->turn);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+struct loader *loader_open(const struct loader_config *c, struct err *e) {
+    struct loader *l = mem_new(sizeof *l, e);
+    if (!l) return NULL;
+    pthread_mutex_init(&l->lock, NULL), pthread_cond_init(&l->turn, NULL);
+    l->wanted = -1;
+    int r = sampler_open(&l->sampler, c, e);
+    for (int i = 0; i < 2 && !r; i++) {
+        struct prepared *p = &l->slot[i];
+        p->step = -1;
+        p->sample = mem_new_array(c->global_batch_size, sizeof *p->sample, e);
+        p->batch = mem_new_array((c->global_batch_size - 1) / c->micro_batch_size + 1,
+                                 sizeof *p->batch, e);
+        p->ids = mem_new_array(c->max_seq_length + 1, sizeof *p->ids, e);
+        p->trained = mem_new_array(c->max_seq_length + 1, sizeof *p->trained, e);
+        if (!p->sample || !p->batch || !p->ids || !p->trained) r = -1;
+    }
+    if (!r && !(l->started = !pthread_create(&l->thread, NULL, loader_thread, l)))
+        r = err_failed(e, "cannot start the thread that reads data");
+    if (!r) return l;
+    loader_close(l);
+    return NULL;
+}
+
+void loader_close(struct loader *l) {
+    if (!l) return;
+    if (l->started) {
+        pthread_mutex_lock(&l->lock);
+        l->stop = true;
+        pthread_cond_broadcast(&l->turn);
+        pthread_mutex_unlock(&l->lock);
+        pthread_join(l->thread, NULL);
+    }
+    for (int i = 0; i < 2; i++) {
+        struct prepared *p = &l->slot[i];
+        mem_free(p->sample), mem_free(p->batch), mem_free(p->column), mem_free(p->ids),
+            mem_free(p->trained);
+    }
+    sampler_close(&l->sampler);
+    pthread_cond_destroy(&l->turn), pthread_mutex_destroy(&l->lock);
+    mem_free(l);
+}
+
+static void loader_want(struct loader *l, i64 step) {
+    l->wanted = step;
+    pthread_cond_broadcast(&l->turn);
+}
+
+int loader_step(struct loader *l, i64 step, const struct step_batches **out, struct err *e) {
+    const bool one_pass = l->sampler.config.one_pass;
+    const i64 steps =
+        one_pass ? loader_steps(l) : INT64_MAX / l->sampler.config.global_batch_size - 2;
+    if (step < 0 || step >= steps)
+        return err_failed(e, "step %lld was asked for; the last is %lld", (long long)step,
+                          (long long)steps - 1);
+    pthread_mutex_lock(&l->lock);
+    while (l->wanted >= 0) pthread_cond_wait(&l->turn, &l->lock);
+    struct prepared *p = &l->slot[!l->front];
+    if (p->step != step) loader_want(l, step);
+    while (l->wanted >= 0) pthread_cond_wait(&l->turn, &l->lock);
+    int r = p->err.code ? -1 : 0;
+    if (r) {
+        if (!e->code) *e = p->err;
+        p->step = -1; /* asked again, it is tried again */
+    } else {
+        l->front = !l->front;
+        *out = &p->out;
+        if (step + 1 < steps) loader_want(l, step + 1);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return r ? err_frame(e, "while reading the data of step %lld", (long long)step) : 0;
+}
+
+i64 loader_samples(const struct loader *l) { return l->sampler.total; }
+
+i64 loader_steps(const struct loader *l) {
+    return (l->sampler.total - 1) / l->sampler.config.global_batch_size + 1;
+}
+
+double loader_epoch(const struct loader *l, i64 step) {
+    return (double)step * (double)l->sampler.config.global_batch_size / (double)l->sampler.total;
+}

@@ -1,0 +1,65 @@
+/* templates.h: chat templates: a conversation to its text, and which bytes of the text the
+ * assistant says. */
+#ifndef HONE_TEMPLATES_H
+#define HONE_TEMPLATES_H
+
+#include <jansson.h>
+#include "data/tokenizers/tokenizers.h"
+
+/* ==== chat templates (jinja*.c, chat.c) ======================================================= */
+/* The part of Jinja2 that chat templates use, with transformers' settings. What is not
+ * supported is refused by name and line, when the template is read where that can be seen, else
+ * when rendering comes there. No template hangs, overflows or takes more than 256 MiB. */
+struct template;
+struct template *template_new(const char *source, i64 size, const char *name, struct err *e);
+void template_free(struct template *t);
+/* A rendering also of the first `messages` messages, with or without the generation prompt: the
+ * first `at` bytes of the whole, then `tail`. */
+struct turn {
+    i64 messages;
+    bool prompt, found;
+    i64 at;
+    struct text tail; /* text_free */
+};
+/* Renders the whole; turns in the order of `messages`. 1: not with this template (jinja_turns.c),
+ * and `out` and turns are of no use. */
+int template_render_turns(const struct template *t, const json_t *variables, i64 now,
+                          struct text *out, struct turn *turn, i64 count, struct err *e);
+bool template_generation(const struct template *t); /* has {% generation %} */
+/* Appends the text that the members of `variables` give. `now`: what strftime_now says, in seconds
+ * since 1970. `generation` (may be NULL) gets the ranges of `out` inside {% generation %}. On an
+ * error `out` is as it was. Thread safe. */
+int template_render(const struct template *t, const json_t *variables, i64 now, struct text *out,
+                    struct spans *generation, struct err *e);
+
+/* The chat template of a tokenizer (chat.c). `chosen` (may be NULL): a built-in one (chatml,
+ * llama3, alpaca), the name of one that the folder has, a file, or a template's text. `path` (may
+ * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. `config` (may be NULL):
+ * what goes before the folder's files, as a tokenizer_config.json has it. */
+struct chat;
+struct chat *chat_open(const char *chosen, const char *path, const json_t *config, struct err *e);
+void chat_free(struct chat *c);
+const char *chat_sha256(const struct chat *c);            /* of the template's text, hex */
+const char *chat_source(const struct chat *c, i64 *size); /* the template's text */
+/* What the template puts after an answer, "" if nothing. `row` (may be NULL) as below. */
+const char *chat_stop(const struct chat *c, const json_t *row);
+/* Appends the text of `messages`, a JSON list of {role, content, ...}; `row` may hold "tools",
+ * "documents" and "chat_template_kwargs". `prompt`: add what comes before an answer. `generation`
+ * as in template_render. The text is complete: encode it without adding special tokens. */
+int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
+                struct text *out, struct spans *generation, struct err *e);
+
+/* ---- conversations as rows of a dataset (chat_rows.c) */
+/* Does the template that the row gets have {% generation %}? */
+bool chat_generation(const struct chat *c, const json_t *row);
+/* template_render_turns of a conversation. */
+int chat_render_turns(const struct chat *c, const json_t *row, struct text *out, struct turn *turn,
+                      i64 count, struct err *e);
+/* Is a row a conversation? `instructions`: {"instruction", "output"} too. */
+bool chat_row(const json_t *row, bool instructions);
+/* The text of a row (replaces `out`) and the bytes of it that are trained. `where` starts messages.
+ */
+int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
+                  struct text *out, struct spans *trained, struct err *e);
+
+#endif

@@ -1,0 +1,129 @@
+/* pretokenize_regex.c: matching one pattern: a scanner, a class of characters, a literal, or PCRE2
+ * (UTF and UCP, no JIT: it would need executable memory, and the common patterns have scanners).
+ * Hugging Face uses Oniguruma: what PCRE2 writes differently is translated (regex_translate.c), and
+ * the rest is listed in README.md. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+#include <string.h>
+#include "data/tokenizers/tokenizers_int.h"
+
+static void *regex_alloc(size_t size, void *unused) {
+    (void)unused;
+    return mem_new((i64)size, &(struct err){0});
+}
+static void regex_free(void *p, void *unused) {
+    (void)unused;
+    mem_free(p);
+}
+
+static pcre2_code *regex_compile(const char *regex, int *code, PCRE2_SIZE *at) {
+    pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, NULL);
+    pcre2_compile_context *c = g ? pcre2_compile_context_create(g) : NULL;
+    *code = PCRE2_ERROR_NOMEMORY;
+    pcre2_code *re =
+        c ? pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED,
+                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, code,
+                          at, c)
+          : NULL;
+    pcre2_compile_context_free(c);
+    pcre2_general_context_free(g);
+    return re;
+}
+
+bool regex_is_script(const char *name, i64 size) {
+    char regex[80];
+    int code;
+    PCRE2_SIZE at;
+    if (size > 40) return false;
+    snprintf(regex, sizeof regex, "\\p{sc:%.*s}", (int)size, name);
+    pcre2_code *re = regex_compile(regex, &code, &at);
+    pcre2_code_free(re);
+    return re != NULL;
+}
+
+int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
+                    struct err *e) {
+    classes_start();
+    if (use != PATTERN_REGEX && (p->scan = scan_find(regex, use == PATTERN_GAPS))) return 0;
+    int code;
+    PCRE2_SIZE at = 0;
+    PCRE2_UCHAR message[128];
+    struct text ours = {0};
+    if (regex_translate(regex, &ours, where, e)) return text_free(&ours), -1;
+    p->regex = regex_compile(ours.data, &code, &at);
+    text_free(&ours);
+    if (p->regex) return 0;
+    pcre2_get_error_message(code, message, sizeof message);
+    err_input(e, "%s: the pattern \"%.200s\" is not supported: %s (at byte %zu)", where, regex,
+              (char *)message, at);
+    return err_detail(e, "patterns are read as PCRE2 regular expressions");
+}
+
+void pattern_free(struct pattern *p) {
+    pcre2_code_free(p->regex);
+    *p = (struct pattern){0};
+}
+
+void scratch_free(void *scratch) { pcre2_match_data_free(scratch); }
+
+static int regex_match(const struct pattern *p, struct search *s, i64 *begin, i64 *end,
+                       struct err *e) {
+    if (!*s->scratch) {
+        pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, NULL);
+        *s->scratch = g ? pcre2_match_data_create(1, g) : NULL;
+        pcre2_general_context_free(g);
+        if (!*s->scratch) return err_memory(e, "out of memory for matching a pattern");
+    }
+    int rc = pcre2_match(p->regex, (PCRE2_SPTR)s->text, (PCRE2_SIZE)s->size, (PCRE2_SIZE)s->from,
+                         PCRE2_NO_UTF_CHECK, *s->scratch, NULL);
+    if (rc == PCRE2_ERROR_NOMATCH) return 0;
+    if (rc < 0) {
+        PCRE2_UCHAR message[128];
+        pcre2_get_error_message(rc, message, sizeof message);
+        return err_failed(e, "matching the tokenizer's pattern failed: %s", (char *)message);
+    }
+    const PCRE2_SIZE *range = pcre2_get_ovector_pointer(*s->scratch);
+    *begin = (i64)range[0];
+    *end = (i64)range[1];
+    if (*begin > *end)
+        return err_failed(e, "the tokenizer's pattern sets a match's start after its end (\\K)");
+    return 1;
+}
+
+static int match_once(const struct pattern *p, struct search *s, i64 *begin, i64 *end,
+                      struct err *e) {
+    if (p->regex) return regex_match(p, s, begin, end, e);
+    if (p->scan) {
+        if (s->from >= s->size) return 0;
+        *begin = s->from;
+        *end = p->scan(s->text, s->size, s->from);
+        return 1;
+    }
+    if (p->set) {
+        for (i64 at = s->from; at < s->size; *begin = at)
+            if (*begin = at, class_of_code[code_at(s->text, &at)] & p->set) return *end = at, 1;
+        return 0;
+    }
+    const char *hit = s->from < s->size ? memmem(s->text + s->from, (size_t)(s->size - s->from),
+                                                 p->literal.data, (size_t)p->literal.size)
+                                        : NULL;
+    if (!hit) return 0;
+    *begin = hit - s->text;
+    *end = *begin + p->literal.size;
+    return 1;
+}
+
+int pattern_next(const struct pattern *p, struct search *s, i64 *begin, i64 *end, struct err *e) {
+    for (; s->from <= s->size;) {
+        int found = match_once(p, s, begin, end, e);
+        if (found <= 0) return found;
+        if (*begin != *end || !s->matched || s->last_end != *end) {
+            s->matched = true;
+            s->from = s->last_end = *end;
+            return 1;
+        }
+        if (s->from == s->size) return 0;
+        code_at(s->text, &s->from);
+    }
+    return 0;
+}

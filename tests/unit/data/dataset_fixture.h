@@ -1,0 +1,81 @@
+/* dataset_fixture.h: what the tests of sources, datasets and the loader share: a folder that goes
+ * away, files, an encoder that maps each byte to itself, and datasets made of text. */
+#ifndef HONE_DATASET_FIXTURE_H
+#define HONE_DATASET_FIXTURE_H
+
+#include "data/datasets/datasets.h"
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char folder[64];
+
+static inline int folder_make(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/hone-test-XXXXXX");
+    return mkdtemp(folder) ? 0 : -1;
+}
+static inline int folder_remove(void **state) {
+    (void)state;
+    return dir_remove(folder, &(struct err){0});
+}
+
+/* A path in the folder; the same name gives the same pointer. */
+static inline const char *in_folder(const char *name) {
+    static char path[64][256];
+    char wanted[256];
+    snprintf(wanted, sizeof wanted, "%s/%s", folder, name);
+    i64 i = 0;
+    while (path[i][0] && strcmp(path[i], wanted)) assert_true(++i < COUNT(path));
+    return strcpy(path[i], wanted);
+}
+
+static inline const char *file_put(const char *name, const void *data, i64 size) {
+    struct err e = {0};
+    const char *path = in_folder(name);
+    if (file_write(path, data, size, &e)) fail_msg("%s", e.primary);
+    return path;
+}
+
+enum { BYTE_EOS = 256, BYTE_BOS = 257, BYTE_VOCAB = 258 };
+
+static inline int byte_encode(const void *arg, const char *text, i64 size, struct ids *out,
+                              struct err *e) {
+    (void)arg;
+    for (i64 i = 0; i < size; i++)
+        if (ids_add(out, (u8)text[i], e)) return -1;
+    return 0;
+}
+
+static inline struct encoder byte_encoder(void) {
+    return (struct encoder){
+        NULL,     byte_encode, BYTE_VOCAB,
+        BYTE_BOS, BYTE_EOS,    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+        NULL};
+}
+
+static inline struct dataset_job byte_job(const char *const *source, const char *path) {
+    return (struct dataset_job){.sources = source,
+                                .sources_count = 1,
+                                .encoder = byte_encoder(),
+                                .add_eos = true,
+                                .path = path};
+}
+
+/* A dataset NAME.h5 of the content of a source file called NAME. */
+static inline struct dataset *dataset_of(const char *name, const void *data, i64 size,
+                                         const struct source_options *options) {
+    struct err e = {0};
+    char out[128];
+    snprintf(out, sizeof out, "%s.h5", name);
+    const char *source = file_put(name, data, size);
+    struct dataset_job job = byte_job(&source, in_folder(out));
+    job.options = *options;
+    if (dataset_build(&job, &e)) fail_msg("%s %s", e.primary, e.detail);
+    struct dataset *d = dataset_open(job.path, &e);
+    if (!d) fail_msg("%s %s", e.primary, e.detail);
+    return d;
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* test_qlora.c: adapters on a base of 4-bit codes. Files of bitsandbytes give what transformers and
+ * peft compute with their decoded weights (golden/quant); quantising while loading gives the same;
+ * a run saves only its adapter, goes on to the same bits, and is used and merged as it was trained.
+ */
+#include "tests/e2e/tiny_run.h"
+
+#include <math.h>
+#include <string.h>
+
+#define QUANT "tests/golden/quant/"
+
+static void open_file(struct safetensors *s, const char *path) {
+    struct err e = {0};
+    if (safetensors_open(s, path, &e)) fail_msg("%s", e.primary);
+}
+static const struct stored *need(const struct safetensors *s, const char *name) {
+    struct err e = {0};
+    const struct stored *t = safetensors_need(s, name, &e);
+    if (!t) fail_msg("%s", e.primary);
+    return t;
+}
+/* Within `bound` of the largest. */
+static void near(const char *what, const struct stored *a, const struct stored *b, double bound) {
+    const float *x = (const float *)a->data, *y = (const float *)b->data;
+    double top = 0;
+    assert_int_equal(a->bytes, b->bytes);
+    for (i64 i = 0; i < b->bytes / 4; i++) top = fmax(top, fabs((double)y[i]));
+    for (i64 i = 0; i < b->bytes / 4; i++)
+        if (!(fabs((double)x[i] - (double)y[i]) <= bound * top))
+            fail_msg("%s: %s[%lld] is %.9g, golden %.9g", what, b->name, (long long)i, (double)x[i],
+                     (double)y[i]);
+}
+
+static void test_goldens(void **state) {
+    (void)state;
+    static const char *const models[] = {QUANT "llama_nf4", QUANT "llama_fp4"};
+    for (int i = 0; i < COUNT(models); i++) {
+        struct safetensors want, got;
+        char path[128];
+        snprintf(path, sizeof path, "%s/golden.safetensors", models[i]);
+        const char *out = at("out.safetensors");
+        hone(0, "forward %s --ids %s --out %s", models[i], path, out);
+        open_file(&got, out), open_file(&want, path);
+        near(models[i], need(&got, "logits"), need(&want, "logits"), 2e-6);
+        near(models[i], need(&got, "loss"), need(&want, "loss"), 1e-6);
+        safetensors_close(&got), safetensors_close(&want);
+        hone(0, "forward %s --adapter %s/lora --ids %s --out %s --grad", models[i], models[i], path,
+             out);
+        snprintf(path, sizeof path, "%s/lora/golden_lora.safetensors", models[i]);
+        open_file(&got, out), open_file(&want, path);
+        i64 gradients = 0;
+        for (i64 k = 0; k < want.count; k++) {
+            const struct stored *t = &want.tensor[k];
+            if (!strcmp(t->name, "loss_after_step")) continue;
+            const bool gradient = !strncmp(t->name, "grad.", 5);
+            near(models[i], need(&got, t->name), t, gradient ? 2e-5 : 2e-6);
+            gradients += gradient;
+        }
+        assert_int_equal(gradients, 28);
+        safetensors_close(&got), safetensors_close(&want);
+    }
+    hone(2,
+         "forward " QUANT "llama_nf4 --ids " QUANT "llama_nf4/golden.safetensors --out %s --grad",
+         at("out.safetensors"));
+    expect(complained(), "4-bit weights cannot be trained");
+}
+
+/* A file's codes, decoded, written and quantised again, are the same codes: to the same logits. */
+static void test_quantised_while_loading(void **state) {
+    (void)state;
+    static const char *const name[] = {"nf4", "fp4"};
+    for (int i = 0; i < 2; i++) {
+        char model[64];
+        snprintf(model, sizeof model, QUANT "llama_%s", name[i]);
+        const char *plain = at("plain-%s", name[i]);
+        hone(0, "export %s --output %s --precision fp32 --quiet", model, plain);
+        assert_null(strstr(text_of(at("plain-%s/config.json", name[i])), "quantization_config"));
+        struct safetensors a, b;
+        for (int k = 0; k < 2; k++)
+            hone(0, "forward %s --ids %s/golden.safetensors --out %s --quantize %s",
+                 k ? model : plain, model, at("out-%d.safetensors", k), k ? "auto" : name[i]);
+        open_file(&a, at("out-0.safetensors")), open_file(&b, at("out-1.safetensors"));
+        /* doubly quantised scales are not absmax again to the last bit */
+        near(model, need(&a, "logits"), need(&b, "logits"), 2e-6);
+        safetensors_close(&a), safetensors_close(&b);
+    }
+}
+
+static const char *base(void) { return at("full/checkpoints/step-000004"); }
+static void train(const char *run, const char *more) {
+    hone(0, "train %s model_name_or_path=%s dataset.0.path=%s output_dir=%s --quiet %s",
+         at("qlora.yaml"), base(), at("packed.h5"), run, more);
+}
+
+/* A run, stopped and gone on; LoRA, and DoRA, whose magnitudes start as the norms of the codes. */
+static void run_check(const char *run, const char *more, i64 tensors) {
+    char part[64], words[128];
+    snprintf(part, sizeof part, "%s-part", run);
+    snprintf(words, sizeof words, "%s save_at=2", more);
+    train(at("%s", run), words);
+    train(at("%s", part), words);
+    assert_int_equal(0, dir_remove(at("%s/checkpoints/step-000004", part), &(struct err){0}));
+    snprintf(words, sizeof words, "%s save_at=2 resume_from_checkpoint=auto", more);
+    train(at("%s", part), words);
+    const struct manifest a = manifest_of(at("%s/checkpoints/step-000004", run)),
+                          b = manifest_of(at("%s/checkpoints/step-000004", part));
+    assert_string_equal(a.state_sha256, b.state_sha256);
+    logs_equal(at("%s", run), at("%s", part));
+    hone(0, "verify %s --replay --from 2 --quiet", at("%s", run));
+    struct safetensors s;
+    open_file(&s, at("%s/checkpoints/step-000004/adapter_model.safetensors", run));
+    assert_int_equal(s.count, tensors);
+    for (i64 i = 0; i < s.count; i++) expect(s.tensor[i].name, "lora_");
+    safetensors_close(&s);
+    assert_false(path_exists(at("%s/checkpoints/step-000004/model.safetensors", run)));
+}
+static void test_run(void **state) {
+    (void)state;
+    run_check("whole", "", 28), run_check("dora", "use_dora=true", 42);
+    run_check("ends", "use_dora=true lora_target_modules=embed_tokens,lm_head,q_proj", 12);
+}
+
+/* The base is held as the run had it, unless told otherwise: other logits. */
+static void test_used_as_trained(void **state) {
+    (void)state;
+    char texts[3][2048];
+    static const char *const how[] = {"", "--quantize nf4-double", "--quantize none"};
+    for (int i = 0; i < 3; i++) {
+        hone(0, "eval %s --data %s --json %s", at("whole/checkpoints/step-000004"), at("packed.h5"),
+             how[i]);
+        snprintf(texts[i], sizeof texts[i], "%s", said());
+    }
+    assert_string_equal(texts[0], texts[1]);
+    assert_string_not_equal(texts[0], texts[2]);
+    hone(0,
+         "generate %s --tokenizer " TINY_TOKENIZER " --prompt 'First' --max-new-tokens 5 --greedy",
+         at("whole/checkpoints/step-000004"));
+}
+
+static void test_merge(void **state) {
+    (void)state;
+    double kl[2];
+    for (int i = 0; i < 2; i++) {
+        hone(0, "export %s --output %s --merge-into %s --precision fp32 --max-kl 1 --json",
+             at("whole/checkpoints/step-000004"), at("merged-%d", i),
+             i ? "original" : "dequantized");
+        const char *text = strstr(said(), "\"kl\": ");
+        assert_non_null(text);
+        kl[i] = strtod(text + 6, NULL);
+        hone(0,
+             "generate %s --tokenizer " TINY_TOKENIZER
+             " --prompt 'First' --max-new-tokens 5 --greedy",
+             at("merged-%d", i));
+    }
+    assert_true(kl[0] < 1e-9 && kl[1] > 1e-7); /* what was trained, and what it was made from */
+    struct safetensors a, b;
+    open_file(&a, at("merged-1/model.safetensors"));
+    open_file(&b, at("full/checkpoints/step-000004/model.safetensors"));
+    assert_int_equal(a.count, b.count);
+    safetensors_close(&a), safetensors_close(&b);
+}
+
+static int setup(void **state) {
+    static const char qlora[] =
+        "max_seq_length: 64\nglobal_batch_size: 8\nmicro_batch_size: 4\nmax_steps: 4\n"
+        "learning_rate: 3.0e-3\nuse_peft: true\nlora_r: 4\nlora_alpha: 8\nload_in_4bit: true\n"
+        "bnb_4bit_use_double_quant: true\n";
+    if (tiny_folder(state)) return -1;
+    tiny_data();
+    tiny_recipe(at("full.yaml"));
+    put(at("qlora.yaml"), qlora, (i64)strlen(qlora));
+    hone(0, "train %s dataset.0.path=%s output_dir=%s --quiet", at("full.yaml"), at("packed.h5"),
+         at("full"));
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_goldens), cmocka_unit_test(test_quantised_while_loading),
+        cmocka_unit_test(test_run), cmocka_unit_test(test_used_as_trained),
+        cmocka_unit_test(test_merge)};
+    return cmocka_run_group_tests(tests, setup, tiny_remove);
+}

@@ -1,0 +1,168 @@
+/* cmd_chat.c: `hone chat`: a conversation line by line, by the model's chat template. Each turn
+ * renders the whole conversation and runs it anew: a template may write earlier turns differently
+ * once others follow, so keys of an earlier turn cannot be trusted. Reads a terminal or a pipe. */
+#include "train/commands/commands.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct option chat_options[] = {
+    GENERATE_ROW(system, OPT_TEXT, NULL, 0, 0, "what the model is told first"),
+    GENERATE_ROW(chat_template, OPT_TEXT, NULL, 0, 0,
+                 "chatml, llama3, alpaca, a file or text; default: the model's own"),
+    GENERATE_ROW(max_new_tokens, OPT_INT, "1024", 1, 1 << 24, "tokens of an answer at most"),
+    GENERATE_ROWS,
+    {0},
+};
+
+/* At a terminal, ^C while an answer is being written ends the answer; a second one, or one at the
+ * prompt, ends the program. */
+static volatile sig_atomic_t interrupted;
+static void on_interrupt(int signal) { interrupted = signal; }
+static int answer_token(void *arg, u32 id) { return interrupted ? 1 : stream_token(arg, id); }
+
+struct talk {
+    struct loaded l;
+    struct chat *chat;
+    struct ids stops;
+    struct text_list stop; /* strings that end an answer */
+    struct arena arena;
+    json_t *messages;
+    const struct generate_flags *f;
+};
+
+static void message_add(struct talk *t, const char *role, const char *text, i64 size) {
+    json_array_append_new(t->messages,
+                          json_pack("{s:s, s:s%}", "role", role, "content", text, (size_t)size));
+}
+
+static void talk_reset(struct talk *t) {
+    json_array_clear(t->messages);
+    if (t->f->system) message_add(t, "system", t->f->system, (i64)strlen(t->f->system));
+}
+
+/* What the template puts after answers ends them: as an id if it is one token, else as text. */
+static int stop_of_template(struct talk *t, struct err *e) {
+    const char *stop = chat_stop(t->chat, NULL);
+    struct ids ids = {0};
+    while (*stop == ' ') stop++;
+    int rc = tokenizer_encode(t->l.tokenizer, stop, (i64)strlen(stop), false, &ids, e);
+    t->stop = t->f->stop;
+    if (!rc && ids.count == 1)
+        rc = ids_add(&t->stops, ids.item[0], e);
+    else if (!rc && *stop) {
+        char **all = arena_new(&t->arena, (t->f->stop.count + 1) * (i64)sizeof *all, e);
+        rc = all && (all[t->f->stop.count] = arena_text(&t->arena, stop, e)) ? 0 : -1;
+        for (i64 i = 0; !rc && i < t->f->stop.count; i++) all[i] = t->f->stop.item[i];
+        if (!rc) t->stop = (struct text_list){all, t->f->stop.count + 1};
+    }
+    ids_free(&ids);
+    return rc ? -1 : 0;
+}
+
+/* A template that came with the (first) adapter or checkpoint goes before the base model's. */
+static int template_find(struct talk *t, const char *model, struct err *e) {
+    const char *const folder[] = {t->l.adapter, model};
+    for (int i = 0; i < 2 && !t->f->chat_template; i++) {
+        if (!folder[i]) continue;
+        char *path = path_join(NULL, folder[i], "chat_template.jinja", e);
+        const bool here = path && path_exists(path);
+        const int rc = here ? chat_find(&t->chat, path, t->l.tokenizer, e) : path ? 0 : -1;
+        mem_free(path);
+        if (here || rc) return rc;
+    }
+    if (chat_find(&t->chat, t->f->chat_template, t->l.tokenizer, e)) return -1;
+    if (t->chat) return 0;
+    err_input(e, "%s has no chat template", t->l.base);
+    return err_hint(e, "name one: --chat-template chatml, llama3, alpaca or a .jinja file; or use "
+                       "hone generate");
+}
+
+static int answer(struct talk *t, struct err *e) {
+    struct text text = {0};
+    struct ids prompt = {0}, out = {0};
+    struct stream s = {
+        .t = t->l.tokenizer, .stop = &t->stop, .to = globals.json ? NULL : stdout, .e = e};
+    i64 full = 0;
+    const struct sampling how = sampling_of(t->f, &t->stops, &full);
+    int rc = chat_render(t->chat, NULL, t->messages, true, &text, NULL, e) ||
+             tokenizer_encode(t->l.tokenizer, text.data, text.size, false, &prompt, e) ||
+             generate_ids(&t->l.model, prompt.item, prompt.count, &how, &out, answer_token, &s, e);
+    if (!rc) {
+        stream_end(&s);
+        message_add(t, "assistant", s.text.data ? s.text.data : "", s.text.size);
+        if (globals.json) {
+            const json_t *said = json_array_get(t->messages, json_array_size(t->messages) - 1);
+            char *line = json_dumps(said, JSON_PRESERVE_ORDER);
+            puts(line ? line : "");
+            free(line);
+        } else {
+            puts("");
+        }
+        fflush(stdout);
+        positions_note(&t->l.model, full);
+    }
+    text_free(&text), ids_free(&prompt), ids_free(&out), stream_free(&s);
+    return rc ? -1 : 0;
+}
+
+static const char commands_help[] =
+    "/reset  begin anew\n/exit   leave (or end of input)\n/help   this\n"
+    "^C      end the answer that is being written\n";
+
+/* A turn that fails (too long, refused by the template) is told, taken back, and not the end; on a
+ * pipe it is. */
+static int talk_on(struct talk *t, bool terminal, struct err *e) {
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t size;
+    int rc = 0;
+    while (!rc) {
+        if (terminal) fputs("> ", stderr);
+        if (ferror(stdout) || (size = getline(&line, &capacity, stdin)) < 0) break;
+        while (size && (line[size - 1] == '\n' || line[size - 1] == '\r')) line[--size] = 0;
+        if (!size) continue;
+        if (!strcmp(line, "/exit")) break;
+        if (!strcmp(line, "/help")) fputs(commands_help, stderr);
+        if (!strcmp(line, "/reset")) talk_reset(t);
+        if (!strcmp(line, "/reset") || !strcmp(line, "/help")) continue;
+        if (utf8_bad(line, size) >= 0) {
+            rc = err_input(e, "what was written is not valid UTF-8");
+        } else {
+            message_add(t, "user", line, size);
+            struct sigaction stop = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND}, before;
+            interrupted = 0;
+            if (terminal) sigaction(SIGINT, &stop, &before);
+            rc = answer(t, e);
+            if (terminal) sigaction(SIGINT, &before, NULL);
+        }
+        if (!rc || !terminal) continue;
+        err_print(e, stderr);
+        *e = (struct err){0}, rc = 0;
+        json_array_remove(t->messages, json_array_size(t->messages) - 1);
+    }
+    free(line);
+    return rc;
+}
+
+int cmd_chat(int argc, char **argv, struct err *e) {
+    struct generate_flags f = {0};
+    struct args a;
+    struct talk t = {.f = &f, .messages = json_array()};
+    const bool terminal = isatty(STDIN_FILENO) && !globals.json;
+    int rc = args_parse(&a, argc, argv, chat_options, &f, e) ||
+             args_need(&a, 1, 1, "chat MODEL", e) ||
+             generate_open(&t.l, &f, a.rest[0], &t.stops, e) || template_find(&t, a.rest[0], e) ||
+             stop_of_template(&t, e);
+    if (!rc) {
+        talk_reset(&t);
+        if (terminal && !quiet) fputs("/help lists commands\n", stderr);
+        rc = talk_on(&t, terminal, e);
+    }
+    json_decref(t.messages), chat_free(t.chat), ids_free(&t.stops), arena_free(&t.arena);
+    loaded_close(&t.l), args_free(&a);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,175 @@
+/* cmd_tokenize.c: `hone tokenize` and `hone tokenizer train`. */
+#include "train/commands/commands.h"
+
+#include <jansson.h>
+#include <string.h>
+#include <unistd.h>
+
+struct tokenize_flags {
+    const char *tokenizer, *output, *validation_output, *type, *document_separator, *chat_template;
+    const struct chat *chat;
+    double validation;
+    bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
+    i64 seed;
+};
+#define ROW_OF struct tokenize_flags
+const struct option tokenize_options[] = {
+    ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer.json or its folder"),
+    ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
+    ROW(validation, OPT_FLOAT, "0", 0, 0.9, "fraction held out of --output"),
+    ROW(validation_output, OPT_TEXT, NULL, 0, 0, "dataset for the held-out part"),
+    ROW(type, OPT_TEXT, NULL, 0, 0, "text or jsonl; default: by the file's name"),
+    ROW(document_separator, OPT_TEXT, "", 0, 0,
+        "text: what ends a document; default: one document a file"),
+    ROW(completion_only_loss, OPT_BOOL, "false", 0, 0, "do not train on prompts"),
+    ROW(assistant_only_loss, OPT_BOOL, "true", 0, 0,
+        "conversations: train on what the assistant says alone"),
+    ROW(chat_template, OPT_TEXT, NULL, 0, 0,
+        "conversations: chatml, llama3, alpaca, a file or text; default: the tokenizer's own"),
+    ROW(add_bos, OPT_BOOL, "false", 0, 0, "begin each document with the tokenizer's bos"),
+    ROW(add_eos, OPT_BOOL, "true", 0, 0, "end each document with the tokenizer's eos"),
+    ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
+    {0},
+};
+#undef ROW_OF
+
+static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
+                        enum split split, const char *path, struct err *e) {
+    const struct dataset_job job = {.sources = (const char *const *)a->rest,
+                                    .sources_count = a->count,
+                                    .encoder = encoder_of(t),
+                                    .add_bos = f->add_bos,
+                                    .add_eos = f->add_eos,
+                                    .path = path,
+                                    .options = {.type = f->type,
+                                                .document_separator = f->document_separator,
+                                                .completion_only_loss = f->completion_only_loss,
+                                                .assistant_only_loss = f->assistant_only_loss,
+                                                .chat = f->chat,
+                                                .chat_instructions = f->chat_template != NULL,
+                                                .split = split,
+                                                .validation_fraction = f->validation,
+                                                .seed = (u64)f->seed}};
+    return dataset_build(&job, e);
+}
+
+static int dataset_print(const char *path, struct err *e) {
+    struct dataset *d = dataset_open(path, e);
+    if (!d) return -1;
+    const struct dataset_info *i = dataset_info(d);
+    int rc = 0;
+    if (globals.json)
+        rc = json_print(json_pack("{s:o, s:I, s:I, s:s}", "path", json_name(path), "tokens",
+                                  (json_int_t)i->tokens, "documents", (json_int_t)i->documents,
+                                  "sha256", i->sha256),
+                        e);
+    else if (!quiet)
+        show(stdout, "%s: %lld tokens in %lld document%s, %.2f MB on disk\n", path,
+             (long long)i->tokens, (long long)i->documents, i->documents == 1 ? "" : "s",
+             (double)path_size(path) / 1e6);
+    dataset_close(d);
+    return rc;
+}
+
+/* With a validation part: both files or neither. */
+static int datasets_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
+                         struct err *e) {
+    if (!(f->validation > 0))
+        return dataset_make(f, a, t, SPLIT_ALL, f->output, e) || dataset_print(f->output, e);
+    char *train = arena_printf(&a->arena, e, "%s.part", f->output);
+    if (!train) return -1;
+    const struct outputs part = {.output = {train, f->validation_output},
+                                 .input = {f->tokenizer, f->chat_template},
+                                 .source = (const char *const *)a->rest,
+                                 .sources = a->count};
+    if (outputs_apart(&part, e)) return -1;
+    int rc = dataset_make(f, a, t, SPLIT_TRAIN, train, e) ||
+             dataset_make(f, a, t, SPLIT_VALIDATION, f->validation_output, e) ||
+             path_rename(train, f->output, e);
+    if (rc) unlink(train);
+    return rc || dataset_print(f->output, e) || dataset_print(f->validation_output, e) ? -1 : 0;
+}
+
+int cmd_tokenize(int argc, char **argv, struct err *e) {
+    static const char usage[] = "tokenize SOURCE ... --tokenizer T --output FILE.h5";
+    struct tokenize_flags f = {0};
+    struct args a;
+    struct tokenizer *t = NULL;
+    struct chat *chat = NULL;
+    int rc =
+        args_parse(&a, argc, argv, tokenize_options, &f, e) || args_need(&a, 1, 1 << 20, usage, e);
+    if (!rc && (!f.tokenizer || !f.output))
+        rc = err_input(e, "tokenize needs --tokenizer and --output"),
+        err_hint(e, "usage: hone %s", usage);
+    if (!rc && (f.validation > 0) != (f.validation_output != NULL))
+        rc = err_input(
+            e,
+            "--validation and --validation-output go together: what is held out must go somewhere");
+    const struct outputs files = {.output = {f.output, f.validation_output},
+                                  .input = {f.tokenizer, f.chat_template},
+                                  .source = (const char *const *)a.rest,
+                                  .sources = a.count};
+    if (!rc)
+        rc = outputs_apart(&files, e) || !(t = tokenizer_of_file(f.tokenizer, e)) ||
+             chat_find(&chat, f.chat_template, t, e);
+    f.chat = chat;
+    if (!rc) rc = datasets_make(&f, &a, t, e);
+    tokenizer_free(t), chat_free(chat), args_free(&a);
+    return rc ? -1 : 0;
+}
+
+struct tokenizer_flags {
+    const char *output, *pattern;
+    i64 vocab_size;
+    struct text_list special_tokens;
+};
+#define ROW_OF struct tokenizer_flags
+const struct option tokenizer_options[] = {
+    ROW(output, OPT_TEXT, NULL, 0, 0, "the tokenizer.json to write"),
+    ROW(vocab_size, OPT_INT, "4096", 257, 1 << 24,
+        "entries, the 256 bytes and special tokens included"),
+    ROW(pattern, OPT_TEXT, "olmo2", 0, 0, "how text is cut into words: gpt2, llama3 or olmo2"),
+    ROW(special_tokens, OPT_TEXT_LIST, "<|endoftext|>", 0, 0,
+        "comma separated; they take the first ids"),
+    {0},
+};
+#undef ROW_OF
+
+static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a, struct err *e) {
+    const struct bpe_training job = {.pattern = f->pattern,
+                                     .vocab_size = f->vocab_size,
+                                     .special_tokens = (const char *const *)f->special_tokens.item,
+                                     .special_tokens_count = f->special_tokens.count,
+                                     .files = (const char *const *)a->rest + 1,
+                                     .files_count = a->count - 1,
+                                     .texts = source_texts};
+    const double start = clock_seconds();
+    if (bpe_train(&job, f->output, e)) return -1;
+    if (!quiet)
+        show(stdout, "%s: %lld entries, %.1f s\n", f->output, (long long)f->vocab_size,
+             clock_seconds() - start);
+    return 0;
+}
+
+int cmd_tokenizer(int argc, char **argv, struct err *e) {
+    static const char usage[] = "tokenizer train SOURCE ... --output tokenizer.json";
+    struct tokenizer_flags f = {0};
+    struct args a;
+    int rc =
+        args_parse(&a, argc, argv, tokenizer_options, &f, e) || args_need(&a, 2, 1 << 20, usage, e);
+    if (!rc && strcmp(a.rest[0], "train"))
+        rc = err_input(e, "unknown action '%s'", a.rest[0]), err_hint(e, "usage: hone %s", usage);
+    if (!rc && !f.output)
+        rc = err_input(e, "tokenizer train needs --output"), err_hint(e, "usage: hone %s", usage);
+    if (!rc && f.vocab_size < 256 + f.special_tokens.count)
+        rc = err_input(e, "--vocab-size %lld holds less than the 256 bytes and %lld special tokens",
+                       (long long)f.vocab_size, (long long)f.special_tokens.count);
+    if (!rc) {
+        const struct outputs files = {.output = {f.output},
+                                      .source = (const char *const *)a.rest + 1,
+                                      .sources = a.count - 1};
+        rc = outputs_apart(&files, e) || tokenizer_make(&f, &a, e);
+    }
+    args_free(&a);
+    return rc ? -1 : 0;
+}

@@ -1,0 +1,80 @@
+/* commands.h: the commands, and what several of them share. */
+#ifndef HONE_COMMANDS_H
+#define HONE_COMMANDS_H
+
+#include "train/log/log.h"
+#include "train/loop/loop.h"
+
+/* ---- commands, a file each */
+int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),
+    cmd_tokenizer(int, char **, struct err *);
+int cmd_generate(int, char **, struct err *), cmd_export(int, char **, struct err *),
+    cmd_inspect(int, char **, struct err *);
+int cmd_verify(int, char **, struct err *), cmd_report(int, char **, struct err *),
+    cmd_forward(int, char **, struct err *);
+int cmd_chat(int, char **, struct err *);
+int cmd_encode(int, char **, struct err *), cmd_decode(int, char **, struct err *),
+    cmd_render(int, char **, struct err *), cmd_bench(int, char **, struct err *);
+int cmd_doctor(int, char **, struct err *), cmd_help(int, char **, struct err *),
+    cmd_eval(int, char **, struct err *);
+extern const struct option tokenize_options[], tokenizer_options[], generate_options[],
+    chat_options[], export_options[], verify_options[], report_options[], forward_options[],
+    codec_options[], bench_options[], eval_options[], inspect_options[];
+
+/* ---- generate and chat (cmd_generate.c) */
+/* Flags that hone generate and hone chat share. */
+struct generate_flags {
+    const char *prompt, *prompts, *precision, *tokenizer, *chat_template, *system;
+    double temperature, top_p, min_p, repetition_penalty;
+    i64 top_k, seed, max_new_tokens, batch_size;
+    struct text_list stop, adapter;
+    bool greedy, ignore_eos;
+};
+#define GENERATE_ROW(key, type, otherwise, low, high, help)                                        \
+    { #key, type, offsetof(struct generate_flags, key), otherwise, low, high, NULL, help }
+#define GENERATE_ROWS                                                                              \
+    GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),                                \
+        GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
+        GENERATE_ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),                           \
+        GENERATE_ROW(temperature, OPT_FLOAT, "0.8", 0, 100, "0: greedy"),                          \
+        GENERATE_ROW(top_k, OPT_INT, "0", 0, 1 << 24, "keep the k most likely; 0: all"),           \
+        GENERATE_ROW(top_p, OPT_FLOAT, "0.95", 0, 1, "keep the most likely that sum to this"),     \
+        GENERATE_ROW(min_p, OPT_FLOAT, "0", 0, 1,                                                  \
+                     "drop what is less likely than this times the most likely"),                  \
+        GENERATE_ROW(repetition_penalty, OPT_FLOAT, "1", 0.01, 100,                                \
+                     "above 1: ids of prompt and answer become less likely"),                      \
+        GENERATE_ROW(stop, OPT_TEXT_LIST, NULL, 0, 0, "texts that end the answer: A,B"),           \
+        GENERATE_ROW(seed, OPT_INT, "42", 0, 0, "the same seed gives the same text"),              \
+        GENERATE_ROW(greedy, OPT_BOOL, "false", 0, 0, "the most likely token each time"),          \
+        GENERATE_ROW(ignore_eos, OPT_BOOL, "false", 0, 0, "go on after an end-of-text token")
+/* Opens what the flags name. `stops`: the end-of-text ids of generation_config.json. */
+int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
+                  struct ids *stops, struct err *e);
+struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full);
+
+/* ---- forward (cmd_forward.c) */
+/* A graph for forward passes without gradients, its inputs set to one sequence of `count` ids at
+ * positions 0... */
+int forward_loss(struct model *m, const struct batch *b, float *loss,
+                 struct err *e); /* loss [tokens] */
+
+/* ---- bench (bench_tokenizer.c) */
+int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
+                    struct err *e);
+
+/* ---- GGUF (gguf_vocabulary.c, gguf_export.c) */
+/* Tokens, merges or scores, special ids and chat template of l->tokenizer, a tokenizer.json. */
+int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err *e);
+/* Writes `m`, a model of l's family, as a GGUF file whose matrices are `type` ("q8_0"). */
+int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
+                struct err *e);
+/* Writes the adapter of `m` alone. */
+int gguf_export_adapter(const char *path, struct model *m, struct err *e);
+/* Writes l's model as a Hugging Face folder: "fp32", "bf16", or "auto", each tensor in the type
+ * that l's base has it in (export_folder.c). */
+int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e);
+/* FOLDER/Modelfile for Ollama: `from`, and `adapter` if not NULL, as they are to be named in it. */
+int modelfile_write(const char *folder, const struct loaded *l, const char *from,
+                    const char *adapter, struct err *e);
+
+#endif

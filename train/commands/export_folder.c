@@ -1,0 +1,130 @@
+/* export_folder.c: a model as a Hugging Face folder, in the types its own files have.
+ *
+ * The base's files are the pattern: each of their tensors is written again under its name, with its
+ * shape and type. What the model holds is taken from it; what it does not (another part of a
+ * multimodal model, a buffer) is the file's own bytes. So an untouched model comes out as it went
+ * in, config.json and tokenizer included. Values of 8 or 4 bits with scales beside them are written
+ * in bf16 and without `quantization_config`: hone does not write those types. A GGUF file has no
+ * types that a folder could have: bf16, or f32 where asked for. */
+#include "train/commands/commands.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int name_order(const void *a, const void *b) {
+    return strcmp(((const struct stored *)a)->name, ((const struct stored *)b)->name);
+}
+static struct stored *named(const struct stored_list *list, const char *name) {
+    const struct stored key = {.name = name};
+    return list->count ? bsearch(&key, list->tensor, (size_t)list->count, sizeof key, name_order)
+                       : NULL;
+}
+
+struct convert {
+    const float *from;
+    u8 *to;
+    enum dtype type;
+};
+static void convert_range(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct convert *c = arg;
+    for (i64 i = begin; i < end; i++) {
+        const float x = c->from[i];
+        if (c->type == F64)
+            ((double *)c->to)[i] = (double)x;
+        else
+            ((u16 *)c->to)[i] = c->type == F16 ? f16_of_f32(x) : bf16_of_f32(x);
+    }
+}
+
+/* The f32 tensor `t` in another type. */
+static int convert(struct stored *t, enum dtype d, struct arena *a, struct err *e) {
+    const i64 n = t->bytes / 4;
+    if (d == F32) return 0;
+    struct convert job = {(const float *)t->data, arena_new(a, n * dtype_size(d) + 1, e), d};
+    if (!job.to) return -1;
+    pool_run(n, convert_range, &job);
+    t->data = job.to, t->dtype = d, t->bytes = n * dtype_size(d);
+    return 0;
+}
+
+static bool is_plain(enum dtype d) { return d == F32 || d == BF16 || d == F16 || d == F64; }
+
+/* Beside a tensor of few bits: its scales and tables, which its values no longer need. */
+static bool is_scale(const struct stored *t) {
+    const char *name = t->name;
+    static const char *const end[] = {"_scale_inv", "_blocks",        "_scales",          ".absmax",
+                                      ".quant_map", ".nested_absmax", ".nested_quant_map"};
+    const size_t n = strlen(name);
+    for (int i = 0; i < COUNT(end); i++) {
+        const size_t k = strlen(end[i]);
+        if (n > k && !strcmp(name + n - k, end[i])) return true;
+    }
+    return t->part || strstr(name, ".quant_state.bitsandbytes") != NULL;
+}
+
+/* Goes through the file's tensors; `coded`: some had few bits. */
+static int as_file(struct stored_list *out, const struct stored_list *model,
+                   const struct safetensors *file, bool *coded, struct err *e) {
+    u8 *done = mem_new(model->count + 1, e);
+    int rc = done ? 0 : -1;
+    for (i64 i = 0; !rc && i < file->count; i++) {
+        const struct stored *t = &file->tensor[i], *ours = named(model, t->name);
+        struct stored *to = stored_add(out, e);
+        if (!to) rc = -1;
+        if (rc) break;
+        *to = ours ? *ours : *t;
+        if (ours) done[ours - model->tensor] = 1;
+        if (ours && !is_plain(t->dtype)) *coded = true;
+        if (ours)
+            rc = convert(to, is_plain(t->dtype) ? t->dtype : BF16, &out->arena, e);
+        else if (is_scale(t))
+            continue;
+        else if (t->dtype == DTYPE_COUNT)
+            rc = err_input(e, "tensor %.200s has type %s, which hone does not write", t->name,
+                           t->type);
+        out->count++;
+    }
+    for (i64 i = 0; !rc && i < model->count; i++) { /* whose values the file has in another form */
+        struct stored *to = done[i] ? NULL : stored_add(out, e);
+        if (done[i]) continue;
+        if (!to) rc = -1;
+        if (rc) break;
+        *to = model->tensor[i], *coded = true;
+        rc = convert(to, BF16, &out->arena, e), out->count++;
+    }
+    mem_free(done);
+    return rc;
+}
+
+/* A GGUF file's configuration becomes config.json. */
+static int config_put(const char *to, struct model_folder *f, struct err *e) {
+    struct config c;
+    const struct gguf_arch *arch;
+    char *path = path_join(NULL, to, "config.json", e);
+    const int rc = !path || folder_config(f, &c, &arch, e) || json_save(f->config, path, 2, e);
+    return mem_free(path), rc ? -1 : 0;
+}
+
+int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e) {
+    struct model_folder f = {0};
+    struct stored_list model = {0}, out = {0};
+    enum dtype d = F32;
+    const bool own = !strcmp(precision, "auto");
+    bool coded = false;
+    int rc = folder_open(&f, l->base, e) || (!own && precision_parse(precision, &d, e)) ||
+             model_stored(&l->model, false, &model, e) || dir_make(to, e);
+    if (!rc && model.count > 1)
+        qsort(model.tensor, (size_t)model.count, sizeof *model.tensor, name_order);
+    const bool file = own && !f.gguf.version;
+    if (!rc && f.gguf.version && own) d = BF16;
+    rc = rc || (f.gguf.version ? config_put(to, &f, e) : folder_copy(l->base, to, e));
+    if (!rc && file) rc = as_file(&out, &model, &f.weights, &coded, e);
+    for (i64 i = 0; !rc && !file && i < model.count; i++)
+        rc = convert(&model.tensor[i], d, &model.arena, e);
+    if (!rc && (!file || coded)) rc = folder_dtype(to, file ? BF16 : d, e);
+    struct stored_list *list = file ? &out : &model;
+    rc = rc || safetensors_write(to, "model", list->tensor, list->count, SHARD_BYTES, e);
+    stored_free(&out), stored_free(&model), folder_close(&f);
+    return rc ? -1 : 0;
+}

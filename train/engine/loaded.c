@@ -1,0 +1,153 @@
+/* loaded.c: a model for use, however it is given: a Hugging Face folder, a checkpoint of a full
+ * run, a checkpoint of a LoRA run (whose adapter_config.json names its base), or a base and
+ * adapters. */
+#include "train/engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int precision_parse(const char *text, enum dtype *d, struct err *e) {
+    if (!strcmp(text, "fp32") || !strcmp(text, "f32")) return *d = F32, 0;
+    if (!strcmp(text, "bf16")) return *d = BF16, 0;
+    err_input(e, "precision is '%s'", text);
+    return err_detail(e, "expected fp32 or bf16");
+}
+
+int numerics_choose(const char *name, struct err *e) {
+    const bool gpu = device_now() == DEVICE_CUDA;
+    numerics_now = gpu && strcmp(name, "portable") ? NUMERICS_FAST : NUMERICS_PORTABLE;
+    if (gpu || strcmp(name, "fast")) return 0;
+    err_input(e, "numerics: fast is what a GPU computes, and --device is cpu");
+    return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
+}
+
+void quant_of_recipe(const struct recipe *r) {
+    load_quant = (struct quant_config){
+        r->load_in_4bit, strcmp(r->bnb_4bit_quant_type, "fp4") ? QUANT_NF4 : QUANT_FP4,
+        r->bnb_4bit_use_double_quant, 64, false};
+}
+
+/* How the base is held: as --quantize says, or as the run had it that the first adapter comes from:
+ * RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
+static int quant_choose(const char *adapter, struct err *e) {
+    const char *q = globals.quantize ? globals.quantize : "auto";
+    load_quant = (struct quant_config){strcmp(q, "auto") && strcmp(q, "none"),
+                                       *q == 'f' ? QUANT_FP4 : QUANT_NF4,
+                                       strstr(q, "double") != NULL, 64, false};
+    if (!adapter || strcmp(q, "auto")) return 0;
+    char *run = path_join(NULL, adapter, "../..", e),
+         *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
+    int rc = run && lock ? 0 : -1;
+    if (!rc && path_exists(lock)) {
+        struct recipe r;
+        char sha256[65];
+        rc = lock_read(&r, run, sha256, e);
+        if (!rc) quant_of_recipe(&r), recipe_free(&r);
+    }
+    mem_free(run), mem_free(lock);
+    return rc;
+}
+
+int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
+                   struct err *e) {
+    if (tokenizer_size(t) <= m->config.vocab_size) return 0;
+    err_input(e, "%s has %lld entries, but the model's vocabulary is %lld", tokenizer_path(t),
+              (long long)tokenizer_size(t), (long long)m->config.vocab_size);
+    return err_hint(e, "use the tokenizer that came with %s", model);
+}
+
+int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e) {
+    struct err none = {0};
+    const char *path = t ? tokenizer_path(t) : NULL;
+    *out = chosen || path ? chat_of_file(chosen, path, chosen ? e : &none) : NULL;
+    if (*out || (!chosen && !none.starved)) return 0;
+    if (!chosen) *e = none;
+    return -1;
+}
+
+int dataset_fits(const struct dataset *d, const struct model *m, struct err *e) {
+    const struct dataset_info *i = dataset_info(d);
+    if (i->vocab_size <= m->config.vocab_size) return 0;
+    err_input(e, "%s was made with a vocabulary of %lld, but the model's is %lld", i->path,
+              (long long)i->vocab_size, (long long)m->config.vocab_size);
+    return err_hint(e, "make it again with the model's tokenizer: hone tokenize");
+}
+
+/* A folder, or FOLDER=WEIGHT. */
+static int adapter_named(const char *text, char **folder, double *weight, struct err *e) {
+    const char *equals = path_is_dir(text) ? NULL : strrchr(text, '=');
+    char *end = NULL;
+    *weight = equals ? strtod(equals + 1, &end) : 1;
+    *folder = equals ? mem_printf(e, "%.*s", (int)(equals - text), text) : mem_text(text, e);
+    if (!*folder) return -1;
+    if (!equals || (end > equals + 1 && !*end && *weight - *weight == 0)) return 0;
+    err_input(e, "--adapter %s: '%s' is no weight", text, equals + 1);
+    return err_detail(e, "expected DIR or DIR=NUMBER");
+}
+
+static int adapter_load(struct loaded *l, const char *text, struct err *e) {
+    struct lora_config more = {0}, *c = l->model.lora ? &more : &l->lora;
+    struct safetensors s = {0};
+    char *folder = NULL;
+    double weight;
+    const int rc = adapter_named(text, &folder, &weight, e) || adapter_open(folder, c, &s, e) ||
+                   lora_stack(&l->model, c, &s, folder, weight, e);
+    safetensors_close(&s), lora_config_free(&more), mem_free(folder);
+    return rc ? -1 : 0;
+}
+
+/* An adapter folder alone: its base is what adapter_config.json says. */
+static int base_of(struct loaded *l, const char *adapter, struct err *e) {
+    struct lora_config c = {0};
+    char *path = path_join(NULL, adapter, "adapter_config.json", e);
+    int rc = path ? lora_config_read(&c, path, e) : -1;
+    if (!rc && !c.base_model_name_or_path) {
+        rc = err_input(e, "%s does not say which model it adapts", path);
+        err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
+    }
+    if (!rc && !(l->base = mem_text(c.base_model_name_or_path, e))) rc = -1;
+    if (!rc && !path_is_dir(l->base) && !(path_exists(l->base) && path_is_gguf(l->base))) {
+        rc = err_input(e, "the base model '%s' that %s names is not a folder here", l->base, path);
+        err_hint(e, "give the base: hone ... BASE --adapter %s", adapter);
+    }
+    lora_config_free(&c), mem_free(path);
+    return rc;
+}
+
+int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,
+                const char *tokenizer, enum dtype d, bool trainable, struct err *e) {
+    *l = (struct loaded){0};
+    const i64 count = adapters ? adapters->count : 0;
+    double weight;
+    if (!path_is_dir(path) && !(path_exists(path) && path_is_gguf(path))) {
+        err_input(e, path_exists(path) ? "%s is not a folder" : "%s does not exist", path);
+        return err_hint(e, "a model is a folder with config.json and model.safetensors, such as "
+                           "runs/NAME/checkpoints/step-000100, or a .gguf file");
+    }
+    const int own = count ? 0 : path_has(path, "adapter_config.json", e);
+    if (own < 0) return -1;
+    if (own ? base_of(l, path, e) : !(l->base = mem_text(path, e))) return -1;
+    if (count && adapter_named(adapters->item[0], &l->adapter, &weight, e)) return -1;
+    if (own && !(l->adapter = mem_text(path, e))) return -1;
+    if (quant_choose(l->adapter, e) ||
+        model_open(&l->model, l->base, d, trainable && !l->adapter, e))
+        return -1;
+    if (*l->model.config.note && !quiet)
+        show(stderr, "note: %s: %s\n", l->base, l->model.config.note);
+    if (own && adapter_load(l, path, e)) return -1;
+    for (i64 i = 0; i < count; i++)
+        if (adapter_load(l, adapters->item[i], e)) return -1;
+    const char *from = tokenizer ? tokenizer : l->base;
+    if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))
+        return -1;
+    if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
+    return model_place(&l->model, e);
+}
+
+void loaded_close(struct loaded *l) {
+    model_free(&l->model);
+    lora_config_free(&l->lora);
+    tokenizer_free(l->tokenizer);
+    mem_free(l->base), mem_free(l->adapter);
+    *l = (struct loaded){0};
+}

@@ -1,0 +1,56 @@
+/* stream.c: text as its ids come, and where it ends. The whole answer is decoded again with each
+ * id: what a decoder makes of an id can depend on those before it, and answers are short beside the
+ * passes that make them. An id that no token has, of a vocabulary padded for speed, is no text, as
+ * in transformers: a model that is hardly trained samples such ids. */
+#include "train/engine/engine.h"
+
+#include <string.h>
+
+/* The bytes at the end that may be the start of a stop string. */
+static i64 held(const struct stream *s) {
+    i64 most = 0;
+    for (i64 i = 0; s->stop && i < s->stop->count; i++) {
+        const char *stop = s->stop->item[i];
+        for (i64 n = i64_min((i64)strlen(stop) - 1, s->text.size); n > most; n--)
+            if (!memcmp(s->text.data + s->text.size - n, stop, (size_t)n)) most = n;
+    }
+    return most;
+}
+
+static void stream_print(struct stream *s, i64 end) {
+    if (s->to && end > s->printed)
+        show_generated(s->to, s->text.data + s->printed, end - s->printed);
+    s->printed = i64_max(s->printed, end);
+    if (s->to) fflush(s->to);
+}
+
+int stream_token(void *arg, u32 id) {
+    struct stream *s = arg;
+    static const char unknown[] = "\xef\xbf\xbd";
+    s->text.size = 0;
+    if ((tokenizer_has(s->t, id) && ids_add(&s->ids, id, s->e)) ||
+        tokenizer_decode(s->t, s->ids.item, s->ids.count, true, &s->text, s->e))
+        return -1;
+    const char *first = NULL;
+    for (i64 i = 0; s->stop && i < s->stop->count; i++) {
+        const char *stop = s->stop->item[i];
+        const char *hit =
+            s->text.size ? memmem(s->text.data, (size_t)s->text.size, stop, strlen(stop)) : NULL;
+        if (hit && *stop && (!first || hit < first)) first = hit;
+    }
+    if (first) {
+        s->text.size = first - s->text.data, s->text.data[s->text.size] = 0, s->stopped = true;
+        return stream_print(s, s->text.size), 1;
+    }
+    i64 end = s->text.size - held(s);
+    while (end >= 3 && !memcmp(s->text.data + end - 3, unknown, 3)) end -= 3;
+    stream_print(s, end);
+    return s->to && ferror(s->to); /* nobody reads it any more: main says why */
+}
+
+void stream_end(struct stream *s) { stream_print(s, s->text.size); }
+
+void stream_free(struct stream *s) {
+    ids_free(&s->ids), text_free(&s->text);
+    s->printed = 0, s->stopped = false;
+}

@@ -1,0 +1,162 @@
+/* loop.h: the trainer: optimizer, schedule, one step, checkpoints, evaluation; what a run may write
+ * to. */
+#ifndef HONE_LOOP_H
+#define HONE_LOOP_H
+
+#include "train/engine/engine.h"
+
+/* ---- optimizer (optimizer.c, optimizer_state.c) */
+enum { GROUP_LEVELS = 17, SLOT_USES = 4 };        /* 2^16 reduction groups */
+enum {
+    STATE_MASTER,
+    STATE_M,
+    STATE_V,
+    STATE_EXTRA,
+    STATE_M_ABSMAX,
+    STATE_V_ABSMAX,
+    STATE_ROW,
+    STATE_COL,
+    STATE_PARTS
+};
+struct moments { /* of one trainable parameter; all f32 of its size, on the device */
+    struct param *p;
+    i64 count;
+    enum update_rule rule;
+    bool muon;
+    float *master; /* the parameter's own memory in fp32; NULL: bf16 without masters */
+    /* m, v, extra: as the rule has them, f32, or m and v u8 with an absmax for each 256
+     * (ops/quant8.c); row, col: of Adafactor. master: where it has memory of its own */
+    struct view state[STATE_PARTS];
+    float *grad[SLOT_USES]; /* accumulators of the current reduction group, one per use */
+    float *sum[SLOT_USES][GROUP_LEVELS]; /* finished groups: NUMERICS.md 6 */
+};
+struct of_step { /* what updates need of their step: hyper of update.c, and of adafactor.c */
+    i32 step;
+    float factor[7], momentum[HYPER];
+    float hyper[][HYPER]; /* of each parameter */
+};
+struct optimizer {
+    struct moments *of;
+    i64 count;
+    const struct optim *kind;
+    struct optim_args with;
+    double beta1, beta2, eps, weight_decay, max_grad_norm, max_grad_value;
+    double ratio[PACES];          /* LoRA+: learning rates over the schedule's */
+    struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
+    u64 seed;                     /* of stochastic rounding, where a parameter has no master */
+    i64 step;                     /* updates done */
+    double *norms; /* [count, and count of the weights], sums of squares, on the device */
+    struct of_step *now, *now_host;
+    double learning_rate;
+    void *work; /* of muon.c */
+    i64 work_bytes;
+    void *scratch;
+    i64 scratch_bytes;
+};
+int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, struct err *e);
+void optimizer_free(struct optimizer *o);
+int optimizer_bind(struct optimizer *o, struct graph *g,
+                   struct err *e); /* points the graph's slots at accumulators */
+int optimizer_call(struct optimizer *o, struct op_call *c, struct err *e); /* shape, scratch, run */
+int optimizer_zero(struct optimizer *o, struct err *e); /* before each reduction group */
+int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
+/* The rate that a step has where the schedule says `lr`: Adafactor may have a schedule of its own.
+ */
+double optimizer_rate(const struct optimizer *o, double lr);
+/* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
+int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
+int optimizer_digest(const struct optimizer *o, char hex[65],
+                     struct err *e); /* SHA-256 of step, masters (or bf16 weights), m, v */
+i64 optimizer_bytes(const struct optimizer *o);
+int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
+int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
+
+/* ---- Muon (muon.c): a matrix [rows, cols], in place; `sum`: room for a number on the device; its
+ * memory in o->work; what the rate is multiplied by */
+int muon_direction(struct optimizer *o, float *matrix, i64 rows, i64 cols, double *sum,
+                   struct err *e);
+i64 muon_work(i64 rows, i64 cols);
+double muon_rate(const struct optim_args *a, i64 rows, i64 cols);
+
+/* ---- learning-rate schedule (schedule.c) ----------------------------------------------------- */
+struct schedule {
+    enum { LR_CONSTANT, LR_LINEAR, LR_COSINE, LR_WSD } kind;
+    enum { DECAY_LINEAR, DECAY_COSINE, DECAY_1_SQRT } decay_type; /* of wsd */
+    double lr, min_lr_ratio;
+    i64 warmup, decay, total; /* optimizer steps; decay: of wsd */
+};
+int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_steps, struct err *e);
+double schedule_lr(const struct schedule *s,
+                   i64 step); /* the rate that optimizer step `step`, from 0, uses */
+
+/* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
+enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
+enum { DATASETS = 16 };
+struct trainer {
+    const struct recipe *r;
+    const char *run_dir;
+    struct tokenizer *tokenizer;
+    struct chat *chat; /* NULL: the recipe names none and the tokenizer has none */
+    struct dataset *dataset[DATASETS], *eval_dataset[DATASETS];
+    double weight[DATASETS];
+    struct loader *loader, *eval_loader;
+    struct model model;
+    struct lora_config lora;
+    struct optimizer optimizer;
+    struct schedule schedule;
+    struct pass_cache passes; /* one for each size of micro-batch and use */
+    struct graph_memory memory; /* of all of them */
+    struct balance balance;     /* of the step, where the model is `balanced` */
+    i64 total_steps, tokens_seen;
+    char parent[65];           /* SHA-256 of the last checkpoint's manifest */
+    char *model_folder;        /* whose config and tokenizer files checkpoints carry */
+    struct lock_files carried; /* those files, as they were when the program began */
+    struct arena arena;
+};
+/* The files of model_folder: hashed; those copied into a checkpoint, compared (carried.c) */
+int carried_begin(struct trainer *t, struct err *e);
+int carried_copied(const struct trainer *t, const char *folder, struct err *e);
+/* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
+ * model's config is written. */
+int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
+void trainer_close(struct trainer *t);
+struct step_result {
+    double loss, lr, grad_norm;
+    double aux_loss; /* of a model that is `balanced`: part of the loss, times aux_coef */
+    i64 tokens;
+    char batch[65];
+};
+int trainer_step(struct trainer *t, struct step_result *out, struct err *e);
+int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
+                 struct err *e); /* mean over trained tokens of eval_dataset */
+/* A checkpoint at the current step; `digest`: optimizer_digest. */
+int trainer_save(struct trainer *t, const char digest[65], struct err *e);
+int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
+/* Refuses, with the plan and what would fit, a step that does not. */
+i64 trainer_plan_bytes(
+    struct trainer *t,
+    struct err *e); /* weights, optimizer, gradients, activations of a full micro-batch */
+i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction group */
+/* The opening steps that trainer_open consists of */
+int trainer_data(struct trainer *t, struct err *e);
+int trainer_model(struct trainer *t, struct err *e);
+int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
+
+/* ---- evaluation (evaluate.c) */
+/* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */
+int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
+                  struct err *e);
+
+/* ---- outputs apart from inputs (outputs.c) */
+enum { OUTPUT_NAMES = 4 };
+struct outputs { /* names may be NULL; those that are no files are no harm */
+    const char *output[OUTPUT_NAMES], *input[OUTPUT_NAMES];
+    const char *const *source;
+    i64 sources;
+    const struct text_list *adapter; /* DIR or DIR=WEIGHT */
+};
+int outputs_apart(const struct outputs *o, struct err *e);
+int inputs_apart(const struct recipe *r, struct err *e); /* from the run's own files */
+int report_apart(char *const *run, i64 count, const char *output, struct err *e);
+
+#endif

@@ -1,0 +1,80 @@
+/* optimizer_state.c: an optimizer's state: its digest, its size, and what state.h5 holds of it, in
+ * this order. A weight without a master, and the master of an fp32 parameter, are in the weights'
+ * file. */
+#include "train/loop/loop.h"
+
+#include <string.h>
+
+static const char *const parts[STATE_PARTS] = {"master",   "m",        "v",   "extra",
+                                               "m_absmax", "v_absmax", "row", "col"};
+
+/* The shape in state.h5: the parameter's own, but for scales and sums. */
+static struct view stored_as(const struct moments *s, int k) {
+    struct view v = s->state[k];
+    if (k < STATE_M_ABSMAX) v.rank = s->p->view.rank, memcpy(v.dim, s->p->view.dim, sizeof v.dim);
+    return v;
+}
+
+int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
+    struct sha256 h;
+    if (sha256_begin(&h, e)) return -1;
+    sha256_add(&h, &o->step, sizeof o->step);
+    struct device_buffer copy = {0};
+    const void *from = o;
+    for (i64 i = 0; from && i < o->count; i++) {
+        const struct moments *s = &o->of[i];
+        sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
+        for (int k = 0; from && k < STATE_PARTS; k++) {
+            const struct view own = k || s->state[0].data ? s->state[k] : s->p->view;
+            if (!own.data) continue;
+            from = device_peek(own.data, view_bytes(&own), &copy, e);
+            if (from) sha256_add(&h, from, view_bytes(&own));
+        }
+    }
+    mem_free(copy.data);
+    return sha256_end(&h, hex), from ? 0 : -1;
+}
+
+i64 optimizer_bytes(const struct optimizer *o) {
+    i64 bytes = o->work_bytes;
+    for (i64 i = 0; i < o->count; i++) {
+        const struct moments *s = &o->of[i];
+        for (int k = 0; k < STATE_PARTS; k++)
+            bytes += s->state[k].data ? view_bytes(&s->state[k]) : 0;
+        for (int u = 0; u < SLOT_USES; u++) bytes += s->grad[u] ? s->count * 4 : 0;
+    }
+    return bytes;
+}
+
+int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e) {
+    struct device_buffer copy = {0};
+    int rc = state_put_i64(w, "step", o->step, e);
+    for (i64 i = 0; !rc && i < o->count; i++)
+        for (int k = 0; !rc && k < STATE_PARTS; k++) {
+            char name[256];
+            const struct view v = stored_as(&o->of[i], k);
+            if (!v.data) continue;
+            snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
+            const void *from = device_peek(v.data, view_bytes(&v), &copy, e);
+            rc = !from || state_add(w, name, v.dtype, v.rank, v.dim, from, e);
+        }
+    mem_free(copy.data);
+    return rc ? -1 : 0;
+}
+
+int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
+    if (state_get_i64(r, "step", &o->step, e)) return -1;
+    for (i64 i = 0; i < o->count; i++)
+        for (int k = 0; k < STATE_PARTS; k++) {
+            char name[256];
+            const struct view v = stored_as(&o->of[i], k);
+            if (!v.data) continue;
+            snprintf(name, sizeof name, "optimizer/%s/%s", o->of[i].p->name, parts[k]);
+            void *host = mem_new(view_bytes(&v), e);
+            const int rc = !host || state_get(r, name, v.dtype, v.rank, v.dim, host, e) ||
+                           device_write(v.data, host, view_bytes(&v), e) || device_sync(e);
+            mem_free(host);
+            if (rc) return -1;
+        }
+    return 0;
+}

@@ -1,0 +1,126 @@
+/* trainer_save.c: a checkpoint from a trainer and back. What a checkpoint consists of and how it is
+ * made crash-safe is in checkpoints/; this file says what goes in: the weights (or the adapter) as
+ * a folder that transformers (or PEFT) loads, and state.h5. */
+#include "train/loop/loop.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static int state_write(struct trainer *t, const char *folder, const char *digest, struct err *e) {
+    char *path = path_join(NULL, folder, "state.h5", e);
+    struct state_writer *w = path ? state_create(path, e) : NULL;
+    mem_free(path);
+    if (!w) return -1;
+    const int rc =
+        optimizer_save(&t->optimizer, w, e) || state_put_i64(w, "tokens_seen", t->tokens_seen, e) ||
+        state_put_i64(w, "samples_seen", t->optimizer.step * t->r->global_batch_size, e) ||
+        state_put_i64(w, "reduction_groups", t->r->reduction_groups, e) ||
+        state_put_text(w, "state_sha256", digest, e);
+    return state_finish(w, !rc, e) || rc ? -1 : 0;
+}
+
+/* A template that the recipe names travels with what was trained on it. */
+static int template_write(const struct trainer *t, const char *folder, struct err *e) {
+    i64 size = 0;
+    if (!t->chat || !t->r->chat_template) return 0;
+    const char *text = chat_source(t->chat, &size);
+    char *path = path_join(NULL, folder, "chat_template.jinja", e);
+    const int rc = path ? file_replace(path, text, size, e) : -1;
+    return mem_free(path), rc;
+}
+
+/* A multimodal model's text part, trained: the rest is not here, so the folder says that it is a
+ * text model. */
+static int config_unwrap(const struct model *m, const char *folder, struct err *e) {
+    if (!*m->config.note) return 0;
+    char *path = path_join(NULL, folder, "config.json", e);
+    json_t *all = path ? json_open(path, e) : NULL, *text, *value;
+    if (!all) return mem_free(path), -1;
+    static const char *const shared[] = {"bos_token_id", "eos_token_id", "pad_token_id",
+                                         "torch_dtype",  "dtype",        "tie_word_embeddings"};
+    text = json_object_get(all, "text_config");
+    for (int i = 0; i < COUNT(shared); i++)
+        if ((value = json_object_get(all, shared[i])) && !json_object_get(text, shared[i]))
+            json_object_set(text, shared[i], value);
+    json_object_set_new(text, "model_type", json_string(m->config.family->model_type));
+    json_object_set_new(text, "architectures", json_pack("[s]", m->config.family->architecture));
+    const int rc = json_save(text, path, 2, e);
+    json_decref(all), mem_free(path);
+    return rc;
+}
+
+static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
+                         struct err *e) {
+    if (!t->r->use_peft)
+        return folder_copy(t->model_folder, folder, e) || carried_copied(t, folder, e) ||
+                       config_unwrap(&t->model, folder, e) ||
+                       folder_dtype(folder, t->model.dtype, e) ||
+                       safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
+                   ? -1
+                   : 0;
+    char *path = path_join(NULL, folder, "adapter_config.json", e);
+    const int rc =
+        !path || lora_config_write(&t->lora, path, e) ||
+        safetensors_write(folder, "adapter_model", list->tensor, list->count, SHARD_BYTES, e);
+    return mem_free(path), rc ? -1 : 0;
+}
+
+int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
+    struct checkpoint c = {0};
+    i64 bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
+    struct stored_list list;
+    const int listed = model_stored(&t->model, t->r->use_peft, &list, e);
+    struct manifest m = {.step = t->optimizer.step, .numerics_version = NUMERICS_VERSION};
+    strcpy(m.numerics_level, numerics_now == NUMERICS_FAST ? "R2" : "R4"); /* ops/NUMERICS.md */
+    for (i64 i = 0; i < list.count; i++) bytes += list.tensor[i].bytes;
+    for (int i = 0; build_info && build_info[i]; i += 2)
+        if (!strcmp(build_info[i], "version"))
+            snprintf(m.hone_version, sizeof m.hone_version, "%s", build_info[i + 1]);
+    memcpy(m.parent, t->parent, sizeof m.parent);
+    int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
+    if (!rc) {
+        memcpy(m.state_sha256, digest, sizeof m.state_sha256);
+        rc = weights_write(t, c.temporary, &list, e) || template_write(t, c.temporary, e) ||
+             state_write(t, c.temporary, digest, e);
+        if (rc)
+            checkpoint_abort(&c, e);
+        else
+            rc = checkpoint_commit(&c, &m, list.tensor, list.count, e);
+    }
+    char *path = rc ? NULL : checkpoint_path(t->run_dir, t->optimizer.step, e);
+    if (!rc) rc = !path || manifest_sha256(path, t->parent, e);
+    mem_free(path), stored_free(&list);
+    return rc ? err_frame(e, "while saving step %lld", (long long)t->optimizer.step) : 0;
+}
+
+static int weights_read(struct trainer *t, const char *folder, struct err *e) {
+    if (!t->r->use_peft) {
+        struct model_folder f = {0};
+        const int rc = folder_open(&f, folder, e) || model_load(&t->model, &f.weights, folder, e);
+        folder_close(&f);
+        return rc ? -1 : 0;
+    }
+    struct lora_config c = {0};
+    struct safetensors s = {0};
+    const int rc = adapter_open(folder, &c, &s, e) || lora_load(&t->model, &s, folder, e);
+    safetensors_close(&s), lora_config_free(&c);
+    return rc ? -1 : 0;
+}
+
+int trainer_load(struct trainer *t, const char *folder, struct err *e) {
+    char digest[65];
+    struct manifest m;
+    if (manifest_verify(folder, false, e) || manifest_read(folder, &m, e) ||
+        weights_read(t, folder, e))
+        return -1;
+    char *path = path_join(NULL, folder, "state.h5", e);
+    struct state_reader *r = path ? state_open(path, e) : NULL;
+    int rc = !r || optimizer_load(&t->optimizer, r, e) ||
+             state_get_i64(r, "tokens_seen", &t->tokens_seen, e) ||
+             optimizer_digest(&t->optimizer, digest, e) || manifest_sha256(folder, t->parent, e);
+    state_close(r), mem_free(path);
+    if (!rc && strcmp(digest, m.state_sha256))
+        rc = err_failed(e, "%s: the state's digest is %.16s..., but its manifest says %.16s...",
+                        folder, digest, m.state_sha256);
+    return rc ? err_frame(e, "while loading checkpoint %s", folder) : 0;
+}

@@ -1,0 +1,280 @@
+/* recipe_keys.c: every recipe key as a row: what it is called, what it may be, what it means.
+ *
+ * The rows feed parsing, `hone help train`, the lock and the comparison on resume, so a key is
+ * added here, as a member of struct recipe, and nowhere else. Names are TRL's and PEFT's, the
+ * field's most shared vocabulary, except micro_batch_size and max_seq_length, which say more than
+ * per_device_train_batch_size and max_length. Other tools' spellings are aliases: taken, with a
+ * note that names ours. */
+#include "train/recipe/recipe_int.h"
+
+#define AT(member) offsetof(struct recipe, member)
+#define BOOL(k, d, h)                                                                              \
+    { #k, OPT_BOOL, AT(k), d, 0, 0, NULL, h }
+#define INT(k, d, lo, hi, h)                                                                       \
+    { #k, OPT_INT, AT(k), d, lo, hi, NULL, h }
+#define FLOAT(k, d, lo, hi, h)                                                                     \
+    { #k, OPT_FLOAT, AT(k), d, lo, hi, NULL, h }
+#define TEXT(k, d, h)                                                                              \
+    { #k, OPT_TEXT, AT(k), d, 0, 0, NULL, h }
+#define CHOICE(k, d, c, h)                                                                         \
+    { #k, OPT_CHOICE, AT(k), d, 0, 0, c, h }
+#define INTS(k, d, lo, hi, h)                                                                      \
+    { #k, OPT_INT_LIST, AT(k), d, lo, hi, NULL, h }
+#define TEXTS(k, d, h)                                                                             \
+    { #k, OPT_TEXT_LIST, AT(k), d, 0, 0, NULL, h }
+
+const struct option recipe_options[] = {
+    CHOICE(task, "pretrain", "pretrain sft",
+           "pretrain: every token is trained; sft: completions of prompts"),
+    TEXT(model_name_or_path, NULL, "folder of the model to start from"),
+    TEXT(tokenizer, NULL, "tokenizer.json or its folder (default: the model's own)"),
+    CHOICE(precision, "fp32", "fp32 bf16",
+           "compute type; sums and moments are f32 in both, and so are master weights"),
+    BOOL(master_weights, "true",
+         "false: bf16 weights are updated by stochastic rounding, without f32 copies"),
+    CHOICE(numerics, "auto", "auto portable fast",
+           "portable: the same bits on every processor; fast: tensor cores (auto: fast on a GPU)"),
+    INT(seed, "42", 0, 9007199254740991.0, "of initialisation, data order, dropout and sampling"),
+
+    INT(max_seq_length, "512", 1, 1 << 24, "tokens in a sample, at most"),
+    BOOL(packing, "true",
+         "cut concatenated documents into full samples; false: one document a sample"),
+    BOOL(document_mask, "true", "packed documents do not see each other"),
+    BOOL(completion_only_loss, "true", "sft: train on completions, not on prompts"),
+    BOOL(assistant_only_loss, "true", "conversations: train on what the assistant says alone"),
+    TEXT(chat_template, NULL,
+         "conversations: chatml, llama3, alpaca, a file or text (default: the tokenizer's own)"),
+
+    BOOL(use_peft, "false", "train a LoRA adapter and keep the base frozen"),
+    INT(lora_r, "16", 1, 65536, "rank of the adapter"),
+    FLOAT(lora_alpha, "32", 1e-6, 1e6, "the adapter's output is scaled by alpha / r"),
+    FLOAT(lora_dropout, "0", 0, 1, "share of the adapter's inputs dropped in training"),
+    TEXTS(lora_target_modules, "all-linear",
+          "names that module paths end in, a regular expression for the whole path, or all-linear"),
+    TEXTS(lora_target_parameters, NULL, "tensors of experts: [mlp.experts.down_proj]"),
+    TEXTS(lora_exclude_modules, NULL, "modules that are left out: names or a regular expression"),
+    TEXTS(lora_layers_to_transform, NULL, "numbers of the layers that get an adapter (all)"),
+    TEXTS(lora_rank_pattern, NULL, "ranks of modules by the end of their path: [down_proj=8]"),
+    TEXTS(lora_alpha_pattern, NULL, "the same for alpha"),
+    TEXTS(lora_modules_to_save, NULL, "modules that are trained and saved whole: [lm_head]"),
+    BOOL(use_rslora, "false", "scale by alpha / sqrt(r)"),
+    BOOL(use_dora, "false", "DoRA: rows of adapted weights have a magnitude that is trained too"),
+    FLOAT(loraplus_lr_ratio, "1", 1, 1e6,
+          "LoRA+: learning rate of B and of vectors over that of A"),
+    FLOAT(loraplus_lr_embedding, "0", 0, 1e6,
+          "LoRA+: learning rate of embedding adapters (1e-6 if loraplus_lr_ratio is set; 0: as A)"),
+    CHOICE(init_lora_weights, "true", "true gaussian pissa",
+           "A: Kaiming uniform, or normal of deviation 1/r, and B 0; pissa: both from the largest "
+           "singular values of the weight, which keeps the rest"),
+    BOOL(load_in_4bit, "false",
+         "QLoRA: linear weights of the frozen base in 4 bits, quantised while they are loaded"),
+    CHOICE(bnb_4bit_quant_type, "nf4", "nf4 fp4", "4-bit data type"),
+    BOOL(bnb_4bit_use_double_quant, "false", "the scales of their blocks in 8 bits too"),
+    CHOICE(bnb_4bit_compute_dtype, "auto", "auto float32 bfloat16",
+           "what they are decoded to: always that of precision, which this may confirm"),
+
+    INT(micro_batch_size, "8", 1, 1 << 20,
+        "samples computed at a time: memory and speed, never the result"),
+    INT(gradient_accumulation_steps, "1", 1, 1 << 20, "micro-batches in an optimizer step"),
+    INT(global_batch_size, NULL, 1, 1 << 30,
+        "samples in an optimizer step (default: micro x accumulation)"),
+    INT(reduction_groups, "1", 1, 1 << 16,
+        "gradient chains of a step: a power of two, the most ranks that can share it"),
+    FLOAT(num_train_epochs, "1", 1e-9, 1e9, "passes over the data, where max_steps is 0"),
+    INT(max_steps, "0", -1, 1e15, "optimizer steps; 0: from num_train_epochs"),
+
+    CHOICE(optim, "adamw",
+           "adamw adamw_8bit adam lion sgd adagrad rmsprop adafactor adafactor_torch muon",
+           "optimizer; adamw_8bit: moments of 4,096 elements or more in 8 bits, blocks of 256"),
+    TEXTS(optim_args, NULL, "arguments of its own, listed below: momentum=0.9,nesterov=true"),
+    FLOAT(learning_rate, "3e-4", 0, 1e3, "the highest rate of the schedule"),
+    FLOAT(weight_decay, "0", 0, 1e3,
+          "of matrices; decoupled in adamw and lion, else an L2 penalty"),
+    FLOAT(adam_beta1, "0.9", 0, 0.999999999, "decay of the mean of gradients; of lion too"),
+    FLOAT(adam_beta2, "0.999", 0, 0.999999999,
+          "decay of the mean of squared gradients; lion: of the mean that is kept (often 0.99)"),
+    FLOAT(adam_epsilon, "1e-8", 0, 1, "added to the root in Adam and AdamW"),
+    FLOAT(max_grad_norm, "1", 0, 1e9, "the gradient's global norm is clipped to this; 0: never"),
+    FLOAT(max_grad_value, "0", 0, 1e9, "then each element of it to this, up and down; 0: never"),
+    CHOICE(lr_scheduler_type, "linear", "constant linear cosine wsd",
+           "course of the learning rate after warm-up"),
+    INT(warmup_steps, "0", 0, 1e15, "steps of linear rise"),
+    FLOAT(warmup_ratio, "0", 0, 1, "warm-up as a fraction of all steps"),
+    FLOAT(min_lr_ratio, "0", 0, 1, "where the schedule ends, as a share of learning_rate"),
+    INT(wsd_decay_steps, "0", 0, 1e15, "wsd: steps of decay at the end"),
+    FLOAT(wsd_decay_ratio, "0", 0, 1, "wsd: decay as a fraction of all steps (default: 0.1)"),
+    CHOICE(wsd_decay_type, "cosine", "linear cosine 1-sqrt", "wsd: shape of the decay"),
+    FLOAT(router_aux_loss_coef, "-1", -1, 1e6,
+          "of the balancing loss of mixtures, which it turns on; negative: as config.json says"),
+    BOOL(gradient_checkpointing, "false",
+         "recompute blocks in the backward pass: less memory, same bits"),
+
+    TEXT(output_dir, NULL, "run folder (default: runs/ and the recipe's name)"),
+    INT(logging_steps, "1", 1, 1e15, "steps between printed lines; the log has every step"),
+    INT(eval_steps, "0", 0, 1e15, "steps between evaluations on eval_dataset; 0: none"),
+    INT(eval_batches, "0", 0, 1e15, "micro-batches of an evaluation; 0: all"),
+    INT(save_steps, "0", 0, 1e15, "steps between checkpoints; 0: only save_at and the end"),
+    INTS(save_at, NULL, 0, 1e15, "steps that are saved besides: 0,1,2,4"),
+    INT(save_total_limit, "0", 0, 1e9, "checkpoints kept; 0: all"),
+    TEXTS(report_to, "jsonl", "jsonl (always written), tensorboard, csv"),
+    TEXTS(sample_prompts, NULL, "texts continued at each evaluation, for the report"),
+    INT(sample_tokens, "64", 1, 65536, "length of those continuations"),
+    TEXT(resume_from_checkpoint, NULL, "auto (the run folder's last), or a checkpoint's folder"),
+    {0},
+};
+
+const struct option data_item_options[] = {
+    {"path", OPT_TEXT, offsetof(struct data_item, path), NULL, 0, 0, NULL, "file or folder"},
+    {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0, "auto tokens text jsonl",
+     "tokens: made by hone tokenize"},
+    {"weight", OPT_FLOAT, offsetof(struct data_item, weight), "1", 1e-9, 1e9, NULL,
+     "relative share"},
+    {"split", OPT_TEXT, offsetof(struct data_item, split), NULL, 0, 0, NULL, "part of it"},
+    {0},
+};
+
+const struct key_help recipe_structured[] = {
+    {"model", "mapping", "config.json of a new model, instead of model_name_or_path"},
+    {"dataset", "list", "items {path, type: auto|tokens|text|jsonl, weight, split}, or one path"},
+    {"eval_dataset", "list", "the same, held out"},
+    {"include", "file",
+     "another recipe, relative to this one; this one's keys win, mappings merge"},
+    {0},
+};
+
+const struct key_section recipe_sections[] = {
+    {"task", "What is trained"},
+    {"max_seq_length", "Samples"},
+    {"use_peft", "Adapter"},
+    {"micro_batch_size", "Batches and length"},
+    {"optim", "Optimizer and schedule"},
+    {"output_dir", "Run folder, log and checkpoints"},
+    {0},
+};
+
+#define SCHEDULES                                                                                  \
+    "constant_with_warmup=constant cosine_with_min_lr=cosine warmup_stable_decay=wsd *="
+#define OPTIMIZERS                                                                                 \
+    "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw paged_adamw_32bit=adamw "            \
+    "paged_adamw=adamw adamw_bnb_8bit=adamw_8bit paged_adamw_8bit=adamw_8bit lion_32bit=lion "     \
+    "paged_lion_32bit=lion *="
+#define AXOLOTL "Axolotl"
+#define FACTORY "LLaMA-Factory"
+#define UNSLOTH "Unsloth"
+const struct key_alias recipe_aliases[] = {
+    {"base_model", "model_name_or_path", NULL, AXOLOTL},
+    {"pretrained_checkpoint", "model_name_or_path", NULL, "Megatron Bridge"},
+    {"checkpoint_dir", "model_name_or_path", NULL, "LitGPT"},
+    {"tokenizer_name_or_path", "tokenizer", NULL, "TRL"},
+    {"tokenizer_config", "tokenizer", NULL, AXOLOTL},
+    {"datasets", "dataset", NULL, AXOLOTL},
+    {"dataset_name", "dataset", NULL, "TRL"},
+    {"train_dataset", "dataset", NULL, "TRL"},
+    {"test_datasets", "eval_dataset", NULL, AXOLOTL},
+    {"stage", "task", "pt=pretrain *=", FACTORY},
+    {"adapter", "use_peft", "lora=true qlora=true", AXOLOTL},
+    {"quantization_bit", "load_in_4bit", "4=true", FACTORY},
+    {"double_quantization", "bnb_4bit_use_double_quant", NULL, FACTORY},
+    {"use_bnb_nested_quant", "bnb_4bit_use_double_quant", NULL, "TRL"},
+    {"bnb_4bit_compute_dtype", "bnb_4bit_compute_dtype",
+     "bf16=bfloat16 fp32=float32 torch.bfloat16=bfloat16 torch.float32=float32 *=", AXOLOTL},
+    {"finetuning_type", "use_peft", "lora=true full=false", FACTORY},
+    {"tuner_type", "use_peft", "lora=true full=false", "ms-swift"},
+    {"fine_tune_type", "use_peft", "lora=true full=false", "mlx-lm"},
+    {"training_type", "use_peft", "lora=true full=false", UNSLOTH},
+    {"lora_rank", "lora_r", NULL, FACTORY},
+    {"r", "lora_r", NULL, "PEFT"},
+    {"lora_target", "lora_target_modules", "all=all-linear *=", FACTORY},
+    {"target_modules", "lora_target_modules", NULL, UNSLOTH},
+    {"lora_target_linear", "lora_target_modules", "true=all-linear false=", AXOLOTL},
+    {"init_lora_weights", "init_lora_weights",
+     "pissa_niter_4=pissa pissa_niter_16=pissa *=", "PEFT"},
+    {"pissa_init", "init_lora_weights", "true=pissa false=true", FACTORY},
+    {"peft_use_rslora", "use_rslora", NULL, AXOLOTL},
+    {"peft_use_dora", "use_dora", NULL, AXOLOTL},
+    {"modules_to_save", "lora_modules_to_save", NULL, "PEFT"},
+    {"additional_target", "lora_modules_to_save", NULL, FACTORY},
+    {"target_parameters", "lora_target_parameters", NULL, "PEFT"},
+    {"exclude_modules", "lora_exclude_modules", NULL, "PEFT"},
+    {"layers_to_transform", "lora_layers_to_transform", NULL, "PEFT"},
+    {"rank_pattern", "lora_rank_pattern", NULL, "PEFT"},
+    {"alpha_pattern", "lora_alpha_pattern", NULL, "PEFT"},
+    {"bf16", "precision", "true=bf16 auto=bf16 full=bf16 false=", "TRL"},
+    {"lr", "learning_rate", NULL, "torchtune"},
+    {"lr_scheduler", "lr_scheduler_type", SCHEDULES, AXOLOTL},
+    {"lr_scheduler_type", "lr_scheduler_type", SCHEDULES, "transformers"},
+    {"optim", "optim", OPTIMIZERS, "transformers"},
+    {"optimizer", "optim", OPTIMIZERS, AXOLOTL},
+    {"num_warmup_steps", "warmup_steps", NULL, "torchtune"},
+    {"lr_warmup_steps", "warmup_steps", NULL, "LitGPT"},
+    {"lr_warmup_iters", "warmup_steps", NULL, "Megatron"},
+    {"min_lr_rate", "min_lr_ratio", NULL, "transformers"},
+    {"cosine_min_lr_ratio", "min_lr_ratio", NULL, AXOLOTL},
+    {"num_decay_steps", "wsd_decay_steps", NULL, "transformers"},
+    {"adam_eps", "adam_epsilon", NULL, "PyTorch"},
+    {"per_device_train_batch_size", "micro_batch_size", NULL, "TRL"},
+    {"batch_size", "micro_batch_size", NULL, "torchtune"},
+    {"grad_accumulation_steps", "gradient_accumulation_steps", NULL, "mlx-lm"},
+    {"max_length", "max_seq_length", NULL, "TRL"},
+    {"sequence_len", "max_seq_length", NULL, AXOLOTL},
+    {"cutoff_len", "max_seq_length", NULL, FACTORY},
+    {"seq_length", "max_seq_length", NULL, "Megatron"},
+    {"sample_packing", "packing", NULL, AXOLOTL},
+    {"neat_packing", "packing", NULL, FACTORY},
+    {"train_on_inputs", "completion_only_loss", "true=false false=true", AXOLOTL},
+    {"train_on_prompt", "completion_only_loss", "true=false false=true", FACTORY},
+    {"train_on_input", "completion_only_loss", "true=false false=true", "torchtune"},
+    {"train_on_completions", "completion_only_loss", NULL, UNSLOTH},
+    {"mask_prompt", "completion_only_loss", NULL, "LitGPT"},
+    {"template", "chat_template", "llama3=llama3 alpaca=alpaca *=", FACTORY},
+    {"num_epochs", "num_train_epochs", NULL, AXOLOTL},
+    {"epochs", "num_train_epochs", NULL, "torchtune"},
+    {"iters", "max_steps", NULL, "mlx-lm"},
+    {"train_iters", "max_steps", NULL, "Megatron"},
+    {"log_every_n_steps", "logging_steps", NULL, "torchtune"},
+    {"log_interval", "logging_steps", NULL, "LitGPT"},
+    {"steps_per_report", "logging_steps", NULL, "mlx-lm"},
+    {"save_every_n_steps", "save_steps", NULL, "torchtune"},
+    {"save_interval", "save_steps", NULL, "LitGPT"},
+    {"save_every", "save_steps", NULL, "mlx-lm"},
+    {"steps_per_eval", "eval_steps", NULL, "mlx-lm"},
+    {"val_batches", "eval_batches", NULL, "mlx-lm"},
+    {"clip_grad_norm", "max_grad_norm", NULL, "torchtune"},
+    {"moe_aux_loss_coef", "router_aux_loss_coef", NULL, FACTORY},
+    {"max_norm", "max_grad_norm", NULL, "LitGPT"},
+    {"clip_grad", "max_grad_norm", NULL, "Megatron"},
+    {"clip_grad_value", "max_grad_value", NULL, "PyTorch"},
+    {"grad_checkpoint", "gradient_checkpointing", NULL, "mlx-lm"},
+    {"enable_activation_checkpointing", "gradient_checkpointing", NULL, "torchtune"},
+    {"disable_gradient_checkpointing", "gradient_checkpointing", "true=false false=true", FACTORY},
+    {"resume_from_checkpoint", "resume_from_checkpoint", "true=auto false= *=", "TRL"},
+    {"resume", "resume_from_checkpoint", "true=auto false= *=", "LitGPT"},
+    {"out_dir", "output_dir", NULL, "LitGPT"},
+    {0},
+};
+
+const struct key_absent recipe_absent[] = {
+    {"task", "dpo"},
+    {"task", "orpo"},
+    {"task", "kto"},
+    {"task", "simpo"},
+    {"task", "ipo"},
+    {"task", "rm"},
+    {"task", "grpo"},
+    {"task", "ppo"},
+    {"precision", "fp8"},
+    {"precision", "fp16"},
+    {"report_to", "wandb"},
+    {"report_to", "mlflow"},
+    {"load_in_8bit", NULL},
+    {"fp16", NULL},
+    {"fp8", NULL},
+    {"roles_to_train", NULL},
+    {"dpo_beta", NULL},
+    {"beta", NULL},
+    {"deepspeed", NULL},
+    {"fsdp", NULL},
+    {"neftune_noise_alpha", NULL},
+    {"label_smoothing_factor", NULL},
+    {0},
+};

@@ -1,0 +1,102 @@
+/* recipe_print.c: a resolved recipe as JSON (the lock, the report, comparison on resume) and the
+ * table of keys for people. */
+#include "train/recipe/recipe_int.h"
+
+#include <jansson.h>
+#include <string.h>
+
+static json_t *list_json(const struct text_list *texts, const struct int_list *ints) {
+    json_t *list = json_array();
+    for (i64 i = 0; list && i < (texts ? texts->count : ints->count); i++)
+        if (json_array_append_new(list, texts ? json_string(texts->item[i])
+                                              : json_integer(ints->item[i])))
+            return json_decref(list), NULL;
+    return list;
+}
+
+/* NULL where the member is unset and on failure; *unset tells which. */
+static json_t *member_json(const struct option *o, const void *from, bool *unset) {
+    const void *m = (const char *)from + o->offset;
+    *unset = false;
+    switch (o->type) {
+    case OPT_BOOL: return json_boolean(*(const bool *)m);
+    case OPT_INT: return json_integer(*(const i64 *)m);
+    case OPT_FLOAT: return json_real(*(const double *)m);
+    case OPT_INT_LIST: return list_json(NULL, m);
+    case OPT_TEXT_EACH:
+    case OPT_TEXT_LIST: return list_json(m, NULL);
+    case OPT_TEXT:
+    case OPT_CHOICE: break;
+    }
+    const char *text = *(const char *const *)m;
+    *unset = !text;
+    return text ? json_string(text) : NULL;
+}
+
+static int table_json(json_t *object, const struct option *table, const void *from) {
+    for (const struct option *o = table; o->key; o++) {
+        bool unset;
+        json_t *value = member_json(o, from, &unset);
+        if (!unset && json_object_set_new(object, o->key, value)) return -1;
+    }
+    return 0;
+}
+
+static int data_json(json_t *object, const char *key, const struct data_list *data) {
+    json_t *list = json_array();
+    if (json_object_set_new(object, key, list)) return -1;
+    for (i64 i = 0; i < data->count; i++) {
+        json_t *item = json_object();
+        if (json_array_append_new(list, item) ||
+            table_json(item, data_item_options, &data->item[i]))
+            return -1;
+    }
+    return 0;
+}
+
+json_t *recipe_json(const struct recipe *r, struct err *e) {
+    json_t *j = json_object();
+    if (j && !table_json(j, recipe_options, r) && !data_json(j, "dataset", &r->dataset) &&
+        !data_json(j, "eval_dataset", &r->eval_dataset) &&
+        (!r->model || !json_object_set_new(j, "model", json_deep_copy(r->model))))
+        return j;
+    json_decref(j);
+    return err_failed(e, "out of memory, or a recipe value that is not UTF-8"), NULL;
+}
+
+static void help_range(const struct option *o, char out[96]) {
+    static const char *const type[] = {"true|false", "integer",  "number", "text",
+                                       "",           "integers", "texts"};
+    if (o->type == OPT_CHOICE) {
+        snprintf(out, 96, "%s", o->choices);
+        for (char *p = out; *p; p++)
+            if (*p == ' ') *p = '|';
+    } else if ((o->min != 0 || o->max != 0) && o->max < 1e7) {
+        snprintf(out, 96, "%s %g..%g", type[o->type], o->min, o->max);
+    } else if (o->min > 0) {
+        snprintf(out, 96, "%s >= %g", type[o->type], o->min);
+    } else {
+        snprintf(out, 96, "%s", type[o->type]);
+    }
+}
+
+int recipe_help(FILE *to) {
+    fprintf(to, "Recipe keys (YAML; on the command line: key=value, with dots to reach inside)\n");
+    const struct key_section *s = recipe_sections;
+    for (const struct option *o = recipe_options; o->key; o++) {
+        char range[96];
+        if (s->first_key && !strcmp(s->first_key, o->key)) fprintf(to, "\n%s\n", s++->title);
+        help_range(o, range);
+        fprintf(to, "  %-28s %-32s %s%s%s%s\n", o->key, range, o->help, o->otherwise ? " [" : "",
+                o->otherwise ? o->otherwise : "", o->otherwise ? "]" : "");
+        if (!strcmp(o->key, "seed"))
+            for (const struct key_help *k = recipe_structured; k->key; k++)
+                fprintf(to, "  %-28s %-32s %s\n", k->key, k->type, k->help);
+    }
+    optims_help(to);
+    fprintf(to, "\nSpellings of other tools that are taken too\n");
+    for (const struct key_alias *k = recipe_aliases; k->alias; k++)
+        if (strcmp(k->alias, k->key))
+            fprintf(to, "  %-32s %-14s %s\n", k->alias, k->origin, k->key);
+    return ferror(to) ? -1 : 0;
+}
