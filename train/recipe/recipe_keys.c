@@ -278,3 +278,8 @@ const struct key_absent recipe_absent[] = {
     {"label_smoothing_factor", NULL},
     {0},
 };
+
+bool recipe_given(const struct recipe *r, const char *key) {
+    const struct option *o = option_find(recipe_options, key);
+    return o && r->where && r->where[o - recipe_options];
+}
