@@ -4,7 +4,7 @@
  * The residual stream is a pair: a tensor and what still has to be added to it. So a pre-norm block
  * gets its sum and its norm from one operation (add_rmsnorm), and a post-norm block its norm and
  * sum (rmsnorm_add), whichever the family has. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 struct stream {
     struct tensor *x, *pending;
@@ -74,7 +74,7 @@ static struct tensor *settled(struct build *b, struct stream *s) {
 static struct tensor *mix(struct build *b, struct tensor *x, int slot) {
     const struct slot *s = &b->m->config.family->block[slot];
     graph_at(b->g, "layers.%lld.%s", (long long)b->layer, s->name);
-    return s->mixer[b->m->config.layer[b->layer].kind[slot]](b, x);
+    return b->m->config.layer[b->layer].mixer[slot]->trace(b, x);
 }
 
 static void slot_run(struct build *b, struct stream *s, int index) {

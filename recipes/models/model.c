@@ -1,5 +1,5 @@
 /* model.c: a model's parameters from its family's table: allocated, started, loaded, listed. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -405,9 +405,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
     return 0;
 }
 
-/* 6 per weight that takes part in a product and token (frozen ones 4: no weight gradient), plus
- * causal attention with the masked half left out: 6 * heads * head_dim * length per token and
- * layer, where a window bounds the length. */
+/* 6 per weight that takes part in a product and token (frozen ones 4: no weight gradient), and what
+ * mixers have besides. */
 double model_flops(const struct model *m, i64 tokens, i64 length) {
     const struct config *c = &m->config;
     double per_token = 0;
@@ -420,11 +419,10 @@ double model_flops(const struct model *m, i64 tokens, i64 length) {
             p->view.rank > 2 ? (double)c->experts_per_token / (double)c->experts : 1;
         per_token += (p->trainable ? 6.0 : 4.0) * used * (double)view_count(&p->view);
     }
-    for (i64 l = 0; l < c->layers; l++) {
-        const i64 window = c->layer[l].window;
-        /* twice what a query sees of the keys: length without a window */
-        const i64 span = window && window < length ? 2 * window : length;
-        per_token += 6.0 * (double)(c->heads * c->head_dim) * (double)i64_min(span, length);
-    }
+    for (i64 l = 0; l < c->layers; l++)
+        for (int s = 0; s < SLOTS; s++) {
+            const struct mixer *mixer = c->layer[l].mixer[s];
+            if (mixer->flops) per_token += mixer->flops(c, l, length);
+        }
     return (double)tokens * per_token;
 }

@@ -51,11 +51,13 @@ enum has {
     HAS_Q_LATENT = 1 << 23, /* MLA: queries come from a latent too */
     HAS_Q_PLAIN = 1 << 24,  /* MLA: they do not */
 };
+enum { SLOTS = 2 };   /* of a block: attention, then MLP, or what takes their places */
+struct mixer;         /* mixers/mixers.h */
 struct layer_config { /* what may differ between layers */
     i64 window;       /* 0: none */
     double scale;     /* of attention scores */
     int rope;         /* index into config.rope, -1: none */
-    int kind[2];      /* which mixer of its slot it has: index into slot.mixer */
+    const struct mixer *mixer[SLOTS];
     u32 has;
 };
 struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c */
@@ -209,11 +211,9 @@ enum window_rule { /* where `layer_types` does not say which layers have the win
                    WINDOW_FROM,    /* from layer `max_window_layers`, if `use_sliding_window` */
                    WINDOW_NOPE     /* those without RoPE, if `use_sliding_window` */
 };
-struct build;
-typedef struct tensor *mixer_fn(struct build *b, struct tensor *x);
 struct slot { /* x + after(mixer(before(x))), norms optional */
     const char *name;
-    mixer_fn *mixer[2]; /* chosen by layer_config.kind */
+    const struct mixer *const *mixers; /* one for all layers, or several: layer_config.mixer */
     enum role norm_before, norm_after;
 };
 struct flag_rule { /* a key of config.json, true or false, and the bits either sets */
@@ -244,7 +244,7 @@ struct family {
     struct flag_rule flag[FAMILY_FLAGS];
     /* What tables cannot say: NULL, or called last. `j` is the file over the defaults. */
     int (*finish)(struct config *c, const json_t *j, const char *where, struct err *e);
-    const struct slot *block;                 /* two: attention and MLP */
+    const struct slot *block;                 /* SLOTS of them */
     const struct weight_rule *const *weights; /* groups in the order of parameters, then NULL */
 };
 extern const struct family *const families[];
@@ -256,8 +256,6 @@ extern const struct weight_rule rules_embed[], rules_input_norm[], rules_attenti
     rules_post_ffn_norm[], rules_glu[], rules_gate_up[], rules_experts[], rules_top[];
 extern const struct weight_rule *const weights_llama[], *const weights_qwen3[];
 extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
-
-mixer_fn mix_attention, mix_glu, mix_mlp, mix_experts, mix_mla;
 
 /* ---- models (model.c, param.c) */
 /* As PEFT's create_loraplus_optimizer groups them: vectors and B; adapters of embeddings. */
@@ -393,7 +391,23 @@ int lora_merge(
     struct model *m,
     struct err *e); /* w += scale * B·A in f32, one rounding; the adapter is gone after */
 
-/* ---- the decoder (decoder.c, layers.c) */
+/* ---- what a layer keeps from position to position (cache.c): stated by its mixers */
+enum state_kind {
+    STATE_TOKEN,   /* a row for each position */
+    STATE_SEQUENCE /* a slot for each sequence, however long: a convolution's or recurrence's */
+};
+enum { MAX_STATES = 4 }; /* of a layer */
+struct mixer_state {
+    const char *name;
+    enum state_kind kind;
+    enum dtype dtype;
+    i64 columns; /* numbers of a position, or of a sequence */
+};
+/* Those of a layer of a model in dtype d, in a fixed order; how many. */
+int model_states(const struct config *c, i64 layer, enum dtype d,
+                 struct mixer_state out[MAX_STATES]);
+
+/* ---- the decoder (decoder.c, cache.c) */
 struct cache {          /* keys and values of earlier positions; for generation */
     struct view *k, *v; /* per layer [rows, K*Z] */
     i64 rows;

@@ -8,12 +8,6 @@
 i64 config_size(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
                 struct err *e);
 int ropes_read(struct config *c, const json_t *j, const char *where, struct err *e);
-/* The mixture of experts and latent attention of a configuration; the former is the `finish` of
- * families that have nothing else to say, the latter calls it. */
-int experts_read(struct config *c, const json_t *j, const char *where, struct err *e);
-int mla_read(struct config *c, const json_t *j, const char *where, struct err *e);
-/* Whether layer l has experts. */
-bool experts_at(const json_t *j, i64 l, const char *where, struct err *e);
 int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
 /* The mixture of the current layer: `balance` of route, and what is to be kept of it. */

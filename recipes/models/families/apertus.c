@@ -1,7 +1,7 @@
 /* apertus.c: Apertus (Swiss AI, 2025): pre-norm blocks with names of their own, a norm for each
  * head of queries and keys, and an MLP without gate whose activation, xIELU, has two trained
  * numbers. beta and eps are stored beside them, but every file has the same. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule before[] = {
     {ROLE_INPUT_NORM, "model.layers.%L.attention_layernorm.weight", .rows = DIM_D},
@@ -19,8 +19,9 @@ static const struct weight_rule mlp[] = {
 };
 static const struct weight_rule *const weights[] = {
     rules_embed, before, rules_attention, rules_qk_norm, mlp, rules_top, NULL};
-static const struct slot block[2] = {{"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_mlp}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {
+    {"self_attn", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_mlp), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 const struct family family_apertus = {
     .model_type = "apertus",

@@ -3,7 +3,7 @@
  * key-value head, attention and MLP on two norms of one stream), multi_query (7B: one key and one
  * value head after all query heads), and neither (RW: rows go by head, ALiBi in bf16, sequential).
  * In files of 40B multi_query is true and means nothing. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule rules[] = {
     {ROLE_EMBED, "transformer.word_embeddings.weight", .rows = DIM_V, .cols = DIM_D},
@@ -49,8 +49,8 @@ static const struct weight_rule rules[] = {
 };
 static const struct weight_rule *const weights[] = {rules, NULL};
 static const struct slot block[2] = {
-    {"self_attention", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-    {"mlp", {mix_mlp}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+    {"self_attention", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_mlp), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 const struct family family_bloom = {
     .model_type = "bloom",

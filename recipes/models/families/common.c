@@ -1,6 +1,6 @@
 /* common.c: groups of weight rules that families share, and the list of families. A family's table
  * names the groups in the order of its parameters; what is not common stands in its own file. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 const struct weight_rule rules_embed[] = {
     {ROLE_EMBED, "model.embed_tokens.weight", .rows = DIM_V, .cols = DIM_D},
@@ -107,14 +107,15 @@ const struct weight_rule *const weights_qwen3[] = {
     rules_embed,    rules_input_norm, rules_attention, rules_qk_norm,
     rules_ffn_norm, rules_glu,        rules_top,       NULL};
 
-const struct slot block_pre[2] = {{"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                  {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+const struct slot block_pre[2] = {
+    {"self_attn", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_glu), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 const struct slot block_post[2] = {
-    {"self_attn", {mix_attention}, ROLE_NONE, ROLE_POST_ATTENTION_NORM},
-    {"mlp", {mix_glu}, ROLE_NONE, ROLE_POST_FFN_NORM}};
+    {"self_attn", MIXERS(&mixer_attention), ROLE_NONE, ROLE_POST_ATTENTION_NORM},
+    {"mlp", MIXERS(&mixer_glu), ROLE_NONE, ROLE_POST_FFN_NORM}};
 const struct slot block_sandwich[2] = {
-    {"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_POST_ATTENTION_NORM},
-    {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_POST_FFN_NORM}};
+    {"self_attn", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_POST_ATTENTION_NORM},
+    {"mlp", MIXERS(&mixer_glu), ROLE_PRE_FFN_NORM, ROLE_POST_FFN_NORM}};
 
 extern const struct family family_llama, family_mistral, family_ministral, family_ministral3,
     family_qwen2, family_qwen3, family_gemma, family_gemma2, family_gemma3, family_phi, family_phi3,

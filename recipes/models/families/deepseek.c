@@ -4,10 +4,11 @@
  * V2 weighs the chosen by the softmax over all experts and never renormalises, whatever
  * `norm_topk_prob` says, as in transformers. The layer after the last, for multi-token prediction,
  * is left out. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
-static const struct slot block[2] = {{"self_attn", {mix_mla}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_glu, mix_experts}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {
+    {"self_attn", MIXERS(&mixer_mla), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_glu, &mixer_experts), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 static const struct weight_rule attention[] = {
     {ROLE_Q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D,
@@ -43,8 +44,8 @@ static const struct weight_rule *const weights[] = {
     {                                                                                              \
         .model_type = type, .architecture = "DeepseekV3ForCausalLM", .defaults = "{" COMMON "}",   \
         .fixed = FIXED ", \"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\"}",          \
-        .interleaved = true, .has = HAS_FFN_NORM | HAS_SIGMOID, .finish = mla_read,                \
-        .block = block, .weights = weights,                                                        \
+        .interleaved = true, .has = HAS_FFN_NORM | HAS_SIGMOID, .block = block,                    \
+        .weights = weights,                                                                        \
     }
 const struct family family_deepseek_v3 = V3("deepseek_v3");
 const struct family family_kimi_k2 = V3("kimi_k2");
@@ -61,7 +62,6 @@ const struct family family_deepseek_v2 = {
     .fixed = FIXED ", \"scoring_func\": \"softmax\"}",
     .interleaved = true,
     .has = HAS_FFN_NORM,
-    .finish = mla_read,
     .block = block,
     .weights = weights,
 };

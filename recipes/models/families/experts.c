@@ -4,14 +4,14 @@
  *
  * A configuration that says `output_router_logits` asks for the balancing loss (balance.c), but for
  * GLM's, which has none in transformers. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #define FIXED    "{\"hidden_act\": \"silu\""
 #define BALANCED "{\"output_router_logits\": false, \"router_aux_loss_coef\": "
 
 static const struct slot block_experts[2] = {
-    {"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-    {"mlp", {mix_glu, mix_experts}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+    {"self_attn", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_glu, &mixer_experts), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 /* ---- Mixtral: the softmax of the chosen weighs them */
 static const struct weight_rule mixtral_experts[] = {
@@ -39,7 +39,6 @@ const struct family family_mixtral = {
     .fixed = FIXED ", \"router_jitter_noise\": 0}",
     .window = WINDOW_ALL,
     .has = HAS_FFN_NORM | HAS_RENORM,
-    .finish = experts_read,
     .block = block_experts,
     .weights = mixtral,
 };
@@ -90,7 +89,6 @@ const struct family family_qwen2_moe = {
     .window = WINDOW_FROM,
     .has = HAS_FFN_NORM,
     .flag = {{"qkv_bias", HAS_QKV_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = qwen2_moe,
 };
@@ -104,7 +102,6 @@ const struct family family_qwen3_moe = {
     .qk_norm = QK_NORM_HEAD,
     .has = HAS_FFN_NORM | HAS_QK_NORM,
     .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = qwen3_moe,
 };
@@ -124,7 +121,6 @@ const struct family family_olmoe = {
     .qk_norm = QK_NORM_WHOLE,
     .has = HAS_FFN_NORM | HAS_QK_NORM,
     .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = olmoe,
 };
@@ -170,7 +166,6 @@ const struct family family_gpt_oss = {
     .window = WINDOW_PATTERN,
     .has = HAS_FFN_NORM | HAS_RENORM,
     .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = gpt_oss,
 };
@@ -192,7 +187,6 @@ const struct family family_glm4_moe = {
     .qk_norm = QK_NORM_HEAD,
     .has = HAS_FFN_NORM | HAS_SIGMOID,
     .flag = {{"attention_bias", HAS_QKV_BIAS, 0}, {"use_qk_norm", HAS_QK_NORM, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = glm4_moe,
 };

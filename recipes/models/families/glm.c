@@ -2,7 +2,7 @@
  * GLM-4-0414 (`glm4`): half of each head turns, in interleaved pairs; biases on queries, keys and
  * values; gate and up fused. 0414 has norms after the branches; there `post_attention_layernorm` is
  * the norm before the MLP. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule after_attention[] = {
     {ROLE_POST_ATTENTION_NORM, "model.layers.%L.post_self_attn_layernorm.weight", .rows = DIM_D},
@@ -68,8 +68,8 @@ static const struct weight_rule chat[] = {
 };
 static const struct weight_rule *const weights_chat[] = {chat, NULL};
 static const struct slot block_chat[2] = {
-    {"self_attention", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-    {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+    {"self_attention", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_glu), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 const struct family family_chatglm = {
     .model_type = "chatglm",

@@ -1,6 +1,6 @@
 /* gpt2.c: GPT-2: learned positions, LayerNorm, fused query, key and value, biases everywhere, tied
  * embeddings. Its layers are transformers' Conv1D: weights are [in, out] on disk. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule rules[] = {
     {ROLE_EMBED, "transformer.wte.weight", .rows = DIM_V, .cols = DIM_D},
@@ -26,8 +26,8 @@ static const struct weight_rule rules[] = {
     {0},
 };
 static const struct weight_rule *const weights[] = {rules, NULL};
-static const struct slot block[2] = {{"attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_mlp}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {{"attn", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+                                     {"mlp", MIXERS(&mixer_mlp), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 const struct family family_gpt2 = {
     .model_type = "gpt2",

@@ -1,6 +1,6 @@
 /* neox.c: GPT-NeoX, Pythia, RedPajama-INCITE: LayerNorm, attention and MLP on norms of their own,
  * of the same stream or one after the other; fused query, key and value go by head. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule rules[] = {
     {ROLE_EMBED, "gpt_neox.embed_in.weight", .rows = DIM_V, .cols = DIM_D},
@@ -26,8 +26,9 @@ static const struct weight_rule rules[] = {
     {0},
 };
 static const struct weight_rule *const weights[] = {rules, NULL};
-static const struct slot block[2] = {{"attention", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_mlp}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {
+    {"attention", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_mlp), ROLE_PRE_FFN_NORM, ROLE_NONE}};
 
 const struct family family_gpt_neox = {
     .model_type = "gpt_neox",

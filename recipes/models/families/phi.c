@@ -1,6 +1,6 @@
 /* phi.c: Phi-1, 1.5 and 2 (LayerNorm, attention and MLP on one norm, biases everywhere, the LM head
  * too) and Phi-3, 3.5 and 4 (Llama with fused projections and longrope). */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule phi[] = {
     {ROLE_Q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D},
@@ -30,8 +30,9 @@ static const struct weight_rule phi[] = {
     {0},
 };
 static const struct weight_rule *const weights_phi[] = {rules_embed, rules_input_norm, phi, NULL};
-static const struct slot block_phi[2] = {{"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                         {"mlp", {mix_mlp}, ROLE_NONE, ROLE_NONE}};
+static const struct slot block_phi[2] = {
+    {"self_attn", MIXERS(&mixer_attention), ROLE_INPUT_NORM, ROLE_NONE},
+    {"mlp", MIXERS(&mixer_mlp), ROLE_NONE, ROLE_NONE}};
 
 const struct family family_phi = {
     .model_type = "phi",

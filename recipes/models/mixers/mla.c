@@ -4,7 +4,29 @@
  * The cache holds keys and values of all heads, as that of other families does. Rejected for now:
  * caching the latent and folding the up-projection into queries, which is another order of sums: a
  * cached step would no longer have the bits of the whole forward pass. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
+
+#include <jansson.h>
+
+static int read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    const i64 most = 1 << 20;
+    struct mla_config *m = &c->mla;
+    const json_t *latent = json_object_get(j, "q_lora_rank");
+    if (latent && !json_is_null(latent))
+        m->q_rank = config_size(j, "q_lora_rank", -1, most, where, e);
+    m->kv_rank = config_size(j, "kv_lora_rank", -1, most, where, e);
+    m->plain = config_size(j, "qk_nope_head_dim", -1, most, where, e);
+    m->turned = config_size(j, "qk_rope_head_dim", -1, most, where, e);
+    m->value = config_size(j, "v_head_dim", -1, most, where, e);
+    if (!e->code && (m->turned % 2 || m->value > 256))
+        return err_input(e,
+                         "%s: 'qk_rope_head_dim' is %lld and 'v_head_dim' %lld; expected an even "
+                         "number and at most 256",
+                         where, (long long)m->turned, (long long)m->value);
+    c->head_dim = m->plain + m->turned, c->kv_heads = c->heads;
+    c->has |= m->q_rank ? HAS_Q_LATENT : HAS_Q_PLAIN;
+    return e->code ? -1 : 0;
+}
 
 /* The norms of latents keep the epsilon of their class whatever `rms_norm_eps` says. */
 static struct tensor *latent_norm(struct build *b, struct tensor *x, enum role role) {
@@ -20,7 +42,7 @@ static struct tensor *turned(struct build *b, struct tensor *x, i64 head) {
 }
 
 /* x [N, D] -> [N, D] */
-struct tensor *mix_mla(struct build *b, struct tensor *x) {
+static struct tensor *trace(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct mla_config *m = &c->mla;
     const struct split_attr parts = {{m->kv_rank, m->turned, 0}};
@@ -46,3 +68,17 @@ struct tensor *mix_mla(struct build *b, struct tensor *x) {
                  BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last}));
     return build_linear(b, o, ROLE_O);
 }
+
+static int states(const struct config *c, i64 l, enum dtype d, struct mixer_state out[MAX_STATES]) {
+    (void)l;
+    out[0] = (struct mixer_state){"key", STATE_TOKEN, d, c->heads * c->head_dim};
+    out[1] = (struct mixer_state){"value", STATE_TOKEN, d, c->heads * c->mla.value};
+    return 2;
+}
+
+const struct mixer mixer_mla = {.name = "mla",
+                                .types = attention_types,
+                                .config = read,
+                                .trace = trace,
+                                .states = states,
+                                .flops = attention_flops};

@@ -97,8 +97,8 @@ static void layers_cut(struct config *c) {
         i64 k = 0;
         for (; k < kept; k++) {
             const struct layer_config *b = &c->layer[k];
-            if (a->window == b->window && a->rope == b->rope && a->kind[0] == b->kind[0] &&
-                a->kind[1] == b->kind[1] && a->has == b->has)
+            if (a->window == b->window && a->rope == b->rope && a->mixer[0] == b->mixer[0] &&
+                a->mixer[1] == b->mixer[1] && a->has == b->has)
                 break;
         }
         if (k == kept) c->layer[kept++] = *a;
