@@ -5,7 +5,7 @@
 int model_states(const struct config *c, i64 layer, enum dtype d,
                  struct mixer_state out[MAX_STATES]) {
     int count = 0;
-    for (int s = 0; s < SLOTS; s++) {
+    for (int s = 0; s < BLOCK_SLOTS; s++) {
         const struct mixer *mixer = c->layer[layer].mixer[s];
         if (mixer->states) count += mixer->states(c, layer, d, out + count);
     }

@@ -190,7 +190,7 @@ static void flags_read(struct config *c, const json_t *j, const char *where, str
 
 /* What the mixers that the family names read. */
 static int mixers_read(struct config *c, const json_t *j, const char *where, struct err *e) {
-    for (int s = 0; s < SLOTS; s++)
+    for (int s = 0; s < BLOCK_SLOTS; s++)
         for (const struct mixer *const *at = c->family->block[s].mixers; *at; at++)
             if ((*at)->config && (*at)->config(c, j, where, e)) return -1;
     return 0;

@@ -135,7 +135,7 @@ static const char *type_of(const struct config *c, const json_t *types, i64 l, c
     if (!json_is_array(types)) return NULL;
     const char *type = json_string_value(json_array_get(types, (size_t)l));
     struct text known = {0};
-    for (int s = 0; s < SLOTS; s++)
+    for (int s = 0; s < BLOCK_SLOTS; s++)
         for (const struct mixer *const *m = c->family->block[s].mixers; *m; m++) {
             if (type && is_type(*m, type)) return text_free(&known), type;
             for (const char *const *t = (*m)->types; t && *t; t++)
@@ -151,14 +151,13 @@ static const char *type_of(const struct config *c, const json_t *types, i64 l, c
 static void mixers_choose(struct config *c, const json_t *j, const char *type, i64 l,
                           const char *where, struct err *e) {
     struct layer_config *at = &c->layer[l];
-    for (int s = 0; s < SLOTS; s++) {
+    for (int s = 0; s < BLOCK_SLOTS; s++) {
         const struct mixer *const *m = c->family->block[s].mixers;
         at->mixer[s] = *m;
         for (bool typed = false; *m && !typed; m++) {
             typed = type && is_type(*m, type);
             if (typed || ((*m)->at && (*m)->at(j, l, where, e))) at->mixer[s] = *m;
         }
-        at->has |= at->mixer[s]->has;
     }
 }
 

@@ -38,9 +38,12 @@ static bool is_matrix(const struct weight_rule *w) {
     return w->cols != DIM_NONE && w->cols != DIM_BIAS;
 }
 
-/* Whether layer l, or with -1 the model, has this tensor. */
+/* Whether layer l, or with -1 the model, has this tensor: that of a mixer only where the layer has
+ * the mixer. */
 static bool applies(const struct config *c, const struct weight_rule *w, i64 l) {
-    return (w->when & ~(c->has | (l < 0 ? 0 : c->layer[l].has))) == 0;
+    bool here = !w->type->mixer;
+    for (int s = 0; s < BLOCK_SLOTS && !here; s++) here = c->layer[l].mixer[s] == w->type->mixer;
+    return here && (w->when & ~c->has) == 0;
 }
 
 /* The family's rules, group after group. Returns how many. */
@@ -63,7 +66,7 @@ static i64 rule_count(const struct config *c, const struct weight_rule *w) {
 
 /* Whether it is, or may be, 4-bit codes. */
 static bool rule_coded(const struct config *c, const struct weight_rule *w) {
-    return (c->quant.load || c->quant.stored) && role_is_linear(w->role) && is_matrix(w) &&
+    return (c->quant.load || c->quant.stored) && w->type->kind == MODULE_LINEAR && is_matrix(w) &&
            of_layers(w) && !strstr(w->name, "%E");
 }
 
@@ -107,26 +110,77 @@ struct param *param_new(struct model *m, const char *name, int rank, const i64 *
     return param_add(m, name, rank, dim, m->dtype, e);
 }
 
+/* "MODULE.weight" without the last part; experts are called as all of them in one tensor are. */
+static const char *path_of(struct model *m, const struct weight_rule *w, i64 layer, struct err *e) {
+    const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e);
+    const size_t n = name ? strlen(name) : 0, k = strlen(".weight");
+    if (n < k || strcmp(name + n - k, ".weight")) return name;
+    return arena_printf(&m->arena, e, "%.*s", (int)(n - k), name);
+}
+
+/* The module that a rule's tensor belongs to; its weight's rule comes first. */
+static struct module *module_of(struct model *m, const struct weight_rule *w, i64 layer,
+                                struct err *e) {
+    struct module *at = model_module(m, layer, w->type);
+    if (at) return at;
+    struct module_range *r = &m->range[layer + 1];
+    const char *path = path_of(m, w, layer, e);
+    if (!path) return NULL;
+    at = &m->module[r->first + r->count++];
+    *at = (struct module){.type = w->type, .path = path, .layer = layer};
+    return at;
+}
+
 static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, bool trainable,
                       struct err *e) {
     const struct config *c = &m->config;
-    struct layer *to = layer < 0 ? &m->top : &m->layer[layer];
+    struct module *to = module_of(m, w, layer, e);
     i64 dim[3];
     int rank = 0;
     if (strstr(w->name, "%E")) dim[rank++] = c->experts;
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    const enum dtype d = w->role == ROLE_CORRECTION ? F32 : rule_coded(c, w) ? U4 : m->dtype;
-    struct param *p = name ? param_add(m, name, rank, dim, d, e) : NULL;
+    const enum dtype d = w->type->kind == MODULE_FIXED ? F32 : rule_coded(c, w) ? U4 : m->dtype;
+    struct param *p = name && to ? param_add(m, name, rank, dim, d, e) : NULL;
     if (!p) return -1;
-    p->role = w->role, p->layer = layer, p->rule = w, p->layout = w->layout;
-    p->trainable = trainable && role_is_trained(w->role);
+    p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
+    p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
     p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned;
     p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
-    p->heads = w->role == ROLE_K_NORM ? c->kv_heads : c->heads, p->kv_heads = c->kv_heads;
-    *(w->cols == DIM_BIAS ? &to->bias[w->role] : &to->weight[w->role]) = p;
+    p->heads = w->type->kind == MODULE_NORM && w->type->of_keys ? c->kv_heads : c->heads,
+    p->kv_heads = c->kv_heads;
+    *(w->cols == DIM_BIAS ? &to->bias : &to->weight) = p;
     return 0;
+}
+
+/* Room for the modules: those of the model, with a head that may be tied, then layer by layer. */
+static int modules_new(struct model *m, struct err *e) {
+    const struct weight_rule *list[RULES];
+    const struct config *c = &m->config;
+    const int count = rules_of(c->family, list);
+    if (!(m->range = mem_new_array(1 + c->layers, sizeof *m->range, e))) return -1;
+    m->modules = 0;
+    for (i64 l = -1; l < c->layers; l++) {
+        m->range[l + 1].first = m->modules;
+        m->modules += l < 0 && !(c->has & HAS_UNTIED);
+        for (int i = 0; i < count; i++)
+            m->modules += list[i]->cols != DIM_BIAS && of_layers(list[i]) == (l >= 0) &&
+                          applies(c, list[i], l);
+    }
+    return (m->module = mem_new_array(m->modules, sizeof *m->module, e)) ? 0 : -1;
+}
+
+/* The module of a head that has the embedding's weight: its adapter is its own. */
+static int head_tie(struct model *m, struct err *e) {
+    if (model_module(m, -1, &top_head)) return 0;
+    const struct weight_rule *list[RULES], *head = NULL;
+    for (int i = rules_of(m->config.family, list); i-- > 0;)
+        if (list[i]->type == &top_head && list[i]->cols != DIM_BIAS) head = list[i];
+    static const struct weight_rule usual = {.type = &top_head, .name = "lm_head.weight"};
+    struct module *at = module_of(m, head ? head : &usual, -1, e);
+    if (at) at->weight = model_module(m, -1, &top_embed)->weight;
+    return at ? 0 : -1;
 }
 
 /* The order of parameters: what precedes the layers in the table, layer by layer, what follows. */
@@ -157,10 +211,7 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
         return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
                                                          : "a smaller model may fit");
     }
-    if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e)) || rules_apply(m, trainable, e))
-        return -1;
-    if (!m->top.weight[ROLE_LM_HEAD]) m->top.weight[ROLE_LM_HEAD] = m->top.weight[ROLE_EMBED];
-    return 0;
+    return modules_new(m, e) || rules_apply(m, trainable, e) || head_tie(m, e) ? -1 : 0;
 }
 
 /* Numbers, or, with the size of an element, bytes in memory. */
@@ -168,7 +219,7 @@ static i64 config_sum(const struct config *c, i64 size) {
     const struct weight_rule *list[RULES];
     i64 count = 0;
     for (int i = rules_of(c->family, list); i-- > 0;) {
-        if (role_is_buffer(list[i]->role)) continue;
+        if (list[i]->type->kind == MODULE_BUFFER) continue;
         const bool layers = of_layers(list[i]);
         for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
             if (applies(c, list[i], l))
@@ -188,7 +239,7 @@ void param_free(struct param *p) {
 
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
-    mem_free(m->param), mem_free(m->layer);
+    mem_free(m->param), mem_free(m->module), mem_free(m->range);
     constant_drop(m->slopes);
     for (int i = 0; i < MAX_ROPES; i++) constant_drop(m->rope[i]), constant_drop(m->query_rope[i]);
     arena_free(&m->arena);
@@ -238,26 +289,17 @@ static void init_range(void *arg, i64 begin, i64 end, int worker) {
 
 /* Initial value of parameters that are not random. */
 static float start_of(const struct model *m, const struct param *p) {
-    switch (p->role) {
-    case ROLE_ALPHA_P: return (float)m_log(m_exp(0.8) - 1); /* softplus gives 0.8, 0.3 + beta */
-    case ROLE_ALPHA_N: return (float)m_log(m_exp(0.3) - 1);
-    case ROLE_BETA: return 0.5f;
-    case ROLE_EPS: return -1e-6f;
-    default: /* a norm that adds one to its weights starts from zero */
-        return role_is_norm(p->role) && p->rule->cols == DIM_NONE &&
-                       !m->config.family->norm_one_plus
-                   ? 1
-                   : 0;
-    }
+    if (p->type->kind != MODULE_NORM) return p->type->start;
+    /* a norm that adds one to its weights starts from zero */
+    return p->rule->cols == DIM_NONE && !m->config.family->norm_one_plus ? 1 : 0;
 }
 
 /* Buffers are numbers to the operations, so they are looked at while they are in host memory. */
 static void buffers_read(struct model *m) {
-    for (i64 l = 0; l < m->config.layers; l++) {
-        struct layer *at = &m->layer[l];
-        if (!at->weight[ROLE_BETA] || at->weight[ROLE_BETA]->placed) continue;
-        at->beta = param_get(at->weight[ROLE_BETA], 0),
-        at->eps = param_get(at->weight[ROLE_EPS], 0);
+    for (i64 i = 0; i < m->modules; i++) {
+        struct module *at = &m->module[i];
+        if (at->type->kind == MODULE_BUFFER && !at->weight->placed)
+            at->value = param_get(at->weight, 0);
     }
 }
 
@@ -282,7 +324,7 @@ static const struct prefix prefixes[] = {{"model.", "language_model.model.", "la
                                          {"gpt_neox.", "", ""}};
 
 static const struct prefix *prefix_of(const struct model *m, const struct safetensors *s) {
-    const char *name = m->top.weight[ROLE_EMBED]->name;
+    const char *name = model_module(m, -1, &top_embed)->weight->name;
     if (safetensors_find(s, name)) return NULL;
     for (int i = 0; i < COUNT(prefixes); i++) {
         char text[256];
@@ -321,7 +363,7 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     int rc = seen ? 0 : -1;
     m->prefix = m->gguf ? NULL : prefix_of(m, s);
     for (i64 i = 0; !rc && i < m->params; i++)
-        if (m->param[i]->role != ROLE_NONE && !(m->gguf && gguf_list(m->param[i]->role)))
+        if (m->param[i]->type && !(m->gguf && m->param[i]->type->gguf.list))
             rc = param_read(m, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, s->tensor[i].name)) {
@@ -340,7 +382,7 @@ static int lists_read(struct model *m, const struct gguf *g, const char *where, 
     struct arena a = {0};
     for (i64 i = 0; !e->code && i < m->params; i++) {
         struct param *p = m->param[i];
-        const char *key = gguf_list(p->role);
+        const char *key = p->type->gguf.list;
         i64 n = m->config.layers;
         const double *x = key ? gguf_numbers(g, key, &n, &a, where, e) : NULL;
         if (key && !x && !e->code) err_input(e, "%s: '%s' is missing", where, key);
@@ -384,7 +426,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
     for (i64 i = 0; i < m->params; i++) {
         const struct param *p = m->param[i];
         const bool whole = adapter && p->saved;
-        if ((p->role == ROLE_NONE) != adapter && !whole) continue;
+        if (!p->type != adapter && !whole) continue;
         const void *from = p->view.data;
         const bool coded = p->view.dtype == U4;
         if (coded) {
@@ -409,18 +451,18 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
  * mixers have besides. */
 double model_flops(const struct model *m, i64 tokens, i64 length) {
     const struct config *c = &m->config;
+    const struct param *head = model_module(m, -1, &top_head)->weight;
     double per_token = 0;
     for (i64 i = 0; i < m->params; i++) {
         const struct param *p = m->param[i];
-        const bool table = p->role == ROLE_POSITIONS ||
-                           (p->role == ROLE_EMBED && m->top.weight[ROLE_LM_HEAD] != p);
+        const bool table = p->type && p->type->kind == MODULE_EMBEDDING && p != head;
         if (!p->decay || table) continue;
         const double used =
             p->view.rank > 2 ? (double)c->experts_per_token / (double)c->experts : 1;
         per_token += (p->trainable ? 6.0 : 4.0) * used * (double)view_count(&p->view);
     }
     for (i64 l = 0; l < c->layers; l++)
-        for (int s = 0; s < SLOTS; s++) {
+        for (int s = 0; s < BLOCK_SLOTS; s++) {
             const struct mixer *mixer = c->layer[l].mixer[s];
             if (mixer->flops) per_token += mixer->flops(c, l, length);
         }

@@ -36,9 +36,6 @@ struct gguf_arch {
     bool one_plus;    /* norms hold 1 + w */
     i64 window; /* llama.cpp's layers with a window: all but each so-manyth; 1: all, 0: none */
 };
-bool gguf_names(enum role r); /* whether GGUF has a name for the role */
-/* The key of xIELU's numbers, one for each layer; NULL: the role is none of them. */
-const char *gguf_list(enum role r);
 i64 gguf_parts(const struct param *p); /* the tensors that hold it */
 /* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
@@ -77,6 +74,18 @@ struct linear_in {
     struct tensor *x, *w, *bias, *a, *b, *scale[SCALES];
 };
 struct tensor *linear_call(struct build *b, const struct linear_in *in, double lora_scale);
+/* What mixers and the decoder trace with (build.c): modules of the current layer, of which it may
+ * have none of a type; their weights and biases, NULL where there are none. */
+struct module *build_module(const struct build *b, const struct module_type *type);
+struct tensor *build_param(struct build *b, struct param *p);
+struct tensor *build_weight(struct build *b, const struct module_type *type);
+struct tensor *build_bias(struct build *b, const struct module_type *type);
+/* The norm that the family has; `width` columns at a time, 0: the whole row. */
+struct norm_attr build_norm_attr(const struct build *b, i64 width);
+struct tensor *build_norm(struct build *b, struct tensor *x, const struct module_type *type,
+                          i64 width);
+/* y = x·W^T with what is attached to the module: bias, adapter, codes (linear.c). */
+struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
 /* The same with the rest of what an adapter has: magnitudes, dropout (random numbers of `stream`).
  */
 struct tensor *lora_linear(struct build *b, const struct linear_in *in, const struct lora_pair *l,
@@ -100,12 +109,12 @@ int pissa_load(struct param *p, const struct stored *t, const char *where, struc
 struct param *lora_part_new(struct model *m, const char *module, enum lora_part part, int rank,
                             const i64 *dim, struct err *e);
 void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 index);
-/* What PEFT makes of target_modules that name experts; then adapters on those of a layer. */
+/* What PEFT makes of target_modules that name experts; then adapters on those of layer l. */
 int lora_experts_targets(struct model *m, struct lora_config *c, struct err *e);
-int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed, i64 *index,
+int lora_experts_add(struct model *m, i64 l, struct lora_config *c, u64 seed, i64 *index,
                      struct err *e);
 /* A weight of the base that an adapter's file brings must be that of the model. */
 int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
-struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
+struct tensor *lora_embedding(struct build *b, struct tensor *x); /* plus its adapter's part */
 
 #endif

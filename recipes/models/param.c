@@ -79,7 +79,7 @@ static void turn(struct piece *o, bool swap) { /* rows for columns on disk */
 static void gguf_piece(struct piece *o, const struct model *m, const struct param *p, i64 part) {
     const bool matrix = is_matrix(p), experts = strstr(p->name, "%E") != NULL;
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
-    const bool latent = p->role == ROLE_KV_B; /* a block for each head: its keys, or its values */
+    const bool latent = p->type->gguf.heads; /* a block for each head: its keys, or its values */
     const i64 blocks = experts ? p->view.dim[0] : latent ? p->heads : 1;
     const i64 keys = m->config.mla.plain, stride = rows / blocks,
               block = !latent ? stride / gguf_parts(p)
@@ -92,9 +92,9 @@ static void gguf_piece(struct piece *o, const struct model *m, const struct para
                         .stride = stride};
     gguf_name(o->name, m->gguf, p, part);
     o->layout = p->layout & LAYOUT_TURNED_LAST;
-    if (m->gguf->rope_rows && (p->role == ROLE_Q || p->role == ROLE_K)) o->layout = LAYOUT_PAIRS;
+    if (m->gguf->rope_rows && p->type->gguf.turned) o->layout = LAYOUT_PAIRS;
     if (latent && !part) o->layout = LAYOUT_T;
-    if (m->gguf->one_plus && role_is_norm(p->role)) o->add = 1;
+    if (m->gguf->one_plus && p->type->kind == MODULE_NORM) o->add = 1;
     if (p->scalar) return;
     if (experts || latent) o->dim[o->rank++] = blocks;
     if (strstr(p->name, "%H")) o->dim[o->rank++] = p->heads;
@@ -143,7 +143,7 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
         return r - at + (at < p->turned ? head - p->turned + at : at - p->turned);
     }
     if (o->layout & LAYOUT_PAIRS) {
-        const i64 width = o->block / (p->role == ROLE_K ? p->kv_heads : p->heads);
+        const i64 width = o->block / (p->type->of_keys ? p->kv_heads : p->heads);
         const i64 at = r % width, half = width / 2;
         return r - at + (at < half ? 2 * at : 2 * (at - half) + 1);
     }

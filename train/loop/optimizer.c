@@ -79,8 +79,8 @@ static int moments_new(struct optimizer *o, struct moments *s, struct param *p, 
     const i64 *dim = p->view.dim, rows = p->view.rank > 1 ? dim[p->view.rank - 2] : 1,
               cols = dim[p->view.rank - 1];
     s->p = p, s->count = view_count(&p->view);
-    s->muon = o->kind->form == FORM_MUON && p->view.rank > 1 && p->role != ROLE_EMBED &&
-              p->role != ROLE_POSITIONS && p->role != ROLE_LM_HEAD;
+    s->muon = o->kind->form == FORM_MUON && p->view.rank > 1 &&
+              !(p->type && (p->type->kind == MODULE_EMBEDDING || p->type->kind == MODULE_HEAD));
     s->rule = o->kind->form == FORM_MUON && !s->muon ? UPDATE_ADAMW : o->kind->rule;
     if (s->muon) o->work_bytes = i64_max(o->work_bytes, muon_work(rows, cols));
     const bool coded = o->kind->form == FORM_CODED && s->count >= CODED_FROM;

@@ -7,27 +7,11 @@
 #include "recipes/models/mixers/mixers.h"
 
 static const struct slot block[2] = {
-    {"self_attn", MIXERS(&mixer_mla), ROLE_INPUT_NORM, ROLE_NONE},
-    {"mlp", MIXERS(&mixer_glu, &mixer_experts), ROLE_PRE_FFN_NORM, ROLE_NONE}};
+    {"self_attn", MIXERS(&mixer_mla), &norm_input, NULL},
+    {"mlp", MIXERS(&mixer_glu, &mixer_experts), &norm_pre_ffn, NULL}};
 
-static const struct weight_rule attention[] = {
-    {ROLE_Q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D,
-     .when = HAS_Q_PLAIN, .layout = LAYOUT_TURNED_LAST},
-    {ROLE_Q_A, "model.layers.%L.self_attn.q_a_proj.weight", .rows = DIM_QR, .cols = DIM_D,
-     .when = HAS_Q_LATENT},
-    {ROLE_Q_LATENT_NORM, "model.layers.%L.self_attn.q_a_layernorm.weight", .rows = DIM_QR,
-     .when = HAS_Q_LATENT},
-    {ROLE_Q_B, "model.layers.%L.self_attn.q_b_proj.weight", .rows = DIM_HZ, .cols = DIM_QR,
-     .when = HAS_Q_LATENT, .layout = LAYOUT_TURNED_LAST},
-    {ROLE_KV_A, "model.layers.%L.self_attn.kv_a_proj_with_mqa.weight", .rows = DIM_KVRT,
-     .cols = DIM_D},
-    {ROLE_KV_LATENT_NORM, "model.layers.%L.self_attn.kv_a_layernorm.weight", .rows = DIM_KVR},
-    {ROLE_KV_B, "model.layers.%L.self_attn.kv_b_proj.weight", .rows = DIM_KVB, .cols = DIM_KVR},
-    {ROLE_O, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HV},
-    {0},
-};
 static const struct weight_rule *const weights[] = {
-    rules_embed, rules_input_norm, attention, rules_ffn_norm,
+    rules_embed, rules_input_norm, rules_mla, rules_ffn_norm,
     rules_glu,   rules_experts,    rules_top, NULL};
 
 #define FIXED                                                                                      \

@@ -2,6 +2,51 @@
  * heads, windows, RoPE, norms of queries and keys, sinks, ALiBi, as the configuration has them. */
 #include "recipes/models/mixers/mixers.h"
 
+const struct module_type attention_q = {"q", MODULE_LINEAR, &mixer_attention, 14,
+                                        .gguf = {"attn_q", .turned = true}};
+const struct module_type attention_k = {"k", MODULE_LINEAR,   &mixer_attention,
+                                        15,  .of_keys = true, .gguf = {"attn_k", .turned = true}};
+const struct module_type attention_v = {"v", MODULE_LINEAR, &mixer_attention, 16,
+                                        .gguf = {"attn_v"}};
+const struct module_type attention_qkv = {"qkv", MODULE_LINEAR, &mixer_attention, 17,
+                                          .gguf = {"attn_qkv"}};
+const struct module_type attention_o = {"o", MODULE_LINEAR, &mixer_attention, 22,
+                                        .gguf = {"attn_output"}};
+const struct module_type attention_q_norm = {"q_norm", MODULE_NORM, &mixer_attention,
+                                             .gguf = {"attn_q_norm"}};
+const struct module_type attention_k_norm = {"k_norm", MODULE_NORM, &mixer_attention,
+                                             .of_keys = true, .gguf = {"attn_k_norm"}};
+const struct module_type attention_sink = {"sink", MODULE_NUMBERS, &mixer_attention,
+                                           .gguf = {"attn_sinks"}};
+
+const struct weight_rule rules_attention[] = {
+    {&attention_q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D},
+    {&attention_q, "model.layers.%L.self_attn.q_proj.bias", .rows = DIM_HZ, .cols = DIM_BIAS,
+     .when = HAS_QKV_BIAS},
+    {&attention_k, "model.layers.%L.self_attn.k_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
+    {&attention_k, "model.layers.%L.self_attn.k_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS,
+     .when = HAS_QKV_BIAS},
+    {&attention_v, "model.layers.%L.self_attn.v_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
+    {&attention_v, "model.layers.%L.self_attn.v_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS,
+     .when = HAS_QKV_BIAS},
+    {&attention_o, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HZ},
+    {&attention_o, "model.layers.%L.self_attn.o_proj.bias", .rows = DIM_D, .cols = DIM_BIAS,
+     .when = HAS_O_BIAS},
+    {0},
+};
+const struct weight_rule rules_qk_norm[] = {
+    {&attention_q_norm, "model.layers.%L.self_attn.q_norm.weight", .rows = DIM_Z,
+     .when = HAS_QK_NORM},
+    {&attention_k_norm, "model.layers.%L.self_attn.k_norm.weight", .rows = DIM_Z,
+     .when = HAS_QK_NORM},
+    {0},
+};
+const struct weight_rule rules_qk_norm_whole[] = {
+    {&attention_q_norm, "model.layers.%L.self_attn.q_norm.weight", .rows = DIM_HZ},
+    {&attention_k_norm, "model.layers.%L.self_attn.k_norm.weight", .rows = DIM_KZ},
+    {0},
+};
+
 const char *const attention_types[] = {"full_attention", "sliding_attention", NULL};
 
 static int read(struct config *c, const json_t *j, const char *where, struct err *e) {
@@ -13,10 +58,10 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     return e->code ? -1 : 0;
 }
 
-static struct tensor *qk_norm(struct build *b, struct tensor *x, enum role role) {
+static struct tensor *qk_norm(struct build *b, struct tensor *x, const struct module_type *type) {
     const struct config *c = &b->m->config;
     if (!(c->has & HAS_QK_NORM)) return x;
-    return build_norm(b, x, role, c->family->qk_norm == QK_NORM_WHOLE ? 0 : c->head_dim);
+    return build_norm(b, x, type, c->family->qk_norm == QK_NORM_WHOLE ? 0 : c->head_dim);
 }
 
 static struct tensor *turned(struct build *b, struct tensor *x, struct tensor *const *tables) {
@@ -32,15 +77,15 @@ static struct tensor *turned(struct build *b, struct tensor *x, struct tensor *c
 static void projected(struct build *b, struct tensor *x, struct tensor **q, struct tensor **k,
                       struct tensor **v) {
     const struct config *c = &b->m->config;
-    if (!b->m->layer[b->layer].weight[ROLE_QKV]) {
-        *q = build_linear(b, x, ROLE_Q), *k = build_linear(b, x, ROLE_K);
-        *v = build_linear(b, x, ROLE_V);
+    if (!build_module(b, &attention_qkv)) {
+        *q = build_linear(b, x, &attention_q), *k = build_linear(b, x, &attention_k);
+        *v = build_linear(b, x, &attention_v);
         return;
     }
     const struct split_attr cut = {
         {c->heads * c->head_dim, c->kv_heads * c->head_dim, c->kv_heads * c->head_dim}};
     struct tensor *out[OP_OUT] = {0};
-    graph_call(b->g, &op_split, &cut, BIND({"x", build_linear(b, x, ROLE_QKV)}), out);
+    graph_call(b->g, &op_split, &cut, BIND({"x", build_linear(b, x, &attention_qkv)}), out);
     *q = out[0], *k = out[1], *v = out[2];
 }
 
@@ -62,18 +107,17 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
                                         .alibi_bf16 = c->family->alibi_bf16};
     struct tensor *q, *k, *v;
     projected(b, x, &q, &k, &v);
-    q = turned(b, clipped(b, qk_norm(b, q, ROLE_Q_NORM)), b->query_rope);
-    k = turned(b, clipped(b, qk_norm(b, k, ROLE_K_NORM)), b->rope);
+    q = turned(b, clipped(b, qk_norm(b, q, &attention_q_norm)), b->query_rope);
+    k = turned(b, clipped(b, qk_norm(b, k, &attention_k_norm)), b->rope);
     v = clipped(b, v);
     if (b->cache)
         k = build_cached(b, k, &b->cache->k[b->layer]),
         v = build_cached(b, v, &b->cache->v[b->layer]);
-    struct param *sink = b->m->layer[b->layer].weight[ROLE_SINK];
     struct tensor *o =
         graph_op(b->g, &op_attention, &attr,
                  BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last},
-                      {"sink", build_param(b, sink)}, {"slopes", b->slopes}));
-    return build_linear(b, o, ROLE_O);
+                      {"sink", build_weight(b, &attention_sink)}, {"slopes", b->slopes}));
+    return build_linear(b, o, &attention_o);
 }
 
 static int states(const struct config *c, i64 l, enum dtype d, struct mixer_state out[MAX_STATES]) {

@@ -8,6 +8,42 @@
 #include <jansson.h>
 #include <string.h>
 
+const struct module_type experts_router = {"router", MODULE_ROUTER, &mixer_experts,
+                                           .gguf = {"ffn_gate_inp", .precise = true}};
+const struct module_type experts_correction = {"correction", MODULE_FIXED, &mixer_experts,
+                                               .gguf = {"exp_probs_b", .is_bias = true}};
+const struct module_type experts_gate_up = {"gate_up", MODULE_EXPERTS, &mixer_experts,
+                                            .gguf = {"ffn_gate_exps|ffn_up_exps", .cut = true}};
+const struct module_type experts_down = {"down", MODULE_EXPERTS, &mixer_experts,
+                                         .gguf = {"ffn_down_exps"}};
+const struct module_type experts_shared_gate = {"shared_gate", MODULE_LINEAR, &mixer_experts, 23,
+                                                .gguf = {"ffn_gate_shexp"}};
+const struct module_type experts_shared_up = {"shared_up", MODULE_LINEAR, &mixer_experts, 24,
+                                              .gguf = {"ffn_up_shexp"}};
+const struct module_type experts_shared_down = {"shared_down", MODULE_LINEAR, &mixer_experts, 25,
+                                                .gguf = {"ffn_down_shexp"}};
+const struct module_type experts_shared_score = {"shared_score", MODULE_LINEAR, &mixer_experts, 26,
+                                                 .gguf = {"ffn_gate_inp_shexp", .precise = true}};
+
+const struct weight_rule rules_experts[] = {
+    {&experts_router, "model.layers.%L.mlp.gate.weight", .rows = DIM_E, .cols = DIM_D},
+    {&experts_correction, "model.layers.%L.mlp.gate.e_score_correction_bias", .rows = DIM_E,
+     .when = HAS_SIGMOID},
+    {&experts_gate_up,
+     "model.layers.%L.mlp.experts.%E.gate_proj.weight|"
+     "model.layers.%L.mlp.experts.%E.up_proj.weight",
+     .rows = DIM_2EF, .cols = DIM_D, .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
+    {&experts_down, "model.layers.%L.mlp.experts.%E.down_proj.weight", .rows = DIM_D,
+     .cols = DIM_EF, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+    {&experts_shared_gate, "model.layers.%L.mlp.shared_experts.gate_proj.weight", .rows = DIM_SF,
+     .cols = DIM_D, .when = HAS_SHARED},
+    {&experts_shared_up, "model.layers.%L.mlp.shared_experts.up_proj.weight", .rows = DIM_SF,
+     .cols = DIM_D, .when = HAS_SHARED},
+    {&experts_shared_down, "model.layers.%L.mlp.shared_experts.down_proj.weight", .rows = DIM_D,
+     .cols = DIM_SF, .when = HAS_SHARED},
+    {0},
+};
+
 /* The limits of the operation `route`. */
 enum { MOST_CHOSEN = 32, MOST_GROUPS = 64 };
 
@@ -81,14 +117,12 @@ struct sorted {
 
 static struct sorted routed(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
-    const struct layer *at = &b->m->layer[b->layer];
     const struct plan_attr plan = {c->experts};
     struct sorted s;
     struct tensor *out[OP_OUT] = {0};
     graph_call(b->g, &op_route, &c->route,
-               BIND({"logits", build_linear(b, x, ROLE_ROUTER)},
-                    {"bias", build_param(b, at->weight[ROLE_CORRECTION])},
-                    {"balance", balance_input(b)}),
+               BIND({"logits", build_linear(b, x, &experts_router)},
+                    {"bias", build_weight(b, &experts_correction)}, {"balance", balance_input(b)}),
                out);
     balance_keep(b, out[1], out[2]);
     s.weight = out[0];
@@ -98,15 +132,15 @@ static struct sorted routed(struct build *b, struct tensor *x) {
 }
 
 /* rows [M, in] -> [M, out], each by its expert. */
-static struct tensor *expert_linear(struct build *b, struct tensor *rows, enum role role,
-                                    const struct sorted *s) {
-    const struct layer *at = &b->m->layer[b->layer];
-    const struct lora_pair *lora = &at->lora[role];
+static struct tensor *expert_linear(struct build *b, struct tensor *rows,
+                                    const struct module_type *type, const struct sorted *s) {
+    const struct module *m = build_module(b, type);
+    const struct lora_pair *lora = &m->adapter;
     const struct lora_attr attr = {lora->scale};
     return graph_op(b->g, &op_expert_linear, &attr,
-                    BIND({"x", rows}, {"w", build_param(b, at->weight[role])},
-                         {"offset", s->offset}, {"bias", build_param(b, at->bias[role])},
-                         {"a", build_param(b, lora->a)}, {"b", build_param(b, lora->b)}));
+                    BIND({"x", rows}, {"w", build_param(b, m->weight)}, {"offset", s->offset},
+                         {"bias", build_param(b, m->bias)}, {"a", build_param(b, lora->a)},
+                         {"b", build_param(b, lora->b)}));
 }
 
 static struct tensor *glu(struct build *b, struct tensor *gate, struct tensor *up) {
@@ -117,12 +151,12 @@ static struct tensor *glu(struct build *b, struct tensor *gate, struct tensor *u
 }
 
 static struct tensor *shared(struct build *b, struct tensor *x) {
-    struct tensor *gate = build_linear(b, x, ROLE_SHARED_GATE),
-                  *up = build_linear(b, x, ROLE_SHARED_UP);
-    struct tensor *y = build_linear(b, glu(b, gate, up), ROLE_SHARED_DOWN);
-    if (!b->m->layer[b->layer].weight[ROLE_SHARED_SCORE]) return y;
+    struct tensor *gate = build_linear(b, x, &experts_shared_gate),
+                  *up = build_linear(b, x, &experts_shared_up);
+    struct tensor *y = build_linear(b, glu(b, gate, up), &experts_shared_down);
+    if (!build_module(b, &experts_shared_score)) return y;
     return graph_op(b->g, &op_gate_mul, NULL,
-                    BIND({"x", y}, {"g", build_linear(b, x, ROLE_SHARED_SCORE)}));
+                    BIND({"x", y}, {"g", build_linear(b, x, &experts_shared_score)}));
 }
 
 /* x [N, D] -> [N, D] */
@@ -133,9 +167,9 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     struct tensor *out[OP_OUT] = {0};
     struct tensor *rows = graph_op(b->g, &op_expert_gather, NULL,
                                    BIND({"x", x}, {"order", s.order}, {"place", s.place}));
-    rows = expert_linear(b, rows, ROLE_EXPERTS_GATE_UP, &s);
+    rows = expert_linear(b, rows, &experts_gate_up, &s);
     graph_call(b->g, &op_split, &halves, BIND({"x", rows}), out);
-    rows = expert_linear(b, glu(b, out[0], out[1]), ROLE_EXPERTS_DOWN, &s);
+    rows = expert_linear(b, glu(b, out[0], out[1]), &experts_down, &s);
     struct tensor *y = graph_op(
         b->g, &op_expert_combine, NULL,
         BIND({"rows", rows}, {"order", s.order}, {"place", s.place}, {"weight", s.weight}));
@@ -143,5 +177,4 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     return graph_op(b->g, &op_add, NULL, BIND({"a", y}, {"b", shared(b, x)}));
 }
 
-const struct mixer mixer_experts = {
-    .name = "experts", .has = HAS_EXPERTS, .config = read, .at = at, .trace = trace};
+const struct mixer mixer_experts = {.name = "experts", .config = read, .at = at, .trace = trace};

@@ -10,7 +10,6 @@
 struct mixer {
     const char *name;
     const char *const *types; /* what `layer_types` calls its layers, then NULL; NULL: nothing */
-    u32 has;                  /* HAS_ bits of a layer that has it */
     /* Reads its keys of a configuration, once whichever layers have it. NULL: it has none. `j` is
      * the file over the family's defaults. */
     int (*config)(struct config *c, const json_t *j, const char *where, struct err *e);
@@ -28,6 +27,20 @@ struct mixer {
 #define MIXERS(...) ((const struct mixer *const[]){__VA_ARGS__, NULL})
 
 extern const struct mixer mixer_attention, mixer_mla, mixer_glu, mixer_mlp, mixer_experts;
+
+/* Modules, by who computes with them. */
+extern const struct module_type norm_input, norm_post_attention, norm_pre_ffn, norm_post_ffn;
+extern const struct module_type attention_q, attention_k, attention_v, attention_qkv, attention_o,
+    attention_q_norm, attention_k_norm, attention_sink;
+extern const struct module_type mla_q, mla_q_a, mla_q_b, mla_q_norm, mla_kv_a, mla_kv_b,
+    mla_kv_norm, mla_o;
+extern const struct module_type glu_gate, glu_up, glu_gate_up, glu_down;
+extern const struct module_type mlp_up, mlp_down, mlp_alpha_p, mlp_alpha_n, mlp_beta, mlp_eps;
+extern const struct module_type experts_router, experts_correction, experts_gate_up, experts_down,
+    experts_shared_gate, experts_shared_up, experts_shared_down, experts_shared_score;
+/* Their rules under the usual names: transformers', Llama's first. */
+extern const struct weight_rule rules_attention[], rules_qk_norm[], rules_qk_norm_whole[],
+    rules_mla[], rules_glu[], rules_gate_up[], rules_experts[];
 
 /* What attention and latent attention have in common. */
 extern const char *const attention_types[];

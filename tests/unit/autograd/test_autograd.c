@@ -2,7 +2,7 @@
  * bits; what is frozen costs neither accumulators nor kept activations; a micro-batch continues the
  * chain of the one before; two uses of a tied weight add up to its gradient; errors name the
  * operation and the place. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <jansson.h>
 
@@ -46,7 +46,7 @@ static void lora_make(struct model *m, struct lora_config *c) {
     for (i64 i = 0; i < m->params; i++) { /* B is not zero, as after some training */
         struct param *p = m->param[i];
         const struct rng r = {9, RNG_TEST, 0, (u32)i};
-        for (i64 k = 0; p->role == ROLE_NONE && k < view_count(&p->view); k++)
+        for (i64 k = 0; !p->type && k < view_count(&p->view); k++)
             ((float *)p->view.data)[k] = 0.1f * rng_normal(&r, (u64)k);
     }
 }
@@ -198,7 +198,7 @@ static void test_frozen_layers(void **state) {
     int trainable = 0;
     for (i64 i = 0; i < m.params; i++) {
         struct param *p = m.param[i];
-        p->trainable = p->layer >= LAYERS - 2 || p->role == ROLE_LM_HEAD;
+        p->trainable = p->layer >= LAYERS - 2 || p->type == &top_head;
         trainable += p->trainable;
     }
     run_open(&part, &m, TOKENS, PLANNED);
@@ -237,7 +237,7 @@ static void test_frozen_lifetime(void **state) {
     struct model m;
     struct run r;
     model_make(&m, llama, F32);
-    for (i64 i = 0; i < m.params; i++) m.param[i]->trainable = m.param[i]->role == ROLE_DOWN;
+    for (i64 i = 0; i < m.params; i++) m.param[i]->trainable = m.param[i]->type == &glu_down;
     run_open(&r, &m, TOKENS, PLANNED);
     int attention = 0, products = 0;
     for (int i = 0; i < r.g->forward_nodes; i++) {
@@ -292,8 +292,8 @@ static void test_tied(void **state) {
     struct model m;
     struct run r;
     model_make(&m, tied, F32);
-    struct param *w = m.top.weight[ROLE_EMBED];
-    assert_ptr_equal(w, m.top.weight[ROLE_LM_HEAD]);
+    struct param *w = model_module(&m, -1, &top_embed)->weight;
+    assert_ptr_equal(w, model_module(&m, -1, &top_head)->weight);
     run_open(&r, &m, TOKENS, PLANNED);
     float *grad[2] = {0}, *value = w->view.data;
     for (int i = 0; i < r.slots; i++)

@@ -85,9 +85,27 @@ static void test_states(void **state) {
     assert_int_equal(4 * 8, s[1].columns);
 }
 
+/* Dropout draws by layer and by the module's number in it: no two modules of a family's layers have
+ * the same. */
+static void test_streams(void **state) {
+    (void)state;
+    for (int f = 0; f < family_count; f++) {
+        const struct module_type *of[STREAMS] = {0};
+        for (const struct weight_rule *const *group = families[f]->weights; *group; group++)
+            for (const struct weight_rule *w = *group; w->name; w++) {
+                if (w->type->kind != MODULE_LINEAR && w->type->kind != MODULE_HEAD) continue;
+                assert_in_range(w->type->stream, 1, STREAMS - 1);
+                const struct module_type **at = &of[w->type->stream];
+                if (*at && *at != w->type)
+                    fail_msg("%s: %s and %s", families[f]->model_type, (*at)->name, w->type->name);
+                *at = w->type;
+            }
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parameters),
-                                       cmocka_unit_test(test_layer_types),
-                                       cmocka_unit_test(test_states)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_layer_types),
+        cmocka_unit_test(test_states), cmocka_unit_test(test_streams)};
     return cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
 }

@@ -98,7 +98,7 @@ static void layers_cut(struct config *c) {
         for (; k < kept; k++) {
             const struct layer_config *b = &c->layer[k];
             if (a->window == b->window && a->rope == b->rope && a->mixer[0] == b->mixer[0] &&
-                a->mixer[1] == b->mixer[1] && a->has == b->has)
+                a->mixer[1] == b->mixer[1])
                 break;
         }
         if (k == kept) c->layer[kept++] = *a;
