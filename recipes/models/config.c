@@ -75,6 +75,7 @@ static const json_t *family_find(struct config *c, const json_t *j, const char *
             snprintf(c->note, sizeof c->note,
                      "%s is multimodal; its text part (%s) is what is read, run and saved", type,
                      f->model_type);
+            c->wrapped = true;
             return c->family = f, text;
         }
         if (!strcmp(f->model_type, type)) return c->family = f, json_is_object(text) ? text : j;

@@ -87,29 +87,6 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
     return name;
 }
 
-static struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim,
-                               enum dtype d, struct err *e) {
-    struct param *p = arena_new(&m->arena, sizeof *p, e);
-    struct param **more =
-        p ? mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e)
-          : NULL;
-    if (!more) return NULL;
-    m->param = more;
-    *p = (struct param){
-        .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = d, .rank = rank}};
-    memcpy(p->view.dim, dim, sizeof *dim * (size_t)rank);
-    if (d != U4 && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
-        err_detail(e, "for parameter %s", name);
-        return NULL;
-    }
-    return m->param[m->params++] = p;
-}
-/* A parameter of the model, with its own zeroed memory. */
-struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim,
-                        struct err *e) {
-    return param_add(m, name, rank, dim, m->dtype, e);
-}
-
 /* "MODULE.weight" without the last part; experts are called as all of them in one tensor are. */
 static const char *path_of(struct model *m, const struct weight_rule *w, i64 layer, struct err *e) {
     const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e);
@@ -146,7 +123,8 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     if (!p) return -1;
     p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
     p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
-    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned;
+    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned,
+    p->keys = c->mla.plain;
     p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
     p->heads = w->type->kind == MODULE_NORM && w->type->of_keys ? c->kv_heads : c->heads,
     p->kv_heads = c->kv_heads;
@@ -231,12 +209,6 @@ static i64 config_sum(const struct config *c, i64 size) {
 i64 config_parameters(const struct config *c) { return config_sum(c, 0); }
 i64 config_bytes(const struct config *c, enum dtype d) { return config_sum(c, dtype_size(d)); }
 
-void param_free(struct param *p) {
-    void (*give)(void *) = p->placed ? device_free : mem_free;
-    give(p->view.data);
-    for (int i = 0; i < SCALES; i++) give(p->scale[i].data);
-}
-
 void model_free(struct model *m) {
     for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
     mem_free(m->param), mem_free(m->module), mem_free(m->range);
@@ -244,34 +216,6 @@ void model_free(struct model *m) {
     for (int i = 0; i < MAX_ROPES; i++) constant_drop(m->rope[i]), constant_drop(m->query_rope[i]);
     arena_free(&m->arena);
     *m = (struct model){0};
-}
-
-/* A copy of host memory on the device takes its place in the view. */
-static int view_place(struct view *v, struct err *e) {
-    void *there = device_new(view_bytes(v), e);
-    if (!there || device_write(there, v->data, view_bytes(v), e) || device_sync(e))
-        return device_free(there), -1;
-    v->data = there;
-    return 0;
-}
-
-int model_place(struct model *m, struct err *e) {
-    if (device_now() == DEVICE_CPU) return 0;
-    for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i], there = *p;
-        if (p->placed) continue;
-        there.placed = true;
-        struct view *to[] = {&there.view, &there.scale[0], &there.scale[1], &there.scale[2]};
-        for (int k = 0; k < COUNT(to); k++)
-            if (to[k]->data && view_place(to[k], e)) {
-                for (int n = k; n < COUNT(to); n++) to[n]->data = NULL;
-                param_free(&there);
-                return err_frame(e, "while moving %s to the GPU", p->name);
-            }
-        param_free(p);
-        *p = there;
-    }
-    return 0;
 }
 
 /* ---- values */
@@ -338,35 +282,35 @@ static const struct prefix *prefix_of(const struct model *m, const struct safete
 
 /* What files may hold besides: masks and frequencies that older versions of transformers stored, a
  * copy of tied embeddings, the other parts of a multimodal model, layers beyond the last. */
-static bool may_stay_out(const struct model *m, const char *name) {
+static bool may_stay_out(const struct model *m, const struct naming *names, const char *name) {
     static const char *const buffer[] = {".attn.bias",          ".attn.masked_bias",
                                          ".attention.bias",     ".attention.masked_bias",
                                          "rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"};
     static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
                                        "visual."};
     const size_t n = strlen(name);
-    if (m->gguf && !strncmp(name, "rope_f", 6)) return true; /* its factors: gguf_config.c */
+    if (names->gguf && !strncmp(name, "rope_f", 6)) return true; /* its factors: gguf_config.c */
     for (int i = 0; i < COUNT(buffer); i++) {
         const size_t k = strlen(buffer[i]);
         if (n >= k && !strcmp(name + n - k, buffer[i])) return true;
     }
     if (!strncmp(name, "model.layers.", 13) && strtoll(name + 13, NULL, 10) >= m->config.layers)
         return true; /* DeepSeek V3, GLM 4.5: layers that predict several tokens */
-    for (int i = 0; *m->config.note && i < COUNT(part); i++)
+    for (int i = 0; m->config.wrapped && i < COUNT(part); i++)
         if (strstr(name, part[i])) return true;
     return !(m->config.has & HAS_UNTIED) &&
            (strstr(name, "lm_head.weight") || strstr(name, "embed_out.weight"));
 }
 
-int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
+static int weights_read(struct model *m, const struct naming *names, const struct safetensors *s,
+                        const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
-    m->prefix = m->gguf ? NULL : prefix_of(m, s);
     for (i64 i = 0; !rc && i < m->params; i++)
-        if (m->param[i]->type && !(m->gguf && m->param[i]->type->gguf.list))
-            rc = param_read(m, m->param[i], s, seen, where, e);
+        if (m->param[i]->type && !(names->gguf && m->param[i]->type->gguf.list))
+            rc = param_read(m, names, m->param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
-        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, s->tensor[i].name)) {
+        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, names, s->tensor[i].name)) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
                            s->tensor[i].name, m->config.family->model_type);
             err_hint(e, "the weights belong to another model, or to a variant that this version "
@@ -375,6 +319,11 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     mem_free(seen);
     if (!rc) buffers_read(m);
     return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
+}
+
+int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
+    m->prefix = prefix_of(m, s);
+    return weights_read(m, &(struct naming){.prefix = m->prefix}, s, where, e);
 }
 
 /* The numbers that a GGUF file has as lists among its keys. */
@@ -407,9 +356,11 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
         err_hint(e, "use_peft: true trains an adapter beside them");
     }
     rc = rc || model_new(m, &c, d, trainable, e);
-    m->gguf = arch; /* names for this file alone */
-    rc = rc || (arch && lists_read(m, &f.gguf, path, e)) || model_load(m, &f.weights, path, e);
-    m->gguf = NULL;
+    if (!rc && arch)
+        rc = lists_read(m, &f.gguf, path, e) ||
+             weights_read(m, &(struct naming){.gguf = arch}, &f.weights, path, e);
+    else
+        rc = rc || model_load(m, &f.weights, path, e);
     folder_close(&f);
     return rc ? -1 : 0;
 }

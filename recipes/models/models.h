@@ -87,6 +87,7 @@ struct config {
     struct rope_config rope[MAX_ROPES]; /* rope[1]: of sliding layers, where a family has two */
     struct layer_config layer[MAX_LAYERS];
     i64 bos_token_id, eos_token_id[8], eos_count; /* bos -1: none */
+    bool wrapped;                                 /* the text part of a multimodal model */
     char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
@@ -222,7 +223,6 @@ struct model {
     } * range;
     struct param **param;
     i64 params;
-    const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct constant *rope[MAX_ROPES], *query_rope[MAX_ROPES]; /* the newest tables: rope_table.c */
     struct constant *slopes;                                  /* of ALiBi; NULL: none */

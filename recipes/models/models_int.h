@@ -14,14 +14,24 @@ int layers_read(struct config *c, const json_t *j, const char *where, struct err
 struct tensor *balance_input(const struct build *b);
 void balance_keep(struct build *b, struct tensor *index, struct tensor *term);
 
+struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim, enum dtype d,
+                        struct err *e);
 struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
 void param_free(struct param *p); /* its memory */
 void param_set(struct param *p, i64 i, float x);
 float param_get(const struct param *p, i64 i);
+/* Whose names and row orders a file has: those of transformers, maybe under a prefix, or GGUF's. */
+struct naming {
+    const struct prefix *prefix;  /* NULL: none */
+    const struct gguf_arch *gguf; /* NULL: not that */
+};
 /* Copies the tensors of a file that hold `p`; shapes and dtypes are checked, numbers must be
  * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
-int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
-               const char *where, struct err *e);
+int param_read(struct model *m, const struct naming *names, struct param *p,
+               const struct safetensors *s, u8 *seen, const char *where, struct err *e);
+/* param_stored under the names of another file than the one that was loaded. */
+int param_stored_as(const struct naming *names, const struct param *p, const char *before,
+                    const void *from, enum dtype d, struct stored_list *list, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
 /* This call's rows go into the cache `to`; the result is all of it. Without a cache, the rows. */

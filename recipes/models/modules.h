@@ -60,6 +60,7 @@ struct param {
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
     i64 turned;          /* what TURNED_LAST goes by */
+    i64 keys;            /* of latent attention: rows of a head that are its key */
     const struct weight_rule *rule;
     bool stacked; /* the file has the other form */
 };

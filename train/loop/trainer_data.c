@@ -289,7 +289,7 @@ int trainer_model(struct trainer *t, struct err *e) {
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
             return -1;
-        if (*t->model.config.note && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
+        if (t->model.config.wrapped && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
             return -1;
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;

@@ -286,7 +286,7 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
                        struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? factors_add(t, &m->config, e) : -1;
-    m->gguf = arch;
+    const struct naming names = {.gguf = arch};
     for (i64 i = 0; !rc && i < m->params; i++) {
         const struct param *p = m->param[i];
         const i64 before = t->stored.count;
@@ -296,13 +296,12 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
                            p->name, arch->name);
             break;
         }
-        rc = param_stored(m, p, "", p->view.data, p->view.dtype, &t->stored, e);
+        rc = param_stored_as(&names, p, "", p->view.data, p->view.dtype, &t->stored, e);
         for (i64 k = before; !rc && k < t->stored.count; k++) {
             const struct stored *s = &t->stored.tensor[k];
             rc = tensor_add(t, s, type_for(m, p, s, type), e);
         }
     }
-    m->gguf = NULL;
     return rc;
 }
 
@@ -336,10 +335,9 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
             p.rule = i ? w->rule : NULL, p.type = i ? w->type : NULL;
             p.heads = w->heads, p.kv_heads = w->kv_heads;
             gguf_name(name, arch, w, 0);
-            m->gguf = i ? arch : NULL;
+            const struct naming names = {.gguf = i ? arch : NULL};
             const i64 k = t->stored.count;
-            rc = param_stored(m, &p, "", p.view.data, p.view.dtype, &t->stored, e);
-            m->gguf = NULL;
+            rc = param_stored_as(&names, &p, "", p.view.data, p.view.dtype, &t->stored, e);
             if (rc) break;
             struct stored *s = &t->stored.tensor[k];
             s->name = arena_printf(&t->stored.arena, e, "%s.lora_%c", name, i ? 'b' : 'a');
