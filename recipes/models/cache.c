@@ -20,7 +20,8 @@ int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e) {
         return -1;
     for (i64 l = 0; l < layers; l++) {
         struct mixer_state s[MAX_STATES];
-        model_states(&m->config, l, m->dtype, s); /* keys and values: mixers/attention.c, mla.c */
+        model_states(&m->config, l, m->weights.dtype,
+                     s); /* keys and values: mixers/attention.c, mla.c */
         c->k[l] = (struct view){.dtype = s[0].dtype, .rank = 2, .dim = {rows, s[0].columns}};
         c->v[l] = (struct view){.dtype = s[1].dtype, .rank = 2, .dim = {rows, s[1].columns}};
         if (!(c->k[l].data = device_new(view_bytes(&c->k[l]), e)) ||

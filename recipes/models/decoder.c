@@ -67,19 +67,16 @@ static struct tensor *embedded(struct build *b) {
     struct graph *g = b->g;
     const struct config *c = &b->m->config;
     graph_at(g, "embed_tokens");
-    struct tensor *x =
-        graph_op(g, &op_embedding, NULL, BIND({"ids", b->ids}, {"w", build_weight(b, &top_embed)}));
-    if (build_module(b, &top_embed)->adapter.a) x = lora_embedding(b, x);
+    const struct tracing t = build_tracing(b);
+    struct tensor *x = module_embedding(&t, build_module(b, &top_embed), b->ids);
     if (c->embedding_scale > 0) {
         const double exact = c->embedding_scale;
         const struct scale_attr attr = {
-            b->m->dtype == BF16 ? (double)bf16_to_f32(bf16_of_f32((float)exact)) : exact};
+            b->m->weights.dtype == BF16 ? (double)bf16_to_f32(bf16_of_f32((float)exact)) : exact};
         x = graph_op(g, &op_scale, &attr, BIND({"x", x}));
     }
     if (build_module(b, &top_positions)) {
-        struct tensor *p =
-            graph_op(g, &op_embedding, NULL,
-                     BIND({"ids", b->position}, {"w", build_weight(b, &top_positions)}));
+        struct tensor *p = module_embedding(&t, build_module(b, &top_positions), b->position);
         x = graph_op(g, &op_add, NULL, BIND({"a", x}, {"b", p}));
     }
     return build_module(b, &top_embed_norm) ? build_norm(b, x, &top_embed_norm, 0) : x;
@@ -125,13 +122,14 @@ struct tensor *model_logits(struct build *b, struct tensor *hidden) {
 
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets) {
     const struct module *head = build_module(b, &top_head);
+    const struct tracing t = build_tracing(b);
     const struct xent_attr attr = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
-    struct tensor *w = build_param(b, head->weight), *bias = build_param(b, head->bias);
+    struct tensor *w = build_weight(b, &top_head), *bias = build_bias(b, &top_head);
     if (!head->adapter.a)
         return graph_op(b->g, &op_linear_xent, &attr,
                         BIND({"x", hidden}, {"w", w}, {"targets", targets}, {"bias", bias}));
-    const struct head_in l = lora_head(b, hidden, w, &head->adapter, module_stream(head));
+    const struct head_in l = lora_head(&t, head, hidden, w);
     return graph_op(b->g, &op_lora_xent, &attr,
                     BIND({"x", l.x}, {"w", w}, {"targets", targets}, {"bias", bias}, {"t", l.t},
                          {"u", l.u}, {"m", l.m}, {"norm", l.norm}, {"rest", l.rest}));

@@ -82,7 +82,7 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
         rc = at ? text_printf(&t, e, "%.*s%lld", (int)(at - p), p, (long long)layer)
                 : text_printf(&t, e, "%s", p);
     }
-    char *name = rc ? NULL : arena_text(&m->arena, t.data, e);
+    char *name = rc ? NULL : arena_text(&m->weights.arena, t.data, e);
     text_free(&t);
     return name;
 }
@@ -92,7 +92,7 @@ static const char *path_of(struct model *m, const struct weight_rule *w, i64 lay
     const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e);
     const size_t n = name ? strlen(name) : 0, k = strlen(".weight");
     if (n < k || strcmp(name + n - k, ".weight")) return name;
-    return arena_printf(&m->arena, e, "%.*s", (int)(n - k), name);
+    return arena_printf(&m->weights.arena, e, "%.*s", (int)(n - k), name);
 }
 
 /* The module that a rule's tensor belongs to; its weight's rule comes first. */
@@ -103,7 +103,7 @@ static struct module *module_of(struct model *m, const struct weight_rule *w, i6
     struct module_range *r = &m->range[layer + 1];
     const char *path = path_of(m, w, layer, e);
     if (!path) return NULL;
-    at = &m->module[r->first + r->count++];
+    at = &m->weights.module[r->first + r->count++];
     *at = (struct module){.type = w->type, .path = path, .layer = layer};
     return at;
 }
@@ -118,8 +118,10 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    const enum dtype d = w->type->kind == MODULE_FIXED ? F32 : rule_coded(c, w) ? U4 : m->dtype;
-    struct param *p = name && to ? param_add(m, name, rank, dim, d, e) : NULL;
+    const enum dtype d = w->type->kind == MODULE_FIXED ? F32
+                         : rule_coded(c, w)            ? U4
+                                                       : m->weights.dtype;
+    struct param *p = name && to ? param_add(&m->weights, name, rank, dim, d, e) : NULL;
     if (!p) return -1;
     p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
     p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
@@ -138,15 +140,17 @@ static int modules_new(struct model *m, struct err *e) {
     const struct config *c = &m->config;
     const int count = rules_of(c->family, list);
     if (!(m->range = mem_new_array(1 + c->layers, sizeof *m->range, e))) return -1;
-    m->modules = 0;
+    m->weights.modules = 0;
     for (i64 l = -1; l < c->layers; l++) {
-        m->range[l + 1].first = m->modules;
-        m->modules += l < 0 && !(c->has & HAS_UNTIED);
+        m->range[l + 1].first = m->weights.modules;
+        m->weights.modules += l < 0 && !(c->has & HAS_UNTIED);
         for (int i = 0; i < count; i++)
-            m->modules += list[i]->cols != DIM_BIAS && of_layers(list[i]) == (l >= 0) &&
-                          applies(c, list[i], l);
+            m->weights.modules += list[i]->cols != DIM_BIAS && of_layers(list[i]) == (l >= 0) &&
+                                  applies(c, list[i], l);
     }
-    return (m->module = mem_new_array(m->modules, sizeof *m->module, e)) ? 0 : -1;
+    return (m->weights.module = mem_new_array(m->weights.modules, sizeof *m->weights.module, e))
+               ? 0
+               : -1;
 }
 
 /* The module of a head that has the embedding's weight: its adapter is its own. */
@@ -178,7 +182,7 @@ static int rules_apply(struct model *m, bool trainable, struct err *e) {
 
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable,
               struct err *e) {
-    *m = (struct model){.config = *c, .dtype = d};
+    *m = (struct model){.config = *c, .weights = {.dtype = d}};
     const i64 bytes = config_bytes(c, d), left = mem_available();
     if (bytes >
         left) { /* untouched pages cost nothing, so the allocations themselves would succeed */
@@ -209,12 +213,18 @@ static i64 config_sum(const struct config *c, i64 size) {
 i64 config_parameters(const struct config *c) { return config_sum(c, 0); }
 i64 config_bytes(const struct config *c, enum dtype d) { return config_sum(c, dtype_size(d)); }
 
+int model_place(struct model *m, struct err *e) { return weights_place(&m->weights, e); }
+
+int model_decode(struct model *m, struct err *e) {
+    if (weights_decode(&m->weights, e)) return -1;
+    m->config.quant = (struct quant_config){0};
+    return 0;
+}
+
 void model_free(struct model *m) {
-    for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
-    mem_free(m->param), mem_free(m->module), mem_free(m->range);
+    weights_free(&m->weights), mem_free(m->range);
     constant_drop(m->slopes);
     for (int i = 0; i < MAX_ROPES; i++) constant_drop(m->rope[i]), constant_drop(m->query_rope[i]);
-    arena_free(&m->arena);
     *m = (struct model){0};
 }
 
@@ -240,16 +250,16 @@ static float start_of(const struct model *m, const struct param *p) {
 
 /* Buffers are numbers to the operations, so they are looked at while they are in host memory. */
 static void buffers_read(struct model *m) {
-    for (i64 i = 0; i < m->modules; i++) {
-        struct module *at = &m->module[i];
+    for (i64 i = 0; i < m->weights.modules; i++) {
+        struct module *at = &m->weights.module[i];
         if (at->type->kind == MODULE_BUFFER && !at->weight->placed)
             at->value = param_get(at->weight, 0);
     }
 }
 
 void model_init(struct model *m, u64 seed) {
-    for (i64 k = 0; k < m->params; k++) {
-        struct param *p = m->param[k];
+    for (i64 k = 0; k < m->weights.params; k++) {
+        struct param *p = m->weights.param[k];
         const i64 n = view_count(&p->view);
         struct init job = {p, {seed, RNG_INIT, 0, (u32)k}, (float)m->config.initializer_range};
         if (p->decay)
@@ -306,9 +316,9 @@ static int weights_read(struct model *m, const struct naming *names, const struc
                         const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
-    for (i64 i = 0; !rc && i < m->params; i++)
-        if (m->param[i]->type && !(names->gguf && m->param[i]->type->gguf.list))
-            rc = param_read(m, names, m->param[i], s, seen, where, e);
+    for (i64 i = 0; !rc && i < m->weights.params; i++)
+        if (m->weights.param[i]->type && !(names->gguf && m->weights.param[i]->type->gguf.list))
+            rc = param_read(m, names, m->weights.param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, names, s->tensor[i].name)) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
@@ -329,8 +339,8 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
 /* The numbers that a GGUF file has as lists among its keys. */
 static int lists_read(struct model *m, const struct gguf *g, const char *where, struct err *e) {
     struct arena a = {0};
-    for (i64 i = 0; !e->code && i < m->params; i++) {
-        struct param *p = m->param[i];
+    for (i64 i = 0; !e->code && i < m->weights.params; i++) {
+        struct param *p = m->weights.param[i];
         const char *key = p->type->gguf.list;
         i64 n = m->config.layers;
         const double *x = key ? gguf_numbers(g, key, &n, &a, where, e) : NULL;
@@ -366,23 +376,21 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
 }
 
 i64 model_count(const struct model *m, bool trainable_only) {
-    i64 n = 0;
-    for (i64 i = 0; i < m->params; i++)
-        if (!trainable_only || m->param[i]->trainable) n += view_count(&m->param[i]->view);
-    return n;
+    return weights_count(&m->weights, trainable_only);
 }
 
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e) {
     *list = (struct stored_list){0};
-    for (i64 i = 0; i < m->params; i++) {
-        const struct param *p = m->param[i];
+    for (i64 i = 0; i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
         const bool whole = adapter && p->saved;
         if (!p->type != adapter && !whole) continue;
         const void *from = p->view.data;
         const bool coded = p->view.dtype == U4;
         if (coded) {
-            void *plain = arena_new(&list->arena, view_count(&p->view) * dtype_size(m->dtype), e);
-            if (!plain || param_decode(p, m->dtype, plain, e)) return stored_free(list), -1;
+            void *plain =
+                arena_new(&list->arena, view_count(&p->view) * dtype_size(m->weights.dtype), e);
+            if (!plain || param_decode(p, m->weights.dtype, plain, e)) return stored_free(list), -1;
             from = plain;
         } else if (p->placed) {
             void *copy = arena_new(&list->arena, i64_max(view_bytes(&p->view), 1), e);
@@ -392,7 +400,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
         }
         if (p->start ? pissa_stored(m, p, from, list, e)
                      : param_stored(m, p, whole ? "base_model.model." : "", from,
-                                    coded ? m->dtype : p->view.dtype, list, e))
+                                    coded ? m->weights.dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;
@@ -404,8 +412,8 @@ double model_flops(const struct model *m, i64 tokens, i64 length) {
     const struct config *c = &m->config;
     const struct param *head = model_module(m, -1, &top_head)->weight;
     double per_token = 0;
-    for (i64 i = 0; i < m->params; i++) {
-        const struct param *p = m->param[i];
+    for (i64 i = 0; i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
         const bool table = p->type && p->type->kind == MODULE_EMBEDDING && p != head;
         if (!p->decay || table) continue;
         const double used =

@@ -215,21 +215,17 @@ struct prefix { /* files may name the modules from another root: `module` stands
 };
 struct model {
     struct config config;
-    enum dtype dtype;      /* F32 or BF16 */
-    struct module *module; /* the model's own (embeddings, final norm, LM head), then by layer */
-    i64 modules;
+    /* Its modules: the model's own (embeddings, final norm, LM head), then layer by layer. */
+    struct weights weights;
     struct module_range { /* [1 + layers]: the model's own, then those of each layer */
         i64 first, count;
     } * range;
-    struct param **param;
-    i64 params;
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct constant *rope[MAX_ROPES], *query_rope[MAX_ROPES]; /* the newest tables: rope_table.c */
     struct constant *slopes;                                  /* of ALiBi; NULL: none */
     i64 rope_positions;                                       /* of those tables */
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
-    struct arena arena;
-    bool frozen; /* all but adapters */
+    bool frozen;              /* all but adapters */
 };
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
@@ -257,7 +253,6 @@ int model_place(struct model *m, struct err *e);
 extern struct quant_config load_quant;
 /* Weights of 4-bit codes become plain ones in the model's dtype. */
 int model_decode(struct model *m, struct err *e);
-i64 param_bytes(const struct param *p); /* in memory */
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
 /* Builds the tables for at least so many positions, which is also the length that dynamic scaling

@@ -14,12 +14,6 @@ int layers_read(struct config *c, const json_t *j, const char *where, struct err
 struct tensor *balance_input(const struct build *b);
 void balance_keep(struct build *b, struct tensor *index, struct tensor *term);
 
-struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim, enum dtype d,
-                        struct err *e);
-struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
-void param_free(struct param *p); /* its memory */
-void param_set(struct param *p, i64 i, float x);
-float param_get(const struct param *p, i64 i);
 /* Whose names and row orders a file has: those of transformers, maybe under a prefix, or GGUF's. */
 struct naming {
     const struct prefix *prefix;  /* NULL: none */
@@ -83,40 +77,41 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
 struct linear_in {
     struct tensor *x, *w, *bias, *a, *b, *scale[SCALES];
 };
-struct tensor *linear_call(struct build *b, const struct linear_in *in, double lora_scale);
+struct tensor *linear_call(struct graph *g, const struct linear_in *in, double lora_scale);
+/* The same with the rest of what the module's adapter has: magnitudes, dropout. */
+struct tensor *lora_linear(const struct tracing *t, const struct module *m,
+                           const struct linear_in *in);
+/* What `lora_xent` takes beside the LM head `w`: t = scale * dropout(x)·A^T and u = B; DoRA's
+ * magnitudes and norms, and the part of x that dropout took, which PEFT multiplies by w alone. */
+struct head_in {
+    struct tensor *x, *t, *u, *m, *norm, *rest;
+};
+struct head_in lora_head(const struct tracing *t, const struct module *m, struct tensor *x,
+                         struct tensor *w);
+/* Looked-up rows x of an embedding, plus what its adapter adds. */
+struct tensor *lora_embedding(const struct tracing *t, const struct module *m, struct tensor *ids,
+                              struct tensor *x);
 /* What mixers and the decoder trace with (build.c): modules of the current layer, of which it may
  * have none of a type; their weights and biases, NULL where there are none. */
 struct module *build_module(const struct build *b, const struct module_type *type);
-struct tensor *build_param(struct build *b, struct param *p);
+struct tracing build_tracing(const struct build *b);
 struct tensor *build_weight(struct build *b, const struct module_type *type);
 struct tensor *build_bias(struct build *b, const struct module_type *type);
 /* The norm that the family has; `width` columns at a time, 0: the whole row. */
 struct norm_attr build_norm_attr(const struct build *b, i64 width);
 struct tensor *build_norm(struct build *b, struct tensor *x, const struct module_type *type,
                           i64 width);
-/* y = x·W^T with what is attached to the module: bias, adapter, codes (linear.c). */
 struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
-/* The same with the rest of what an adapter has: magnitudes, dropout (random numbers of `stream`).
- */
-struct tensor *lora_linear(struct build *b, const struct linear_in *in, const struct lora_pair *l,
-                           u32 stream);
-/* What `lora_xent` takes beside the LM head `w`: t = scale * dropout(x)·A^T and u = B; DoRA's
- * magnitudes and norms, and the part of x that dropout took, which PEFT multiplies by w alone. */
-struct head_in {
-    struct tensor *x, *t, *u, *m, *norm, *rest;
-};
-struct head_in lora_head(struct build *b, struct tensor *x, struct tensor *w,
-                         const struct lora_pair *l, u32 stream);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its
  * start, for a file and from one. */
-int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, struct err *e);
+int pissa_start(struct weights *all, const struct param *w, struct lora_pair *to, struct err *e);
 int pissa_stored(const struct model *m, const struct param *p, const void *from,
                  struct stored_list *list, struct err *e);
 int pissa_load(struct param *p, const struct stored *t, const char *where, struct err *e);
 /* A part of an adapter, and its values before training (A; `index` counts the pairs). */
-struct param *lora_part_new(struct model *m, const char *module, enum lora_part part, int rank,
+struct param *lora_part_new(struct weights *w, const char *module, enum lora_part part, int rank,
                             const i64 *dim, struct err *e);
 void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 index);
 /* What PEFT makes of target_modules that name experts; then adapters on those of layer l. */
@@ -125,6 +120,5 @@ int lora_experts_add(struct model *m, i64 l, struct lora_config *c, u64 seed, i6
                      struct err *e);
 /* A weight of the base that an adapter's file brings must be that of the model. */
 int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
-struct tensor *lora_embedding(struct build *b, struct tensor *x); /* plus its adapter's part */
 
 #endif

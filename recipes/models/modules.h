@@ -5,6 +5,7 @@
 #define HONE_MODULES_H
 
 #include "autograd/autograd.h"
+#include "checkpoints/checkpoints.h"
 
 struct mixer;       /* mixers/mixers.h */
 struct weight_rule; /* models.h */
@@ -78,7 +79,48 @@ struct module {
     float value; /* of a buffer, as it was loaded */
 };
 
-/* Their random numbers: dropout's stream. */
+struct weights { /* all zero: none */
+    struct module *module;
+    i64 modules;
+    struct param **param; /* in the order of the table; an adapter's behind the others */
+    i64 params;
+    enum dtype dtype;   /* F32 or BF16 */
+    struct arena arena; /* parameters and names */
+};
+void weights_free(struct weights *w);
+/* Moves the parameters to the device in use; on the CPU this does nothing. */
+int weights_place(struct weights *w, struct err *e);
+int weights_decode(struct weights *w, struct err *e); /* 4-bit codes become plain numbers */
+i64 weights_count(const struct weights *w, bool trainable_only);
+
+/* A parameter with its own zeroed memory, or with U4 none. */
+struct param *param_add(struct weights *w, const char *name, int rank, const i64 *dim, enum dtype d,
+                        struct err *e);
+void param_free(struct param *p);       /* its memory */
+i64 param_bytes(const struct param *p); /* in memory */
+void param_set(struct param *p, i64 i, float x);
+float param_get(const struct param *p, i64 i);
+
+/* ---- adapters (adapters/lora_module.c): LoRA, DoRA, PiSSA, as `c` has it for the module's path.
+ * Those of linear modules and of embeddings; `index` counts the pairs. */
+int module_adapt(struct weights *w, struct module *m, struct lora_config *c, u64 seed, i64 *index,
+                 struct err *e);
+int module_merge(struct module *m, struct err *e); /* into the weight; the adapter is gone after */
+
+/* ---- in a trace (module_trace.c, adapters/lora_trace.c) */
+struct tracing {
+    struct graph *g;
+    double dropout; /* the share of an adapter's inputs that is dropped */
+    u64 dropout_seed;
+    struct tensor *dropout_place; /* ops/dropout.c; NULL: nothing is dropped */
+};
+struct tensor *param_tensor(struct graph *g, struct param *p);
+/* y = x·W^T with what is attached: bias, adapter, codes. */
+struct tensor *module_linear(const struct tracing *t, const struct module *m, struct tensor *x);
+/* Rows of the embedding [V, D], or with an adapter of the adapted one. */
+struct tensor *module_embedding(const struct tracing *t, const struct module *m,
+                                struct tensor *ids);
+/* What the dropout of its adapter's input draws random numbers by. */
 static inline u32 module_stream(const struct module *m) {
     return (u32)(m->layer + 1) * STREAMS + m->type->stream;
 }

@@ -281,7 +281,7 @@ static int coded_read(struct model *m, const struct naming *n, struct param *p,
     if (t && codes_stored(s, t) && pieces_of(n, p) == 1 && !o.layout)
         return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
     struct param plain = *p;
-    plain.view.dtype = m->dtype;
+    plain.view.dtype = m->weights.dtype;
     if (!(plain.view.data = mem_new(view_bytes(&plain.view), e)))
         return err_detail(e, "for parameter %s", p->name);
     const bool encode = m->config.quant.load && !(t && codes_stored(s, t));

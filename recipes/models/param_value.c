@@ -14,14 +14,14 @@ float param_get(const struct param *p, i64 i) {
                                  : ((float *)p->view.data)[i];
 }
 
-struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim, enum dtype d,
+struct param *param_add(struct weights *w, const char *name, int rank, const i64 *dim, enum dtype d,
                         struct err *e) {
-    struct param *p = arena_new(&m->arena, sizeof *p, e);
+    struct param *p = arena_new(&w->arena, sizeof *p, e);
     struct param **more =
-        p ? mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e)
+        p ? mem_grow(w->param, w->params * (i64)sizeof p, (w->params + 1) * (i64)sizeof p, e)
           : NULL;
     if (!more) return NULL;
-    m->param = more;
+    w->param = more;
     *p = (struct param){
         .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = d, .rank = rank}};
     memcpy(p->view.dim, dim, sizeof *dim * (size_t)rank);
@@ -29,14 +29,8 @@ struct param *param_add(struct model *m, const char *name, int rank, const i64 *
         err_detail(e, "for parameter %s", name);
         return NULL;
     }
-    return m->param[m->params++] = p;
+    return w->param[w->params++] = p;
 }
-/* A parameter of the model, with its own zeroed memory. */
-struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim,
-                        struct err *e) {
-    return param_add(m, name, rank, dim, m->dtype, e);
-}
-
 void param_free(struct param *p) {
     void (*give)(void *) = p->placed ? device_free : mem_free;
     give(p->view.data);

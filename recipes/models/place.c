@@ -1,4 +1,4 @@
-/* place.c: a whole model's weights moved to the device in use, and 4-bit codes made plain. */
+/* place.c: all weights moved to the device in use, or their 4-bit codes made plain. */
 #include "recipes/models/models_int.h"
 
 #include <string.h>
@@ -12,10 +12,10 @@ static int view_place(struct view *v, struct err *e) {
     return 0;
 }
 
-int model_place(struct model *m, struct err *e) {
+int weights_place(struct weights *w, struct err *e) {
     if (device_now() == DEVICE_CPU) return 0;
-    for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i], there = *p;
+    for (i64 i = 0; i < w->params; i++) {
+        struct param *p = w->param[i], there = *p;
         if (p->placed) continue;
         there.placed = true;
         struct view *to[] = {&there.view, &there.scale[0], &there.scale[1], &there.scale[2]};
@@ -31,17 +31,16 @@ int model_place(struct model *m, struct err *e) {
     return 0;
 }
 
-int model_decode(struct model *m, struct err *e) {
-    for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i], plain = *p;
+int weights_decode(struct weights *w, struct err *e) {
+    for (i64 i = 0; i < w->params; i++) {
+        struct param *p = w->param[i], plain = *p;
         if (p->view.dtype != U4) continue;
-        plain.view.dtype = m->dtype, plain.placed = false;
+        plain.view.dtype = w->dtype, plain.placed = false;
         memset(plain.scale, 0, sizeof plain.scale);
         if (!(plain.view.data = mem_new(view_bytes(&plain.view), e))) return -1;
-        if (param_decode(p, m->dtype, plain.view.data, e)) return mem_free(plain.view.data), -1;
+        if (param_decode(p, w->dtype, plain.view.data, e)) return mem_free(plain.view.data), -1;
         param_free(p);
         *p = plain;
     }
-    m->config.quant = (struct quant_config){0};
-    return model_place(m, e);
+    return weights_place(w, e);
 }

@@ -152,7 +152,7 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     if (!path || dir_make(t->model_folder, e)) return -1;
     json_object_set_new(config, "architectures", json_pack("[s]", f->architecture));
     json_object_set_new(config, "torch_dtype",
-                        json_string(t->model.dtype == BF16 ? "bfloat16" : "float32"));
+                        json_string(t->model.weights.dtype == BF16 ? "bfloat16" : "float32"));
     if (json_save(config, path, 2, e)) return -1;
     json_t *generation = json_pack("{s:b}", "_from_model_config", 1);
     for (int i = 0; i < COUNT(special_ids); i++) {

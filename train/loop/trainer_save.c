@@ -55,7 +55,7 @@ static int weights_write(struct trainer *t, const char *folder, const struct sto
         return folder_copy(t->model_folder, folder, e) ||
                        carried_copied(&t->carried, t->model_folder, folder, e) ||
                        config_unwrap(&t->model, folder, e) ||
-                       folder_dtype(folder, t->model.dtype, e) ||
+                       folder_dtype(folder, t->model.weights.dtype, e) ||
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
                    : 0;

@@ -51,8 +51,9 @@ int lora_experts_add(struct model *m, i64 l, struct lora_config *c, u64 seed, i6
         snprintf(module, sizeof module, "%.*s%s", (int)(cut - name[i]), name[i],
                  !i && wanted[1] ? ".base_layer" : "");
         const i64 a[] = {w->view.dim[0], r, in}, b[] = {w->view.dim[0], out, r};
-        to->a = lora_part_new(m, module, LORA_A, w->view.rank, a + flat, e);
-        to->b = to->a ? lora_part_new(m, module, LORA_B, w->view.rank, b + flat, e) : NULL;
+        to->a = lora_part_new(&m->weights, module, LORA_A, w->view.rank, a + flat, e);
+        to->b =
+            to->a ? lora_part_new(&m->weights, module, LORA_B, w->view.rank, b + flat, e) : NULL;
         if (!to->b) return -1;
         lora_start(to->a, c, seed, (*index)++);
         to->a->layer = to->b->layer = w->layer;
@@ -68,16 +69,16 @@ int lora_experts_add(struct model *m, i64 l, struct lora_config *c, u64 seed, i6
 static int list_put(struct model *m, struct text_list *list, const char *item, struct err *e) {
     for (i64 i = 0; i < list->count; i++)
         if (!strcmp(list->item[i], item)) return 0;
-    char **more = arena_new(&m->arena, (list->count + 1) * (i64)sizeof *more, e);
+    char **more = arena_new(&m->weights.arena, (list->count + 1) * (i64)sizeof *more, e);
     if (!more) return -1;
     if (list->count) memcpy(more, list->item, (size_t)list->count * sizeof *more);
     list->item = more;
-    return (more[list->count++] = arena_text(&m->arena, item, e)) ? 0 : -1;
+    return (more[list->count++] = arena_text(&m->weights.arena, item, e)) ? 0 : -1;
 }
 
 static int pattern_put(struct model *m, struct lora_pattern *p, const char *key, double value,
                        struct err *e) {
-    double *more = arena_new(&m->arena, (p->key.count + 1) * (i64)sizeof *more, e);
+    double *more = arena_new(&m->weights.arena, (p->key.count + 1) * (i64)sizeof *more, e);
     if (!more) return -1;
     if (p->key.count) memcpy(more, p->value, (size_t)p->key.count * sizeof *more);
     p->value = more;
@@ -126,8 +127,8 @@ static int pattern_resolve(struct model *m, struct lora_config *c, const struct 
             const struct module_range r = m->range[l + 1];
             const enum module_kind kind = routers ? MODULE_ROUTER : MODULE_LINEAR;
             for (i64 i = r.first; i < r.first + r.count; i++) {
-                const char *path = m->module[i].path;
-                if (m->module[i].type->kind != kind) continue;
+                const char *path = m->weights.module[i].path;
+                if (m->weights.module[i].type->kind != kind) continue;
                 const int match = all ? 1 : lora_match(c, path, e);
                 if (match < 0 || (match && list_put(m, &list, leaf_of(path), e))) return -1;
             }

@@ -205,7 +205,7 @@ static int lists_put(struct gguf_writer *w, const struct model *m, struct err *e
     const i64 layers = m->config.layers;
     int rc = 0;
     for (i64 i = 0; !rc && i < m->range[1].count; i++) {
-        const struct module_type *type = m->module[m->range[1].first + i].type;
+        const struct module_type *type = m->weights.module[m->range[1].first + i].type;
         const char *key = type->gguf.list;
         float *x = key ? arena_new(&a, layers * (i64)sizeof *x, e) : NULL;
         for (i64 l = 0; x && l < layers; l++) x[l] = param_get(model_module(m, l, type)->weight, 0);
@@ -287,8 +287,8 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? factors_add(t, &m->config, e) : -1;
     const struct naming names = {.gguf = arch};
-    for (i64 i = 0; !rc && i < m->params; i++) {
-        const struct param *p = m->param[i];
+    for (i64 i = 0; !rc && i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
         const i64 before = t->stored.count;
         if (!p->type || p->type->gguf.list) continue;
         if (!p->type->gguf.stem) {
@@ -320,8 +320,8 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
     if (!rc && refused)
         rc =
             err_input(e, "an adapter with %s cannot be written as GGUF; merge it instead", refused);
-    for (i64 n = 0; !rc && n < m->modules; n++) {
-        const struct module *at = &m->module[n];
+    for (i64 n = 0; !rc && n < m->weights.modules; n++) {
+        const struct module *at = &m->weights.module[n];
         const struct param *half[2] = {at->adapter.a, at->adapter.b}, *w = at->weight;
         if (!half[0] || at->type->kind != MODULE_LINEAR) continue;
         if (at->type->gguf.heads)
@@ -351,14 +351,14 @@ int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err 
     const struct gguf_arch *arch = arch_for(&m->config, e);
     double alpha = 0;
     /* llama.cpp multiplies by alpha / r: alpha is what gives our scale, rsLoRA's too */
-    for (i64 i = 0; arch && i < m->modules; i++) {
-        const struct lora_pair *p = &m->module[i].adapter;
-        if (m->module[i].type->kind != MODULE_LINEAR) continue;
+    for (i64 i = 0; arch && i < m->weights.modules; i++) {
+        const struct lora_pair *p = &m->weights.module[i].adapter;
+        if (m->weights.module[i].type->kind != MODULE_LINEAR) continue;
         const double own = p->a ? p->scale * (double)p->a->view.dim[0] : alpha;
         if (alpha != 0 && !(__builtin_fabs(own - alpha) <= 1e-12 * __builtin_fabs(alpha))) {
             err_input(e,
                       "as GGUF an adapter has one alpha, and %s has another than those before it",
-                      m->module[i].weight->name);
+                      m->weights.module[i].weight->name);
             return err_hint(e, "merge it: leave --adapter-only out");
         }
         alpha = own;

@@ -138,9 +138,9 @@ static struct tensor *expert_linear(struct build *b, struct tensor *rows,
     const struct lora_pair *lora = &m->adapter;
     const struct lora_attr attr = {lora->scale};
     return graph_op(b->g, &op_expert_linear, &attr,
-                    BIND({"x", rows}, {"w", build_param(b, m->weight)}, {"offset", s->offset},
-                         {"bias", build_param(b, m->bias)}, {"a", build_param(b, lora->a)},
-                         {"b", build_param(b, lora->b)}));
+                    BIND({"x", rows}, {"w", param_tensor(b->g, m->weight)}, {"offset", s->offset},
+                         {"bias", param_tensor(b->g, m->bias)}, {"a", param_tensor(b->g, lora->a)},
+                         {"b", param_tensor(b->g, lora->b)}));
 }
 
 static struct tensor *glu(struct build *b, struct tensor *gate, struct tensor *up) {
