@@ -2,22 +2,27 @@
  * heads, windows, RoPE, norms of queries and keys, sinks, ALiBi, as the configuration has them. */
 #include "recipes/models/mixers/mixers.h"
 
-const struct module_type attention_q = {"q", MODULE_LINEAR, &mixer_attention, 14,
-                                        .gguf = {"attn_q", .turned = true}};
-const struct module_type attention_k = {"k", MODULE_LINEAR,   &mixer_attention,
-                                        15,  .of_keys = true, .gguf = {"attn_k", .turned = true}};
+const struct module_type attention_q = {"q", MODULE_LINEAR,         &mixer_attention,
+                                        14,  .gguf.stem = "attn_q", .gguf.turned = true};
+const struct module_type attention_k = {"k",
+                                        MODULE_LINEAR,
+                                        &mixer_attention,
+                                        15,
+                                        .of_keys = true,
+                                        .gguf.stem = "attn_k",
+                                        .gguf.turned = true};
 const struct module_type attention_v = {"v", MODULE_LINEAR, &mixer_attention, 16,
-                                        .gguf = {"attn_v"}};
+                                        .gguf.stem = "attn_v"};
 const struct module_type attention_qkv = {"qkv", MODULE_LINEAR, &mixer_attention, 17,
-                                          .gguf = {"attn_qkv"}};
+                                          .gguf.stem = "attn_qkv"};
 const struct module_type attention_o = {"o", MODULE_LINEAR, &mixer_attention, 22,
-                                        .gguf = {"attn_output"}};
+                                        .gguf.stem = "attn_output"};
 const struct module_type attention_q_norm = {"q_norm", MODULE_NORM, &mixer_attention,
-                                             .gguf = {"attn_q_norm"}};
+                                             .gguf.stem = "attn_q_norm"};
 const struct module_type attention_k_norm = {"k_norm", MODULE_NORM, &mixer_attention,
-                                             .of_keys = true, .gguf = {"attn_k_norm"}};
+                                             .of_keys = true, .gguf.stem = "attn_k_norm"};
 const struct module_type attention_sink = {"sink", MODULE_NUMBERS, &mixer_attention,
-                                           .gguf = {"attn_sinks"}};
+                                           .gguf.stem = "attn_sinks"};
 
 const struct weight_rule rules_attention[] = {
     {&attention_q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D},

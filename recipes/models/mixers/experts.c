@@ -9,21 +9,23 @@
 #include <string.h>
 
 const struct module_type experts_router = {"router", MODULE_ROUTER, &mixer_experts,
-                                           .gguf = {"ffn_gate_inp", .precise = true}};
+                                           .gguf.stem = "ffn_gate_inp", .gguf.precise = true};
 const struct module_type experts_correction = {"correction", MODULE_FIXED, &mixer_experts,
-                                               .gguf = {"exp_probs_b", .is_bias = true}};
+                                               .gguf.stem = "exp_probs_b", .gguf.is_bias = true};
 const struct module_type experts_gate_up = {"gate_up", MODULE_EXPERTS, &mixer_experts,
-                                            .gguf = {"ffn_gate_exps|ffn_up_exps", .cut = true}};
+                                            .gguf.stem = "ffn_gate_exps|ffn_up_exps",
+                                            .gguf.cut = true};
 const struct module_type experts_down = {"down", MODULE_EXPERTS, &mixer_experts,
-                                         .gguf = {"ffn_down_exps"}};
+                                         .gguf.stem = "ffn_down_exps"};
 const struct module_type experts_shared_gate = {"shared_gate", MODULE_LINEAR, &mixer_experts, 23,
-                                                .gguf = {"ffn_gate_shexp"}};
+                                                .gguf.stem = "ffn_gate_shexp"};
 const struct module_type experts_shared_up = {"shared_up", MODULE_LINEAR, &mixer_experts, 24,
-                                              .gguf = {"ffn_up_shexp"}};
+                                              .gguf.stem = "ffn_up_shexp"};
 const struct module_type experts_shared_down = {"shared_down", MODULE_LINEAR, &mixer_experts, 25,
-                                                .gguf = {"ffn_down_shexp"}};
-const struct module_type experts_shared_score = {"shared_score", MODULE_LINEAR, &mixer_experts, 26,
-                                                 .gguf = {"ffn_gate_inp_shexp", .precise = true}};
+                                                .gguf.stem = "ffn_down_shexp"};
+const struct module_type experts_shared_score = {
+    "shared_score",      MODULE_LINEAR, &mixer_experts, 26, .gguf.stem = "ffn_gate_inp_shexp",
+    .gguf.precise = true};
 
 const struct weight_rule rules_experts[] = {
     {&experts_router, "model.layers.%L.mlp.gate.weight", .rows = DIM_E, .cols = DIM_D},

@@ -1,11 +1,13 @@
 /* glu.c: the gated MLP. */
 #include "recipes/models/mixers/mixers.h"
 
-const struct module_type glu_gate = {"gate", MODULE_LINEAR, &mixer_glu, 27, .gguf = {"ffn_gate"}};
-const struct module_type glu_up = {"up", MODULE_LINEAR, &mixer_glu, 28, .gguf = {"ffn_up"}};
+const struct module_type glu_gate = {"gate", MODULE_LINEAR, &mixer_glu, 27,
+                                     .gguf.stem = "ffn_gate"};
+const struct module_type glu_up = {"up", MODULE_LINEAR, &mixer_glu, 28, .gguf.stem = "ffn_up"};
 const struct module_type glu_gate_up = {"gate_up", MODULE_LINEAR, &mixer_glu, 29,
-                                        .gguf = {"ffn_gate|ffn_up"}};
-const struct module_type glu_down = {"down", MODULE_LINEAR, &mixer_glu, 30, .gguf = {"ffn_down"}};
+                                        .gguf.stem = "ffn_gate|ffn_up"};
+const struct module_type glu_down = {"down", MODULE_LINEAR, &mixer_glu, 30,
+                                     .gguf.stem = "ffn_down"};
 
 const struct weight_rule rules_glu[] = {
     {&glu_gate, "model.layers.%L.mlp.gate_proj.weight", .rows = DIM_F, .cols = DIM_D},

@@ -8,18 +8,19 @@
 
 #include <jansson.h>
 
-const struct module_type mla_q = {"q", MODULE_LINEAR, &mixer_mla, 14, .gguf = {"attn_q"}};
-const struct module_type mla_q_a = {"q_a", MODULE_LINEAR, &mixer_mla, 18, .gguf = {"attn_q_a"}};
-const struct module_type mla_q_b = {"q_b", MODULE_LINEAR, &mixer_mla, 19, .gguf = {"attn_q_b"}};
+const struct module_type mla_q = {"q", MODULE_LINEAR, &mixer_mla, 14, .gguf.stem = "attn_q"};
+const struct module_type mla_q_a = {"q_a", MODULE_LINEAR, &mixer_mla, 18, .gguf.stem = "attn_q_a"};
+const struct module_type mla_q_b = {"q_b", MODULE_LINEAR, &mixer_mla, 19, .gguf.stem = "attn_q_b"};
 const struct module_type mla_q_norm = {"q_norm", MODULE_NORM, &mixer_mla,
-                                       .gguf = {"attn_q_a_norm"}};
+                                       .gguf.stem = "attn_q_a_norm"};
 const struct module_type mla_kv_a = {"kv_a", MODULE_LINEAR, &mixer_mla, 20,
-                                     .gguf = {"attn_kv_a_mqa"}};
-const struct module_type mla_kv_b = {"kv_b", MODULE_LINEAR, &mixer_mla, 21,
-                                     .gguf = {"attn_k_b|attn_v_b", .cut = true, .heads = true}};
+                                     .gguf.stem = "attn_kv_a_mqa"};
+const struct module_type mla_kv_b = {
+    "kv_b",           MODULE_LINEAR,     &mixer_mla, 21, .gguf.stem = "attn_k_b|attn_v_b",
+    .gguf.cut = true, .gguf.heads = true};
 const struct module_type mla_kv_norm = {"kv_norm", MODULE_NORM, &mixer_mla,
-                                        .gguf = {"attn_kv_a_norm"}};
-const struct module_type mla_o = {"o", MODULE_LINEAR, &mixer_mla, 22, .gguf = {"attn_output"}};
+                                        .gguf.stem = "attn_kv_a_norm"};
+const struct module_type mla_o = {"o", MODULE_LINEAR, &mixer_mla, 22, .gguf.stem = "attn_output"};
 
 const struct weight_rule rules_mla[] = {
     {&mla_q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D,
