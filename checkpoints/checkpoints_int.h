@@ -13,6 +13,7 @@ int safetensors_parse(struct safetensors *s, const u8 *data, i64 size, const cha
 int safetensors_index(struct safetensors *s, const char *path, struct err *e);
 /* Finds the scales of tensors of few bits; `block`: rows and columns to a scale of float8. */
 int safetensors_link(struct safetensors *s, const i64 block[2], const char *path, struct err *e);
+bool is_float8(const struct stored *t);
 bool scaled_readable(const struct stored *t);
 void scaled_read(const struct stored *t, i64 begin, i64 count, float *to);
 int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e);

@@ -5,7 +5,7 @@
  * hold change nothing, as in transformers. What would change the computation and is not implemented
  * is refused by name (`fixed` of the family); what does not concern the computation is left alone
  * (the file itself is copied along unchanged). */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -75,6 +75,7 @@ static const json_t *family_find(struct config *c, const json_t *j, const char *
             snprintf(c->note, sizeof c->note,
                      "%s is multimodal; its text part (%s) is what is read, run and saved", type,
                      f->model_type);
+            c->wrapped = true;
             return c->family = f, text;
         }
         if (!strcmp(f->model_type, type)) return c->family = f, json_is_object(text) ? text : j;
@@ -125,20 +126,6 @@ static int fixed_check(const struct family *f, const json_t *j, const char *wher
     }
     json_decref(fixed);
     return e->code ? -1 : 0;
-}
-
-i64 config_size(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
-                struct err *e) {
-    const i64 n = json_i64(j, key, otherwise, where, e);
-    if (e->code) return 0;
-    if (n >= 1 && n <= top) return n;
-    const json_t *given = json_object_get(j, key);
-    if (!given || json_is_null(given))
-        err_input(e, "%s: '%s' is missing", where, key);
-    else
-        err_input(e, "%s: '%s' is %lld; expected 1 to %lld", where, key, (long long)n,
-                  (long long)top);
-    return 0;
 }
 
 static int ids_read(struct config *c, const json_t *j, const char *where, struct err *e) {
@@ -197,12 +184,17 @@ static void flags_read(struct config *c, const json_t *j, const char *where, str
     for (int i = 0; i < FAMILY_FLAGS && f->flag[i].key; i++)
         c->has |= json_bool(j, f->flag[i].key, false, where, e) ? f->flag[i].if_true
                                                                 : f->flag[i].if_false;
-    c->attention_softcap = json_f64(j, "attn_logit_softcapping", 0, where, e);
     c->logit_softcap = json_f64(j, "final_logit_softcapping", 0, where, e);
-    c->clip_qkv = json_f64(j, "clip_qkv", 0, where, e);
-    c->alibi = json_bool(j, "alibi", false, where, e);
-    if (!e->code && !(c->attention_softcap >= 0 && c->logit_softcap >= 0 && c->clip_qkv >= 0))
+    if (!e->code && !(c->logit_softcap >= 0))
         err_input(e, "%s: soft caps and clip_qkv must be 0 or more", where);
+}
+
+/* What the mixers that the family names read. */
+static int mixers_read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    for (int s = 0; s < BLOCK_SLOTS; s++)
+        for (const struct mixer *const *at = c->family->block[s].mixers; *at; at++)
+            if ((*at)->config && (*at)->config(c, j, where, e)) return -1;
+    return 0;
 }
 
 static int read(struct config *c, const json_t *j, const char *where, struct err *e) {
@@ -230,7 +222,8 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
     flags_read(c, j, where, e);
     if (e->code || (!(c->has & HAS_XIELU) && act_read(c, j, where, e)) || ids_read(c, j, where, e))
         return -1;
-    if (c->family->finish && c->family->finish(c, j, where, e)) return -1;
+    if ((c->family->finish && c->family->finish(c, j, where, e)) || mixers_read(c, j, where, e))
+        return -1;
     return consistent(c, where, e) || ropes_read(c, j, where, e) || layers_read(c, j, where, e);
 }
 

@@ -1,6 +1,6 @@
 /* config_layers.c: what differs from layer to layer: windows, RoPE and its scalings. Expanded once,
  * when the configuration is read, so that the decoder looks up and decides nothing. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -122,16 +122,43 @@ int ropes_read(struct config *c, const json_t *j, const char *where, struct err 
     return e->code ? -1 : rope_read(c, &c->rope[1], j, local, near, where, e);
 }
 
-/* 1, 0, or -1: the file does not say. */
-static int says_window(const struct config *c, const json_t *types, i64 l, const char *where,
-                       struct err *e) {
-    if (!json_is_array(types)) return -1;
+static bool is_type(const struct mixer *m, const char *type) {
+    for (const char *const *t = m->types; t && *t; t++)
+        if (!strcmp(*t, type)) return true;
+    return false;
+}
+
+/* What `layer_types` says of layer l: the type, which a mixer of the family must have; NULL: the
+ * file does not say, or an error. */
+static const char *type_of(const struct config *c, const json_t *types, i64 l, const char *where,
+                           struct err *e) {
+    if (!json_is_array(types)) return NULL;
     const char *type = json_string_value(json_array_get(types, (size_t)l));
-    if (type && !strcmp(type, "full_attention")) return 0;
-    if (type && !strcmp(type, "sliding_attention")) return 1;
+    struct text known = {0};
+    for (int s = 0; s < BLOCK_SLOTS; s++)
+        for (const struct mixer *const *m = c->family->block[s].mixers; *m; m++) {
+            if (type && is_type(*m, type)) return text_free(&known), type;
+            for (const char *const *t = (*m)->types; t && *t; t++)
+                text_printf(&known, e, "%s%s", known.size ? " or " : "", *t);
+        }
     err_input(e, "%s: 'layer_types' says '%.60s' of layer %lld of %s", where,
               type ? type : "nothing", (long long)l, c->family->model_type);
-    return err_detail(e, "expected full_attention or sliding_attention");
+    err_detail(e, "expected %s", known.data ? known.data : "no such key");
+    return text_free(&known), NULL;
+}
+
+/* The mixers of layer l: of each slot the one that has its type, or the last that takes it. */
+static void mixers_choose(struct config *c, const json_t *j, const char *type, i64 l,
+                          const char *where, struct err *e) {
+    struct layer_config *at = &c->layer[l];
+    for (int s = 0; s < BLOCK_SLOTS; s++) {
+        const struct mixer *const *m = c->family->block[s].mixers;
+        at->mixer[s] = *m;
+        for (bool typed = false; *m && !typed; m++) {
+            typed = type && is_type(*m, type);
+            if (typed || ((*m)->at && (*m)->at(j, l, where, e))) at->mixer[s] = *m;
+        }
+    }
 }
 
 static bool rule_window(const struct config *c, const json_t *j, i64 l, const char *where,
@@ -165,15 +192,16 @@ int layers_read(struct config *c, const json_t *j, const char *where, struct err
         const json_t *turn = json_array_get(turns, (size_t)l);
         const bool nope = turn ? !json_integer_value(turn) && !json_is_true(turn)
                                : interval && (l + 1) % interval == 0;
-        *at = (struct layer_config){.scale = 1 / __builtin_sqrt(query), .has = HAS_DENSE};
-        if (c->experts && experts_at(j, l, where, e)) at->has = HAS_EXPERTS, at->kind[1] = 1;
+        *at = (struct layer_config){.scale = 1 / __builtin_sqrt(query)};
         if (c->mla.kv_rank && c->rope[0].mscale_all_dim != 0) {
             const double m = yarn_scale(c->rope[0].factor, c->rope[0].mscale_all_dim);
             at->scale *= m * m;
         }
         at->rope = nope || !c->rope[0].dims ? -1 : 0;
-        const int said = says_window(c, types, l, where, e);
+        const char *type = type_of(c, types, l, where, e);
         if (e->code) return -1;
+        mixers_choose(c, j, type, l, where, e);
+        const int said = type ? !strcmp(type, "sliding_attention") : -1; /* -1: nothing */
         if (c->family->window != WINDOW_NONE && (said < 0 ? rule_window(c, j, l, where, e) : said))
             at->window = window;
         if (c->family->local_rope && (said < 0 ? at->window > 0 : said)) at->rope = nope ? -1 : 1;

@@ -1,5 +1,5 @@
 /* model.c: a model's parameters from its family's table: allocated, started, loaded, listed. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -38,9 +38,12 @@ static bool is_matrix(const struct weight_rule *w) {
     return w->cols != DIM_NONE && w->cols != DIM_BIAS;
 }
 
-/* Whether layer l, or with -1 the model, has this tensor. */
+/* Whether layer l, or with -1 the model, has this tensor: that of a mixer only where the layer has
+ * the mixer. */
 static bool applies(const struct config *c, const struct weight_rule *w, i64 l) {
-    return (w->when & ~(c->has | (l < 0 ? 0 : c->layer[l].has))) == 0;
+    bool here = !w->type->mixer;
+    for (int s = 0; s < BLOCK_SLOTS && !here; s++) here = c->layer[l].mixer[s] == w->type->mixer;
+    return here && (w->when & ~c->has) == 0;
 }
 
 /* The family's rules, group after group. Returns how many. */
@@ -63,7 +66,7 @@ static i64 rule_count(const struct config *c, const struct weight_rule *w) {
 
 /* Whether it is, or may be, 4-bit codes. */
 static bool rule_coded(const struct config *c, const struct weight_rule *w) {
-    return (c->quant.load || c->quant.stored) && role_is_linear(w->role) && is_matrix(w) &&
+    return (c->quant.load || c->quant.stored) && w->type->kind == MODULE_LINEAR && is_matrix(w) &&
            of_layers(w) && !strstr(w->name, "%E");
 }
 
@@ -79,54 +82,87 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
         rc = at ? text_printf(&t, e, "%.*s%lld", (int)(at - p), p, (long long)layer)
                 : text_printf(&t, e, "%s", p);
     }
-    char *name = rc ? NULL : arena_text(&m->arena, t.data, e);
+    char *name = rc ? NULL : arena_text(&m->weights.arena, t.data, e);
     text_free(&t);
     return name;
 }
 
-static struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim,
-                               enum dtype d, struct err *e) {
-    struct param *p = arena_new(&m->arena, sizeof *p, e);
-    struct param **more =
-        p ? mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e)
-          : NULL;
-    if (!more) return NULL;
-    m->param = more;
-    *p = (struct param){
-        .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = d, .rank = rank}};
-    memcpy(p->view.dim, dim, sizeof *dim * (size_t)rank);
-    if (d != U4 && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
-        err_detail(e, "for parameter %s", name);
-        return NULL;
-    }
-    return m->param[m->params++] = p;
+/* "MODULE.weight" without the last part; experts are called as all of them in one tensor are. */
+static const char *path_of(struct model *m, const struct weight_rule *w, i64 layer, struct err *e) {
+    const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e);
+    const size_t n = name ? strlen(name) : 0, k = strlen(".weight");
+    if (n < k || strcmp(name + n - k, ".weight")) return name;
+    return arena_printf(&m->weights.arena, e, "%.*s", (int)(n - k), name);
 }
-/* A parameter of the model, with its own zeroed memory. */
-struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim,
-                        struct err *e) {
-    return param_add(m, name, rank, dim, m->dtype, e);
+
+/* The module that a rule's tensor belongs to; its weight's rule comes first. */
+static struct module *module_of(struct model *m, const struct weight_rule *w, i64 layer,
+                                struct err *e) {
+    struct module *at = model_module(m, layer, w->type);
+    if (at) return at;
+    struct module_range *r = &m->range[layer + 1];
+    const char *path = path_of(m, w, layer, e);
+    if (!path) return NULL;
+    at = &m->weights.module[r->first + r->count++];
+    *at = (struct module){.type = w->type, .path = path, .layer = layer};
+    return at;
 }
 
 static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, bool trainable,
                       struct err *e) {
     const struct config *c = &m->config;
-    struct layer *to = layer < 0 ? &m->top : &m->layer[layer];
+    struct module *to = module_of(m, w, layer, e);
     i64 dim[3];
     int rank = 0;
     if (strstr(w->name, "%E")) dim[rank++] = c->experts;
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    const enum dtype d = w->role == ROLE_CORRECTION ? F32 : rule_coded(c, w) ? U4 : m->dtype;
-    struct param *p = name ? param_add(m, name, rank, dim, d, e) : NULL;
+    const enum dtype d = w->type->kind == MODULE_FIXED ? F32
+                         : rule_coded(c, w)            ? U4
+                                                       : m->weights.dtype;
+    struct param *p = name && to ? param_add(&m->weights, name, rank, dim, d, e) : NULL;
     if (!p) return -1;
-    p->role = w->role, p->layer = layer, p->rule = w, p->layout = w->layout;
-    p->trainable = trainable && role_is_trained(w->role);
-    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned;
+    p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
+    p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
+    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned,
+    p->keys = c->mla.plain;
     p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
-    p->heads = w->role == ROLE_K_NORM ? c->kv_heads : c->heads, p->kv_heads = c->kv_heads;
-    *(w->cols == DIM_BIAS ? &to->bias[w->role] : &to->weight[w->role]) = p;
+    p->heads = w->type->kind == MODULE_NORM && w->type->of_keys ? c->kv_heads : c->heads,
+    p->kv_heads = c->kv_heads;
+    *(w->cols == DIM_BIAS ? &to->bias : &to->weight) = p;
     return 0;
+}
+
+/* Room for the modules: those of the model, with a head that may be tied, then layer by layer. */
+static int modules_new(struct model *m, struct err *e) {
+    const struct weight_rule *list[RULES];
+    const struct config *c = &m->config;
+    const int count = rules_of(c->family, list);
+    if (!(m->range = mem_new_array(1 + c->layers, sizeof *m->range, e))) return -1;
+    m->weights.modules = 0;
+    for (i64 l = -1; l < c->layers; l++) {
+        m->range[l + 1].first = m->weights.modules;
+        m->weights.modules += l < 0 && !(c->has & HAS_UNTIED);
+        for (int i = 0; i < count; i++)
+            m->weights.modules += list[i]->cols != DIM_BIAS && of_layers(list[i]) == (l >= 0) &&
+                                  applies(c, list[i], l);
+    }
+    return (m->weights.module = mem_new_array(m->weights.modules, sizeof *m->weights.module, e))
+               ? 0
+               : -1;
+}
+
+/* The module of a head that has the embedding's weight: its adapter is its own. */
+static int head_tie(struct model *m, struct err *e) {
+    if (model_module(m, -1, &top_head)) return 0;
+    const struct weight_rule *list[RULES], *head = NULL;
+    for (int i = rules_of(m->config.family, list); i-- > 0;)
+        if (list[i]->type == &top_head && list[i]->cols != DIM_BIAS) head = list[i];
+    static const struct weight_rule usual = {.type = &top_head, .name = "lm_head.weight"};
+    struct module *at = module_of(m, head ? head : &usual, -1, e);
+    if (at) at->weight = model_module(m, -1, &top_embed)->weight;
+    return at ? 0 : -1;
 }
 
 /* The order of parameters: what precedes the layers in the table, layer by layer, what follows. */
@@ -146,7 +182,7 @@ static int rules_apply(struct model *m, bool trainable, struct err *e) {
 
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable,
               struct err *e) {
-    *m = (struct model){.config = *c, .dtype = d};
+    *m = (struct model){.config = *c, .weights = {.dtype = d}};
     const i64 bytes = config_bytes(c, d), left = mem_available();
     if (bytes >
         left) { /* untouched pages cost nothing, so the allocations themselves would succeed */
@@ -157,10 +193,7 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
         return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
                                                          : "a smaller model may fit");
     }
-    if (!(m->layer = mem_new_array(c->layers, sizeof *m->layer, e)) || rules_apply(m, trainable, e))
-        return -1;
-    if (!m->top.weight[ROLE_LM_HEAD]) m->top.weight[ROLE_LM_HEAD] = m->top.weight[ROLE_EMBED];
-    return 0;
+    return modules_new(m, e) || rules_apply(m, trainable, e) || head_tie(m, e) ? -1 : 0;
 }
 
 /* Numbers, or, with the size of an element, bytes in memory. */
@@ -168,7 +201,7 @@ static i64 config_sum(const struct config *c, i64 size) {
     const struct weight_rule *list[RULES];
     i64 count = 0;
     for (int i = rules_of(c->family, list); i-- > 0;) {
-        if (role_is_buffer(list[i]->role)) continue;
+        if (list[i]->type->kind == MODULE_BUFFER) continue;
         const bool layers = of_layers(list[i]);
         for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
             if (applies(c, list[i], l))
@@ -180,47 +213,19 @@ static i64 config_sum(const struct config *c, i64 size) {
 i64 config_parameters(const struct config *c) { return config_sum(c, 0); }
 i64 config_bytes(const struct config *c, enum dtype d) { return config_sum(c, dtype_size(d)); }
 
-void param_free(struct param *p) {
-    void (*give)(void *) = p->placed ? device_free : mem_free;
-    give(p->view.data);
-    for (int i = 0; i < SCALES; i++) give(p->scale[i].data);
+int model_place(struct model *m, struct err *e) { return weights_place(&m->weights, e); }
+
+int model_decode(struct model *m, struct err *e) {
+    if (weights_decode(&m->weights, e)) return -1;
+    m->config.quant = (struct quant_config){0};
+    return 0;
 }
 
 void model_free(struct model *m) {
-    for (i64 i = 0; i < m->params; i++) param_free(m->param[i]);
-    mem_free(m->param), mem_free(m->layer);
+    weights_free(&m->weights), mem_free(m->range);
     constant_drop(m->slopes);
     for (int i = 0; i < MAX_ROPES; i++) constant_drop(m->rope[i]), constant_drop(m->query_rope[i]);
-    arena_free(&m->arena);
     *m = (struct model){0};
-}
-
-/* A copy of host memory on the device takes its place in the view. */
-static int view_place(struct view *v, struct err *e) {
-    void *there = device_new(view_bytes(v), e);
-    if (!there || device_write(there, v->data, view_bytes(v), e) || device_sync(e))
-        return device_free(there), -1;
-    v->data = there;
-    return 0;
-}
-
-int model_place(struct model *m, struct err *e) {
-    if (device_now() == DEVICE_CPU) return 0;
-    for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i], there = *p;
-        if (p->placed) continue;
-        there.placed = true;
-        struct view *to[] = {&there.view, &there.scale[0], &there.scale[1], &there.scale[2]};
-        for (int k = 0; k < COUNT(to); k++)
-            if (to[k]->data && view_place(to[k], e)) {
-                for (int n = k; n < COUNT(to); n++) to[n]->data = NULL;
-                param_free(&there);
-                return err_frame(e, "while moving %s to the GPU", p->name);
-            }
-        param_free(p);
-        *p = there;
-    }
-    return 0;
 }
 
 /* ---- values */
@@ -238,32 +243,23 @@ static void init_range(void *arg, i64 begin, i64 end, int worker) {
 
 /* Initial value of parameters that are not random. */
 static float start_of(const struct model *m, const struct param *p) {
-    switch (p->role) {
-    case ROLE_ALPHA_P: return (float)m_log(m_exp(0.8) - 1); /* softplus gives 0.8, 0.3 + beta */
-    case ROLE_ALPHA_N: return (float)m_log(m_exp(0.3) - 1);
-    case ROLE_BETA: return 0.5f;
-    case ROLE_EPS: return -1e-6f;
-    default: /* a norm that adds one to its weights starts from zero */
-        return role_is_norm(p->role) && p->rule->cols == DIM_NONE &&
-                       !m->config.family->norm_one_plus
-                   ? 1
-                   : 0;
-    }
+    if (p->type->kind != MODULE_NORM) return p->type->start;
+    /* a norm that adds one to its weights starts from zero */
+    return p->rule->cols == DIM_NONE && !m->config.family->norm_one_plus ? 1 : 0;
 }
 
 /* Buffers are numbers to the operations, so they are looked at while they are in host memory. */
 static void buffers_read(struct model *m) {
-    for (i64 l = 0; l < m->config.layers; l++) {
-        struct layer *at = &m->layer[l];
-        if (!at->weight[ROLE_BETA] || at->weight[ROLE_BETA]->placed) continue;
-        at->beta = param_get(at->weight[ROLE_BETA], 0),
-        at->eps = param_get(at->weight[ROLE_EPS], 0);
+    for (i64 i = 0; i < m->weights.modules; i++) {
+        struct module *at = &m->weights.module[i];
+        if (at->type->kind == MODULE_BUFFER && !at->weight->placed)
+            at->value = param_get(at->weight, 0);
     }
 }
 
 void model_init(struct model *m, u64 seed) {
-    for (i64 k = 0; k < m->params; k++) {
-        struct param *p = m->param[k];
+    for (i64 k = 0; k < m->weights.params; k++) {
+        struct param *p = m->weights.param[k];
         const i64 n = view_count(&p->view);
         struct init job = {p, {seed, RNG_INIT, 0, (u32)k}, (float)m->config.initializer_range};
         if (p->decay)
@@ -282,7 +278,7 @@ static const struct prefix prefixes[] = {{"model.", "language_model.model.", "la
                                          {"gpt_neox.", "", ""}};
 
 static const struct prefix *prefix_of(const struct model *m, const struct safetensors *s) {
-    const char *name = m->top.weight[ROLE_EMBED]->name;
+    const char *name = model_module(m, -1, &top_embed)->weight->name;
     if (safetensors_find(s, name)) return NULL;
     for (int i = 0; i < COUNT(prefixes); i++) {
         char text[256];
@@ -296,35 +292,35 @@ static const struct prefix *prefix_of(const struct model *m, const struct safete
 
 /* What files may hold besides: masks and frequencies that older versions of transformers stored, a
  * copy of tied embeddings, the other parts of a multimodal model, layers beyond the last. */
-static bool may_stay_out(const struct model *m, const char *name) {
+static bool may_stay_out(const struct model *m, const struct naming *names, const char *name) {
     static const char *const buffer[] = {".attn.bias",          ".attn.masked_bias",
                                          ".attention.bias",     ".attention.masked_bias",
                                          "rotary_emb.inv_freq", "rotary_pos_emb.inv_freq"};
     static const char *const part[] = {"vision_tower.", "multi_modal_projector.", "vision_model.",
                                        "visual."};
     const size_t n = strlen(name);
-    if (m->gguf && !strncmp(name, "rope_f", 6)) return true; /* its factors: gguf_config.c */
+    if (names->gguf && !strncmp(name, "rope_f", 6)) return true; /* its factors: gguf_config.c */
     for (int i = 0; i < COUNT(buffer); i++) {
         const size_t k = strlen(buffer[i]);
         if (n >= k && !strcmp(name + n - k, buffer[i])) return true;
     }
     if (!strncmp(name, "model.layers.", 13) && strtoll(name + 13, NULL, 10) >= m->config.layers)
         return true; /* DeepSeek V3, GLM 4.5: layers that predict several tokens */
-    for (int i = 0; *m->config.note && i < COUNT(part); i++)
+    for (int i = 0; m->config.wrapped && i < COUNT(part); i++)
         if (strstr(name, part[i])) return true;
     return !(m->config.has & HAS_UNTIED) &&
            (strstr(name, "lm_head.weight") || strstr(name, "embed_out.weight"));
 }
 
-int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
+static int weights_read(struct model *m, const struct naming *names, const struct safetensors *s,
+                        const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
-    m->prefix = m->gguf ? NULL : prefix_of(m, s);
-    for (i64 i = 0; !rc && i < m->params; i++)
-        if (m->param[i]->role != ROLE_NONE && !(m->gguf && gguf_list(m->param[i]->role)))
-            rc = param_read(m, m->param[i], s, seen, where, e);
+    for (i64 i = 0; !rc && i < m->weights.params; i++)
+        if (m->weights.param[i]->type && !(names->gguf && m->weights.param[i]->type->gguf.list))
+            rc = param_read(m, names, m->weights.param[i], s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
-        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, s->tensor[i].name)) {
+        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, names, s->tensor[i].name)) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
                            s->tensor[i].name, m->config.family->model_type);
             err_hint(e, "the weights belong to another model, or to a variant that this version "
@@ -335,12 +331,17 @@ int model_load(struct model *m, const struct safetensors *s, const char *where, 
     return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
 }
 
+int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
+    m->prefix = prefix_of(m, s);
+    return weights_read(m, &(struct naming){.prefix = m->prefix}, s, where, e);
+}
+
 /* The numbers that a GGUF file has as lists among its keys. */
 static int lists_read(struct model *m, const struct gguf *g, const char *where, struct err *e) {
     struct arena a = {0};
-    for (i64 i = 0; !e->code && i < m->params; i++) {
-        struct param *p = m->param[i];
-        const char *key = gguf_list(p->role);
+    for (i64 i = 0; !e->code && i < m->weights.params; i++) {
+        struct param *p = m->weights.param[i];
+        const char *key = p->type->gguf.list;
         i64 n = m->config.layers;
         const double *x = key ? gguf_numbers(g, key, &n, &a, where, e) : NULL;
         if (key && !x && !e->code) err_input(e, "%s: '%s' is missing", where, key);
@@ -365,31 +366,31 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
         err_hint(e, "use_peft: true trains an adapter beside them");
     }
     rc = rc || model_new(m, &c, d, trainable, e);
-    m->gguf = arch; /* names for this file alone */
-    rc = rc || (arch && lists_read(m, &f.gguf, path, e)) || model_load(m, &f.weights, path, e);
-    m->gguf = NULL;
+    if (!rc && arch)
+        rc = lists_read(m, &f.gguf, path, e) ||
+             weights_read(m, &(struct naming){.gguf = arch}, &f.weights, path, e);
+    else
+        rc = rc || model_load(m, &f.weights, path, e);
     folder_close(&f);
     return rc ? -1 : 0;
 }
 
 i64 model_count(const struct model *m, bool trainable_only) {
-    i64 n = 0;
-    for (i64 i = 0; i < m->params; i++)
-        if (!trainable_only || m->param[i]->trainable) n += view_count(&m->param[i]->view);
-    return n;
+    return weights_count(&m->weights, trainable_only);
 }
 
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e) {
     *list = (struct stored_list){0};
-    for (i64 i = 0; i < m->params; i++) {
-        const struct param *p = m->param[i];
+    for (i64 i = 0; i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
         const bool whole = adapter && p->saved;
-        if ((p->role == ROLE_NONE) != adapter && !whole) continue;
+        if (!p->type != adapter && !whole) continue;
         const void *from = p->view.data;
         const bool coded = p->view.dtype == U4;
         if (coded) {
-            void *plain = arena_new(&list->arena, view_count(&p->view) * dtype_size(m->dtype), e);
-            if (!plain || param_decode(p, m->dtype, plain, e)) return stored_free(list), -1;
+            void *plain =
+                arena_new(&list->arena, view_count(&p->view) * dtype_size(m->weights.dtype), e);
+            if (!plain || param_decode(p, m->weights.dtype, plain, e)) return stored_free(list), -1;
             from = plain;
         } else if (p->placed) {
             void *copy = arena_new(&list->arena, i64_max(view_bytes(&p->view), 1), e);
@@ -399,32 +400,30 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
         }
         if (p->start ? pissa_stored(m, p, from, list, e)
                      : param_stored(m, p, whole ? "base_model.model." : "", from,
-                                    coded ? m->dtype : p->view.dtype, list, e))
+                                    coded ? m->weights.dtype : p->view.dtype, list, e))
             return stored_free(list), -1;
     }
     return 0;
 }
 
-/* 6 per weight that takes part in a product and token (frozen ones 4: no weight gradient), plus
- * causal attention with the masked half left out: 6 * heads * head_dim * length per token and
- * layer, where a window bounds the length. */
+/* 6 per weight that takes part in a product and token (frozen ones 4: no weight gradient), and what
+ * mixers have besides. */
 double model_flops(const struct model *m, i64 tokens, i64 length) {
     const struct config *c = &m->config;
+    const struct param *head = model_module(m, -1, &top_head)->weight;
     double per_token = 0;
-    for (i64 i = 0; i < m->params; i++) {
-        const struct param *p = m->param[i];
-        const bool table = p->role == ROLE_POSITIONS ||
-                           (p->role == ROLE_EMBED && m->top.weight[ROLE_LM_HEAD] != p);
+    for (i64 i = 0; i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
+        const bool table = p->type && p->type->kind == MODULE_EMBEDDING && p != head;
         if (!p->decay || table) continue;
         const double used =
             p->view.rank > 2 ? (double)c->experts_per_token / (double)c->experts : 1;
         per_token += (p->trainable ? 6.0 : 4.0) * used * (double)view_count(&p->view);
     }
-    for (i64 l = 0; l < c->layers; l++) {
-        const i64 window = c->layer[l].window;
-        /* twice what a query sees of the keys: length without a window */
-        const i64 span = window && window < length ? 2 * window : length;
-        per_token += 6.0 * (double)(c->heads * c->head_dim) * (double)i64_min(span, length);
-    }
+    for (i64 l = 0; l < c->layers; l++)
+        for (int s = 0; s < BLOCK_SLOTS; s++) {
+            const struct mixer *mixer = c->layer[l].mixer[s];
+            if (mixer->flops) per_token += mixer->flops(c, l, length);
+        }
     return (double)tokens * per_token;
 }

@@ -10,6 +10,7 @@
 #include "autograd/autograd.h"
 #include "base/quant.h"
 #include "checkpoints/checkpoints.h"
+#include "recipes/models/modules.h"
 
 /* ---- configuration (config.c, config_layers.c): config.json in any of its spellings (`rope_theta`
  * + `rope_scaling` or `rope_parameters`, `n_embd` or `hidden_size`, a multimodal wrapper's
@@ -43,20 +44,19 @@ enum has {
     HAS_QKV_BLOCKS = 1 << 12, /* fused rows are [Q | K | V] */
     HAS_EMBED_NORM = 1 << 15,
     HAS_XIELU = 1 << 16,
-    HAS_DENSE = 1 << 13,    /* of a layer: its MLP is dense */
-    HAS_EXPERTS = 1 << 14,  /* of a layer: its MLP is a mixture of experts */
     HAS_SHARED = 1 << 20,   /* an expert that sees all tokens */
     HAS_SIGMOID = 1 << 21,  /* routing by sigmoids, with a correction of the choice */
     HAS_RENORM = 1 << 22,   /* weights of the chosen always add up to one */
     HAS_Q_LATENT = 1 << 23, /* MLA: queries come from a latent too */
     HAS_Q_PLAIN = 1 << 24,  /* MLA: they do not */
 };
-struct layer_config { /* what may differ between layers */
-    i64 window;       /* 0: none */
-    double scale;     /* of attention scores */
-    int rope;         /* index into config.rope, -1: none */
-    int kind[2];      /* which mixer of its slot it has: index into slot.mixer */
-    u32 has;
+enum { BLOCK_SLOTS = 2 }; /* of a block: attention, then MLP, or what takes their places */
+struct mixer;             /* mixers/mixers.h */
+struct layer_config {     /* what may differ between layers */
+    i64 window;           /* 0: none */
+    double scale;         /* of attention scores */
+    int rope;             /* index into config.rope, -1: none */
+    const struct mixer *mixer[BLOCK_SLOTS];
 };
 struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c */
     bool load;        /* encoded while they are loaded: */
@@ -87,6 +87,7 @@ struct config {
     struct rope_config rope[MAX_ROPES]; /* rope[1]: of sliding layers, where a family has two */
     struct layer_config layer[MAX_LAYERS];
     i64 bos_token_id, eos_token_id[8], eos_count; /* bos -1: none */
+    bool wrapped;                                 /* the text part of a multimodal model */
     char note[160];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
@@ -97,56 +98,9 @@ int folder_config(struct model_folder *f, struct config *c, const struct gguf_ar
 const char *rope_text(const struct rope_config *r); /* the name of its scaling */
 
 /* ---- families (families/FAMILY.c) */
-enum role {
-    ROLE_NONE, /* an adapter's tensor */
-    ROLE_EMBED,
-    ROLE_POSITIONS, /* learned */
-    ROLE_LM_HEAD,
-    ROLE_EMBED_NORM,
-    ROLE_FINAL_NORM,
-    ROLE_INPUT_NORM,
-    ROLE_POST_ATTENTION_NORM,
-    ROLE_PRE_FFN_NORM,
-    ROLE_POST_FFN_NORM,
-    ROLE_Q_LATENT_NORM,
-    ROLE_KV_LATENT_NORM,
-    ROLE_Q_NORM,
-    ROLE_K_NORM,
-    ROLE_Q, /* from here to ROLE_DOWN: linear layers, which adapters may target */
-    ROLE_K,
-    ROLE_V,
-    ROLE_QKV, /* [Q | K | V] rows */
-    ROLE_Q_A, /* MLA: down to the latents and up again */
-    ROLE_Q_B,
-    ROLE_KV_A,
-    ROLE_KV_B,
-    ROLE_O,
-    ROLE_SHARED_GATE, /* of the expert that sees all tokens, and what weighs it */
-    ROLE_SHARED_UP,
-    ROLE_SHARED_DOWN,
-    ROLE_SHARED_SCORE,
-    ROLE_GATE,
-    ROLE_UP,
-    ROLE_GATE_UP, /* [gate | up] rows */
-    ROLE_DOWN,
-    ROLE_ROUTER,
-    ROLE_EXPERTS_GATE_UP, /* [E, gate | up rows, D] */
-    ROLE_EXPERTS_DOWN,
-    ROLE_SINK,
-    ROLE_ALPHA_P, /* xIELU */
-    ROLE_ALPHA_N,
-    ROLE_CORRECTION, /* of the choice of experts, f32. From here on: not trained */
-    ROLE_BETA,       /* from here on buffers: stored beside the parameters, and not counted */
-    ROLE_EPS,
-    ROLE_COUNT
-};
-static inline bool role_is_norm(enum role r) { return r >= ROLE_EMBED_NORM && r <= ROLE_K_NORM; }
-static inline bool role_is_trained(enum role r) { return r < ROLE_CORRECTION; }
-static inline bool role_is_buffer(enum role r) { return r >= ROLE_BETA; }
-static inline bool role_is_linear(enum role r) { return r >= ROLE_Q && r <= ROLE_DOWN; }
 enum dim_name {
     DIM_NONE,
-    DIM_BIAS,   /* as columns: the vector is the bias of its role */
+    DIM_BIAS,   /* as columns: the vector is the bias of its module */
     DIM_SCALAR, /* as rows: a number, of rank 0 on disk */
     DIM_ONE,
     DIM_D,
@@ -182,13 +136,13 @@ enum layout {
     LAYOUT_EXPERTS_B = 128, /* [out, r * E], the expert's number innermost */
 };
 struct weight_rule {
-    enum role role;
+    const struct module_type *type;
     /* %L: the layer number; makes it one of each layer. %E: one tensor for each expert, stacked in
      * memory. %H: one tensor for each head, one after another in memory. a|b: two tensors, rows one
      * after another in memory. */
     const char *name;
     enum dim_name rows, cols; /* of one expert; cols DIM_NONE: a vector */
-    u32 when;                 /* HAS_ bits that config or layer must have */
+    u32 when;                 /* HAS_ bits that the configuration must have */
     u32 layout;
     /* Another form that files may have: one tensor with all experts, [E, rows, cols]. A file is
      * saved as it was read. NULL: none */
@@ -209,12 +163,10 @@ enum window_rule { /* where `layer_types` does not say which layers have the win
                    WINDOW_FROM,    /* from layer `max_window_layers`, if `use_sliding_window` */
                    WINDOW_NOPE     /* those without RoPE, if `use_sliding_window` */
 };
-struct build;
-typedef struct tensor *mixer_fn(struct build *b, struct tensor *x);
 struct slot { /* x + after(mixer(before(x))), norms optional */
     const char *name;
-    mixer_fn *mixer[2]; /* chosen by layer_config.kind */
-    enum role norm_before, norm_after;
+    const struct mixer *const *mixers; /* one for all layers, or several: layer_config.mixer */
+    const struct module_type *before, *after; /* norms; NULL: none */
 };
 struct flag_rule { /* a key of config.json, true or false, and the bits either sets */
     const char *key;
@@ -244,73 +196,36 @@ struct family {
     struct flag_rule flag[FAMILY_FLAGS];
     /* What tables cannot say: NULL, or called last. `j` is the file over the defaults. */
     int (*finish)(struct config *c, const json_t *j, const char *where, struct err *e);
-    const struct slot *block;                 /* two: attention and MLP */
+    const struct slot *block;                 /* BLOCK_SLOTS of them */
     const struct weight_rule *const *weights; /* groups in the order of parameters, then NULL */
 };
 extern const struct family *const families[];
 extern const int family_count;
 
-/* What families share (families/common.c): groups of rules, lists of groups, blocks. */
-extern const struct weight_rule rules_embed[], rules_input_norm[], rules_attention[],
-    rules_qk_norm[], rules_qk_norm_whole[], rules_ffn_norm[], rules_post_attention_norm[],
-    rules_post_ffn_norm[], rules_glu[], rules_gate_up[], rules_experts[], rules_top[];
+/* What families share (families/common.c): groups of rules, lists of groups, blocks. Those of
+ * mixers: mixers/mixers.h. */
+extern const struct weight_rule rules_embed[], rules_input_norm[], rules_ffn_norm[],
+    rules_post_attention_norm[], rules_post_ffn_norm[], rules_top[];
 extern const struct weight_rule *const weights_llama[], *const weights_qwen3[];
 extern const struct slot block_pre[2], block_post[2], block_sandwich[2];
 
-mixer_fn mix_attention, mix_glu, mix_mlp, mix_experts, mix_mla;
-
 /* ---- models (model.c, param.c) */
-/* As PEFT's create_loraplus_optimizer groups them: vectors and B; adapters of embeddings. */
-enum pace { PACE_PLAIN, PACE_FAST, PACE_EMBEDDING, PACES };
-struct param {
-    const char *name; /* by module path, as transformers names it; a pattern where one parameter is
-                       * several tensors (weight_rule); or "MODULE.lora_A" */
-    struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
-                       * [E,] rows[, cols]. U4: 4-bit codes, which have no memory until loaded */
-    struct view scale[3]; /* what decodes them: absmax, code, absmax2 (ops/linear.c) */
-    bool placed;
-    enum role role;
-    bool trainable;
-    bool decay;     /* weight decay applies: matrices, not norms and biases */
-    enum pace pace; /* which learning rate LoRA+ gives it */
-    bool saved;     /* in modules_to_save: trained, and part of the adapter's file */
-    bool scalar;
-    void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
-    i64 layer;   /* -1: none */
-    u32 layout;
-    i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
-    i64 turned;          /* what TURNED_LAST goes by */
-    const struct weight_rule *rule;
-    bool stacked; /* the file has the other form */
-};
-struct lora_pair {           /* NULL: none */
-    struct param *a, *b;     /* [R, in], [out, R]; of the embedding [V, R], [D, R] */
-    struct param *magnitude; /* DoRA: [out] */
-    double scale;
-};
-struct layer {
-    struct param *weight[ROLE_COUNT], *bias[ROLE_COUNT];
-    struct lora_pair lora[ROLE_COUNT];
-    float beta, eps; /* xIELU: the values of its buffers */
-};
 struct prefix { /* files may name the modules from another root: `module` stands as `file` */
     const char *module, *file, *head; /* head: what stands before "lm_head." */
 };
 struct model {
     struct config config;
-    enum dtype dtype; /* F32 or BF16 */
-    struct layer *layer;
-    struct layer top; /* embedding, final norm, LM head */
-    struct param **param;
-    i64 params;
-    const struct gguf_arch *gguf; /* set while a GGUF file is read or written: its names count */
+    /* Its modules: the model's own (embeddings, final norm, LM head), then layer by layer. */
+    struct weights weights;
+    struct module_range { /* [1 + layers]: the model's own, then those of each layer */
+        i64 first, count;
+    } * range;
     const struct prefix *prefix; /* of the file that was loaded; NULL: as transformers names them */
     struct constant *rope[MAX_ROPES], *query_rope[MAX_ROPES]; /* the newest tables: rope_table.c */
     struct constant *slopes;                                  /* of ALiBi; NULL: none */
     i64 rope_positions;                                       /* of those tables */
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
-    struct arena arena;
-    bool frozen; /* all but adapters */
+    bool frozen;              /* all but adapters */
 };
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
@@ -319,6 +234,10 @@ int model_new(struct model *m, const struct config *c, enum dtype d, bool traina
 i64 config_parameters(const struct config *c);
 i64 config_bytes(const struct config *c, enum dtype d); /* their memory */
 void model_free(struct model *m);
+/* The module of this type of a layer (-1: of the model itself); NULL: none. */
+struct module *model_module(const struct model *m, i64 layer, const struct module_type *type);
+/* Modules of a model itself: mixers/block.c. */
+extern const struct module_type top_embed, top_positions, top_embed_norm, top_norm, top_head;
 void model_init(
     struct model *m,
     u64 seed); /* normal(0, initializer_range), norms 1, by parameter and element alone */
@@ -334,7 +253,6 @@ int model_place(struct model *m, struct err *e);
 extern struct quant_config load_quant;
 /* Weights of 4-bit codes become plain ones in the model's dtype. */
 int model_decode(struct model *m, struct err *e);
-i64 param_bytes(const struct param *p); /* in memory */
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);
 /* Builds the tables for at least so many positions, which is also the length that dynamic scaling
@@ -393,7 +311,23 @@ int lora_merge(
     struct model *m,
     struct err *e); /* w += scale * B·A in f32, one rounding; the adapter is gone after */
 
-/* ---- the decoder (decoder.c, layers.c) */
+/* ---- what a layer keeps from position to position (cache.c): stated by its mixers */
+enum state_kind {
+    STATE_TOKEN,   /* a row for each position */
+    STATE_SEQUENCE /* a slot for each sequence, however long: a convolution's or recurrence's */
+};
+enum { MAX_STATES = 4 }; /* of a layer */
+struct mixer_state {
+    const char *name;
+    enum state_kind kind;
+    enum dtype dtype;
+    i64 columns; /* numbers of a position, or of a sequence */
+};
+/* Those of a layer of a model in dtype d, in a fixed order; how many. */
+int model_states(const struct config *c, i64 layer, enum dtype d,
+                 struct mixer_state out[MAX_STATES]);
+
+/* ---- the decoder (decoder.c, cache.c) */
 struct cache {          /* keys and values of earlier positions; for generation */
     struct view *k, *v; /* per layer [rows, K*Z] */
     i64 rows;
@@ -450,11 +384,5 @@ int model_bind(struct build *b, const struct places *p, struct err *e);
 bool model_turns_at(const struct model *m, i64 length);
 struct tensor *model_logits(struct build *b, struct tensor *hidden); /* [N, V] */
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets); /* [N] */
-/* y = x·W^T with what is attached to the slot `role` of the current layer (bias, adapter). */
-struct tensor *build_linear(struct build *b, struct tensor *x, enum role role);
-struct tensor *build_param(struct build *b, struct param *p);
-/* The norm that the family has, with the weights of `role` in the current layer; `width` columns at
- * a time, 0: the whole row. */
-struct tensor *build_norm(struct build *b, struct tensor *x, enum role role, i64 width);
 
 #endif

@@ -8,26 +8,24 @@
 i64 config_size(const json_t *j, const char *key, i64 otherwise, i64 top, const char *where,
                 struct err *e);
 int ropes_read(struct config *c, const json_t *j, const char *where, struct err *e);
-/* The mixture of experts and latent attention of a configuration; the former is the `finish` of
- * families that have nothing else to say, the latter calls it. */
-int experts_read(struct config *c, const json_t *j, const char *where, struct err *e);
-int mla_read(struct config *c, const json_t *j, const char *where, struct err *e);
-/* Whether layer l has experts. */
-bool experts_at(const json_t *j, i64 l, const char *where, struct err *e);
 int layers_read(struct config *c, const json_t *j, const char *where, struct err *e);
 
 /* The mixture of the current layer: `balance` of route, and what is to be kept of it. */
 struct tensor *balance_input(const struct build *b);
 void balance_keep(struct build *b, struct tensor *index, struct tensor *term);
 
-struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim, struct err *e);
-void param_free(struct param *p); /* its memory */
-void param_set(struct param *p, i64 i, float x);
-float param_get(const struct param *p, i64 i);
+/* Whose names and row orders a file has: those of transformers, maybe under a prefix, or GGUF's. */
+struct naming {
+    const struct prefix *prefix;  /* NULL: none */
+    const struct gguf_arch *gguf; /* NULL: not that */
+};
 /* Copies the tensors of a file that hold `p`; shapes and dtypes are checked, numbers must be
  * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
-int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
-               const char *where, struct err *e);
+int param_read(struct model *m, const struct naming *names, struct param *p,
+               const struct safetensors *s, u8 *seen, const char *where, struct err *e);
+/* param_stored under the names of another file than the one that was loaded. */
+int param_stored_as(const struct naming *names, const struct param *p, const char *before,
+                    const void *from, enum dtype d, struct stored_list *list, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
 /* This call's rows go into the cache `to`; the result is all of it. Without a cache, the rows. */
@@ -42,9 +40,6 @@ struct gguf_arch {
     bool one_plus;    /* norms hold 1 + w */
     i64 window; /* llama.cpp's layers with a window: all but each so-manyth; 1: all, 0: none */
 };
-bool gguf_names(enum role r); /* whether GGUF has a name for the role */
-/* The key of xIELU's numbers, one for each layer; NULL: the role is none of them. */
-const char *gguf_list(enum role r);
 i64 gguf_parts(const struct param *p); /* the tensors that hold it */
 /* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
@@ -82,36 +77,48 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
 struct linear_in {
     struct tensor *x, *w, *bias, *a, *b, *scale[SCALES];
 };
-struct tensor *linear_call(struct build *b, const struct linear_in *in, double lora_scale);
-/* The same with the rest of what an adapter has: magnitudes, dropout (random numbers of `stream`).
- */
-struct tensor *lora_linear(struct build *b, const struct linear_in *in, const struct lora_pair *l,
-                           u32 stream);
+struct tensor *linear_call(struct graph *g, const struct linear_in *in, double lora_scale);
+/* The same with the rest of what the module's adapter has: magnitudes, dropout. */
+struct tensor *lora_linear(const struct tracing *t, const struct module *m,
+                           const struct linear_in *in);
 /* What `lora_xent` takes beside the LM head `w`: t = scale * dropout(x)·A^T and u = B; DoRA's
  * magnitudes and norms, and the part of x that dropout took, which PEFT multiplies by w alone. */
 struct head_in {
     struct tensor *x, *t, *u, *m, *norm, *rest;
 };
-struct head_in lora_head(struct build *b, struct tensor *x, struct tensor *w,
-                         const struct lora_pair *l, u32 stream);
+struct head_in lora_head(const struct tracing *t, const struct module *m, struct tensor *x,
+                         struct tensor *w);
+/* Looked-up rows x of an embedding, plus what its adapter adds. */
+struct tensor *lora_embedding(const struct tracing *t, const struct module *m, struct tensor *ids,
+                              struct tensor *x);
+/* What mixers and the decoder trace with (build.c): modules of the current layer, of which it may
+ * have none of a type; their weights and biases, NULL where there are none. */
+struct module *build_module(const struct build *b, const struct module_type *type);
+struct tracing build_tracing(const struct build *b);
+struct tensor *build_weight(struct build *b, const struct module_type *type);
+struct tensor *build_bias(struct build *b, const struct module_type *type);
+/* The norm that the family has; `width` columns at a time, 0: the whole row. */
+struct norm_attr build_norm_attr(const struct build *b, i64 width);
+struct tensor *build_norm(struct build *b, struct tensor *x, const struct module_type *type,
+                          i64 width);
+struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its
  * start, for a file and from one. */
-int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, struct err *e);
+int pissa_start(struct weights *all, const struct param *w, struct lora_pair *to, struct err *e);
 int pissa_stored(const struct model *m, const struct param *p, const void *from,
                  struct stored_list *list, struct err *e);
 int pissa_load(struct param *p, const struct stored *t, const char *where, struct err *e);
 /* A part of an adapter, and its values before training (A; `index` counts the pairs). */
-struct param *lora_part_new(struct model *m, const char *module, enum lora_part part, int rank,
+struct param *lora_part_new(struct weights *w, const char *module, enum lora_part part, int rank,
                             const i64 *dim, struct err *e);
 void lora_start(struct param *a, const struct lora_config *c, u64 seed, i64 index);
-/* What PEFT makes of target_modules that name experts; then adapters on those of a layer. */
+/* What PEFT makes of target_modules that name experts; then adapters on those of layer l. */
 int lora_experts_targets(struct model *m, struct lora_config *c, struct err *e);
-int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed, i64 *index,
+int lora_experts_add(struct model *m, i64 l, struct lora_config *c, u64 seed, i64 *index,
                      struct err *e);
 /* A weight of the base that an adapter's file brings must be that of the model. */
 int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
-struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
 
 #endif

@@ -10,17 +10,6 @@
 
 enum { LOAD_PIECE = 1 << 14 }; /* elements at a time, checked while in the cache */
 
-void param_set(struct param *p, i64 i, float x) {
-    if (p->view.dtype == BF16)
-        ((u16 *)p->view.data)[i] = bf16_of_f32(x);
-    else
-        ((float *)p->view.data)[i] = x;
-}
-float param_get(const struct param *p, i64 i) {
-    return p->view.dtype == BF16 ? bf16_to_f32(((u16 *)p->view.data)[i])
-                                 : ((float *)p->view.data)[i];
-}
-
 struct piece {
     char name[256];
     int rank;
@@ -39,8 +28,8 @@ static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view
 
 static i64 parts_of(const struct param *p) { return strchr(p->name, '|') ? 2 : 1; }
 
-static i64 pieces_of(const struct model *m, const struct param *p) {
-    if (p->rule && m->gguf) return gguf_parts(p); /* its experts and heads are one tensor */
+static i64 pieces_of(const struct naming *n, const struct param *p) {
+    if (p->rule && n->gguf) return gguf_parts(p); /* its experts and heads are one tensor */
     if (!p->rule || p->stacked) return 1;
     if (strstr(p->name, "%E")) return p->view.dim[0] * parts_of(p);
     if (strstr(p->name, "%H")) return p->heads;
@@ -76,12 +65,13 @@ static void turn(struct piece *o, bool swap) { /* rows for columns on disk */
 }
 
 /* A GGUF file holds experts stacked and rows as they are in memory, but for two of its habits. */
-static void gguf_piece(struct piece *o, const struct model *m, const struct param *p, i64 part) {
+static void gguf_piece(struct piece *o, const struct gguf_arch *arch, const struct param *p,
+                       i64 part) {
     const bool matrix = is_matrix(p), experts = strstr(p->name, "%E") != NULL;
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
-    const bool latent = p->role == ROLE_KV_B; /* a block for each head: its keys, or its values */
+    const bool latent = p->type->gguf.heads; /* a block for each head: its keys, or its values */
     const i64 blocks = experts ? p->view.dim[0] : latent ? p->heads : 1;
-    const i64 keys = m->config.mla.plain, stride = rows / blocks,
+    const i64 keys = p->keys, stride = rows / blocks,
               block = !latent ? stride / gguf_parts(p)
                       : part  ? stride - keys
                               : keys;
@@ -90,11 +80,11 @@ static void gguf_piece(struct piece *o, const struct model *m, const struct para
                         .block = block,
                         .cols = cols,
                         .stride = stride};
-    gguf_name(o->name, m->gguf, p, part);
+    gguf_name(o->name, arch, p, part);
     o->layout = p->layout & LAYOUT_TURNED_LAST;
-    if (m->gguf->rope_rows && (p->role == ROLE_Q || p->role == ROLE_K)) o->layout = LAYOUT_PAIRS;
+    if (arch->rope_rows && p->type->gguf.turned) o->layout = LAYOUT_PAIRS;
     if (latent && !part) o->layout = LAYOUT_T;
-    if (m->gguf->one_plus && role_is_norm(p->role)) o->add = 1;
+    if (arch->one_plus && p->type->kind == MODULE_NORM) o->add = 1;
     if (p->scalar) return;
     if (experts || latent) o->dim[o->rank++] = blocks;
     if (strstr(p->name, "%H")) o->dim[o->rank++] = p->heads;
@@ -103,21 +93,21 @@ static void gguf_piece(struct piece *o, const struct model *m, const struct para
     turn(o, o->layout & LAYOUT_T);
 }
 
-static void piece_of(struct piece *o, const struct model *m, const struct param *p, i64 i) {
-    if (m->gguf && p->rule) {
-        gguf_piece(o, m, p, i);
+static void piece_of(struct piece *o, const struct naming *n, const struct param *p, i64 i) {
+    if (n->gguf && p->rule) {
+        gguf_piece(o, n->gguf, p, i);
         return;
     }
     const bool matrix = is_matrix(p);
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
-    const i64 count = pieces_of(m, p), parts = p->rule && !p->stacked ? parts_of(p) : 1;
+    const i64 count = pieces_of(n, p), parts = p->rule && !p->stacked ? parts_of(p) : 1;
     const bool of_experts = p->view.rank > 1 + matrix;
     const i64 experts = of_experts ? p->view.dim[0] : 1;
     *o = (struct piece){.rows = rows / count, .first = rows / count * i, .cols = cols};
     o->layout = p->stacked ? p->rule->stacked_layout : p->layout;
     const bool adapter = o->layout & (LAYOUT_EXPERTS_A | LAYOUT_EXPERTS_B);
     o->stride = o->block = p->stacked || adapter ? rows / experts : o->rows;
-    piece_name(o->name, m->prefix, p->stacked ? p->rule->stacked : p->name,
+    piece_name(o->name, n->prefix, p->stacked ? p->rule->stacked : p->name,
                p->stacked ? p->layer : i / parts, i % parts);
     if (p->scalar) return;
     if (p->stacked && of_experts) o->dim[o->rank++] = experts;
@@ -143,7 +133,7 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
         return r - at + (at < p->turned ? head - p->turned + at : at - p->turned);
     }
     if (o->layout & LAYOUT_PAIRS) {
-        const i64 width = o->block / (p->role == ROLE_K ? p->kv_heads : p->heads);
+        const i64 width = o->block / (p->type->of_keys ? p->kv_heads : p->heads);
         const i64 at = r % width, half = width / 2;
         return r - at + (at < half ? 2 * at : 2 * (at - half) + 1);
     }
@@ -276,27 +266,26 @@ static int piece_load(struct param *p, const struct piece *o, const struct store
 }
 
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e) {
-    static const struct model plain;
     struct piece o;
-    piece_of(&o, &plain, p, 0);
+    piece_of(&o, &(struct naming){0}, p, 0);
     return piece_load(p, &o, s, where, e);
 }
 
 /* A weight that is to be 4-bit codes: those of the file; or its values, encoded; or, where the file
  * has codes that do not lie as in memory, or none and nothing asked for them, plain values. */
-static int coded_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
-                      const char *where, struct err *e) {
+static int coded_read(struct model *m, const struct naming *n, struct param *p,
+                      const struct safetensors *s, u8 *seen, const char *where, struct err *e) {
     struct piece o;
-    piece_of(&o, m, p, 0);
+    piece_of(&o, n, p, 0);
     const struct stored *t = safetensors_find(s, o.name);
-    if (t && codes_stored(s, t) && pieces_of(m, p) == 1 && !o.layout)
+    if (t && codes_stored(s, t) && pieces_of(n, p) == 1 && !o.layout)
         return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
     struct param plain = *p;
-    plain.view.dtype = m->dtype;
+    plain.view.dtype = m->weights.dtype;
     if (!(plain.view.data = mem_new(view_bytes(&plain.view), e)))
         return err_detail(e, "for parameter %s", p->name);
     const bool encode = m->config.quant.load && !(t && codes_stored(s, t));
-    int rc = param_read(m, &plain, s, seen, where, e);
+    int rc = param_read(m, n, &plain, s, seen, where, e);
     if (!rc && encode) rc = param_encode(p, &plain.view, &m->config.quant, e);
     if (rc || encode) return mem_free(plain.view.data), rc;
     *p = plain;
@@ -316,17 +305,17 @@ static int tensor_read(struct param *p, const struct piece *o, const struct safe
     return rc;
 }
 
-int param_read(struct model *m, struct param *p, const struct safetensors *s, u8 *seen,
-               const char *where, struct err *e) {
+int param_read(struct model *m, const struct naming *n, struct param *p,
+               const struct safetensors *s, u8 *seen, const char *where, struct err *e) {
     struct piece o;
-    if (p->view.dtype == U4) return coded_read(m, p, s, seen, where, e);
-    if (p->rule && p->rule->stacked && !m->gguf) {
+    if (p->view.dtype == U4) return coded_read(m, n, p, s, seen, where, e);
+    if (p->rule && p->rule->stacked && !n->gguf) {
         p->stacked = true;
-        piece_of(&o, m, p, 0);
+        piece_of(&o, n, p, 0);
         p->stacked = p->rule->stacked_layout & LAYOUT_STACKED || safetensors_find(s, o.name);
     }
-    for (i64 i = 0; i < pieces_of(m, p); i++) {
-        piece_of(&o, m, p, i);
+    for (i64 i = 0; i < pieces_of(n, p); i++) {
+        piece_of(&o, n, p, i);
         const struct stored *t = safetensors_need(s, o.name, e);
         if (!t || tensor_read(p, &o, s, t, seen, where, e)) return -1;
     }
@@ -367,12 +356,12 @@ void stored_free(struct stored_list *list) {
     *list = (struct stored_list){0};
 }
 
-int param_stored(const struct model *m, const struct param *p, const char *before, const void *from,
-                 enum dtype d, struct stored_list *list, struct err *e) {
+int param_stored_as(const struct naming *n, const struct param *p, const char *before,
+                    const void *from, enum dtype d, struct stored_list *list, struct err *e) {
     const i64 size = dtype_size(d);
-    for (i64 i = 0; i < pieces_of(m, p); i++) {
+    for (i64 i = 0; i < pieces_of(n, p); i++) {
         struct piece o;
-        piece_of(&o, m, p, i);
+        piece_of(&o, n, p, i);
         struct stored *s = stored_add(list, e);
         const char *name = s ? arena_printf(&list->arena, e, "%s%s", before, o.name) : NULL;
         if (!name) return -1;
@@ -388,4 +377,9 @@ int param_stored(const struct model *m, const struct param *p, const char *befor
         list->count++;
     }
     return 0;
+}
+
+int param_stored(const struct model *m, const struct param *p, const char *before, const void *from,
+                 enum dtype d, struct stored_list *list, struct err *e) {
+    return param_stored_as(&(struct naming){.prefix = m->prefix}, p, before, from, d, list, e);
 }

@@ -29,12 +29,6 @@ int quant_config_read(struct config *c, const json_t *j, const char *where, stru
                        "true` quantises the latter");
 }
 
-i64 param_bytes(const struct param *p) {
-    i64 bytes = view_bytes(&p->view);
-    for (int i = 0; i < SCALES; i++) bytes += p->scale[i].rank ? view_bytes(&p->scale[i]) : 0;
-    return bytes;
-}
-
 /* ---- memory of codes: absmax, code and absmax2 are arguments of ops/linear.c */
 
 static int view_new(struct view *v, enum dtype d, i64 count, struct err *e) {
@@ -126,21 +120,6 @@ int param_decode(const struct param *p, enum dtype d, void *to, struct err *e) {
     if (!rc) pool_run((n + (1 << 16) - 1) >> 16, decode_task, &job);
     for (int i = 0; i < 1 + SCALES; i++) mem_free(copy[i].data);
     return rc;
-}
-
-int model_decode(struct model *m, struct err *e) {
-    for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i], plain = *p;
-        if (p->view.dtype != U4) continue;
-        plain.view.dtype = m->dtype, plain.placed = false;
-        memset(plain.scale, 0, sizeof plain.scale);
-        if (!(plain.view.data = mem_new(view_bytes(&plain.view), e))) return -1;
-        if (param_decode(p, m->dtype, plain.view.data, e)) return mem_free(plain.view.data), -1;
-        param_free(p);
-        *p = plain;
-    }
-    m->config.quant = (struct quant_config){0};
-    return model_place(m, e);
 }
 
 /* ---- files of bitsandbytes */

@@ -209,7 +209,7 @@ static void cache_equals_forward(void **state) {
         const struct rng r = {7, RNG_TEST, 0, 0};
         for (i64 i = 0; i < MOST; i++)
             ids[i] = (i32)(rng_uniform_f64(&r, (u64)i) * (double)m.config.vocab_size);
-        const i64 row = m.config.vocab_size * dtype_size(m.dtype);
+        const i64 row = m.config.vocab_size * dtype_size(m.weights.dtype);
         u8 *whole = mem_new(MOST * row, &e), *steps = mem_new(MOST * row, &e);
         logits_of(&m, NULL, ids, 0, MOST, whole);
         logits_of(&m, &cache, ids, 0, PREFIX, steps);
@@ -217,7 +217,7 @@ static void cache_equals_forward(void **state) {
         for (i64 i = 0; i < MOST; i++)
             if (memcmp(whole + i * row, steps + i * row, (size_t)row))
                 fail_msg("%s, %s: the logits of position %lld differ", folder,
-                         dtype_info[m.dtype].name, (long long)i);
+                         dtype_info[m.weights.dtype].name, (long long)i);
         mem_free(whole), mem_free(steps);
         cache_free(&cache, &m), model_free(&m);
     }

@@ -3,7 +3,6 @@ LM heads, PiSSA, DoRA wherever it goes. On the golden Llama, whose heads are unt
 record_adapters.py [FOLDER ...] (from the repository's root; all, or those folders of one adapter)."""
 import json
 import pathlib
-import re
 import shutil
 import sys
 
@@ -149,16 +148,13 @@ class Drop(torch.nn.Module):
 
 
 def dora_dropout():
-    roles = re.search(r"enum role {(.*?)};", pathlib.Path("recipes/models/models.h").read_text(), re.S)[1]
-    roles = re.findall(r"ROLE_\w+(?=,|$|\s*$)", re.sub(r"/\*.*?\*/", "", roles, flags=re.S))
+    streams = {"q_proj": 14, "down_proj": 30, "lm_head": 3, "embed_tokens": 1}  # module_type.stream, of 40
     model = make("dora_dropout", 6, r=2, use_dora=True, lora_dropout=0.25,
                  target_modules=["q_proj", "down_proj", "lm_head", "embed_tokens"])
     for name, layer in model.named_modules():
         if hasattr(layer, "lora_dropout"):
-            role = {"q_proj": "Q", "down_proj": "DOWN", "lm_head": "LM_HEAD"}.get(name.split(".")[-1], "EMBED")
             number = int(name.split("layers.")[1].split(".")[0]) + 1 if "layers." in name else 0
-            stream = number * roles.index("ROLE_COUNT") + roles.index("ROLE_" + role)
-            layer.lora_dropout["default"] = Drop(0.25, stream)
+            layer.lora_dropout["default"] = Drop(0.25, number * 40 + streams[name.split(".")[-1]])
     steps("dora_dropout", model.train(), torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0))
 
 

@@ -153,8 +153,8 @@ static int gradients_of(const struct graph *g, const struct model *m, struct sto
                         struct err *e) {
     struct device_buffer copy = {0};
     int rc = 0;
-    for (i64 k = 0; !rc && k < m->params; k++) {
-        const struct param *p = m->param[k];
+    for (i64 k = 0; !rc && k < m->weights.params; k++) {
+        const struct param *p = m->weights.param[k];
         const i64 count = view_count(&p->view);
         float *sum = NULL;
         for (int i = 0; !rc && i < g->tensors; i++) {

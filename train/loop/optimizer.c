@@ -79,8 +79,8 @@ static int moments_new(struct optimizer *o, struct moments *s, struct param *p, 
     const i64 *dim = p->view.dim, rows = p->view.rank > 1 ? dim[p->view.rank - 2] : 1,
               cols = dim[p->view.rank - 1];
     s->p = p, s->count = view_count(&p->view);
-    s->muon = o->kind->form == FORM_MUON && p->view.rank > 1 && p->role != ROLE_EMBED &&
-              p->role != ROLE_POSITIONS && p->role != ROLE_LM_HEAD;
+    s->muon = o->kind->form == FORM_MUON && p->view.rank > 1 &&
+              !(p->type && (p->type->kind == MODULE_EMBEDDING || p->type->kind == MODULE_HEAD));
     s->rule = o->kind->form == FORM_MUON && !s->muon ? UPDATE_ADAMW : o->kind->rule;
     if (s->muon) o->work_bytes = i64_max(o->work_bytes, muon_work(rows, cols));
     const bool coded = o->kind->form == FORM_CODED && s->count >= CODED_FROM;
@@ -133,14 +133,14 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
         o->ratio[PACE_EMBEDDING] = r->loraplus_lr_embedding / r->learning_rate;
     if (o->kind->rule == UPDATE_RMSPROP) o->beta2 = o->with.alpha;
     if (o->kind->rule == UPDATE_RMSPROP || o->kind->rule == UPDATE_ADAGRAD) o->eps = o->with.eps;
-    const i64 now = (i64)sizeof *o->now + m->params * (i64)sizeof *o->now->hyper;
-    if (!(o->of = mem_new_array(m->params, sizeof *o->of, e)) ||
-        !(o->norms = device_new(2 * m->params * (i64)sizeof *o->norms, e)) ||
+    const i64 now = (i64)sizeof *o->now + m->weights.params * (i64)sizeof *o->now->hyper;
+    if (!(o->of = mem_new_array(m->weights.params, sizeof *o->of, e)) ||
+        !(o->norms = device_new(2 * m->weights.params * (i64)sizeof *o->norms, e)) ||
         !(o->now = device_new(now, e)) || !(o->now_host = mem_new(now, e)))
         return -1;
-    for (i64 i = 0; i < m->params; i++)
-        if (m->param[i]->trainable &&
-            moments_new(o, &o->of[o->count++], m->param[i], r->master_weights, e))
+    for (i64 i = 0; i < m->weights.params; i++)
+        if (m->weights.param[i]->trainable &&
+            moments_new(o, &o->of[o->count++], m->weights.param[i], r->master_weights, e))
             return -1;
     if (o->work_bytes && !(o->work = device_new(o->work_bytes, e)))
         return err_detail(e, "for the products of Muon");

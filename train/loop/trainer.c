@@ -173,7 +173,8 @@ i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
     const i64 state = optimizer_bytes(&t->optimizer), step = p->graph->peak,
               left = device_available();
     i64 weights = 0;
-    for (i64 i = 0; i < t->model.params; i++) weights += param_bytes(t->model.param[i]);
+    for (i64 i = 0; i < t->model.weights.params; i++)
+        weights += param_bytes(t->model.weights.param[i]);
     if (step <= left) return weights + state + step;
     const double mib = 1 << 20;
     err_failed(e, "a step needs %.1f MiB for activations, but only %.1f MiB are left",

@@ -152,7 +152,7 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     if (!path || dir_make(t->model_folder, e)) return -1;
     json_object_set_new(config, "architectures", json_pack("[s]", f->architecture));
     json_object_set_new(config, "torch_dtype",
-                        json_string(t->model.dtype == BF16 ? "bfloat16" : "float32"));
+                        json_string(t->model.weights.dtype == BF16 ? "bfloat16" : "float32"));
     if (json_save(config, path, 2, e)) return -1;
     json_t *generation = json_pack("{s:b}", "_from_model_config", 1);
     for (int i = 0; i < COUNT(special_ids); i++) {
@@ -289,7 +289,7 @@ int trainer_model(struct trainer *t, struct err *e) {
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
             return -1;
-        if (*t->model.config.note && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
+        if (t->model.config.wrapped && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
             return -1;
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;

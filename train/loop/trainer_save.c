@@ -32,7 +32,7 @@ static int template_write(const struct trainer *t, const char *folder, struct er
 /* A multimodal model's text part, trained: the rest is not here, so the folder says that it is a
  * text model. */
 static int config_unwrap(const struct model *m, const char *folder, struct err *e) {
-    if (!*m->config.note) return 0;
+    if (!m->config.wrapped) return 0;
     char *path = path_join(NULL, folder, "config.json", e);
     json_t *all = path ? json_open(path, e) : NULL, *text, *value;
     if (!all) return mem_free(path), -1;
@@ -55,7 +55,7 @@ static int weights_write(struct trainer *t, const char *folder, const struct sto
         return folder_copy(t->model_folder, folder, e) ||
                        carried_copied(&t->carried, t->model_folder, folder, e) ||
                        config_unwrap(&t->model, folder, e) ||
-                       folder_dtype(folder, t->model.dtype, e) ||
+                       folder_dtype(folder, t->model.weights.dtype, e) ||
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
                    : 0;

@@ -10,7 +10,7 @@
  *
  * Adapters of a stack have r rows for each expert. PEFT wraps a module once for each of its
  * tensors, so that of two the first (gate_up_proj) is called `experts.base_layer`. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <string.h>
 
@@ -19,35 +19,23 @@ static const char *leaf_of(const char *path) {
     const char *dot = strrchr(path, '.');
     return dot ? dot + 1 : path;
 }
-static void module_of(char text[160], const char *name) {
-    snprintf(text, 160, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
-}
 
-/* What PEFT calls the weight: "model.layers.0.mlp.experts.down_proj". */
-static void tensor_of(char text[160], const struct param *w) {
-    char module[160];
-    module_of(module, w->name);
-    if (w->role == ROLE_ROUTER)
-        snprintf(text, 160, "model.layers.%lld.mlp.%.60s.weight", (long long)w->layer,
-                 leaf_of(module));
-    else
-        snprintf(text, 160, "model.layers.%lld.mlp.experts.%s", (long long)w->layer,
-                 w->role == ROLE_EXPERTS_DOWN ? "down_proj" : "gate_up_proj");
-}
-
-int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u64 seed, i64 *index,
+int lora_experts_add(struct model *m, i64 l, struct lora_config *c, u64 seed, i64 *index,
                      struct err *e) {
-    static const enum role role[] = {ROLE_EXPERTS_GATE_UP, ROLE_EXPERTS_DOWN, ROLE_ROUTER};
-    char name[COUNT(role)][160];
-    bool wanted[COUNT(role)];
-    for (int i = 0; i < COUNT(role); i++) {
-        if (!l->weight[role[i]]) return 0;
-        tensor_of(name[i], l->weight[role[i]]);
+    struct module *const at[] = {model_module(m, l, &experts_gate_up),
+                                 model_module(m, l, &experts_down),
+                                 model_module(m, l, &experts_router)};
+    char name[COUNT(at)][176]; /* what PEFT calls the tensor */
+    bool wanted[COUNT(at)];
+    for (int i = 0; i < COUNT(at); i++) {
+        if (!at[i]) return 0;
+        const bool router = at[i]->type->kind == MODULE_ROUTER;
+        snprintf(name[i], sizeof name[i], "%.160s%s", at[i]->path, router ? ".weight" : "");
         wanted[i] = lora_targets(c, name[i]);
     }
-    for (int i = 0; i < COUNT(role); i++) {
-        const struct param *w = l->weight[role[i]];
-        struct lora_pair *to = &l->lora[role[i]];
+    for (int i = 0; i < COUNT(at); i++) {
+        const struct param *w = at[i]->weight;
+        struct lora_pair *to = &at[i]->adapter;
         const int flat = 3 - w->view.rank; /* 1: no stack */
         i64 r;
         if (!wanted[i]) continue;
@@ -59,12 +47,13 @@ int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u6
         if (lora_of(c, name[i], &r, &to->scale, e)) return -1;
         const i64 *dim = w->view.dim, out = dim[1 - flat], in = dim[2 - flat];
         const char *cut = strrchr(name[i], '.');
-        char module[176];
+        char module[192];
         snprintf(module, sizeof module, "%.*s%s", (int)(cut - name[i]), name[i],
                  !i && wanted[1] ? ".base_layer" : "");
         const i64 a[] = {w->view.dim[0], r, in}, b[] = {w->view.dim[0], out, r};
-        to->a = lora_part_new(m, module, LORA_A, w->view.rank, a + flat, e);
-        to->b = to->a ? lora_part_new(m, module, LORA_B, w->view.rank, b + flat, e) : NULL;
+        to->a = lora_part_new(&m->weights, module, LORA_A, w->view.rank, a + flat, e);
+        to->b =
+            to->a ? lora_part_new(&m->weights, module, LORA_B, w->view.rank, b + flat, e) : NULL;
         if (!to->b) return -1;
         lora_start(to->a, c, seed, (*index)++);
         to->a->layer = to->b->layer = w->layer;
@@ -80,16 +69,16 @@ int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u6
 static int list_put(struct model *m, struct text_list *list, const char *item, struct err *e) {
     for (i64 i = 0; i < list->count; i++)
         if (!strcmp(list->item[i], item)) return 0;
-    char **more = arena_new(&m->arena, (list->count + 1) * (i64)sizeof *more, e);
+    char **more = arena_new(&m->weights.arena, (list->count + 1) * (i64)sizeof *more, e);
     if (!more) return -1;
     if (list->count) memcpy(more, list->item, (size_t)list->count * sizeof *more);
     list->item = more;
-    return (more[list->count++] = arena_text(&m->arena, item, e)) ? 0 : -1;
+    return (more[list->count++] = arena_text(&m->weights.arena, item, e)) ? 0 : -1;
 }
 
 static int pattern_put(struct model *m, struct lora_pattern *p, const char *key, double value,
                        struct err *e) {
-    double *more = arena_new(&m->arena, (p->key.count + 1) * (i64)sizeof *more, e);
+    double *more = arena_new(&m->weights.arena, (p->key.count + 1) * (i64)sizeof *more, e);
     if (!more) return -1;
     if (p->key.count) memcpy(more, p->value, (size_t)p->key.count * sizeof *more);
     p->value = more;
@@ -109,13 +98,14 @@ static const char *const became[] = {"gate.weight", "gate_up_proj", "gate_up_pro
  * lacks). */
 static bool renamed_of(struct renamed *n, const struct model *m) {
     for (i64 l = 0; l < m->config.layers; l++) {
-        const struct param *w = m->layer[l].weight[ROLE_EXPERTS_GATE_UP],
-                           *down = m->layer[l].weight[ROLE_EXPERTS_DOWN];
-        if (!w || w->rule->stacked_layout & LAYOUT_STACKED || m->layer[l].weight[ROLE_SHARED_SCORE])
+        const struct module *w = model_module(m, l, &experts_gate_up),
+                            *down = model_module(m, l, &experts_down);
+        if (!w || w->weight->rule->stacked_layout & LAYOUT_STACKED ||
+            model_module(m, l, &experts_shared_score))
             continue;
-        const char *gate = strstr(w->rule->name, "%E."),
+        const char *gate = strstr(w->weight->rule->name, "%E."),
                    *up = gate ? strstr(gate + 3, "%E.") : NULL,
-                   *last = strstr(down->rule->name, "%E.");
+                   *last = strstr(down->weight->rule->name, "%E.");
         const char *const part[] = {"---gate.", gate, up, last};
         if (!up || !last) continue;
         for (int i = 0; i < COUNT(part); i++)
@@ -133,18 +123,18 @@ static int pattern_resolve(struct model *m, struct lora_config *c, const struct 
     struct text_list list = {0};
     char module[160];
     for (i64 l = 0; l < m->config.layers; l++)
-        for (enum role r = ROLE_Q; r <= ROLE_ROUTER; r++) {
-            const struct param *w = m->layer[l].weight[r];
-            if (!w) continue;
-            if (r == ROLE_ROUTER)
-                tensor_of(module, w), *strrchr(module, '.') = 0;
-            else
-                module_of(module, w->name);
-            const int match = all ? 1 : lora_match(c, module, e);
-            if (match < 0 || (match && list_put(m, &list, leaf_of(module), e))) return -1;
+        for (int routers = 0; routers < 2; routers++) { /* a layer's linear modules, its router */
+            const struct module_range r = m->range[l + 1];
+            const enum module_kind kind = routers ? MODULE_ROUTER : MODULE_LINEAR;
+            for (i64 i = r.first; i < r.first + r.count; i++) {
+                const char *path = m->weights.module[i].path;
+                if (m->weights.module[i].type->kind != kind) continue;
+                const int match = all ? 1 : lora_match(c, path, e);
+                if (match < 0 || (match && list_put(m, &list, leaf_of(path), e))) return -1;
+            }
         }
     for (i64 l = 0; l < m->config.layers; l++)
-        for (int i = 1; m->layer[l].weight[ROLE_ROUTER] && i < COUNT(became); i++) {
+        for (int i = 1; model_module(m, l, &experts_router) && i < COUNT(became); i++) {
             snprintf(module, sizeof module, "model.layers.%lld.mlp.experts.%s", (long long)l,
                      n->old[i]);
             const int match = all ? 1 : lora_match(c, module, e);

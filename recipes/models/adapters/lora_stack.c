@@ -12,10 +12,6 @@
 
 #include <string.h>
 
-static struct lora_pair *pairs_of(struct model *m, i64 layer) {
-    return layer < 0 ? m->top.lora : m->layer[layer].lora;
-}
-
 /* to = before, then `by` times to, along the axis of ranks. */
 static int half_join(struct param *to, const struct param *before, int axis, float by,
                      struct err *e) {
@@ -36,10 +32,10 @@ static int half_join(struct param *to, const struct param *before, int axis, flo
 }
 
 static int list_again(struct model *m, struct param *p, struct err *e) {
-    struct param **more =
-        mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e);
+    struct param **more = mem_grow(m->weights.param, m->weights.params * (i64)sizeof p,
+                                   (m->weights.params + 1) * (i64)sizeof p, e);
     if (!more) return -1;
-    m->param = more, m->param[m->params++] = p;
+    m->weights.param = more, m->weights.param[m->weights.params++] = p;
     return 0;
 }
 
@@ -82,9 +78,9 @@ static int may_stack(const struct model *m, const struct lora_config *c, const c
 /* Weights of the base that PEFT saves beside an adapter: a second one must have the same. */
 static int base_same(struct model *m, const struct safetensors *s, const char *where,
                      struct err *e) {
-    for (i64 i = 0; i < m->params; i++) {
-        const struct param *p = m->param[i];
-        if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.dtype == U4) continue;
+    for (i64 i = 0; i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
+        if (!p->type || p->view.rank < 2 || p->view.dtype == U4) continue;
         const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
         if (!key || (t && lora_same(p, t, where, e))) return -1;
@@ -95,22 +91,18 @@ static int base_same(struct model *m, const struct safetensors *s, const char *w
 int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,
                const char *where, double weight, struct err *e) {
     struct lora_config *const first = m->lora;
-    const i64 layers = m->config.layers;
     if (may_stack(m, c, where, weight, e) || (first && base_same(m, s, where, e))) return -1;
-    struct lora_pair(*was)[ROLE_COUNT] = mem_new_array(layers + 1, sizeof *was, e);
+    struct lora_pair *was = mem_new_array(m->weights.modules, sizeof *was, e);
     if (!was) return -1;
-    for (i64 l = -1; l < layers; l++) {
-        memcpy(was[l + 1], pairs_of(m, l), sizeof *was);
-        memset(pairs_of(m, l), 0, sizeof *was);
-    }
-    while (m->params && m->param[m->params - 1]->role == ROLE_NONE) m->params--;
+    for (i64 i = 0; i < m->weights.modules; i++)
+        was[i] = m->weights.module[i].adapter, m->weights.module[i].adapter = (struct lora_pair){0};
+    while (m->weights.params && !m->weights.param[m->weights.params - 1]->type) m->weights.params--;
     int rc = lora_add(m, c, 0, e) || lora_load(m, s, where, e);
-    for (i64 l = -1; l < layers; l++)
-        for (int r = 0; r < ROLE_COUNT; r++) {
-            struct lora_pair *now = &pairs_of(m, l)[r];
-            now->scale *= weight;
-            if (was[l + 1][r].a && pair_join(m, now, &was[l + 1][r], rc, e)) rc = -1;
-        }
+    for (i64 i = 0; i < m->weights.modules; i++) {
+        struct lora_pair *now = &m->weights.module[i].adapter;
+        now->scale *= weight;
+        if (was[i].a && pair_join(m, now, &was[i], rc, e)) rc = -1;
+    }
     if (first) m->lora = first;
     mem_free(was);
     return rc ? -1 : 0;

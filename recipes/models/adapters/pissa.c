@@ -18,10 +18,10 @@
 static bool is_b(const struct param *p) { return p->pace == PACE_FAST; }
 
 /* sqrt(values) * from [r, n] into a half, and `sign` times what it then holds as its start. */
-static int part_set(struct model *m, struct param *p, const double *from, const double *values,
+static int part_set(struct weights *all, struct param *p, const double *from, const double *values,
                     double sign, struct err *e) {
     const i64 r = p->view.dim[is_b(p)], n = p->view.dim[!is_b(p)];
-    if (!(p->start = arena_new(&m->arena, view_bytes(&p->view), e))) return -1;
+    if (!(p->start = arena_new(&all->arena, view_bytes(&p->view), e))) return -1;
     struct param start = {.view = p->view};
     start.view.data = p->start;
     for (i64 k = 0; k < r; k++)
@@ -33,7 +33,7 @@ static int part_set(struct model *m, struct param *p, const double *from, const 
     return 0;
 }
 
-int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, struct err *e) {
+int pissa_start(struct weights *all, const struct param *w, struct lora_pair *to, struct err *e) {
     const i64 rows = w->view.dim[0], cols = w->view.dim[1], r = to->a->view.dim[0];
     if (w->view.dtype == U4) {
         err_input(e, "init_lora_weights pissa takes a part out of the weights, and %s is in 4 bits",
@@ -52,7 +52,7 @@ int pissa_start(struct model *m, const struct param *w, struct lora_pair *to, st
     for (i64 i = 0; found && i < rows * cols; i++) plain[i] = param_get(w, i);
     int rc = !found || svd_top(plain, rows, cols, r, found, u, v, e);
     for (i64 k = 0; !rc && k < r; k++) found[k] /= to->scale;
-    rc = rc || part_set(m, to->a, v, found, 1, e) || part_set(m, to->b, u, found, -1, e);
+    rc = rc || part_set(all, to->a, v, found, 1, e) || part_set(all, to->b, u, found, -1, e);
     mem_free(plain), mem_free(found);
     return rc ? -1 : 0;
 }

@@ -1,26 +1,26 @@
 /* apertus.c: Apertus (Swiss AI, 2025): pre-norm blocks with names of their own, a norm for each
  * head of queries and keys, and an MLP without gate whose activation, xIELU, has two trained
  * numbers. beta and eps are stored beside them, but every file has the same. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule before[] = {
-    {ROLE_INPUT_NORM, "model.layers.%L.attention_layernorm.weight", .rows = DIM_D},
+    {&norm_input, "model.layers.%L.attention_layernorm.weight", .rows = DIM_D},
     {0},
 };
 static const struct weight_rule mlp[] = {
-    {ROLE_PRE_FFN_NORM, "model.layers.%L.feedforward_layernorm.weight", .rows = DIM_D},
-    {ROLE_UP, "model.layers.%L.mlp.up_proj.weight", .rows = DIM_F, .cols = DIM_D},
-    {ROLE_DOWN, "model.layers.%L.mlp.down_proj.weight", .rows = DIM_D, .cols = DIM_F},
-    {ROLE_ALPHA_P, "model.layers.%L.mlp.act_fn.alpha_p", .rows = DIM_ONE},
-    {ROLE_ALPHA_N, "model.layers.%L.mlp.act_fn.alpha_n", .rows = DIM_ONE},
-    {ROLE_BETA, "model.layers.%L.mlp.act_fn.beta", .rows = DIM_SCALAR},
-    {ROLE_EPS, "model.layers.%L.mlp.act_fn.eps", .rows = DIM_SCALAR},
+    {&norm_pre_ffn, "model.layers.%L.feedforward_layernorm.weight", .rows = DIM_D},
+    {&mlp_up, "model.layers.%L.mlp.up_proj.weight", .rows = DIM_F, .cols = DIM_D},
+    {&mlp_down, "model.layers.%L.mlp.down_proj.weight", .rows = DIM_D, .cols = DIM_F},
+    {&mlp_alpha_p, "model.layers.%L.mlp.act_fn.alpha_p", .rows = DIM_ONE},
+    {&mlp_alpha_n, "model.layers.%L.mlp.act_fn.alpha_n", .rows = DIM_ONE},
+    {&mlp_beta, "model.layers.%L.mlp.act_fn.beta", .rows = DIM_SCALAR},
+    {&mlp_eps, "model.layers.%L.mlp.act_fn.eps", .rows = DIM_SCALAR},
     {0},
 };
 static const struct weight_rule *const weights[] = {
     rules_embed, before, rules_attention, rules_qk_norm, mlp, rules_top, NULL};
-static const struct slot block[2] = {{"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_mlp}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {{"self_attn", MIXERS(&mixer_attention), &norm_input, NULL},
+                                     {"mlp", MIXERS(&mixer_mlp), &norm_pre_ffn, NULL}};
 
 const struct family family_apertus = {
     .model_type = "apertus",

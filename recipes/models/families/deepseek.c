@@ -4,29 +4,14 @@
  * V2 weighs the chosen by the softmax over all experts and never renormalises, whatever
  * `norm_topk_prob` says, as in transformers. The layer after the last, for multi-token prediction,
  * is left out. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
-static const struct slot block[2] = {{"self_attn", {mix_mla}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_glu, mix_experts}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {
+    {"self_attn", MIXERS(&mixer_mla), &norm_input, NULL},
+    {"mlp", MIXERS(&mixer_glu, &mixer_experts), &norm_pre_ffn, NULL}};
 
-static const struct weight_rule attention[] = {
-    {ROLE_Q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D,
-     .when = HAS_Q_PLAIN, .layout = LAYOUT_TURNED_LAST},
-    {ROLE_Q_A, "model.layers.%L.self_attn.q_a_proj.weight", .rows = DIM_QR, .cols = DIM_D,
-     .when = HAS_Q_LATENT},
-    {ROLE_Q_LATENT_NORM, "model.layers.%L.self_attn.q_a_layernorm.weight", .rows = DIM_QR,
-     .when = HAS_Q_LATENT},
-    {ROLE_Q_B, "model.layers.%L.self_attn.q_b_proj.weight", .rows = DIM_HZ, .cols = DIM_QR,
-     .when = HAS_Q_LATENT, .layout = LAYOUT_TURNED_LAST},
-    {ROLE_KV_A, "model.layers.%L.self_attn.kv_a_proj_with_mqa.weight", .rows = DIM_KVRT,
-     .cols = DIM_D},
-    {ROLE_KV_LATENT_NORM, "model.layers.%L.self_attn.kv_a_layernorm.weight", .rows = DIM_KVR},
-    {ROLE_KV_B, "model.layers.%L.self_attn.kv_b_proj.weight", .rows = DIM_KVB, .cols = DIM_KVR},
-    {ROLE_O, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HV},
-    {0},
-};
 static const struct weight_rule *const weights[] = {
-    rules_embed, rules_input_norm, attention, rules_ffn_norm,
+    rules_embed, rules_input_norm, rules_mla, rules_ffn_norm,
     rules_glu,   rules_experts,    rules_top, NULL};
 
 #define FIXED                                                                                      \
@@ -43,8 +28,8 @@ static const struct weight_rule *const weights[] = {
     {                                                                                              \
         .model_type = type, .architecture = "DeepseekV3ForCausalLM", .defaults = "{" COMMON "}",   \
         .fixed = FIXED ", \"scoring_func\": \"sigmoid\", \"topk_method\": \"noaux_tc\"}",          \
-        .interleaved = true, .has = HAS_FFN_NORM | HAS_SIGMOID, .finish = mla_read,                \
-        .block = block, .weights = weights,                                                        \
+        .interleaved = true, .has = HAS_FFN_NORM | HAS_SIGMOID, .block = block,                    \
+        .weights = weights,                                                                        \
     }
 const struct family family_deepseek_v3 = V3("deepseek_v3");
 const struct family family_kimi_k2 = V3("kimi_k2");
@@ -61,7 +46,6 @@ const struct family family_deepseek_v2 = {
     .fixed = FIXED ", \"scoring_func\": \"softmax\"}",
     .interleaved = true,
     .has = HAS_FFN_NORM,
-    .finish = mla_read,
     .block = block,
     .weights = weights,
 };

@@ -4,26 +4,25 @@
  *
  * A configuration that says `output_router_logits` asks for the balancing loss (balance.c), but for
  * GLM's, which has none in transformers. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #define FIXED    "{\"hidden_act\": \"silu\""
 #define BALANCED "{\"output_router_logits\": false, \"router_aux_loss_coef\": "
 
 static const struct slot block_experts[2] = {
-    {"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-    {"mlp", {mix_glu, mix_experts}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+    {"self_attn", MIXERS(&mixer_attention), &norm_input, NULL},
+    {"mlp", MIXERS(&mixer_glu, &mixer_experts), &norm_pre_ffn, NULL}};
 
 /* ---- Mixtral: the softmax of the chosen weighs them */
 static const struct weight_rule mixtral_experts[] = {
-    {ROLE_ROUTER, "model.layers.%L.block_sparse_moe.gate.weight", .rows = DIM_E, .cols = DIM_D,
-     .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.gate.weight"},
-    {ROLE_EXPERTS_GATE_UP,
+    {&experts_router, "model.layers.%L.block_sparse_moe.gate.weight", .rows = DIM_E, .cols = DIM_D,
+     .stacked = "model.layers.%L.mlp.gate.weight"},
+    {&experts_gate_up,
      "model.layers.%L.block_sparse_moe.experts.%E.w1.weight|"
      "model.layers.%L.block_sparse_moe.experts.%E.w3.weight",
-     .rows = DIM_2EF, .cols = DIM_D, .when = HAS_EXPERTS,
-     .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
-    {ROLE_EXPERTS_DOWN, "model.layers.%L.block_sparse_moe.experts.%E.w2.weight", .rows = DIM_D,
-     .cols = DIM_EF, .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+     .rows = DIM_2EF, .cols = DIM_D, .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
+    {&experts_down, "model.layers.%L.block_sparse_moe.experts.%E.w2.weight", .rows = DIM_D,
+     .cols = DIM_EF, .stacked = "model.layers.%L.mlp.experts.down_proj"},
     {0},
 };
 static const struct weight_rule *const mixtral[] = {
@@ -39,42 +38,35 @@ const struct family family_mixtral = {
     .fixed = FIXED ", \"router_jitter_noise\": 0}",
     .window = WINDOW_ALL,
     .has = HAS_FFN_NORM | HAS_RENORM,
-    .finish = experts_read,
     .block = block_experts,
     .weights = mixtral,
 };
 
 /* ---- Qwen 2 MoE: a shared expert, weighed by a sigmoid of its own; Qwen 3 MoE: none */
-static const struct weight_rule qwen2_shared[] = {
-    {ROLE_SHARED_GATE, "model.layers.%L.mlp.shared_expert.gate_proj.weight", .rows = DIM_SF,
-     .cols = DIM_D, .when = HAS_EXPERTS},
-    {ROLE_SHARED_UP, "model.layers.%L.mlp.shared_expert.up_proj.weight", .rows = DIM_SF,
-     .cols = DIM_D, .when = HAS_EXPERTS},
-    {ROLE_SHARED_DOWN, "model.layers.%L.mlp.shared_expert.down_proj.weight", .rows = DIM_D,
-     .cols = DIM_SF, .when = HAS_EXPERTS},
-    {ROLE_SHARED_SCORE, "model.layers.%L.mlp.shared_expert_gate.weight", .rows = DIM_ONE,
-     .cols = DIM_D, .when = HAS_EXPERTS},
-    {0},
-};
-static const struct weight_rule qwen_experts[] = {
-    {ROLE_ROUTER, "model.layers.%L.mlp.gate.weight", .rows = DIM_E, .cols = DIM_D,
-     .when = HAS_EXPERTS},
-    {ROLE_EXPERTS_GATE_UP,
+static const struct weight_rule qwen2_experts[] = {
+    {&experts_router, "model.layers.%L.mlp.gate.weight", .rows = DIM_E, .cols = DIM_D},
+    {&experts_gate_up,
      "model.layers.%L.mlp.experts.%E.gate_proj.weight|"
      "model.layers.%L.mlp.experts.%E.up_proj.weight",
-     .rows = DIM_2EF, .cols = DIM_D, .when = HAS_EXPERTS,
-     .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
-    {ROLE_EXPERTS_DOWN, "model.layers.%L.mlp.experts.%E.down_proj.weight", .rows = DIM_D,
-     .cols = DIM_EF, .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+     .rows = DIM_2EF, .cols = DIM_D, .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
+    {&experts_down, "model.layers.%L.mlp.experts.%E.down_proj.weight", .rows = DIM_D,
+     .cols = DIM_EF, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+    {&experts_shared_gate, "model.layers.%L.mlp.shared_expert.gate_proj.weight", .rows = DIM_SF,
+     .cols = DIM_D},
+    {&experts_shared_up, "model.layers.%L.mlp.shared_expert.up_proj.weight", .rows = DIM_SF,
+     .cols = DIM_D},
+    {&experts_shared_down, "model.layers.%L.mlp.shared_expert.down_proj.weight", .rows = DIM_D,
+     .cols = DIM_SF},
+    {&experts_shared_score, "model.layers.%L.mlp.shared_expert_gate.weight", .rows = DIM_ONE,
+     .cols = DIM_D},
     {0},
 };
 static const struct weight_rule *const qwen2_moe[] = {
-    rules_embed,    rules_input_norm, rules_attention,
-    rules_ffn_norm, rules_glu,        qwen_experts,
-    qwen2_shared,   rules_top,        NULL};
+    rules_embed, rules_input_norm, rules_attention, rules_ffn_norm,
+    rules_glu,   qwen2_experts,    rules_top,       NULL};
 static const struct weight_rule *const qwen3_moe[] = {
     rules_embed, rules_input_norm, rules_attention, rules_qk_norm, rules_ffn_norm,
-    rules_glu,   qwen_experts,     rules_top,       NULL};
+    rules_glu,   rules_experts,    rules_top,       NULL};
 #define QWEN                                                                                       \
     "\"rms_norm_eps\": 1e-6, \"use_sliding_window\": false, \"sliding_window\": 4096, "            \
     "\"max_window_layers\": 28, \"max_position_embeddings\": 32768, \"norm_topk_prob\": false, "   \
@@ -90,7 +82,6 @@ const struct family family_qwen2_moe = {
     .window = WINDOW_FROM,
     .has = HAS_FFN_NORM,
     .flag = {{"qkv_bias", HAS_QKV_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = qwen2_moe,
 };
@@ -104,7 +95,6 @@ const struct family family_qwen3_moe = {
     .qk_norm = QK_NORM_HEAD,
     .has = HAS_FFN_NORM | HAS_QK_NORM,
     .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = qwen3_moe,
 };
@@ -112,7 +102,7 @@ const struct family family_qwen3_moe = {
 /* ---- OLMoE: norms over whole queries and keys */
 static const struct weight_rule *const olmoe[] = {
     rules_embed,    rules_input_norm, rules_attention, rules_qk_norm_whole,
-    rules_ffn_norm, qwen_experts,     rules_top,       NULL};
+    rules_ffn_norm, rules_experts,    rules_top,       NULL};
 const struct family family_olmoe = {
     .model_type = "olmoe",
     .architecture = "OlmoeForCausalLM",
@@ -124,7 +114,6 @@ const struct family family_olmoe = {
     .qk_norm = QK_NORM_WHOLE,
     .has = HAS_FFN_NORM | HAS_QK_NORM,
     .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = olmoe,
 };
@@ -132,23 +121,20 @@ const struct family family_olmoe = {
 /* ---- GPT-OSS: sinks, biases everywhere, a window in every other layer, a clamped gate. The
  * experts are one transposed tensor with the columns of gate and up in turn, or MXFP4 blocks. */
 static const struct weight_rule gpt_oss_experts[] = {
-    {ROLE_SINK, "model.layers.%L.self_attn.sinks", .rows = DIM_H},
-    {ROLE_ROUTER, "model.layers.%L.mlp.router.weight", .rows = DIM_E, .cols = DIM_D,
-     .when = HAS_EXPERTS},
-    {ROLE_ROUTER, "model.layers.%L.mlp.router.bias", .rows = DIM_E, .cols = DIM_BIAS,
-     .when = HAS_EXPERTS},
-    {ROLE_EXPERTS_GATE_UP, "model.layers.%L.mlp.experts.%E.gate_up_proj", .rows = DIM_2EF,
-     .cols = DIM_D, .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.experts.gate_up_proj",
+    {&attention_sink, "model.layers.%L.self_attn.sinks", .rows = DIM_H},
+    {&experts_router, "model.layers.%L.mlp.router.weight", .rows = DIM_E, .cols = DIM_D},
+    {&experts_router, "model.layers.%L.mlp.router.bias", .rows = DIM_E, .cols = DIM_BIAS},
+    {&experts_gate_up, "model.layers.%L.mlp.experts.%E.gate_up_proj", .rows = DIM_2EF,
+     .cols = DIM_D, .stacked = "model.layers.%L.mlp.experts.gate_up_proj",
      .stacked_layout = LAYOUT_STACKED | LAYOUT_T | LAYOUT_GU_ALT},
-    {ROLE_EXPERTS_GATE_UP, "model.layers.%L.mlp.experts.%E.gate_up_proj_bias", .rows = DIM_2EF,
-     .cols = DIM_BIAS, .when = HAS_EXPERTS,
-     .stacked = "model.layers.%L.mlp.experts.gate_up_proj_bias",
+    {&experts_gate_up, "model.layers.%L.mlp.experts.%E.gate_up_proj_bias", .rows = DIM_2EF,
+     .cols = DIM_BIAS, .stacked = "model.layers.%L.mlp.experts.gate_up_proj_bias",
      .stacked_layout = LAYOUT_STACKED | LAYOUT_GU_ALT},
-    {ROLE_EXPERTS_DOWN, "model.layers.%L.mlp.experts.%E.down_proj", .rows = DIM_D, .cols = DIM_EF,
-     .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.experts.down_proj",
+    {&experts_down, "model.layers.%L.mlp.experts.%E.down_proj", .rows = DIM_D, .cols = DIM_EF,
+     .stacked = "model.layers.%L.mlp.experts.down_proj",
      .stacked_layout = LAYOUT_STACKED | LAYOUT_T},
-    {ROLE_EXPERTS_DOWN, "model.layers.%L.mlp.experts.%E.down_proj_bias", .rows = DIM_D,
-     .cols = DIM_BIAS, .when = HAS_EXPERTS, .stacked = "model.layers.%L.mlp.experts.down_proj_bias",
+    {&experts_down, "model.layers.%L.mlp.experts.%E.down_proj_bias", .rows = DIM_D,
+     .cols = DIM_BIAS, .stacked = "model.layers.%L.mlp.experts.down_proj_bias",
      .stacked_layout = LAYOUT_STACKED},
     {0},
 };
@@ -170,7 +156,6 @@ const struct family family_gpt_oss = {
     .window = WINDOW_PATTERN,
     .has = HAS_FFN_NORM | HAS_RENORM,
     .flag = {{"attention_bias", HAS_QKV_BIAS | HAS_O_BIAS, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = gpt_oss,
 };
@@ -192,7 +177,6 @@ const struct family family_glm4_moe = {
     .qk_norm = QK_NORM_HEAD,
     .has = HAS_FFN_NORM | HAS_SIGMOID,
     .flag = {{"attention_bias", HAS_QKV_BIAS, 0}, {"use_qk_norm", HAS_QK_NORM, 0}},
-    .finish = experts_read,
     .block = block_experts,
     .weights = glm4_moe,
 };

@@ -3,11 +3,11 @@
  * other layer, soft caps on scores and logits; Gemma 3 drops the caps, has a norm for each head of
  * queries and keys, and two RoPE tables: layers with a window keep theta 10,000 and are not
  * stretched. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule norms[] = {
-    {ROLE_POST_ATTENTION_NORM, "model.layers.%L.post_attention_layernorm.weight", .rows = DIM_D},
-    {ROLE_PRE_FFN_NORM, "model.layers.%L.pre_feedforward_layernorm.weight", .rows = DIM_D},
+    {&norm_post_attention, "model.layers.%L.post_attention_layernorm.weight", .rows = DIM_D},
+    {&norm_pre_ffn, "model.layers.%L.pre_feedforward_layernorm.weight", .rows = DIM_D},
     {0},
 };
 static const struct weight_rule *const weights_gemma2[] = {

@@ -2,14 +2,14 @@
  * GLM-4-0414 (`glm4`): half of each head turns, in interleaved pairs; biases on queries, keys and
  * values; gate and up fused. 0414 has norms after the branches; there `post_attention_layernorm` is
  * the norm before the MLP. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule after_attention[] = {
-    {ROLE_POST_ATTENTION_NORM, "model.layers.%L.post_self_attn_layernorm.weight", .rows = DIM_D},
+    {&norm_post_attention, "model.layers.%L.post_self_attn_layernorm.weight", .rows = DIM_D},
     {0},
 };
 static const struct weight_rule after_mlp[] = {
-    {ROLE_POST_FFN_NORM, "model.layers.%L.post_mlp_layernorm.weight", .rows = DIM_D},
+    {&norm_post_ffn, "model.layers.%L.post_mlp_layernorm.weight", .rows = DIM_D},
     {0},
 };
 static const struct weight_rule *const weights_glm[] = {
@@ -47,29 +47,28 @@ const struct family family_glm4 = {
 };
 
 static const struct weight_rule chat[] = {
-    {ROLE_EMBED, "transformer.embedding.word_embeddings.weight", .rows = DIM_V, .cols = DIM_D},
-    {ROLE_INPUT_NORM, "transformer.encoder.layers.%L.input_layernorm.weight", .rows = DIM_D},
-    {ROLE_QKV, "transformer.encoder.layers.%L.self_attention.query_key_value.weight",
+    {&top_embed, "transformer.embedding.word_embeddings.weight", .rows = DIM_V, .cols = DIM_D},
+    {&norm_input, "transformer.encoder.layers.%L.input_layernorm.weight", .rows = DIM_D},
+    {&attention_qkv, "transformer.encoder.layers.%L.self_attention.query_key_value.weight",
      .rows = DIM_QKV, .cols = DIM_D},
-    {ROLE_QKV, "transformer.encoder.layers.%L.self_attention.query_key_value.bias", .rows = DIM_QKV,
-     .cols = DIM_BIAS, .when = HAS_QKV_BIAS},
-    {ROLE_O, "transformer.encoder.layers.%L.self_attention.dense.weight", .rows = DIM_D,
+    {&attention_qkv, "transformer.encoder.layers.%L.self_attention.query_key_value.bias",
+     .rows = DIM_QKV, .cols = DIM_BIAS, .when = HAS_QKV_BIAS},
+    {&attention_o, "transformer.encoder.layers.%L.self_attention.dense.weight", .rows = DIM_D,
      .cols = DIM_HZ},
-    {ROLE_PRE_FFN_NORM, "transformer.encoder.layers.%L.post_attention_layernorm.weight",
-     .rows = DIM_D},
-    {ROLE_GATE_UP, "transformer.encoder.layers.%L.mlp.dense_h_to_4h.weight", .rows = DIM_2F,
+    {&norm_pre_ffn, "transformer.encoder.layers.%L.post_attention_layernorm.weight", .rows = DIM_D},
+    {&glu_gate_up, "transformer.encoder.layers.%L.mlp.dense_h_to_4h.weight", .rows = DIM_2F,
      .cols = DIM_D},
-    {ROLE_DOWN, "transformer.encoder.layers.%L.mlp.dense_4h_to_h.weight", .rows = DIM_D,
+    {&glu_down, "transformer.encoder.layers.%L.mlp.dense_4h_to_h.weight", .rows = DIM_D,
      .cols = DIM_F},
-    {ROLE_FINAL_NORM, "transformer.encoder.final_layernorm.weight", .rows = DIM_D},
-    {ROLE_LM_HEAD, "transformer.output_layer.weight", .rows = DIM_V, .cols = DIM_D,
+    {&top_norm, "transformer.encoder.final_layernorm.weight", .rows = DIM_D},
+    {&top_head, "transformer.output_layer.weight", .rows = DIM_V, .cols = DIM_D,
      .when = HAS_UNTIED},
     {0},
 };
 static const struct weight_rule *const weights_chat[] = {chat, NULL};
 static const struct slot block_chat[2] = {
-    {"self_attention", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-    {"mlp", {mix_glu}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+    {"self_attention", MIXERS(&mixer_attention), &norm_input, NULL},
+    {"mlp", MIXERS(&mixer_glu), &norm_pre_ffn, NULL}};
 
 const struct family family_chatglm = {
     .model_type = "chatglm",

@@ -1,7 +1,7 @@
 /* llama.c: Llama 1 to 3.3 and everything that says `"model_type": "llama"` (SmolLM2, Falcon 3,
  * TinyLlama, R1 distillates): pre-norm blocks, half-split RoPE over the whole head, grouped heads,
  * SwiGLU, optional biases and tied embeddings. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 const struct family family_llama = {
     .model_type = "llama",

@@ -1,7 +1,7 @@
 /* mistral.c: Mistral 7B and Nemo, Ministral 8B, Ministral 3: Llama with a window. In Mistral it is
  * 4,096 where the key is missing and none where it is null; Ministral 8B has it in the layers that
  * `layer_types` names. Ministral 3 has yarn, and scales queries by position. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 const struct family family_mistral = {
     .model_type = "mistral",

@@ -1,33 +1,33 @@
 /* neox.c: GPT-NeoX, Pythia, RedPajama-INCITE: LayerNorm, attention and MLP on norms of their own,
  * of the same stream or one after the other; fused query, key and value go by head. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule rules[] = {
-    {ROLE_EMBED, "gpt_neox.embed_in.weight", .rows = DIM_V, .cols = DIM_D},
-    {ROLE_INPUT_NORM, "gpt_neox.layers.%L.input_layernorm.weight", .rows = DIM_D},
-    {ROLE_INPUT_NORM, "gpt_neox.layers.%L.input_layernorm.bias", .rows = DIM_D, .cols = DIM_BIAS},
-    {ROLE_QKV, "gpt_neox.layers.%L.attention.query_key_value.weight", .rows = DIM_QKV,
+    {&top_embed, "gpt_neox.embed_in.weight", .rows = DIM_V, .cols = DIM_D},
+    {&norm_input, "gpt_neox.layers.%L.input_layernorm.weight", .rows = DIM_D},
+    {&norm_input, "gpt_neox.layers.%L.input_layernorm.bias", .rows = DIM_D, .cols = DIM_BIAS},
+    {&attention_qkv, "gpt_neox.layers.%L.attention.query_key_value.weight", .rows = DIM_QKV,
      .cols = DIM_D, .layout = LAYOUT_QKV_GROUPS},
-    {ROLE_QKV, "gpt_neox.layers.%L.attention.query_key_value.bias", .rows = DIM_QKV,
+    {&attention_qkv, "gpt_neox.layers.%L.attention.query_key_value.bias", .rows = DIM_QKV,
      .cols = DIM_BIAS, .when = HAS_QKV_BIAS, .layout = LAYOUT_QKV_GROUPS},
-    {ROLE_O, "gpt_neox.layers.%L.attention.dense.weight", .rows = DIM_D, .cols = DIM_HZ},
-    {ROLE_O, "gpt_neox.layers.%L.attention.dense.bias", .rows = DIM_D, .cols = DIM_BIAS,
+    {&attention_o, "gpt_neox.layers.%L.attention.dense.weight", .rows = DIM_D, .cols = DIM_HZ},
+    {&attention_o, "gpt_neox.layers.%L.attention.dense.bias", .rows = DIM_D, .cols = DIM_BIAS,
      .when = HAS_O_BIAS},
-    {ROLE_PRE_FFN_NORM, "gpt_neox.layers.%L.post_attention_layernorm.weight", .rows = DIM_D},
-    {ROLE_PRE_FFN_NORM, "gpt_neox.layers.%L.post_attention_layernorm.bias", .rows = DIM_D,
+    {&norm_pre_ffn, "gpt_neox.layers.%L.post_attention_layernorm.weight", .rows = DIM_D},
+    {&norm_pre_ffn, "gpt_neox.layers.%L.post_attention_layernorm.bias", .rows = DIM_D,
      .cols = DIM_BIAS},
-    {ROLE_UP, "gpt_neox.layers.%L.mlp.dense_h_to_4h.weight", .rows = DIM_F, .cols = DIM_D},
-    {ROLE_UP, "gpt_neox.layers.%L.mlp.dense_h_to_4h.bias", .rows = DIM_F, .cols = DIM_BIAS},
-    {ROLE_DOWN, "gpt_neox.layers.%L.mlp.dense_4h_to_h.weight", .rows = DIM_D, .cols = DIM_F},
-    {ROLE_DOWN, "gpt_neox.layers.%L.mlp.dense_4h_to_h.bias", .rows = DIM_D, .cols = DIM_BIAS},
-    {ROLE_FINAL_NORM, "gpt_neox.final_layer_norm.weight", .rows = DIM_D},
-    {ROLE_FINAL_NORM, "gpt_neox.final_layer_norm.bias", .rows = DIM_D, .cols = DIM_BIAS},
-    {ROLE_LM_HEAD, "embed_out.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
+    {&mlp_up, "gpt_neox.layers.%L.mlp.dense_h_to_4h.weight", .rows = DIM_F, .cols = DIM_D},
+    {&mlp_up, "gpt_neox.layers.%L.mlp.dense_h_to_4h.bias", .rows = DIM_F, .cols = DIM_BIAS},
+    {&mlp_down, "gpt_neox.layers.%L.mlp.dense_4h_to_h.weight", .rows = DIM_D, .cols = DIM_F},
+    {&mlp_down, "gpt_neox.layers.%L.mlp.dense_4h_to_h.bias", .rows = DIM_D, .cols = DIM_BIAS},
+    {&top_norm, "gpt_neox.final_layer_norm.weight", .rows = DIM_D},
+    {&top_norm, "gpt_neox.final_layer_norm.bias", .rows = DIM_D, .cols = DIM_BIAS},
+    {&top_head, "embed_out.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
     {0},
 };
 static const struct weight_rule *const weights[] = {rules, NULL};
-static const struct slot block[2] = {{"attention", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                     {"mlp", {mix_mlp}, ROLE_PRE_FFN_NORM, ROLE_NONE}};
+static const struct slot block[2] = {{"attention", MIXERS(&mixer_attention), &norm_input, NULL},
+                                     {"mlp", MIXERS(&mixer_mlp), &norm_pre_ffn, NULL}};
 
 const struct family family_gpt_neox = {
     .model_type = "gpt_neox",

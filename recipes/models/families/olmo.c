@@ -3,14 +3,14 @@
  * before them, RMSNorm over the whole query and key projections. OLMo 3 has a window in three
  * layers of four, and yarn in the fourth alone, as its paper says (transformers before 5.23
  * stretched all). */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule *const weights[] = {
     rules_embed, rules_attention,     rules_qk_norm_whole, rules_post_attention_norm,
     rules_glu,   rules_post_ffn_norm, rules_top,           NULL};
 
 static const struct weight_rule head[] = {
-    {ROLE_LM_HEAD, "lm_head.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
+    {&top_head, "lm_head.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
     {0},
 };
 static const struct weight_rule *const weights_olmo[] = {rules_embed, rules_attention, rules_glu,

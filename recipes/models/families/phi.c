@@ -1,37 +1,37 @@
 /* phi.c: Phi-1, 1.5 and 2 (LayerNorm, attention and MLP on one norm, biases everywhere, the LM head
  * too) and Phi-3, 3.5 and 4 (Llama with fused projections and longrope). */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule phi[] = {
-    {ROLE_Q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D},
-    {ROLE_Q, "model.layers.%L.self_attn.q_proj.bias", .rows = DIM_HZ, .cols = DIM_BIAS},
-    {ROLE_K, "model.layers.%L.self_attn.k_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
-    {ROLE_K, "model.layers.%L.self_attn.k_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS},
-    {ROLE_V, "model.layers.%L.self_attn.v_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
-    {ROLE_V, "model.layers.%L.self_attn.v_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS},
-    {ROLE_O, "model.layers.%L.self_attn.dense.weight", .rows = DIM_D, .cols = DIM_HZ},
-    {ROLE_O, "model.layers.%L.self_attn.dense.bias", .rows = DIM_D, .cols = DIM_BIAS},
-    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_layernorm.weight", .rows = DIM_Z,
+    {&attention_q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D},
+    {&attention_q, "model.layers.%L.self_attn.q_proj.bias", .rows = DIM_HZ, .cols = DIM_BIAS},
+    {&attention_k, "model.layers.%L.self_attn.k_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
+    {&attention_k, "model.layers.%L.self_attn.k_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS},
+    {&attention_v, "model.layers.%L.self_attn.v_proj.weight", .rows = DIM_KZ, .cols = DIM_D},
+    {&attention_v, "model.layers.%L.self_attn.v_proj.bias", .rows = DIM_KZ, .cols = DIM_BIAS},
+    {&attention_o, "model.layers.%L.self_attn.dense.weight", .rows = DIM_D, .cols = DIM_HZ},
+    {&attention_o, "model.layers.%L.self_attn.dense.bias", .rows = DIM_D, .cols = DIM_BIAS},
+    {&attention_q_norm, "model.layers.%L.self_attn.q_layernorm.weight", .rows = DIM_Z,
      .when = HAS_QK_NORM},
-    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_layernorm.bias", .rows = DIM_Z, .cols = DIM_BIAS,
+    {&attention_q_norm, "model.layers.%L.self_attn.q_layernorm.bias", .rows = DIM_Z,
+     .cols = DIM_BIAS, .when = HAS_QK_NORM},
+    {&attention_k_norm, "model.layers.%L.self_attn.k_layernorm.weight", .rows = DIM_Z,
      .when = HAS_QK_NORM},
-    {ROLE_K_NORM, "model.layers.%L.self_attn.k_layernorm.weight", .rows = DIM_Z,
-     .when = HAS_QK_NORM},
-    {ROLE_K_NORM, "model.layers.%L.self_attn.k_layernorm.bias", .rows = DIM_Z, .cols = DIM_BIAS,
-     .when = HAS_QK_NORM},
-    {ROLE_UP, "model.layers.%L.mlp.fc1.weight", .rows = DIM_F, .cols = DIM_D},
-    {ROLE_UP, "model.layers.%L.mlp.fc1.bias", .rows = DIM_F, .cols = DIM_BIAS},
-    {ROLE_DOWN, "model.layers.%L.mlp.fc2.weight", .rows = DIM_D, .cols = DIM_F},
-    {ROLE_DOWN, "model.layers.%L.mlp.fc2.bias", .rows = DIM_D, .cols = DIM_BIAS},
-    {ROLE_FINAL_NORM, "model.final_layernorm.weight", .rows = DIM_D},
-    {ROLE_FINAL_NORM, "model.final_layernorm.bias", .rows = DIM_D, .cols = DIM_BIAS},
-    {ROLE_LM_HEAD, "lm_head.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
-    {ROLE_LM_HEAD, "lm_head.bias", .rows = DIM_V, .cols = DIM_BIAS},
+    {&attention_k_norm, "model.layers.%L.self_attn.k_layernorm.bias", .rows = DIM_Z,
+     .cols = DIM_BIAS, .when = HAS_QK_NORM},
+    {&mlp_up, "model.layers.%L.mlp.fc1.weight", .rows = DIM_F, .cols = DIM_D},
+    {&mlp_up, "model.layers.%L.mlp.fc1.bias", .rows = DIM_F, .cols = DIM_BIAS},
+    {&mlp_down, "model.layers.%L.mlp.fc2.weight", .rows = DIM_D, .cols = DIM_F},
+    {&mlp_down, "model.layers.%L.mlp.fc2.bias", .rows = DIM_D, .cols = DIM_BIAS},
+    {&top_norm, "model.final_layernorm.weight", .rows = DIM_D},
+    {&top_norm, "model.final_layernorm.bias", .rows = DIM_D, .cols = DIM_BIAS},
+    {&top_head, "lm_head.weight", .rows = DIM_V, .cols = DIM_D, .when = HAS_UNTIED},
+    {&top_head, "lm_head.bias", .rows = DIM_V, .cols = DIM_BIAS},
     {0},
 };
 static const struct weight_rule *const weights_phi[] = {rules_embed, rules_input_norm, phi, NULL};
-static const struct slot block_phi[2] = {{"self_attn", {mix_attention}, ROLE_INPUT_NORM, ROLE_NONE},
-                                         {"mlp", {mix_mlp}, ROLE_NONE, ROLE_NONE}};
+static const struct slot block_phi[2] = {{"self_attn", MIXERS(&mixer_attention), &norm_input, NULL},
+                                         {"mlp", MIXERS(&mixer_mlp), NULL, NULL}};
 
 const struct family family_phi = {
     .model_type = "phi",
@@ -47,8 +47,8 @@ const struct family family_phi = {
 };
 
 static const struct weight_rule qkv[] = {
-    {ROLE_QKV, "model.layers.%L.self_attn.qkv_proj.weight", .rows = DIM_QKV, .cols = DIM_D},
-    {ROLE_O, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HZ},
+    {&attention_qkv, "model.layers.%L.self_attn.qkv_proj.weight", .rows = DIM_QKV, .cols = DIM_D},
+    {&attention_o, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HZ},
     {0},
 };
 static const struct weight_rule *const weights_phi3[] = {

@@ -1,7 +1,7 @@
 /* qwen.c: Qwen 2, 2.5 and R1's distillates of them: Llama with biases on queries, keys and values,
  * though no key says so, and a window in the layers from max_window_layers on if
  * `use_sliding_window`. Qwen 3 has no such biases but a norm for each head of queries and keys. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 const struct family family_qwen2 = {
     .model_type = "qwen2",

@@ -1,6 +1,6 @@
 /* smollm3.c: SmolLM3: Llama where each fourth layer has no positions (NoPE). In `no_rope_layers` 1
  * means that the layer has RoPE. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 const struct family family_smollm3 = {
     .model_type = "smollm3",

@@ -1,12 +1,12 @@
 /* stablelm.c: StableLM: LayerNorm with biases, a quarter of each head turns; optional biases of
  * queries, keys and values, a norm for each head with weights of its own, attention and MLP on one
  * norm. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 static const struct weight_rule head_norms[] = {
-    {ROLE_Q_NORM, "model.layers.%L.self_attn.q_layernorm.norms.%H.weight", .rows = DIM_HZ,
+    {&attention_q_norm, "model.layers.%L.self_attn.q_layernorm.norms.%H.weight", .rows = DIM_HZ,
      .when = HAS_QK_NORM},
-    {ROLE_K_NORM, "model.layers.%L.self_attn.k_layernorm.norms.%H.weight", .rows = DIM_KZ,
+    {&attention_k_norm, "model.layers.%L.self_attn.k_layernorm.norms.%H.weight", .rows = DIM_KZ,
      .when = HAS_QK_NORM},
     {0},
 };

@@ -5,7 +5,7 @@
  * the layers with a window, SmolLM3's layers without positions). Where a model differs from what it
  * would derive, it is refused by name; a file that runs and says something else is worse than none.
  */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -51,7 +51,7 @@ static int derived_check(const struct config *c, const struct gguf_arch *arch, s
     for (i64 l = 0; l < c->layers; l++) {
         const struct layer_config *at = &c->layer[l];
         if (c->experts && !arch->deep &&
-            (!(at->has & HAS_EXPERTS) || c->route.renorm != renormed ||
+            (at->mixer[1] != &mixer_experts || c->route.renorm != renormed ||
              (oss && (c->glu_limit != 7 || c->glu_alpha != 1.702))))
             return err_input(e,
                              "llama.cpp's %s chooses experts otherwise, or has them in other "
@@ -204,10 +204,11 @@ static int lists_put(struct gguf_writer *w, const struct model *m, struct err *e
     struct arena a = {0};
     const i64 layers = m->config.layers;
     int rc = 0;
-    for (enum role r = 0; !rc && r < ROLE_COUNT; r++) {
-        const char *key = m->layer[0].weight[r] ? gguf_list(r) : NULL;
+    for (i64 i = 0; !rc && i < m->range[1].count; i++) {
+        const struct module_type *type = m->weights.module[m->range[1].first + i].type;
+        const char *key = type->gguf.list;
         float *x = key ? arena_new(&a, layers * (i64)sizeof *x, e) : NULL;
-        for (i64 l = 0; x && l < layers; l++) x[l] = param_get(m->layer[l].weight[r], 0);
+        for (i64 l = 0; x && l < layers; l++) x[l] = param_get(model_module(m, l, type)->weight, 0);
         if (key) rc = !x || gguf_put_f32s(w, key, x, layers, e);
     }
     arena_free(&a);
@@ -242,9 +243,9 @@ static const struct gguf_type *type_for(const struct model *m, const struct para
     const i64 row = s->rank ? s->dim[s->rank - 1] : 1;
     const bool few = wanted->elements > 1 && strcmp(wanted->name, "Q8_0");
     if (s->rank < 2 || !p->rule || p->rule->cols == DIM_NONE || p->rule->cols == DIM_BIAS ||
-        p->role == ROLE_POSITIONS || p->role == ROLE_ROUTER || p->role == ROLE_SHARED_SCORE)
+        p->type->gguf.precise)
         return gguf_type_of("F32");
-    if (few && p == m->top.weight[ROLE_LM_HEAD]) wanted = gguf_type_of("Q8_0");
+    if (few && p == model_module(m, -1, &top_head)->weight) wanted = gguf_type_of("Q8_0");
     if (row % wanted->elements) wanted = gguf_type_of("Q8_0");
     return row % wanted->elements ? gguf_type_of("F16") : wanted;
 }
@@ -285,23 +286,22 @@ int model_gguf_tensors(struct gguf_tensors *t, struct model *m, const struct ggu
                        struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? factors_add(t, &m->config, e) : -1;
-    m->gguf = arch;
-    for (i64 i = 0; !rc && i < m->params; i++) {
-        const struct param *p = m->param[i];
+    const struct naming names = {.gguf = arch};
+    for (i64 i = 0; !rc && i < m->weights.params; i++) {
+        const struct param *p = m->weights.param[i];
         const i64 before = t->stored.count;
-        if (p->role == ROLE_NONE || gguf_list(p->role)) continue;
-        if (!gguf_names(p->role)) {
+        if (!p->type || p->type->gguf.list) continue;
+        if (!p->type->gguf.stem) {
             rc = err_input(e, "tensor %s has no counterpart in llama.cpp's %s that hone knows",
                            p->name, arch->name);
             break;
         }
-        rc = param_stored(m, p, "", p->view.data, p->view.dtype, &t->stored, e);
+        rc = param_stored_as(&names, p, "", p->view.data, p->view.dtype, &t->stored, e);
         for (i64 k = before; !rc && k < t->stored.count; k++) {
             const struct stored *s = &t->stored.tensor[k];
             rc = tensor_add(t, s, type_for(m, p, s, type), e);
         }
     }
-    m->gguf = NULL;
     return rc;
 }
 
@@ -310,39 +310,40 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
     const struct gguf_arch *arch = arch_for(&m->config, e);
     int rc = arch ? 0 : -1;
     const struct lora_config none = {0}, *c = m->lora ? m->lora : &none;
-    const char *refused = c->target_parameters.count    ? "experts"
-                          : c->use_dora                 ? "DoRA"
-                          : c->modules_to_save.count    ? "modules_to_save"
-                          : lora_is_pissa(c)            ? "init_lora_weights pissa"
-                          : m->top.lora[ROLE_EMBED].a   ? "the embedding"
-                          : m->top.lora[ROLE_LM_HEAD].a ? "the LM head"
-                                                        : NULL;
+    const char *refused = c->target_parameters.count                   ? "experts"
+                          : c->use_dora                                ? "DoRA"
+                          : c->modules_to_save.count                   ? "modules_to_save"
+                          : lora_is_pissa(c)                           ? "init_lora_weights pissa"
+                          : model_module(m, -1, &top_embed)->adapter.a ? "the embedding"
+                          : model_module(m, -1, &top_head)->adapter.a  ? "the LM head"
+                                                                       : NULL;
     if (!rc && refused)
         rc =
             err_input(e, "an adapter with %s cannot be written as GGUF; merge it instead", refused);
-    for (i64 l = 0; !rc && l < m->config.layers; l++)
-        for (enum role r = ROLE_Q; !rc && role_is_linear(r); r++) {
-            const struct lora_pair *pair = &m->layer[l].lora[r];
-            const struct param *half[2] = {pair->a, pair->b}, *w = m->layer[l].weight[r];
-            if (pair->a && r == ROLE_KV_B)
-                return err_input(e, "an adapter of kv_b_proj cannot be written as GGUF, which has "
-                                    "that weight in two parts; merge it instead");
-            for (int i = 0; !rc && half[0] && i < 2; i++) {
-                char name[256];
-                struct param p = *half[i];
-                p.rule = i ? w->rule : NULL, p.role = i ? w->role : ROLE_NONE;
-                p.heads = w->heads, p.kv_heads = w->kv_heads;
-                gguf_name(name, arch, w, 0);
-                m->gguf = i ? arch : NULL;
-                const i64 k = t->stored.count;
-                rc = param_stored(m, &p, "", p.view.data, p.view.dtype, &t->stored, e);
-                m->gguf = NULL;
-                if (rc) break;
-                struct stored *s = &t->stored.tensor[k];
-                s->name = arena_printf(&t->stored.arena, e, "%s.lora_%c", name, i ? 'b' : 'a');
-                rc = !s->name || tensor_add(t, s, gguf_type_of("F32"), e) ? -1 : 0;
-            }
+    for (i64 n = 0; !rc && n < m->weights.modules; n++) {
+        const struct module *at = &m->weights.module[n];
+        const struct param *half[2] = {at->adapter.a, at->adapter.b}, *w = at->weight;
+        if (!half[0] || at->type->kind != MODULE_LINEAR) continue;
+        if (at->type->gguf.heads)
+            return err_input(e,
+                             "an adapter of %s cannot be written as GGUF, which has that weight in "
+                             "two parts; merge it instead",
+                             strrchr(at->path, '.') + 1);
+        for (int i = 0; !rc && i < 2; i++) {
+            char name[256];
+            struct param p = *half[i];
+            p.rule = i ? w->rule : NULL, p.type = i ? w->type : NULL;
+            p.heads = w->heads, p.kv_heads = w->kv_heads;
+            gguf_name(name, arch, w, 0);
+            const struct naming names = {.gguf = i ? arch : NULL};
+            const i64 k = t->stored.count;
+            rc = param_stored_as(&names, &p, "", p.view.data, p.view.dtype, &t->stored, e);
+            if (rc) break;
+            struct stored *s = &t->stored.tensor[k];
+            s->name = arena_printf(&t->stored.arena, e, "%s.lora_%c", name, i ? 'b' : 'a');
+            rc = !s->name || tensor_add(t, s, gguf_type_of("F32"), e) ? -1 : 0;
         }
+    }
     return rc;
 }
 
@@ -350,19 +351,18 @@ int lora_gguf_metadata(struct gguf_writer *w, const struct model *m, struct err 
     const struct gguf_arch *arch = arch_for(&m->config, e);
     double alpha = 0;
     /* llama.cpp multiplies by alpha / r: alpha is what gives our scale, rsLoRA's too */
-    for (i64 i = 0; arch && i < m->config.layers; i++)
-        for (enum role r = ROLE_Q; role_is_linear(r); r++) {
-            const struct lora_pair *p = &m->layer[i].lora[r];
-            const double own = p->a ? p->scale * (double)p->a->view.dim[0] : alpha;
-            if (alpha != 0 && !(__builtin_fabs(own - alpha) <= 1e-12 * __builtin_fabs(alpha))) {
-                err_input(e,
-                          "as GGUF an adapter has one alpha, and %s has another than those "
-                          "before it",
-                          m->layer[i].weight[r]->name);
-                return err_hint(e, "merge it: leave --adapter-only out");
-            }
-            alpha = own;
+    for (i64 i = 0; arch && i < m->weights.modules; i++) {
+        const struct lora_pair *p = &m->weights.module[i].adapter;
+        if (m->weights.module[i].type->kind != MODULE_LINEAR) continue;
+        const double own = p->a ? p->scale * (double)p->a->view.dim[0] : alpha;
+        if (alpha != 0 && !(__builtin_fabs(own - alpha) <= 1e-12 * __builtin_fabs(alpha))) {
+            err_input(e,
+                      "as GGUF an adapter has one alpha, and %s has another than those before it",
+                      m->weights.module[i].weight->name);
+            return err_hint(e, "merge it: leave --adapter-only out");
         }
+        alpha = own;
+    }
     return !arch || gguf_put_text(w, "general.architecture", arch->name, e) ||
                    gguf_put_text(w, "general.type", "adapter", e) ||
                    gguf_put_text(w, "adapter.type", "lora", e) ||

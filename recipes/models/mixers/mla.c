@@ -4,12 +4,66 @@
  * The cache holds keys and values of all heads, as that of other families does. Rejected for now:
  * caching the latent and folding the up-projection into queries, which is another order of sums: a
  * cached step would no longer have the bits of the whole forward pass. */
-#include "recipes/models/models_int.h"
+#include "recipes/models/mixers/mixers.h"
+
+#include <jansson.h>
+
+const struct module_type mla_q = {"q", MODULE_LINEAR, &mixer_mla, 14, .gguf.stem = "attn_q"};
+const struct module_type mla_q_a = {"q_a", MODULE_LINEAR, &mixer_mla, 18, .gguf.stem = "attn_q_a"};
+const struct module_type mla_q_b = {"q_b", MODULE_LINEAR, &mixer_mla, 19, .gguf.stem = "attn_q_b"};
+const struct module_type mla_q_norm = {"q_norm", MODULE_NORM, &mixer_mla,
+                                       .gguf.stem = "attn_q_a_norm"};
+const struct module_type mla_kv_a = {"kv_a", MODULE_LINEAR, &mixer_mla, 20,
+                                     .gguf.stem = "attn_kv_a_mqa"};
+const struct module_type mla_kv_b = {
+    "kv_b",           MODULE_LINEAR,     &mixer_mla, 21, .gguf.stem = "attn_k_b|attn_v_b",
+    .gguf.cut = true, .gguf.heads = true};
+const struct module_type mla_kv_norm = {"kv_norm", MODULE_NORM, &mixer_mla,
+                                        .gguf.stem = "attn_kv_a_norm"};
+const struct module_type mla_o = {"o", MODULE_LINEAR, &mixer_mla, 22, .gguf.stem = "attn_output"};
+
+const struct weight_rule rules_mla[] = {
+    {&mla_q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D,
+     .when = HAS_Q_PLAIN, .layout = LAYOUT_TURNED_LAST},
+    {&mla_q_a, "model.layers.%L.self_attn.q_a_proj.weight", .rows = DIM_QR, .cols = DIM_D,
+     .when = HAS_Q_LATENT},
+    {&mla_q_norm, "model.layers.%L.self_attn.q_a_layernorm.weight", .rows = DIM_QR,
+     .when = HAS_Q_LATENT},
+    {&mla_q_b, "model.layers.%L.self_attn.q_b_proj.weight", .rows = DIM_HZ, .cols = DIM_QR,
+     .when = HAS_Q_LATENT, .layout = LAYOUT_TURNED_LAST},
+    {&mla_kv_a, "model.layers.%L.self_attn.kv_a_proj_with_mqa.weight", .rows = DIM_KVRT,
+     .cols = DIM_D},
+    {&mla_kv_norm, "model.layers.%L.self_attn.kv_a_layernorm.weight", .rows = DIM_KVR},
+    {&mla_kv_b, "model.layers.%L.self_attn.kv_b_proj.weight", .rows = DIM_KVB, .cols = DIM_KVR},
+    {&mla_o, "model.layers.%L.self_attn.o_proj.weight", .rows = DIM_D, .cols = DIM_HV},
+    {0},
+};
+
+static int read(struct config *c, const json_t *j, const char *where, struct err *e) {
+    const i64 most = 1 << 20;
+    struct mla_config *m = &c->mla;
+    const json_t *latent = json_object_get(j, "q_lora_rank");
+    if (latent && !json_is_null(latent))
+        m->q_rank = config_size(j, "q_lora_rank", -1, most, where, e);
+    m->kv_rank = config_size(j, "kv_lora_rank", -1, most, where, e);
+    m->plain = config_size(j, "qk_nope_head_dim", -1, most, where, e);
+    m->turned = config_size(j, "qk_rope_head_dim", -1, most, where, e);
+    m->value = config_size(j, "v_head_dim", -1, most, where, e);
+    if (!e->code && (m->turned % 2 || m->value > 256))
+        return err_input(e,
+                         "%s: 'qk_rope_head_dim' is %lld and 'v_head_dim' %lld; expected an even "
+                         "number and at most 256",
+                         where, (long long)m->turned, (long long)m->value);
+    c->head_dim = m->plain + m->turned, c->kv_heads = c->heads;
+    c->has |= m->q_rank ? HAS_Q_LATENT : HAS_Q_PLAIN;
+    return e->code ? -1 : 0;
+}
 
 /* The norms of latents keep the epsilon of their class whatever `rms_norm_eps` says. */
-static struct tensor *latent_norm(struct build *b, struct tensor *x, enum role role) {
+static struct tensor *latent_norm(struct build *b, struct tensor *x,
+                                  const struct module_type *type) {
     const struct norm_attr attr = {.eps = 1e-6};
-    struct tensor *w = build_param(b, b->m->layer[b->layer].weight[role]);
+    struct tensor *w = build_weight(b, type);
     return graph_op(b->g, &op_rmsnorm, &attr, BIND({"x", x}, {"w", w}));
 }
 static struct tensor *turned(struct build *b, struct tensor *x, i64 head) {
@@ -20,7 +74,7 @@ static struct tensor *turned(struct build *b, struct tensor *x, i64 head) {
 }
 
 /* x [N, D] -> [N, D] */
-struct tensor *mix_mla(struct build *b, struct tensor *x) {
+static struct tensor *trace(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct mla_config *m = &c->mla;
     const struct split_attr parts = {{m->kv_rank, m->turned, 0}};
@@ -31,11 +85,11 @@ struct tensor *mix_mla(struct build *b, struct tensor *x) {
                                         .value_dim = m->value,
                                         .scale = c->layer[b->layer].scale};
     struct tensor *q = x, *out[OP_OUT] = {0};
-    if (m->q_rank) q = latent_norm(b, build_linear(b, x, ROLE_Q_A), ROLE_Q_LATENT_NORM);
-    q = turned(b, build_linear(b, q, m->q_rank ? ROLE_Q_B : ROLE_Q), c->head_dim);
-    graph_call(b->g, &op_split, &parts, BIND({"x", build_linear(b, x, ROLE_KV_A)}), out);
-    struct tensor *latent = latent_norm(b, out[0], ROLE_KV_LATENT_NORM),
-                  *kv = build_linear(b, latent, ROLE_KV_B), *part = turned(b, out[1], m->turned);
+    if (m->q_rank) q = latent_norm(b, build_linear(b, x, &mla_q_a), &mla_q_norm);
+    q = turned(b, build_linear(b, q, m->q_rank ? &mla_q_b : &mla_q), c->head_dim);
+    graph_call(b->g, &op_split, &parts, BIND({"x", build_linear(b, x, &mla_kv_a)}), out);
+    struct tensor *latent = latent_norm(b, out[0], &mla_kv_norm),
+                  *kv = build_linear(b, latent, &mla_kv_b), *part = turned(b, out[1], m->turned);
     graph_call(b->g, &op_mla_keys, &heads, BIND({"kv", kv}, {"turned", part}), out);
     struct tensor *k = out[0], *v = out[1];
     if (b->cache)
@@ -44,5 +98,19 @@ struct tensor *mix_mla(struct build *b, struct tensor *x) {
     struct tensor *o =
         graph_op(b->g, &op_attention, &attr,
                  BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last}));
-    return build_linear(b, o, ROLE_O);
+    return build_linear(b, o, &mla_o);
 }
+
+static int states(const struct config *c, i64 l, enum dtype d, struct mixer_state out[MAX_STATES]) {
+    (void)l;
+    out[0] = (struct mixer_state){"key", STATE_TOKEN, d, c->heads * c->head_dim};
+    out[1] = (struct mixer_state){"value", STATE_TOKEN, d, c->heads * c->mla.value};
+    return 2;
+}
+
+const struct mixer mixer_mla = {.name = "mla",
+                                .types = attention_types,
+                                .config = read,
+                                .trace = trace,
+                                .states = states,
+                                .flops = attention_flops};

@@ -2,7 +2,7 @@
  * bits; what is frozen costs neither accumulators nor kept activations; a micro-batch continues the
  * chain of the one before; two uses of a tied weight add up to its gradient; errors name the
  * operation and the place. */
-#include "recipes/models/models.h"
+#include "recipes/models/mixers/mixers.h"
 
 #include <jansson.h>
 
@@ -43,10 +43,10 @@ static void lora_make(struct model *m, struct lora_config *c) {
     struct err e = {0};
     *c = (struct lora_config){.r = 4, .lora_alpha = 8, .target_regex = "all-linear"};
     if (lora_add(m, c, 3, &e)) fail_msg("%s", e.primary);
-    for (i64 i = 0; i < m->params; i++) { /* B is not zero, as after some training */
-        struct param *p = m->param[i];
+    for (i64 i = 0; i < m->weights.params; i++) { /* B is not zero, as after some training */
+        struct param *p = m->weights.param[i];
         const struct rng r = {9, RNG_TEST, 0, (u32)i};
-        for (i64 k = 0; p->role == ROLE_NONE && k < view_count(&p->view); k++)
+        for (i64 k = 0; !p->type && k < view_count(&p->view); k++)
             ((float *)p->view.data)[k] = 0.1f * rng_normal(&r, (u64)k);
     }
 }
@@ -196,14 +196,14 @@ static void test_frozen_layers(void **state) {
     model_make(&m, olmo2, F32);
     run_open(&full, &m, TOKENS, PLANNED);
     int trainable = 0;
-    for (i64 i = 0; i < m.params; i++) {
-        struct param *p = m.param[i];
-        p->trainable = p->layer >= LAYERS - 2 || p->role == ROLE_LM_HEAD;
+    for (i64 i = 0; i < m.weights.params; i++) {
+        struct param *p = m.weights.param[i];
+        p->trainable = p->layer >= LAYERS - 2 || p->type == &top_head;
         trainable += p->trainable;
     }
     run_open(&part, &m, TOKENS, PLANNED);
     run_go(&full), run_go(&part);
-    assert_int_equal(full.slots, m.params), assert_int_equal(part.slots, trainable);
+    assert_int_equal(full.slots, m.weights.params), assert_int_equal(part.slots, trainable);
     for (int i = 0; i < part.slots; i++)
         for (int k = 0; k < full.slots; k++)
             if (full.slot[k]->key == part.slot[i]->key)
@@ -223,10 +223,10 @@ static void test_frozen_base(void **state) {
     struct lora_config c;
     struct run lora;
     model_make(&m, olmo2, F32);
-    const i64 base = m.params;
+    const i64 base = m.weights.params;
     lora_make(&m, &c);
     run_open(&lora, &m, TOKENS, PLANNED);
-    assert_int_equal(lora.slots, m.params - base);
+    assert_int_equal(lora.slots, m.weights.params - base);
     for (int i = 0; i < lora.slots; i++) assert_non_null(strstr(lora.slot[i]->name, ".lora_"));
     run_close(&lora), model_free(&m);
 }
@@ -237,7 +237,8 @@ static void test_frozen_lifetime(void **state) {
     struct model m;
     struct run r;
     model_make(&m, llama, F32);
-    for (i64 i = 0; i < m.params; i++) m.param[i]->trainable = m.param[i]->role == ROLE_DOWN;
+    for (i64 i = 0; i < m.weights.params; i++)
+        m.weights.param[i]->trainable = m.weights.param[i]->type == &glu_down;
     run_open(&r, &m, TOKENS, PLANNED);
     int attention = 0, products = 0;
     for (int i = 0; i < r.g->forward_nodes; i++) {
@@ -292,8 +293,8 @@ static void test_tied(void **state) {
     struct model m;
     struct run r;
     model_make(&m, tied, F32);
-    struct param *w = m.top.weight[ROLE_EMBED];
-    assert_ptr_equal(w, m.top.weight[ROLE_LM_HEAD]);
+    struct param *w = model_module(&m, -1, &top_embed)->weight;
+    assert_ptr_equal(w, model_module(&m, -1, &top_head)->weight);
     run_open(&r, &m, TOKENS, PLANNED);
     float *grad[2] = {0}, *value = w->view.data;
     for (int i = 0; i < r.slots; i++)

@@ -1,5 +1,6 @@
 /* test_adapters.c: what PEFT does beside plain LoRA on linear layers, on golden/adapters: several
  * adapters at once, LM heads, PiSSA, DoRA. */
+#include "recipes/models/mixers/mixers.h"
 #include "tests/e2e/tiny_run.h"
 
 #include <math.h>
@@ -148,11 +149,12 @@ static void start_check(void) {
     struct err e = {0};
     open_file(&s, ADAPTERS "pissa.safetensors");
     if (model_open(&m, MODEL, F32, false, &e) || lora_add(&m, &c, 1, &e)) fail_msg("%s", e.primary);
-    static const enum role role[] = {ROLE_Q, ROLE_DOWN};
+    static const struct module_type *const type[] = {&attention_q, &glu_down};
     static const char *const module[] = {"self_attn.q_proj", "mlp.down_proj"};
     for (int i = 0; i < 2; i++) {
-        const struct param *w = m.layer[0].weight[role[i]];
-        const struct lora_pair *l = &m.layer[0].lora[role[i]];
+        const struct module *adapted = model_module(&m, 0, type[i]);
+        const struct param *w = adapted->weight;
+        const struct lora_pair *l = &adapted->adapter;
         const float *a = l->a->view.data, *b = l->b->view.data;
         const i64 cols = w->view.dim[1], r = l->a->view.dim[0];
         for (int part = 0; part < 2; part++) {

@@ -1,5 +1,6 @@
 /* test_families.c: `hone inspect` of the configuration of each published model of the families that
- * are known prints exactly the number of parameters that the model has (golden/configs). */
+ * are known prints exactly the number of parameters that the model has (golden/configs). What
+ * layers may be and what they keep, by configurations of a line. */
 #include "tests/e2e/tiny_run.h"
 
 #include <jansson.h>
@@ -27,7 +28,84 @@ static void test_parameters(void **state) {
     text_free(&list);
 }
 
+static void ok(int status, const struct err *e) {
+    if (status || e->code) fail_msg("%s %s", e->primary, e->detail);
+}
+
+static int config_of(struct config *c, const char *more, struct err *e) {
+    char text[1024];
+    const int n = snprintf(text, sizeof text,
+                           "{\"vocab_size\": 32, \"hidden_size\": 32, \"intermediate_size\": 64, "
+                           "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, %s}",
+                           more);
+    json_t *j = json_parse(text, n, "c.json", e);
+    const int rc = !j || config_read(c, j, "c.json", e) ? -1 : 0;
+    json_decref(j);
+    return rc;
+}
+
+static void test_layer_types(void **state) {
+    (void)state;
+    static struct config c;
+    struct err e = {0};
+    const char *known = "\"model_type\": \"qwen3\", \"use_sliding_window\": true, "
+                        "\"layer_types\": [\"sliding_attention\", \"full_attention\"]";
+    ok(config_of(&c, known, &e), &e);
+    assert_int_equal(4096, c.layer[0].window);
+    assert_int_equal(0, c.layer[1].window);
+    const char *other = "\"model_type\": \"qwen3\", "
+                        "\"layer_types\": [\"full_attention\", \"linear_attention\"]";
+    assert_int_equal(-1, config_of(&c, other, &e));
+    assert_int_equal(ERR_INPUT, e.code);
+    assert_string_equal("c.json: 'layer_types' says 'linear_attention' of layer 1 of qwen3",
+                        e.primary);
+    assert_string_equal("expected full_attention or sliding_attention", e.detail);
+}
+
+/* Keys and values of as many heads as have them; latent attention's of all. */
+static void test_states(void **state) {
+    (void)state;
+    static struct config c;
+    struct err e = {0};
+    struct mixer_state s[MAX_STATES];
+    ok(config_of(&c, "\"model_type\": \"llama\", \"num_key_value_heads\": 2", &e), &e);
+    assert_int_equal(2, model_states(&c, 1, BF16, s));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(STATE_TOKEN, s[i].kind);
+        assert_int_equal(BF16, s[i].dtype);
+        assert_int_equal(2 * 8, s[i].columns);
+    }
+    ok(config_of(&c,
+                 "\"model_type\": \"deepseek_v3\", \"v_head_dim\": 8, \"kv_lora_rank\": 16, "
+                 "\"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 4, \"q_lora_rank\": null",
+                 &e),
+       &e);
+    assert_int_equal(2, model_states(&c, 0, F32, s));
+    assert_int_equal(4 * 12, s[0].columns);
+    assert_int_equal(4 * 8, s[1].columns);
+}
+
+/* Dropout draws by layer and by the module's number in it: no two modules of a family's layers have
+ * the same. */
+static void test_streams(void **state) {
+    (void)state;
+    for (int f = 0; f < family_count; f++) {
+        const struct module_type *of[STREAMS] = {0};
+        for (const struct weight_rule *const *group = families[f]->weights; *group; group++)
+            for (const struct weight_rule *w = *group; w->name; w++) {
+                if (w->type->kind != MODULE_LINEAR && w->type->kind != MODULE_HEAD) continue;
+                assert_in_range(w->type->stream, 1, STREAMS - 1);
+                const struct module_type **at = &of[w->type->stream];
+                if (*at && *at != w->type)
+                    fail_msg("%s: %s and %s", families[f]->model_type, (*at)->name, w->type->name);
+                *at = w->type;
+            }
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parameters)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_layer_types),
+        cmocka_unit_test(test_states), cmocka_unit_test(test_streams)};
     return cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
 }

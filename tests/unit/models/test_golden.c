@@ -2,6 +2,7 @@
  * with them, within the tolerances that each golden.json states. Logits, losses, gradients and
  * greedy ids go through `hone forward`, as a user would compare; training steps through the graph
  * and the optimizer. Both spellings of config.json are used. */
+#include "recipes/models/mixers/mixers.h"
 #include "tests/e2e/tiny_run.h"
 
 #include <jansson.h>
@@ -182,13 +183,13 @@ static void test_balance(void **state) {
 
 /* GLM-4 as its authors' code names it has no golden: the same numbers in its fused tensors must
  * give the same bits. */
-static const struct param *param_at(const struct model *m, enum role r, i64 layer, bool bias) {
-    const struct layer *at = layer < 0 ? &m->top : &m->layer[layer];
-    return bias ? at->bias[r] : at->weight[r];
+typedef const struct module_type *module;
+static const struct param *param_at(const struct model *m, module type, i64 layer, bool bias) {
+    return bias ? model_module(m, layer, type)->bias : model_module(m, layer, type)->weight;
 }
-static void rows_copy(const struct model *to, enum role role, i64 layer, bool bias,
-                      const struct model *from, const enum role *parts, int count) {
-    const struct param *p = param_at(to, role, layer, bias);
+static void rows_copy(const struct model *to, module type, i64 layer, bool bias,
+                      const struct model *from, const module *parts, int count) {
+    const struct param *p = param_at(to, type, layer, bias);
     i64 done = 0;
     for (int i = 0; i < count; i++) {
         const struct param *q = param_at(from, parts[i], layer, bias);
@@ -206,13 +207,13 @@ static void test_chatglm(void **state) {
         "\"multi_query_group_num\": 2, \"kv_channels\": 12, \"layernorm_epsilon\": 1.5625e-07, "
         "\"add_qkv_bias\": true, \"add_bias_linear\": false, \"rmsnorm\": true, "
         "\"seq_length\": 160, \"rope_ratio\": 1, \"tie_word_embeddings\": false}\n";
-    static const enum role qkv[] = {ROLE_Q, ROLE_K, ROLE_V},
-                           same[] = {ROLE_INPUT_NORM, ROLE_O, ROLE_PRE_FFN_NORM, ROLE_GATE_UP,
-                                     ROLE_DOWN},
-                           top[] = {ROLE_EMBED, ROLE_FINAL_NORM, ROLE_LM_HEAD};
+    static const module qkv[] = {&attention_q, &attention_k, &attention_v},
+                        same[] = {&norm_input, &attention_o, &norm_pre_ffn, &glu_gate_up,
+                                  &glu_down},
+                        top[] = {&top_embed, &top_norm, &top_head};
     struct err e = {0};
-    struct model glm, chat;
     struct config c;
+    struct model glm, chat;
     struct stored_list list;
     json_t *j = json_parse(text, sizeof text - 1, "chatglm", &e);
     ok(!j || config_read(&c, j, "chatglm", &e) || model_new(&chat, &c, F32, false, &e) ||
@@ -220,8 +221,8 @@ static void test_chatglm(void **state) {
        &e);
     for (int i = 0; i < COUNT(top); i++) rows_copy(&chat, top[i], -1, false, &glm, &top[i], 1);
     for (i64 l = 0; l < c.layers; l++) {
-        rows_copy(&chat, ROLE_QKV, l, false, &glm, qkv, 3);
-        rows_copy(&chat, ROLE_QKV, l, true, &glm, qkv, 3);
+        rows_copy(&chat, &attention_qkv, l, false, &glm, qkv, 3);
+        rows_copy(&chat, &attention_qkv, l, true, &glm, qkv, 3);
         for (int i = 0; i < COUNT(same); i++)
             rows_copy(&chat, same[i], l, false, &glm, &same[i], 1);
     }

@@ -97,8 +97,8 @@ static void layers_cut(struct config *c) {
         i64 k = 0;
         for (; k < kept; k++) {
             const struct layer_config *b = &c->layer[k];
-            if (a->window == b->window && a->rope == b->rope && a->kind[0] == b->kind[0] &&
-                a->kind[1] == b->kind[1] && a->has == b->has)
+            if (a->window == b->window && a->rope == b->rope && a->mixer[0] == b->mixer[0] &&
+                a->mixer[1] == b->mixer[1])
                 break;
         }
         if (k == kept) c->layer[kept++] = *a;
@@ -109,8 +109,8 @@ static void layers_cut(struct config *c) {
 /* What loading would have made of 4-bit weights (quantize.c): zeros. */
 static void codes_make(struct model *m) {
     struct err e = {0};
-    for (i64 i = 0; i < m->params; i++) {
-        struct param *p = m->param[i];
+    for (i64 i = 0; i < m->weights.params; i++) {
+        struct param *p = m->weights.param[i];
         if (p->view.dtype != U4) continue;
         const i64 blocks4 = (view_count(&p->view) + 63) / 64, blocks8 = (blocks4 + 255) / 256;
         p->scale[0] = (struct view){.dtype = U8, .rank = 1, .dim = {blocks4}};
@@ -221,7 +221,7 @@ static int step_run(struct model *m, i64 rows, i64 length, bool train, bool reco
             p.graph->tensor[i]->view.data = device_new(view_bytes(&p.graph->tensor[i]->view), e);
     rc = rc || pass_bind(&p, &inputs, e) || pass_run(&p, e);
     for (int i = 0; !rc && i < kinds; i++)
-        rc = optimizer_run(m, p.graph, optims[i], !i && m->dtype == BF16, e);
+        rc = optimizer_run(m, p.graph, optims[i], !i && m->weights.dtype == BF16, e);
     pass_close(&p), mem_free(in);
     return rc;
 }

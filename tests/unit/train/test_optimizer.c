@@ -51,7 +51,7 @@ static void bed_open(struct bed *b, const struct recipe *r, const struct safeten
             t->view = b->param[i].view, t->view.dtype = F32, t->view.data = NULL, t->use = u;
         }
     }
-    b->model = (struct model){.param = b->list, .params = TENSORS};
+    b->model = (struct model){.weights = {.param = b->list, .params = TENSORS}};
     b->graph.tensor = b->slots;
     assert_int_equal(optimizer_new(&b->optimizer, &b->model, r, &e), 0);
     assert_int_equal(optimizer_bind(&b->optimizer, &b->graph, &e), 0);

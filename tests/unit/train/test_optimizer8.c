@@ -30,7 +30,7 @@ static void test_8bit(void **state) {
     const float *grads = (const float *)safetensors_find(&s, "grads")->data;
     struct param p = {.name = "p", .trainable = true, .decay = true}, *list[] = {&p};
     p.view = (struct view){.data = w, .dtype = F32, .rank = 1, .dim = {N}};
-    struct model m = {.param = list, .params = 1};
+    struct model m = {.weights = {.param = list, .params = 1}};
     struct tensor slot = {.kind = TENSOR_SLOT, .name = "p", .key = &p, .view = p.view},
                   *slots[] = {&slot};
     struct graph g = {.tensor = slots, .tensors = 1};

@@ -1,0 +1,21 @@
+/* module_trace.c: linear modules and embeddings in a trace, with bias, adapter and 4-bit codes. */
+#include "recipes/models/models_int.h"
+
+struct tensor *module_linear(const struct tracing *t, const struct module *m, struct tensor *x) {
+    const struct lora_pair *lora = &m->adapter;
+    struct param *w = m->weight;
+    struct linear_in in = {.x = x, .w = param_tensor(t->g, w), .bias = param_tensor(t->g, m->bias)};
+    for (int i = 0; i < SCALES; i++)
+        if (w->scale[i].data)
+            in.scale[i] = graph_param(t->g, &w->scale[i], w->name, &w->scale[i], false);
+    if (!lora->a) return linear_call(t->g, &in, lora->scale);
+    in.a = param_tensor(t->g, lora->a), in.b = param_tensor(t->g, lora->b);
+    return lora_linear(t, m, &in);
+}
+
+struct tensor *module_embedding(const struct tracing *t, const struct module *m,
+                                struct tensor *ids) {
+    struct tensor *x = graph_op(t->g, &op_embedding, NULL,
+                                BIND({"ids", ids}, {"w", param_tensor(t->g, m->weight)}));
+    return m->adapter.a ? lora_embedding(t, m, ids, x) : x;
+}

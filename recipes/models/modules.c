@@ -1,0 +1,23 @@
+/* modules.c: the list of modules: finding one, counting, freeing. */
+#include "recipes/models/models_int.h"
+
+
+struct module *model_module(const struct model *m, i64 layer, const struct module_type *type) {
+    const struct module_range r = m->range[layer + 1];
+    for (i64 i = r.first; i < r.first + r.count; i++)
+        if (m->weights.module[i].type == type) return &m->weights.module[i];
+    return NULL;
+}
+
+i64 weights_count(const struct weights *w, bool trainable_only) {
+    i64 n = 0;
+    for (i64 i = 0; i < w->params; i++)
+        if (!trainable_only || w->param[i]->trainable) n += view_count(&w->param[i]->view);
+    return n;
+}
+
+void weights_free(struct weights *w) {
+    for (i64 i = 0; i < w->params; i++) param_free(w->param[i]);
+    mem_free(w->param), mem_free(w->module), arena_free(&w->arena);
+    *w = (struct weights){0};
+}
