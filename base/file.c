@@ -15,6 +15,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+char *path_join(struct arena *a, const char *folder, const char *name, struct err *e) {
+    return a ? arena_printf(a, e, "%s/%s", folder, name) : mem_printf(e, "%s/%s", folder, name);
+}
+
 static const char *kind_of(mode_t mode) {
     return S_ISDIR(mode)    ? "a folder"
            : S_ISCHR(mode)  ? "a device"

@@ -129,6 +129,10 @@ int lock_compare(const char *run_dir, const struct recipe *now, const struct loc
 int lock_carried(const char *run_dir, int code, struct err *e);
 bool carried_is(const json_t *item); /* an entry of the lock's "files" about RUN/model */
 int carried_list(const char *folder, struct lock_files *files, struct err *e);
+/* The copies in a checkpoint that is being made, `folder`, before saving changes its config.json:
+ * are they what the files of `from` were, which carried_list found when the program began? */
+int carried_copied(const struct lock_files *were, const char *from, const char *folder,
+                   struct err *e);
 /* `files`: the lock's; `expected`: where it lists none, RUN/model must be what checkpoints hold. */
 int carried_check(const char *run, const json_t *files, bool expected, int code, struct err *e);
 
