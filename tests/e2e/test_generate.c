@@ -119,18 +119,22 @@ static void test_not_finite(void **state) {
         u16 half[ROWS][VOCAB];
         i32 step[ROWS][2] = {{0}}, id[ROWS];
         u8 scratch[4096];
-        const struct sample_attr attr = {.temperature = kind & 1, .top_p = 1, .seed = 3};
+        struct sample_how how[ROWS];
         f[0][0] = NAN, f[1][8] = INFINITY;
+        for (int i = 0; i < ROWS; i++)
+            how[i] = (struct sample_how){.temperature = kind & 1, .top_p = 1, .seed = 3};
         for (int v = 0; v < VOCAB; v++) f[2][v] = f[3][v] = -INFINITY;
         f[3][4] = -2, f[4][7] = -NAN;
         for (int i = 0; i < ROWS * VOCAB; i++)
             half[i / VOCAB][i % VOCAB] = bf16_of_f32(f[i / VOCAB][i % VOCAB]);
         void *data = kind & 2 ? (void *)half : (void *)f;
-        struct op_call c = {.op = &op_sample, .attr = &attr, .scratch = scratch};
+        struct op_call c = {.op = &op_sample, .scratch = scratch};
         struct err e = {0};
         c.in[0] = (struct view){
             .data = data, .dtype = kind & 2 ? BF16 : F32, .rank = 2, .dim = {ROWS, VOCAB}};
         c.in[1] = (struct view){.data = step, .dtype = I32, .rank = 2, .dim = {ROWS, 2}};
+        c.in[2] =
+            (struct view){.data = how, .dtype = U8, .rank = 2, .dim = {ROWS, sizeof how[0]}};
         c.out[0] = (struct view){.data = id, .dtype = I32, .rank = 1, .dim = {ROWS}};
         ok(op_run(&c, &e), &e);
         assert_memory_equal(id, want, sizeof want);

@@ -11,7 +11,8 @@
 struct decoder {
     struct pass pass;
     i32 *inputs; /* ids, position, begin, last: [4][tokens]; row [rows]; step [rows][2] */
-    u8 *had;     /* [rows][V], where there is a penalty */
+    struct sample_how *how; /* [rows] */
+    u8 *had;                /* [rows][V], where there is a penalty */
     i64 tokens, rows;
 };
 
@@ -26,19 +27,21 @@ static int decoder_new(struct decoder *d, struct model *m, struct cache *cache, 
                                    .tokens = tokens,
                                    .gives = PASS_IDS,
                                    .rows = rows,
-                                   .sample = {s->temperature, s->top_k, s->top_p, s->min_p,
-                                              (u64)s->seed, s->repetition_penalty},
                                    .penalty = penalised(s),
                                    .cache = cache,
                                    .eager = globals.eager};
     if (!(d->inputs = mem_new_array(4 * tokens + 3 * rows, (i64)sizeof *d->inputs, e)) ||
+        !(d->how = mem_new_array(rows, sizeof *d->how, e)) ||
         (plan.penalty && !(d->had = mem_new_array(rows, m->config.vocab_size, e))))
         return -1;
+    for (i64 i = 0; i < rows; i++)
+        d->how[i] = (struct sample_how){s->temperature, s->top_k,     s->top_p,
+                                        s->min_p,       (u64)s->seed, s->repetition_penalty};
     return pass_open(&d->pass, &plan, e);
 }
 
 static void decoder_free(struct decoder *d) {
-    pass_close(&d->pass), mem_free(d->inputs), mem_free(d->had);
+    pass_close(&d->pass), mem_free(d->inputs), mem_free(d->how), mem_free(d->had);
     *d = (struct decoder){0};
 }
 
@@ -66,6 +69,7 @@ static int decoder_run(struct decoder *d, u32 *ids, struct err *e) {
     const struct pass_inputs inputs = {.places = {in, in + t, in + 2 * t, in + 3 * t},
                                        .row = in + 4 * t,
                                        .step = in + 4 * t + d->rows,
+                                       .how = d->how,
                                        .seen = d->had};
     return pass_bind(&d->pass, &inputs, e) || pass_run(&d->pass, e) || pass_read(&d->pass, ids, e)
                ? -1

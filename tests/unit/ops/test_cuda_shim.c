@@ -354,6 +354,10 @@ static void test_fault_report(void **state) {
         {BAD_CACHE, ERR_FAILED,
          "operation kv_store: row 5000000000 goes to -7 of a cache of 40 rows", NULL},
         {BAD_KEYS, ERR_FAILED, "operation attention: query 5000000000 asks for key -7 of 40", NULL},
+        {BAD_SEQUENCE, ERR_FAILED, "operation attention: query 5000000000 is of sequence -7 of 40",
+         NULL},
+        {BAD_PAGE, ERR_FAILED, "operation attention: query 5000000000 asks for page -7 of 40",
+         NULL},
     };
     (void)state;
     struct err e = {0};
