@@ -166,8 +166,10 @@ static int folder_hold(struct session *s, struct err *e) {
 static int session_prepare(struct session *s, char lock[65], struct err *e) {
     struct lock_files files = {0};
     char *checkpoint = NULL;
-    int rc = resume_from(s, &checkpoint, &s->resumed, e) || dir_make(s->run_dir, e) ||
-             folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, e) ||
+    struct manifest m = {0}; /* its digests go on in the same version */
+    int rc = resume_from(s, &checkpoint, &s->resumed, e) ||
+             (checkpoint && manifest_read(checkpoint, &m, e)) || dir_make(s->run_dir, e) ||
+             folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, m.digest_version, e) ||
              lock_files_of(&s->t, &files, e);
     s->loaded = checkpoint != NULL;
     if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
@@ -209,6 +211,7 @@ static int session_open(struct session *s, struct err *e) {
     const struct log_start start = {.run_dir = s->run_dir,
                                     .run_id = id,
                                     .lock_sha256 = lock,
+                                    .digest_version = s->t.digest_version,
                                     .resume_step = s->resumed,
                                     .csv = wanted(s->r, "csv"),
                                     .tensorboard = wanted(s->r, "tensorboard"),
@@ -314,7 +317,7 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
         row->evaluated = true;
     }
     if (save) {
-        if (optimizer_digest(&s->t.optimizer, digest, e)) return -1;
+        if (optimizer_digest(&s->t.optimizer, s->t.digest_version, digest, e)) return -1;
         row->state = digest;
     }
     row->seconds = s->seconds_before + clock_seconds() - s->start, row->peak_bytes = mem_peak_rss();

@@ -50,7 +50,7 @@ static struct stretch segment_part(const struct verification *v, struct stretch 
 
 static int state_compare(struct verification *v, i64 step, const char *published, char digest[65],
                          struct err *e) {
-    if (optimizer_digest(&v->t.optimizer, digest, e)) return -1;
+    if (optimizer_digest(&v->t.optimizer, v->t.digest_version, digest, e)) return -1;
     if (!strcmp(digest, published)) return 0;
     return err_failed(e, "replay: the state after step %lld is %s, the published one %s",
                       (long long)step, digest, published);

@@ -1,8 +1,9 @@
 /* log.c: log.jsonl, what happened at each step, so written that it cannot be rewritten unseen.
  *
  * One JSON object a line. The first is the header
- *   {"hone_log": 1, "run": ID, "lock": SHA-256 of recipe.lock}
- * and each later one describes an optimizer step:
+ *   {"hone_log": 2, "digests": 2, "run": ID, "lock": SHA-256 of recipe.lock}
+ * ("digests": how `batch` and `state` are defined. {"hone_log": 1, "run", "lock"}, of 4bb1f6d and
+ * before, means 1: such a log goes on so) and each later one describes an optimizer step:
  *   step, tokens                     steps done, tokens trained
  *   loss, lr, grad_norm, eval_loss   nine decimal digits, to read; aux_loss where there is one
  *   loss_hex, lr_hex, ...            the same as C's %a, all bits
@@ -125,6 +126,18 @@ struct scan {
     struct text kept;
 };
 
+static int read_header(struct log_rows *rows, const json_t *j, const char *where, struct err *e) {
+    const i64 format = json_i64(j, "hone_log", 0, where, e);
+    if (format != 1 && format != 2)
+        return err_input(e, "%s: not the header of a hone log, \"hone_log\": 1 or 2", where);
+    rows->digest_version = format == 1 ? 1 : json_i64(j, "digests", 0, where, e);
+    if (rows->digest_version < 1 || rows->digest_version > DIGEST_VERSION)
+        return err_input(e, "%s: \"digests\" is %lld; expected 1 to %d", where,
+                         (long long)rows->digest_version, DIGEST_VERSION);
+    rows->run_id = arena_text(&rows->arena, json_text(j, "run", "", where, e), e);
+    return e->code ? -1 : 0;
+}
+
 static int read_line(struct log_rows *rows, struct scan *s, const char *line, i64 size,
                      i64 number_1, const char *path, struct err *e) {
     char where[4200];
@@ -135,18 +148,16 @@ static int read_line(struct log_rows *rows, struct scan *s, const char *line, i6
     int rc = 0;
     const char *prev = json_text(j, "prev", "", where, e);
     bool header = number_1 == 1, resume = json_object_get(j, "resume") != NULL;
-    if (header && json_i64(j, "hone_log", 0, where, e) != 1)
-        rc = err_input(e, "%s: not the header of a hone log, \"hone_log\": 1", where);
-    else if (!header && s->chain && strcmp(prev, rows->head))
+    if (header)
+        rc = read_header(rows, j, where, e);
+    else if (s->chain && strcmp(prev, rows->head))
         rc = err_failed(e, "%s: the hash chain breaks: line %lld was changed, removed or inserted",
                         where, (long long)number_1 - 1),
         err_detail(e, "\"prev\" is %.64s, the line before has %s", prev, rows->head);
-    else if (header || resume)
+    if (!rc && (header || resume))
         rows->lock_sha256 = digest(rows, j, "lock", where, e);
-    else
+    else if (!rc)
         rc = read_row(rows, &row, j, where, e);
-    if (!rc && header)
-        rows->run_id = arena_text(&rows->arena, json_text(j, "run", "", where, e), e);
     i64 step = resume ? json_i64(j, "resume", 0, where, e) : row.step;
     rc = rc || e->code ? -1 : 0;
     if (!rc && s->to_step >= 0 && !header && (step > s->to_step || (resume && step == s->to_step)))
@@ -290,7 +301,11 @@ static int append(struct log *log, const struct text *line, struct err *e) {
 
 static int begin_new(struct log *log, const struct log_start *s, struct err *e) {
     struct text t = {0};
-    int rc = text_printf(&t, e, "{\"hone_log\":1,\"run\":") ||
+    const i64 digests = s->digest_version ? s->digest_version : DIGEST_VERSION;
+    int rc = (digests == 1
+                  ? text_printf(&t, e, "{\"hone_log\":1,\"run\":")
+                  : text_printf(&t, e,
+                                "{\"hone_log\":2,\"digests\":%lld,\"run\":", (long long)digests)) ||
              json_text_add(&t, s->run_id, (i64)strlen(s->run_id), e) ||
              text_printf(&t, e, ",\"lock\":\"%s\"}\n", s->lock_sha256) ||
              file_replace(log->path, t.data, t.size, e) ||
@@ -310,6 +325,10 @@ static int cut_back(struct log *log, const struct log_start *s, struct log_rows 
         rc = err_input(e, "%s ends at step %lld, the checkpoint is of step %lld", log->path,
                        (long long)last, (long long)s->resume_step),
         err_hint(e, "resume from an earlier checkpoint, or start a new run from this one");
+    if (!rc && s->digest_version && s->digest_version != rows->digest_version)
+        rc = err_input(e, "%s has digests of version %lld, the checkpoint of version %lld",
+                       log->path, (long long)rows->digest_version, (long long)s->digest_version),
+        err_hint(e, "resume from a checkpoint of the run that wrote the log");
     if (!rc && rows->bytes < path_size(log->path))
         rc = file_replace(log->path, scan.kept.data, scan.kept.size, e);
     if (!rc) memcpy(log->head, rows->head, sizeof log->head), log->bytes = rows->bytes;

@@ -23,6 +23,7 @@ struct log_row {
 struct log_start {
     const char *run_dir, *run_id;
     const char *lock_sha256;
+    i64 digest_version; /* of `batch` and `state`; 0: DIGEST_VERSION. That of a log that goes on */
     i64 resume_step; /* -1: a new run; 0: from the start; else the step of the checkpoint that goes
                         on */
     bool csv, tensorboard; /* report_to */
@@ -33,6 +34,7 @@ struct log_rows { /* zero-initialise; log_rows_free */
     struct log_row *row;
     i64 count;
     const char *run_id, *lock_sha256; /* of the header line */
+    i64 digest_version;               /* too */
     char head[65];                    /* SHA-256 of the last line */
     i64 bytes; /* of whole lines; what follows in the file was torn off by a crash */
     struct arena arena;

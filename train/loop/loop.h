@@ -65,8 +65,12 @@ int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
 double optimizer_rate(const struct optimizer *o, double lr);
 /* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
 int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
-int optimizer_digest(const struct optimizer *o, char hex[65],
-                     struct err *e); /* SHA-256 of step, masters (or bf16 weights), m, v */
+/* SHA-256 of step, masters (or weights, where there are none), m, v: of the definition `version`
+ * (checkpoints/README.md). */
+int optimizer_digest(const struct optimizer *o, i64 version, char hex[65], struct err *e);
+/* Version 2's rows of the trainable parameters from `first` on: what a rank that has them adds. */
+int optimizer_rows(const struct optimizer *o, i64 first, i64 count, struct state_rows *rows,
+                   struct err *e);
 i64 optimizer_bytes(const struct optimizer *o);
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
@@ -108,14 +112,16 @@ struct trainer {
     struct graph_memory memory; /* of all of them */
     struct balance balance;     /* of the step, where the model is `balanced` */
     i64 total_steps, tokens_seen;
+    i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
 /* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
- * model's config is written. */
-int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
+ * model's config is written. digest_version: 0 for a new run, else that of what it goes on with. */
+int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,
+                 struct err *e);
 void trainer_close(struct trainer *t);
 struct step_result {
     double loss, lr, grad_norm;
@@ -126,7 +132,7 @@ struct step_result {
 int trainer_step(struct trainer *t, struct step_result *out, struct err *e);
 int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
                  struct err *e); /* mean over trained tokens of eval_dataset */
-/* A checkpoint at the current step; `digest`: optimizer_digest. */
+/* A checkpoint at the current step; `digest`: optimizer_digest of the run's version. */
 int trainer_save(struct trainer *t, const char digest[65], struct err *e);
 int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
 /* Refuses, with the plan and what would fit, a step that does not. */

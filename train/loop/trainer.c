@@ -9,8 +9,10 @@ static int carried_begin(struct trainer *t, struct err *e) {
     return t->model_folder && !t->r->use_peft ? carried_list(t->model_folder, &t->carried, e) : 0;
 }
 
-int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e) {
+int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,
+                 struct err *e) {
     *t = (struct trainer){.r = r, .run_dir = run_dir};
+    t->digest_version = digest_version ? digest_version : DIGEST_VERSION;
     if (numerics_choose(r->numerics, e) || trainer_data(t, e) || trainer_model(t, e) ||
         carried_begin(t, e) || optimizer_new(&t->optimizer, &t->model, r, e))
         return -1;

@@ -110,7 +110,8 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
         .max_seq_length = r->max_seq_length,
         .global_batch_size = eval ? r->micro_batch_size : r->global_batch_size,
         .micro_batch_size = eval ? r->micro_batch_size : trainer_micro_batch(r),
-        .seed = (u64)r->seed};
+        .seed = (u64)r->seed,
+        .digest_version = (int)t->digest_version};
     return loader_open(&c, e);
 }
 

@@ -156,7 +156,62 @@ static void test_splits_and_seeks(void **state) {
     dataset_close(d);
 }
 
-/* The digest is part of a run's log: it must not change. */
+/* A step's digest is that of the digests of its samples, whoever computed them. */
+static void test_digest_of_pieces(void **state) {
+    (void)state;
+    enum { BATCH = 12 };
+    struct err e = {0};
+    struct dataset *d = alphabet("pieces.txt", 300, 'a');
+    struct loader_config c = {.datasets = &d,
+                              .datasets_count = 1,
+                              .shuffle = true,
+                              .max_seq_length = 40,
+                              .global_batch_size = BATCH,
+                              .micro_batch_size = 5,
+                              .seed = 3};
+    struct loader *whole = loader_must(&c);
+    for (i64 ranks = 1; ranks <= BATCH; ranks++) {
+        char sample[BATCH][65], all[65];
+        if (BATCH % ranks) continue;
+        c.global_batch_size = BATCH / ranks, c.micro_batch_size = 1;
+        struct loader *l = loader_must(&c);
+        for (i64 i = 0; i < BATCH; i++) { /* step 3 of the whole */
+            const struct step_batches *s = step_must(l, (3 * BATCH + i) / c.global_batch_size);
+            const struct batch *b = &s->batch[i % c.global_batch_size];
+            i64 n = 0;
+            while (n < b->tokens && b->real[n]) n++;
+            assert_int_equal(sample_digest(b->ids, b->targets, n, sample[i], &e), 0);
+        }
+        assert_int_equal(batch_digest((const char(*)[65])sample, BATCH, all, &e), 0);
+        assert_string_equal(all, step_must(whole, 3)->digest);
+        memcpy(sample[2], sample[7], 65); /* another sample */
+        assert_int_equal(batch_digest((const char(*)[65])sample, BATCH, all, &e), 0);
+        assert_string_not_equal(all, step_must(whole, 3)->digest);
+        loader_close(l);
+    }
+    loader_close(whole), dataset_close(d);
+}
+
+/* Literally, as README.md says it. */
+static void test_digest_as_defined(void **state) {
+    (void)state;
+    static const u8 bytes[] = {2, 0, 0, 0, 7, 0, 0, 0, 1, 2, 0, 0, 0x9c, 0xff, 0xff, 0xff, 8};
+    struct err e = {0};
+    u8 all[sizeof bytes + 3] = {0};
+    char want[65], got[65], text[160];
+    memcpy(all, bytes, sizeof bytes);
+    assert_int_equal(sha256_bytes(all, sizeof all, want, &e), 0);
+    assert_int_equal(sample_digest((i32[]){7, 513}, (i32[]){-100, 8}, 2, got, &e), 0);
+    assert_string_equal(got, want);
+    const int size = snprintf(text, sizeof text, "hone batch 2\n%s\n%s\n", got, got);
+    char two[2][65];
+    memcpy(two[0], got, 65), memcpy(two[1], got, 65);
+    assert_int_equal(sha256_bytes(text, size, want, &e), 0);
+    assert_int_equal(batch_digest((const char(*)[65])two, 2, got, &e), 0);
+    assert_string_equal(got, want);
+}
+
+/* The digest is part of a run's log: it must not change, in neither version. */
 static void test_known_digest(void **state) {
     (void)state;
     struct dataset *d = alphabet("k.txt", 300, 'a');
@@ -168,10 +223,15 @@ static void test_known_digest(void **state) {
                               .max_seq_length = 64,
                               .global_batch_size = 8,
                               .micro_batch_size = 3,
-                              .seed = 42};
+                              .seed = 42,
+                              .digest_version = 1};
     struct loader *l = loader_must(&c);
     assert_string_equal(step_must(l, 5)->digest,
                         "121c923c2f52a41966c51c25be2a140c545f785e8bb1d12973146c790c9939b3");
+    loader_close(l);
+    c.digest_version = 0;
+    assert_string_equal(step_must(l = loader_must(&c), 5)->digest,
+                        "4228b6963b9272e73e30010ec7203b3cb06070318e5c4382f3010ed3ed93101f");
     loader_close(l), dataset_close(d);
 }
 
@@ -347,11 +407,17 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packed),           cmocka_unit_test(test_documents),
-        cmocka_unit_test(test_splits_and_seeks), cmocka_unit_test(test_known_digest),
-        cmocka_unit_test(test_epochs),           cmocka_unit_test(test_mix),
-        cmocka_unit_test(test_one_pass),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_splits_and_seeks),
+        cmocka_unit_test(test_known_digest),
+        cmocka_unit_test(test_epochs),
+        cmocka_unit_test(test_mix),
+        cmocka_unit_test(test_one_pass),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_digest_of_pieces),
+        cmocka_unit_test(test_digest_as_defined),
     };
     return cmocka_run_group_tests_name("loader", tests, folder_make, folder_remove);
 }

@@ -14,8 +14,11 @@
 
 static char dir[64], path[128];
 
+static i64 digests; /* the version that open_at asks for */
+
 static struct log *open_at(i64 step, const char *lock, struct err *e) {
     struct log_start s = {.run_dir = dir,
+                          .digest_version = digests,
                           .run_id = "te\"st",
                           .lock_sha256 = lock,
                           .resume_step = step,
@@ -158,6 +161,30 @@ static void test_killed_at_any_byte(void **state) {
     text_free(&whole), text_free(&torn);
 }
 
+/* A log keeps the version of digests that it began with, and no other goes on with it. */
+static void test_digest_versions(void **state) {
+    (void)state;
+    static const char *const head[] = {"{\"hone_log\":1,\"run\":\"te\\\"st\",\"lock\":",
+                                       "{\"hone_log\":2,\"digests\":2,\"run\":"};
+    for (i64 version = 1; version <= 2; version++) {
+        struct err e = {0};
+        struct log_rows rows;
+        struct text t = {0};
+        digests = version;
+        write_steps(version == 1 ? -1 : 0, 0, 6, LOCK);
+        write_steps(4, 5, 6, LOCK);
+        read_file("log.jsonl", &t);
+        assert_int_equal(strncmp(t.data, head[version - 1], strlen(head[version - 1])), 0);
+        assert_int_equal(log_read(&rows, path, &e), 0);
+        assert_int_equal(rows.digest_version, version);
+        log_rows_free(&rows), text_free(&t);
+        digests = 3 - version;
+        assert_null(open_at(4, LOCK, &e));
+        assert_non_null(strstr(e.primary, "log.jsonl has digests of version "));
+    }
+    digests = 0;
+}
+
 static void test_new_lock_is_recorded(void **state) {
     (void)state;
     struct err e = {0};
@@ -203,6 +230,8 @@ static void test_tampering(void **state) {
                                       "{\"hone_log\":1,\"run\":7}\n",
                                       "{\"hone_log\":1,\"run\":\"a\",\"lock\":\"xyz\"}\n",
                                       "{\"hone_log\":1",
+                                      "{\"hone_log\":2,\"digests\":3,\"run\":\"a\"}\n",
+                                      "{\"hone_log\":3,\"digests\":2,\"run\":\"a\"}\n",
                                       "\xff\n"};
     for (i64 i = 0; i < COUNT(bad); i++) {
         struct err why = {0};
@@ -266,6 +295,7 @@ int main(void) {
         TEST(test_not_finite),
         TEST(test_resume_equals_uninterrupted),
         TEST(test_killed_at_any_byte),
+        TEST(test_digest_versions),
         TEST(test_new_lock_is_recorded),
         TEST(test_tampering),
         TEST(test_faults),
