@@ -21,11 +21,9 @@ struct tensor *build_param(struct build *b, struct param *p) {
 struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
     struct layer *at = layer_of(b);
     const struct lora_pair *lora = &at->lora[role];
-    struct param *w = at->weight[role];
-    struct linear_in in = {.x = x, .w = build_param(b, w), .bias = build_param(b, at->bias[role])};
-    for (int i = 0; i < SCALES; i++)
-        if (w->scale[i].data)
-            in.scale[i] = graph_param(b->g, &w->scale[i], w->name, &w->scale[i], false);
+    struct linear_in in = {.x = x,
+                           .w = build_param(b, at->weight[role]),
+                           .bias = build_param(b, at->bias[role])};
     if (!lora->a) return linear_call(b, &in, lora->scale);
     in.a = build_param(b, lora->a), in.b = build_param(b, lora->b);
     return lora_linear(b, &in, lora, (u32)((b->layer + 1) * ROLE_COUNT + role));

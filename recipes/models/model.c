@@ -61,14 +61,20 @@ static i64 rule_count(const struct config *c, const struct weight_rule *w) {
            (strstr(w->name, "%E") ? c->experts : 1);
 }
 
-/* Whether it is, or may be, 4-bit codes. */
-static bool rule_coded(const struct config *c, const struct weight_rule *w) {
-    return (c->quant.load || c->quant.stored) && role_is_linear(w->role) && is_matrix(w) &&
+/* Whether it is, or may be, packed. */
+static bool rule_packed(const struct config *c, const struct weight_rule *w) {
+    return (c->quant.packing || c->quant.stored) && role_is_linear(w->role) && is_matrix(w) &&
            of_layers(w) && !strstr(w->name, "%E");
 }
 
-static i64 coded_bytes(const struct config *c, i64 count) {
-    return count / 2 + count / i64_max(c->quant.block, 64) * (c->quant.twice ? 1 : 4);
+/* Bytes in memory of the numbers of a rule; stored codes are counted as nf4. */
+static i64 rule_bytes(const struct config *c, const struct weight_rule *w, i64 size) {
+    if (!rule_packed(c, w)) return rule_count(c, w) * size;
+    const struct packing *p = c->quant.packing ? c->quant.packing : packing_find("nf4");
+    return view_memory(&(struct view){.rank = 2,
+                                      .dim = {dim_of(c, w->rows), dim_of(c, w->cols)},
+                                      .packing = p,
+                                      .block = {p->block[0], p->block[1]}});
 }
 
 static char *name_of(struct model *m, const char *pattern, i64 layer, struct err *e) {
@@ -84,8 +90,9 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
     return name;
 }
 
+/* later: without memory, which it gets when it is loaded. */
 static struct param *param_add(struct model *m, const char *name, int rank, const i64 *dim,
-                               enum dtype d, struct err *e) {
+                               enum dtype d, bool later, struct err *e) {
     struct param *p = arena_new(&m->arena, sizeof *p, e);
     struct param **more =
         p ? mem_grow(m->param, m->params * (i64)sizeof p, (m->params + 1) * (i64)sizeof p, e)
@@ -95,7 +102,7 @@ static struct param *param_add(struct model *m, const char *name, int rank, cons
     *p = (struct param){
         .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = d, .rank = rank}};
     memcpy(p->view.dim, dim, sizeof *dim * (size_t)rank);
-    if (d != U4 && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
+    if (!later && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
         err_detail(e, "for parameter %s", name);
         return NULL;
     }
@@ -104,7 +111,7 @@ static struct param *param_add(struct model *m, const char *name, int rank, cons
 /* A parameter of the model, with its own zeroed memory. */
 struct param *param_new(struct model *m, const char *name, int rank, const i64 *dim,
                         struct err *e) {
-    return param_add(m, name, rank, dim, m->dtype, e);
+    return param_add(m, name, rank, dim, m->dtype, false, e);
 }
 
 static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, bool trainable,
@@ -117,8 +124,8 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    const enum dtype d = w->role == ROLE_CORRECTION ? F32 : rule_coded(c, w) ? U4 : m->dtype;
-    struct param *p = name ? param_add(m, name, rank, dim, d, e) : NULL;
+    const enum dtype d = w->role == ROLE_CORRECTION ? F32 : m->dtype;
+    struct param *p = name ? param_add(m, name, rank, dim, d, rule_packed(c, w), e) : NULL;
     if (!p) return -1;
     p->role = w->role, p->layer = layer, p->rule = w, p->layout = w->layout;
     p->trainable = trainable && role_is_trained(w->role);
@@ -172,8 +179,7 @@ static i64 config_sum(const struct config *c, i64 size) {
         const bool layers = of_layers(list[i]);
         for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
             if (applies(c, list[i], l))
-                count += size && rule_coded(c, list[i]) ? coded_bytes(c, rule_count(c, list[i]))
-                                                        : rule_count(c, list[i]) * i64_max(size, 1);
+                count += size ? rule_bytes(c, list[i], size) : rule_count(c, list[i]);
     }
     return count;
 }
@@ -182,8 +188,7 @@ i64 config_bytes(const struct config *c, enum dtype d) { return config_sum(c, dt
 
 void param_free(struct param *p) {
     void (*give)(void *) = p->placed ? device_free : mem_free;
-    give(p->view.data);
-    for (int i = 0; i < SCALES; i++) give(p->scale[i].data);
+    for (int k = 0; k <= VIEW_PARTS; k++) give(*view_slot(&p->view, k));
 }
 
 void model_free(struct model *m) {
@@ -195,13 +200,11 @@ void model_free(struct model *m) {
     *m = (struct model){0};
 }
 
-/* A copy of host memory on the device takes its place in the view. */
-static int view_place(struct view *v, struct err *e) {
-    void *there = device_new(view_bytes(v), e);
-    if (!there || device_write(there, v->data, view_bytes(v), e) || device_sync(e))
-        return device_free(there), -1;
-    v->data = there;
-    return 0;
+/* A copy of host memory on the device. */
+static void *placed(const void *host, i64 bytes, struct err *e) {
+    void *there = device_new(bytes, e);
+    if (there && !device_write(there, host, bytes, e) && !device_sync(e)) return there;
+    return device_free(there), NULL;
 }
 
 int model_place(struct model *m, struct err *e) {
@@ -210,13 +213,15 @@ int model_place(struct model *m, struct err *e) {
         struct param *p = m->param[i], there = *p;
         if (p->placed) continue;
         there.placed = true;
-        struct view *to[] = {&there.view, &there.scale[0], &there.scale[1], &there.scale[2]};
-        for (int k = 0; k < COUNT(to); k++)
-            if (to[k]->data && view_place(to[k], e)) {
-                for (int n = k; n < COUNT(to); n++) to[n]->data = NULL;
-                param_free(&there);
-                return err_frame(e, "while moving %s to the GPU", p->name);
-            }
+        for (int k = 0; k <= VIEW_PARTS; k++) *view_slot(&there.view, k) = NULL;
+        for (int k = 0; k <= VIEW_PARTS; k++) {
+            const void *host = *view_slot(&p->view, k);
+            if (!host ||
+                (*view_slot(&there.view, k) = placed(host, view_slot_bytes(&p->view, k), e)))
+                continue;
+            param_free(&there);
+            return err_frame(e, "while moving %s to the GPU", p->name);
+        }
         param_free(p);
         *p = there;
     }
@@ -356,12 +361,9 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
     const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
     int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
-    if (!rc && load_quant.load) {
-        const bool stored = c.quant.stored;
-        c.quant = load_quant, c.quant.stored = stored;
-    }
-    if (!rc && trainable && (c.quant.load || c.quant.stored)) {
-        rc = err_input(e, "%s: 4-bit weights cannot be trained", path);
+    if (!rc) c.quant.packing = load_packing;
+    if (!rc && trainable && (c.quant.packing || c.quant.stored)) {
+        rc = err_input(e, "%s: packed weights cannot be trained", path);
         err_hint(e, "use_peft: true trains an adapter beside them");
     }
     rc = rc || model_new(m, &c, d, trainable, e);
@@ -386,8 +388,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
         const bool whole = adapter && p->saved;
         if ((p->role == ROLE_NONE) != adapter && !whole) continue;
         const void *from = p->view.data;
-        const bool coded = p->view.dtype == U4;
-        if (coded) {
+        if (p->view.packing) {
             void *plain = arena_new(&list->arena, view_count(&p->view) * dtype_size(m->dtype), e);
             if (!plain || param_decode(p, m->dtype, plain, e)) return stored_free(list), -1;
             from = plain;
@@ -398,8 +399,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
             from = copy;
         }
         if (p->start ? pissa_stored(m, p, from, list, e)
-                     : param_stored(m, p, whole ? "base_model.model." : "", from,
-                                    coded ? m->dtype : p->view.dtype, list, e))
+                     : param_stored(m, p, whole ? "base_model.model." : "", from, p->view.dtype,
+                                    list, e))
             return stored_free(list), -1;
     }
     return 0;

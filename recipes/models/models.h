@@ -58,12 +58,10 @@ struct layer_config { /* what may differ between layers */
     int kind[2];      /* which mixer of its slot it has: index into slot.mixer */
     u32 has;
 };
-struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c */
-    bool load;        /* encoded while they are loaded: */
-    enum quant4 type;
-    bool twice; /* the scales too, in 8 bits */
-    i64 block;
-    bool stored; /* the file may hold codes of bitsandbytes */
+struct quant_config { /* linear layers of the blocks as packed weights: quantize.c */
+    const struct packing
+        *packing; /* how they are encoded while they are loaded; NULL: they are not */
+    bool stored;  /* the file may hold codes of bitsandbytes */
 };
 struct config {
     const struct family *family;
@@ -266,8 +264,7 @@ struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
     struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
-                       * [E,] rows[, cols]. U4: 4-bit codes, which have no memory until loaded */
-    struct view scale[3]; /* what decodes them: absmax, code, absmax2 (ops/linear.c) */
+                       * [E,] rows[, cols]. What is or may be packed has none until loaded */
     bool placed;
     enum role role;
     bool trainable;
@@ -330,9 +327,9 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
-/* How models are loaded from now on: chosen by a recipe or --load-in-4bit; zero: as files are. */
-extern struct quant_config load_quant;
-/* Weights of 4-bit codes become plain ones in the model's dtype. */
+/* How models are loaded from now on: chosen by a recipe or --quantize; NULL: as files are. */
+extern const struct packing *load_packing;
+/* Packed weights become plain ones in the model's dtype. */
 int model_decode(struct model *m, struct err *e);
 i64 param_bytes(const struct param *p); /* in memory */
 /* Converts the values of a parameter of the same shape. */

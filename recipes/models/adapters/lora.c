@@ -9,10 +9,9 @@
 
 struct tensor *linear_call(struct build *b, const struct linear_in *in, double lora_scale) {
     const struct lora_attr attr = {lora_scale};
-    return graph_op(b->g, &op_linear, &attr,
-                    BIND({"x", in->x}, {"w", in->w}, {"bias", in->bias}, {"a", in->a}, {"b", in->b},
-                         {"absmax", in->scale[0]}, {"code", in->scale[1]},
-                         {"absmax2", in->scale[2]}));
+    return graph_op(
+        b->g, &op_linear, &attr,
+        BIND({"x", in->x}, {"w", in->w}, {"bias", in->bias}, {"a", in->a}, {"b", in->b}));
 }
 
 static struct tensor *linear(struct build *b, struct tensor *x, struct tensor *w) {
@@ -34,9 +33,7 @@ static struct tensor *dropped(struct build *b, struct tensor *x, u32 stream) {
 static struct tensor *dora_norm(struct build *b, const struct linear_in *in, double scale,
                                 bool columns) {
     const struct dora_attr attr = {scale, columns};
-    return graph_op(b->g, &op_dora_norm, &attr,
-                    BIND({"a", in->a}, {"w", in->w}, {"b", in->b}, {"absmax", in->scale[0]},
-                         {"code", in->scale[1]}, {"absmax2", in->scale[2]}));
+    return graph_op(b->g, &op_dora_norm, &attr, BIND({"a", in->a}, {"w", in->w}, {"b", in->b}));
 }
 /* u with the magnitudes m instead of the norms of its weight. */
 static struct tensor *dora(struct build *b, struct tensor *u, const struct lora_pair *l,
@@ -191,19 +188,19 @@ static int merge_run(struct param *w, const struct lora_pair *l, bool columns, s
     return 0;
 }
 
-/* DoRA's magnitudes: they start as the weight's norms, of 4-bit codes as they are decoded. */
+/* DoRA's magnitudes: they start as the weight's norms, of a packed one as it is decoded. */
 static int magnitude_add(struct model *m, const char *module, const struct param *w,
                          struct lora_pair *to, bool columns, struct err *e) {
     struct param plain = *w,
                  *g = lora_part_new(m, module, LORA_MAGNITUDE, 1, w->view.dim + columns, e);
-    const bool coded = w->view.dtype == U4;
-    plain.view.dtype = coded ? m->dtype : w->view.dtype;
-    if (!g || (coded && !(plain.view.data = mem_new(view_bytes(&plain.view), e)))) return -1;
+    const bool packed = w->view.packing;
+    plain.view.packing = NULL;
+    if (!g || (packed && !(plain.view.data = mem_new(view_bytes(&plain.view), e)))) return -1;
     struct merge start = {.w = &plain, .columns = columns};
     const int rc =
-        (coded && param_decode(w, m->dtype, plain.view.data, e)) || norms_make(&start, e) ? -1 : 0;
+        (packed && param_decode(w, m->dtype, plain.view.data, e)) || norms_make(&start, e) ? -1 : 0;
     for (i64 o = 0; !rc && o < g->view.dim[0]; o++) param_set(g, o, start.norm[o]);
-    if (coded) mem_free(plain.view.data);
+    if (packed) mem_free(plain.view.data);
     mem_free(start.norm);
     g->layer = w->layer, g->layout = to->b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
     g->turned = w->turned;
@@ -306,7 +303,7 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
         for (i64 i = 0; i < m->params; i++) {
             struct param *p = m->param[i];
             if (p->role == ROLE_NONE || !lora_saves(&one, p->name)) continue;
-            if (p->view.dtype == U4 || strpbrk(p->name, "|%"))
+            if (p->view.packing || strpbrk(p->name, "|%"))
                 return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
             if (p == m->top.weight[ROLE_LM_HEAD] && m->top.lora[ROLE_LM_HEAD].a)
                 return err_input(e, "modules_to_save: %s has an adapter already", p->name);
@@ -393,7 +390,7 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
     /* Weights of the base that PEFT saves beside an adapter. */
     for (i64 i = 0; !rc && i < m->params; i++) {
         struct param *p = m->param[i];
-        if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.dtype == U4) continue;
+        if (p->role == ROLE_NONE || p->view.rank < 2 || p->view.packing) continue;
         const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
         rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
