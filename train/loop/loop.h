@@ -6,7 +6,7 @@
 #include "train/engine/engine.h"
 
 /* ---- optimizer (optimizer.c, optimizer_state.c) */
-enum { GROUP_LEVELS = 17, SLOT_USES = 4 };        /* 2^16 reduction groups */
+enum { GROUP_LEVELS = 17, SLOT_USES = 4 }; /* 2^16 reduction groups */
 enum {
     STATE_MASTER,
     STATE_M,
@@ -104,7 +104,7 @@ struct trainer {
     struct lora_config lora;
     struct optimizer optimizer;
     struct schedule schedule;
-    struct pass_cache passes; /* one for each size of micro-batch and use */
+    struct pass_cache passes;   /* one for each size of micro-batch and use */
     struct graph_memory memory; /* of all of them */
     struct balance balance;     /* of the step, where the model is `balanced` */
     i64 total_steps, tokens_seen;
@@ -113,9 +113,6 @@ struct trainer {
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
-/* The files of model_folder: hashed; those copied into a checkpoint, compared (carried.c) */
-int carried_begin(struct trainer *t, struct err *e);
-int carried_copied(const struct trainer *t, const char *folder, struct err *e);
 /* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
  * model's config is written. */
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
