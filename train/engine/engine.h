@@ -9,7 +9,7 @@
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
-void quant_of_recipe(const struct recipe *r); /* sets load_quant */
+void quant_of_recipe(const struct recipe *r); /* sets load_packing */
 
 /* ---- a model for use (loaded.c, tokenizer_gguf.c) */
 /* Loads MODEL (folder or checkpoint), and onto it the sum of adapters (none: a LoRA checkpoint

@@ -22,18 +22,19 @@ int numerics_choose(const char *name, struct err *e) {
 }
 
 void quant_of_recipe(const struct recipe *r) {
-    load_quant = (struct quant_config){
-        r->load_in_4bit, strcmp(r->bnb_4bit_quant_type, "fp4") ? QUANT_NF4 : QUANT_FP4,
-        r->bnb_4bit_use_double_quant, 64, false};
+    char name[16];
+    snprintf(name, sizeof name, "%s%s", r->bnb_4bit_quant_type,
+             r->bnb_4bit_use_double_quant ? "-double" : "");
+    load_packing = r->load_in_4bit ? packing_find(name)
+                   : r->quantize   ? packing_find(r->quantize) /* NULL: auto, none */
+                                   : NULL;
 }
 
 /* How the base is held: as --quantize says, or as the run had it that the first adapter comes from:
  * RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
 static int quant_choose(const char *adapter, struct err *e) {
     const char *q = globals.quantize ? globals.quantize : "auto";
-    load_quant = (struct quant_config){strcmp(q, "auto") && strcmp(q, "none"),
-                                       *q == 'f' ? QUANT_FP4 : QUANT_NF4,
-                                       strstr(q, "double") != NULL, 64, false};
+    load_packing = packing_find(q); /* NULL: auto, none */
     if (!adapter || strcmp(q, "auto")) return 0;
     char *run = path_join(NULL, adapter, "../..", e),
          *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
