@@ -355,13 +355,14 @@ static int lists_read(struct model *m, const struct gguf *g, const char *where, 
     return e->code ? -1 : 0;
 }
 
-int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
+int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
+                      const struct packing *packing, struct err *e) {
     struct model_folder f = {0};
     struct config c;
     const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
     int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
-    if (!rc) c.quant.packing = load_packing;
+    if (!rc) c.quant.packing = packing;
     if (!rc && trainable && (c.quant.packing || c.quant.stored)) {
         rc = err_input(e, "%s: packed weights cannot be trained", path);
         err_hint(e, "use_peft: true trains an adapter beside them");
@@ -374,6 +375,10 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
         rc = rc || model_load(m, &f.weights, path, e);
     folder_close(&f);
     return rc ? -1 : 0;
+}
+
+int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
+    return model_open_packed(m, path, d, trainable, NULL, e);
 }
 
 i64 model_count(const struct model *m, bool trainable_only) {

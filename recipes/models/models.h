@@ -244,11 +244,12 @@ void model_init(
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
                struct err *e); /* folder: config + weights */
+/* The same with the linear layers of the blocks packed so while they are loaded. */
+int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
+                      const struct packing *packing /* NULL: as the file is */, struct err *e);
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
-/* How models are loaded from now on: chosen by a recipe or --quantize; NULL: as files are. */
-extern const struct packing *load_packing;
 /* Packed weights become plain ones in the model's dtype. */
 int model_decode(struct model *m, struct err *e);
 /* Converts the values of a parameter of the same shape. */

@@ -16,8 +16,6 @@
 #include <jansson.h>
 #include <string.h>
 
-const struct packing *load_packing;
-
 int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     const json_t *q = json_object_get(j, "quantization_config");
     const char *method = json_is_object(q) ? json_text(q, "quant_method", "", where, e) : "";
