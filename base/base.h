@@ -123,19 +123,16 @@ int fault_arm(
 
 /* ---- dtypes (dtype.c) ------------------------------------------------------------------------ */
 
-enum dtype { F32, BF16, F16, F64, I32, I64, U8, U16, U32, I8, U4, DTYPE_COUNT };
+enum dtype { F32, BF16, F16, F64, I32, I64, U8, U16, U32, I8, DTYPE_COUNT };
 struct dtype_info {
     const char *name;        /* "f32": what recipes and messages say */
     const char *safetensors; /* "F32"; NULL: not in files */
-    int size;                /* bytes; U4, two codes a byte (quant.h): 0 */
+    int size;                /* bytes */
 };
 extern const struct dtype_info dtype_info[DTYPE_COUNT];
 int dtype_of_safetensors(const char *name);                /* -1 if unknown */
 char *shape_text(char out[192], int rank, const i64 *dim); /* "[4, 32]"; returns out */
 static inline i64 dtype_size(enum dtype d) { return dtype_info[d].size; }
-static inline i64 dtype_bytes(enum dtype d, i64 count) {
-    return d == U4 ? (count + 1) / 2 : count * dtype_size(d);
-}
 static inline float bf16_to_f32(u16 h) {
     union {
         u32 u;

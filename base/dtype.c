@@ -9,7 +9,7 @@ const struct dtype_info dtype_info[DTYPE_COUNT] = {
     [F32] = {"f32", "F32", 4}, [BF16] = {"bf16", "BF16", 2}, [F16] = {"f16", "F16", 2},
     [F64] = {"f64", "F64", 8}, [I32] = {"i32", "I32", 4},    [I64] = {"i64", "I64", 8},
     [U8] = {"u8", "U8", 1},    [U16] = {"u16", "U16", 2},    [U32] = {"u32", "U32", 4},
-    [I8] = {"i8", "I8", 1},    [U4] = {"u4", NULL, 0},
+    [I8] = {"i8", "I8", 1},
 };
 
 int dtype_of_safetensors(const char *name) {

@@ -17,12 +17,6 @@ const float quant4_code[QUANT4_COUNT][16] = {
      -0.3333333432674408f, -0.5f, -0.1666666716337204f, -0.25f},
 };
 
-int quant_shift(i64 count, i64 blocks) {
-    for (int s = 5; s < 62; s++)
-        if ((count + ((i64)1 << s) - 1) >> s == blocks) return s;
-    return -1;
-}
-
 float quant_scale(const struct quant *q, i64 block) {
     if (!q->absmax2) return ((const float *)q->absmax)[block];
     const float scaled =

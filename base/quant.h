@@ -31,9 +31,6 @@ struct quant {
     const float *absmax2; /* NULL: not double */
     int shift, shift2;
 };
-/* log2 of the block size (a power of two from 32 on) with which `count` values have `blocks`
- * blocks; -1: none. One block has any size: then the least that holds all. */
-int quant_shift(i64 count, i64 blocks);
 float quant_scale(const struct quant *q, i64 block);
 
 /* to[i] = value at + i of the codes in `packed`, f32 or, `half`, bf16. */

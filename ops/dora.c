@@ -4,7 +4,7 @@
  *   y = m / |W + s B A| * (x (W + s B A)^T) + bias, the norm of each row, a constant in the
  * backward pass.
  *
- * dora_norm  a [r, I], w [O, I], b [O, r] -> norm [O] f32; w may be 4-bit codes (linear.c). With
+ * dora_norm  a [r, I], w [O, I], b [O, r] -> norm [O] f32; w may be packed (linear.c). With
  *   `columns`, of an embedding: a [I, r], w [I, O]. The adapted weight is never made:
  *   |w + s b A|^2 = |w|^2 + 2 s b·p + s^2 b·(G b), p = A w, G = A A^T [r, r].
  *   Roundings: p and G by the chains of the dtype from 0, in f32; |w|^2 by NUMERICS.md 7 with fma,
@@ -15,7 +15,6 @@
  *   where there is a bias), one rounding. du = dy * (m / norm); dm += dy * (u * (1 / norm)), a
  *   chain over rows ascending (NUMERICS.md 5). */
 #include "ops/gemm/gemm.h"
-#include "ops/weight.h"
 
 #include <math.h>
 
@@ -26,10 +25,12 @@ static int norm_shape(struct op_call *c, struct err *e) {
     const struct view *a = &c->in[0], *w = &c->in[1];
     const bool columns = ((const struct dora_attr *)c->attr)->columns;
     if (need_float(c, 0, e) || need_rank(c, 0, 2, e) ||
-        need_weight(c, columns ? a->dim[0] : -1, columns ? -1 : a->dim[1], 3, e) ||
-        (columns && need_dtype(c, 1, a->dtype, e)) || need_dtype(c, 2, a->dtype, e) ||
-        need_sizes(c, 2, w->dim[columns], norm_rank(c), e))
+        need_matrix(c, 1, columns ? a->dim[0] : -1, columns ? -1 : a->dim[1], e) ||
+        need_matrix(c, 2, w->dim[columns], norm_rank(c), e))
         return -1;
+    if (columns && w->packing)
+        return err_failed(e, "operation dora_norm: 'w' is packed as %s; of columns it is plain",
+                          w->packing->name);
     set_out(c, 0, a->dtype == F64 ? F64 : F32, 1, w->dim + columns);
     return 0;
 }
@@ -38,7 +39,7 @@ static void norm_ref(const struct op_call *c) {
     const double *a = c->in[0].data, *b = c->in[2].data;
     const i64 r = norm_rank(c), in = c->in[1].dim[!at.columns], out = c->in[1].dim[at.columns];
     double *own;
-    const double *w = weight_ref(c, 3, &own);
+    const double *w = weight_ref(&c->in[1], &own);
     for (i64 o = 0; o < out; o++) {
         double sum = 0;
         for (i64 i = 0; i < in; i++) {
@@ -62,32 +63,26 @@ static i64 norm_scratch(const struct op_call *c) { /* p, G; packing */
     return round_up((out * r + r * r) * (i64)sizeof(float), 64) +
            i64_max(gemm_scratch(r, out, in, 0), gemm_scratch(r, r, in, 0));
 }
-static bool norm_sample(int index, struct sample *s) { /* O, I, r, columns, codes */
-    static const i64 size[][5] = {{1, 1, 1},
-                                  {5, 7, 2},
-                                  {33, 40, 4},
-                                  {67, 96, 16},
-                                  {19, 2100, 3, 0, 1},
-                                  {37, 48, 5, 0, 2},
-                                  {1, 3, 2, 1},
-                                  {37, 70, 6, 1},
-                                  {4096, 4096, 16},
-                                  {14336, 4096, 16},
-                                  {4096, 4096, 16, 0, 2},
-                                  {4096, 50304, 16, 1}};
-    if (index >= COUNT(size)) return false;
-    const i64 *d = size[index], by = d[3];
+static bool norm_sample(int index, struct sample *s) { /* O, I, r, columns, packed */
+    static const i64 size[][5] = {{1, 1, 1},           {5, 7, 2},         {33, 40, 4},
+                                  {67, 96, 16},        {1, 3, 2, 1},      {37, 70, 6, 1},
+                                  {4096, 4096, 16},    {14336, 4096, 16}, {4096, 50304, 16, 1},
+                                  {19, 2100, 3, 0, 1}, {37, 48, 5, 0, 1}, {4096, 4096, 16, 0, 1}};
+    enum { PLAIN = COUNT(size) - 3 };
+    const int packed = index - PLAIN;
+    if (packed >= 3 * packing_count) return false;
+    const i64 *d = size[packed < 0 ? index : PLAIN + packed % 3], by = d[3];
     *(struct dora_attr *)s->attr = (struct dora_attr){2, by};
     sample_float(&s->in[0], -1, 1, DIMS(d[by ? 1 : 2], d[by ? 2 : 1]));
     sample_float(&s->in[1], -1, 1, DIMS(d[by], d[!by]));
-    if (d[4]) sample_weight(s, 3, d[0], d[1], d[4] == 2);
+    if (d[4]) s->in[1].packing = packing_table[packed / 3];
     sample_float(&s->in[2], -0.5, 0.5, DIMS(d[0], d[2]));
     s->bench = bench_of(d[0]);
     return true;
 }
 const struct op op_dora_norm = {
     .name = "dora_norm",
-    .in = "a w b absmax? code? absmax2?",
+    .in = "a #w b",
     .out = "norm",
     .attr_size = sizeof(struct dora_attr),
     .shape = norm_shape,

@@ -2,7 +2,6 @@
  * columns, 64 at a time, and walk the rows: dm's chain comes with it. */
 #include "base/v16.h"
 #include "ops/gemm/gemm.h"
-#include "ops/weight.h"
 
 /* a·b^T, or with `columns` a^T·b. */
 static struct gemm product(const struct view *a, const struct view *b, bool columns, float *c) {
@@ -16,6 +15,7 @@ static struct gemm product(const struct view *a, const struct view *b, bool colu
                          .b = b->data,
                          .ldb = b->dim[1],
                          .b_t = !columns,
+                         .packed = b->packing ? b : NULL,
                          .c = c,
                          .ldc = b->dim[columns],
                          .c_dtype = F32};
@@ -26,17 +26,16 @@ static void square_rows(void *arg, i64 begin, i64 end, int worker) {
     const struct op_call *c = arg;
     const struct view *w = &c->in[1];
     const i64 cols = w->dim[1];
-    const bool half = is_half(&c->in[0]), coded = w->dtype == U4;
-    const struct quant q = weight_quant(c, 3);
+    const bool half = is_half(w);
     float part[PART];
     for (i64 o = begin; o < end; o++) {
         v16 sum = v16_set(0);
         for (i64 i = 0; i < cols; i += 16) {
             const i64 at = i % PART, row = o * cols;
-            if (coded && !at)
-                CPU_NAME(quant_decode)(part, &q, w->data, row + i, i64_min(PART, cols - i), half);
-            const v16 x = coded ? v16_get_n(part, at, cols - i, half)
-                                : v16_get_n(w->data, row + i, cols - i, half);
+            if (w->packing && !at)
+                w->packing->decode[isa_now()](part, w, row + i, i64_min(PART, cols - i), half);
+            const v16 x = w->packing ? v16_get_n(part, at, cols - i, half)
+                                     : v16_get_n(w->data, row + i, cols - i, half);
             sum = v16_fma(x, x, sum);
         }
         ((float *)c->out[0].data)[o] = v16_sum(sum);
@@ -84,13 +83,11 @@ CPU_KERNEL(dora_norm) {
     const struct view *a = &c->in[0], *w = &c->in[1];
     const bool columns = ((const struct dora_attr *)c->attr)->columns;
     const i64 out = c->out[0].dim[0], r = c->in[2].dim[1];
-    const struct quant q = weight_quant(c, 3);
     float *p = c->scratch;
     u8 *packing = (u8 *)p + round_up((out * r + r * r) * (i64)sizeof *p, 64);
-    struct gemm cross = product(a, w, columns, p);
+    const struct gemm cross = product(a, w, columns, p);
     const struct gemm gram = product(a, a, columns, p + out * r);
     (void)e;
-    cross.quant = w->dtype == U4 ? &q : NULL;
     CPU_NAME(gemm)(&cross, packing);
     CPU_NAME(gemm)(&gram, packing);
     pool_run(columns ? (out + 15) / 16 : out, columns ? square_columns : square_rows, (void *)c);

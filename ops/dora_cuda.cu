@@ -2,9 +2,6 @@
  * and some rows, or, for dm's chain, all of them. */
 #include "ops/device/cuda_vec.h"
 #include "ops/gemm/gemm_cuda.h"
-extern "C" {
-#include "ops/weight.h"
-}
 
 static int product(const struct view *a, const struct view *b, bool columns, float *c,
                    struct err *e) {
@@ -69,12 +66,10 @@ CUDA_KERNEL(dora_norm) {
     n.b = c->in[2].data, n.norm = (float *)c->out[0].data, n.s = (float)at.scale;
     n.half = is_half(a);
     float *p = (float *)c->scratch, *gram = p + n.out * n.r;
-    if (w.dtype == U4) {
-        const struct quant q = weight_quant(c, 3);
+    if (w.packing) {
         const i64 used = (n.out * n.r + n.r * n.r) * (i64)sizeof *p;
-        w.data = (u8 *)c->scratch + round_up(used, 64), w.dtype = a->dtype;
-        if (quant_decode_cuda(w.data, &q, (const u8 *)c->in[1].data, view_count(&w), n.half, e))
-            return -1;
+        w.data = (u8 *)c->scratch + round_up(used, 64), w.packing = NULL;
+        if (c->in[1].packing->cuda(w.data, &c->in[1], n.half, e)) return -1;
     }
     n.w = w.data, n.p = p, n.gram = gram;
     if (product(a, &w, at.columns, p, e) || product(a, a, at.columns, gram, e)) return -1;

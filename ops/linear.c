@@ -3,10 +3,8 @@
  *
  *   x [N, I], w [O, I], bias [O], a [r, I], b [O, r] -> y [N, O], t [N, r] (absent without adapter)
  *
- * w may be 4-bit codes (u4, base/quant.h) of a frozen weight; then absmax [blocks] and code [16],
- * or absmax u8, absmax2 [blocks / 256] and code [273] say what they mean. They are decoded to the
- * dtype of x, f32 product and one rounding, on the way into the product: the bits of y are those of
- * the decoded w.
+ * w may be packed, of a frozen weight (packing.h). It is decoded to the dtype of x, with one
+ * rounding, on the way into the product: the bits of y are those of the decoded w.
  *
  * All in the dtype of x, but sums in f32 by the chains of NUMERICS.md 2 and 3, from 0, and:
  *   linear     t = x·a^T, rounded; y = x·w^T; u = t·b^T; y = fma(scale, u, y); + bias; rounded
@@ -16,17 +14,11 @@
  *   lora_db    ts = scale * t, rounded; db += dy^T·ts, likewise
  *   bias_dw    dbias = dbias + dy, one f32 addition per token, ascending */
 #include "ops/gemm/gemm.h"
-#include "ops/weight.h"
 
 static double scale_of(const struct op_call *c) {
     return ((const struct lora_attr *)c->attr)->scale;
 }
 static enum dtype sum_dtype(const struct view *v) { return v->dtype == F64 ? F64 : F32; }
-
-/* in[at] is [rows, cols] in the dtype of in[0]; -1: any size. */
-static int need_matrix(const struct op_call *c, int at, i64 rows, i64 cols, struct err *e) {
-    return need_dtype(c, at, c->in[0].dtype, e) || need_sizes(c, at, rows, cols, e) ? -1 : 0;
-}
 
 /* c[i][j] += scale * sum over p of a(i, p) * b(p, j); strides of i or j, and of p. */
 static void product_ref(double *c, i64 m, i64 n, i64 k, const double *a, i64 ai, i64 ap,
@@ -45,7 +37,7 @@ static void zero(const struct view *v) {
 /* ---- linear ---- */
 static int linear_shape(struct op_call *c, struct err *e) {
     const struct view *x = &c->in[0], *w = &c->in[1], *bias = &c->in[2], *a = &c->in[3];
-    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_weight(c, -1, x->dim[1], 5, e))
+    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_matrix(c, 1, -1, x->dim[1], e))
         return -1;
     if (is_present(bias) &&
         (need_rank(c, 2, 1, e) || need_dtype(c, 2, x->dtype, e) || need_dim(c, 2, 0, w->dim[0], e)))
@@ -64,7 +56,7 @@ static void linear_ref(const struct op_call *c) {
               rank = is_present(a) ? a->dim[0] : 0;
     double *y = c->out[0].data, *own;
     zero(&c->out[0]);
-    product_ref(y, n, out, in, x->data, in, 1, weight_ref(c, 5, &own), in, 1, 1);
+    product_ref(y, n, out, in, x->data, in, 1, weight_ref(&c->in[1], &own), in, 1, 1);
     mem_free(own);
     if (rank) {
         zero(&c->out[1]);
@@ -85,30 +77,36 @@ static double linear_flops(const struct op_call *c) {
     return 2 * n * (in * out + rank * (in + out));
 }
 
-/* Sizes of the samples of the whole family: N, O, I, r, bias, and whether w is 4-bit codes, or
- * twice. */
-static const i64 sizes[][6] = {
+/* Sizes of the samples of the whole family: N, O, I, r, bias. */
+static const i64 sizes[][5] = {
     {1, 1, 1, 0, 0},          {3, 5, 7, 0, 1},           {2, 17, 33, 4, 0},
     {7, 33, 16, 4, 1},        {19, 45, 40, 1, 1},        {33, 20, 1, 8, 0},
     {16, 1, 50, 2, 0},        {2048, 3072, 768, 0, 0},   {2048, 768, 3072, 0, 0},
     {1024, 4096, 4096, 0, 0}, {1024, 4096, 4096, 16, 0}, {2048, 768, 768, 8, 0},
-    {1, 4096, 4096, 0, 0},    {3, 5, 7, 0, 1, 1},        {5, 33, 64, 4, 0, 2},
-    {37, 45, 130, 3, 1, 1},   {2, 97, 192, 0, 0, 2},     {1024, 4096, 4096, 16, 0, 2},
-    {1, 4096, 4096, 0, 0, 2}};
-enum { PLAIN = 13 }; /* samples without codes */
+    {1, 4096, 4096, 0, 0}};
+/* Then, of linear and linear_dx, those with a packed weight, for each packing. */
+static const i64 packed_sizes[][5] = {{3, 5, 7, 0, 1},           {5, 33, 64, 4, 0},
+                                      {37, 45, 130, 3, 1},       {2, 97, 192, 0, 0},
+                                      {1024, 4096, 4096, 16, 0}, {1, 4096, 4096, 0, 0}};
+enum { PLAIN = COUNT(sizes) };
 
 static const i64 *sizes_at(int index, struct sample *s) {
-    if (index >= COUNT(sizes)) return NULL;
+    const int packed = index - PLAIN;
+    if (packed >= COUNT(packed_sizes) * packing_count) return NULL;
+    const i64 *d = packed < 0 ? sizes[index] : packed_sizes[packed % COUNT(packed_sizes)];
     *(struct lora_attr *)s->attr = (struct lora_attr){1.75};
-    s->bench = sizes[index][1] > 100;
-    return sizes[index];
+    s->bench = d[1] > 100;
+    return d;
+}
+static void sample_weight(struct sample *s, int index, const i64 *d) {
+    sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
+    if (index >= PLAIN) s->in[1].packing = packing_table[(index - PLAIN) / COUNT(packed_sizes)];
 }
 static bool linear_sample(int index, struct sample *s) {
     const i64 *d = sizes_at(index, s);
     if (!d) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[2]));
-    sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
-    if (d[5]) sample_weight(s, 5, d[1], d[2], d[5] == 2);
+    sample_weight(s, index, d);
     if (d[4]) sample_float(&s->in[2], -1, 1, DIMS(d[1]));
     if (d[3]) sample_float(&s->in[3], -1, 1, DIMS(d[3], d[2]));
     if (d[3]) sample_float(&s->in[4], -1, 1, DIMS(d[1], d[3]));
@@ -116,12 +114,12 @@ static bool linear_sample(int index, struct sample *s) {
 }
 const struct op op_linear = {
     .name = "linear",
-    .in = "x w bias? a? b? absmax? code? absmax2?",
+    .in = "x #w bias? a? b?",
     .out = "y t",
     .attr_size = sizeof(struct lora_attr),
     .shape = linear_shape,
     .grad = {{"lora_dt", "dy b", "dt"},
-             {"linear_dx", "dy w dt a absmax code absmax2", "dx"},
+             {"linear_dx", "dy w dt a", "dx"},
              {"linear_dw", "dy x", "+dw"},
              {"linear_dw", "dt x", "+da"},
              {"lora_db", "dy t", "+db"},
@@ -139,7 +137,7 @@ const struct op op_linear = {
 /* ---- linear_dx: dy [N, O], w [O, I], dt [N, r], a [r, I] -> dx [N, I] ---- */
 static int linear_dx_shape(struct op_call *c, struct err *e) {
     const struct view *dy = &c->in[0], *w = &c->in[1], *dt = &c->in[2];
-    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_weight(c, dy->dim[1], -1, 4, e))
+    if (need_float(c, 0, e) || need_matrix(c, 0, -1, -1, e) || need_matrix(c, 1, dy->dim[1], -1, e))
         return -1;
     if ((is_present(dt) || is_present(&c->in[3])) &&
         (need_matrix(c, 2, dy->dim[0], -1, e) || need_matrix(c, 3, dt->dim[1], w->dim[1], e)))
@@ -152,7 +150,8 @@ static void linear_dx_ref(const struct op_call *c) {
     const i64 n = dy->dim[0], out = dy->dim[1], in = w->dim[1];
     double *own;
     zero(&c->out[0]);
-    product_ref(c->out[0].data, n, in, out, dy->data, out, 1, weight_ref(c, 4, &own), 1, in, 1);
+    product_ref(c->out[0].data, n, in, out, dy->data, out, 1, weight_ref(&c->in[1], &own), 1, in,
+                1);
     mem_free(own);
     if (is_present(dt))
         product_ref(c->out[0].data, n, in, dt->dim[1], dt->data, dt->dim[1], 1, c->in[3].data, 1,
@@ -171,15 +170,14 @@ static bool linear_dx_sample(int index, struct sample *s) {
     const i64 *d = sizes_at(index, s);
     if (!d) return false;
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
-    sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
-    if (d[5]) sample_weight(s, 4, d[1], d[2], d[5] == 2);
+    sample_weight(s, index, d);
     if (d[3]) sample_float(&s->in[2], -1, 1, DIMS(d[0], d[3]));
     if (d[3]) sample_float(&s->in[3], -1, 1, DIMS(d[3], d[2]));
     return true;
 }
 const struct op op_linear_dx = {
     .name = "linear_dx",
-    .in = "dy w dt? a? absmax? code? absmax2?",
+    .in = "dy #w dt? a?",
     .out = "dx",
     .attr_size = sizeof(struct lora_attr),
     .shape = linear_dx_shape,

@@ -1,7 +1,6 @@
 /* linear_cpu.c: linear and its gradients as matrix products; roundings in linear.c. */
 #include "base/v16.h"
 #include "ops/gemm/gemm.h"
-#include "ops/weight.h"
 
 static struct gemm product(const struct view *a, const struct view *b, const struct view *c) {
     return (struct gemm){.m = c->dim[0],
@@ -12,6 +11,7 @@ static struct gemm product(const struct view *a, const struct view *b, const str
                          .lda = a->dim[1],
                          .b = b->data,
                          .ldb = b->dim[1],
+                         .packed = b->packing ? b : NULL,
                          .c = c->data,
                          .ldc = c->dim[1],
                          .c_dtype = c->dtype};
@@ -23,8 +23,6 @@ static float scale_of(const struct op_call *c) {
 CPU_KERNEL(linear) {
     (void)e;
     struct gemm y = product(&c->in[0], &c->in[1], &c->out[0]);
-    const struct quant q = weight_quant(c, 5);
-    y.quant = c->in[1].dtype == U4 ? &q : NULL;
     y.b_t = true, y.bias = c->in[2].data;
     if (is_present(&c->in[3])) {
         struct gemm t = product(&c->in[0], &c->in[3], &c->out[1]);
@@ -40,8 +38,6 @@ CPU_KERNEL(linear) {
 CPU_KERNEL(linear_dx) {
     (void)e;
     struct gemm dx = product(&c->in[0], &c->in[1], &c->out[0]);
-    const struct quant q = weight_quant(c, 4);
-    dx.quant = c->in[1].dtype == U4 ? &q : NULL;
     if (is_present(&c->in[2])) {
         dx.t = c->in[2].data, dx.u = c->in[3].data, dx.u_t = true;
         dx.rank = c->in[2].dim[1], dx.scale = 1;

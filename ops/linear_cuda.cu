@@ -2,9 +2,6 @@
  * linear.c. */
 #include "ops/device/cuda_vec.h"
 #include "ops/gemm/gemm_cuda.h"
-extern "C" {
-#include "ops/weight.h"
-}
 
 static struct gemm product(const struct view *a, const struct view *b, const struct view *c) {
     struct gemm g = {};
@@ -17,19 +14,18 @@ static float scale_of(const struct op_call *c) {
     return (float)((const struct lora_attr *)c->attr)->scale;
 }
 
-/* B of a product with a weight of 4-bit codes: decoded to scratch first. */
-static int weight_decode(const struct op_call *c, int at, struct gemm *g, struct err *e) {
-    if (c->in[1].dtype != U4) return 0;
-    const struct quant q = weight_quant(c, at);
+/* B of a product with a packed weight: decoded to scratch first. */
+static int weight_decode(const struct op_call *c, struct gemm *g, struct err *e) {
+    const struct view *w = &c->in[1];
+    if (!w->packing) return 0;
     g->b = c->scratch;
-    return quant_decode_cuda(c->scratch, &q, (const u8 *)c->in[1].data, view_count(&c->in[1]),
-                             is_half(&c->in[0]), e);
+    return w->packing->cuda(c->scratch, w, is_half(w), e);
 }
 
 CUDA_KERNEL(linear) {
     struct gemm y = product(&c->in[0], &c->in[1], &c->out[0]);
     y.b_t = true, y.bias = c->in[2].data;
-    if (weight_decode(c, 5, &y, e)) return -1;
+    if (weight_decode(c, &y, e)) return -1;
     if (!is_present(&c->in[3])) return gemm_cuda(&y, e);
     struct gemm t = product(&c->in[0], &c->in[3], &c->out[1]);
     t.b_t = true;
@@ -39,7 +35,7 @@ CUDA_KERNEL(linear) {
 
 CUDA_KERNEL(linear_dx) {
     struct gemm dx = product(&c->in[0], &c->in[1], &c->out[0]);
-    if (weight_decode(c, 4, &dx, e)) return -1;
+    if (weight_decode(c, &dx, e)) return -1;
     if (is_present(&c->in[2])) {
         dx.t = c->in[2].data, dx.u = c->in[3].data, dx.u_t = true;
         dx.rank = c->in[2].dim[1], dx.scale = 1;

@@ -25,6 +25,7 @@ int op_args(const char *list, struct op_arg *arg) {
         struct op_arg a = {0};
         if (*p == '=') a.in_place = true, p++;
         if (*p == '+') a.accumulate = true, p++;
+        if (*p == '#') a.packed = true, p++;
         size_t size = strcspn(p, "? ");
         assert(size < sizeof a.name && n < OP_IN);
         memcpy(a.name, p, size);
@@ -36,13 +37,30 @@ int op_args(const char *list, struct op_arg *arg) {
     return n;
 }
 
+/* A packed argument is one that may be, and has all that decodes it. */
+static int packed_check(const struct op_call *c, int at, const struct op_arg *arg, struct err *e) {
+    struct view v = c->in[at];
+    if (!v.packing) return 0;
+    if (!arg->packed)
+        return err_failed(e, "operation %s: '%s' is packed as %s; expected plain elements",
+                          c->op->name, arg->name, v.packing->name);
+    for (int k = 1; k <= VIEW_PARTS; k++)
+        if (view_slot_bytes(&v, k) && !*view_slot(&v, k))
+            return err_failed(e,
+                              "operation %s: '%s', packed as %s, lacks part %d, which decodes it",
+                              c->op->name, arg->name, v.packing->name, k);
+    return 0;
+}
+
 int op_shape(struct op_call *c, struct err *e) {
     struct op_arg arg[OP_IN];
     int n = op_args(c->op->in, arg);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         if (!is_present(&c->in[i]) && !arg[i].optional)
             return err_failed(e, "operation %s: argument '%s' is missing", c->op->name,
                               arg[i].name);
+        if (packed_check(c, i, &arg[i], e)) return -1;
+    }
     return c->op->shape(c, e);
 }
 
@@ -98,6 +116,16 @@ int need_dim(const struct op_call *c, int at, int axis, i64 size, struct err *e)
     char wanted[64];
     snprintf(wanted, sizeof wanted, "size %lld in dimension %d", (long long)size, axis);
     return shape_error(c, at, false, wanted, e);
+}
+
+int need_sizes(const struct op_call *c, int at, i64 rows, i64 cols, struct err *e) {
+    return need_rank(c, at, 2, e) || (rows >= 0 && need_dim(c, at, 0, rows, e)) ||
+                   (cols >= 0 && need_dim(c, at, 1, cols, e))
+               ? -1
+               : 0;
+}
+int need_matrix(const struct op_call *c, int at, i64 rows, i64 cols, struct err *e) {
+    return need_dtype(c, at, c->in[0].dtype, e) || need_sizes(c, at, rows, cols, e) ? -1 : 0;
 }
 
 static bool same_shape(const struct view *v, enum dtype d, int rank, const i64 *dim) {

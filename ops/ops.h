@@ -26,25 +26,62 @@
     X(dora_back)
 /* clang-format on */
 
-enum { OP_IN = 12, OP_OUT = 6, OP_RANK = 4, OP_GRADS = 8 };
+enum { OP_IN = 12, OP_OUT = 6, OP_RANK = 4, OP_GRADS = 8, VIEW_PARTS = 3 };
 
 /* A dense row-major array. data == NULL where an optional argument is absent (then dtype and rank
- * are 0). */
+ * are 0). Packed elements (packing.h): dtype is what they decode to, data are the codes, and the
+ * packing says what its parts hold and what the two block sizes are of. */
+struct packing;
 struct view {
     void *data;
     enum dtype dtype;
     int rank;
     i64 dim[OP_RANK];
+    const struct packing *packing; /* NULL: plain elements */
+    void *part[VIEW_PARTS];
+    i64 block[2];
 };
 static inline i64 view_count(const struct view *v) {
     i64 n = 1;
     for (int i = 0; i < v->rank; i++) n *= v->dim[i];
     return n;
 }
-static inline i64 view_bytes(const struct view *v) { return dtype_bytes(v->dtype, view_count(v)); }
 static inline i64 view_rows(const struct view *v) {
     return v->rank ? view_count(v) / v->dim[v->rank - 1] : 0;
 }
+
+/* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
+struct packing {
+    const char *name;
+    i64 block[2]; /* of the views that it encodes */
+    i64 (*bytes)(const struct view *v, int slot); /* of `slot` (view_slot); 0: it has none */
+    /* From so many f32 or, `half`, bf16 values in host memory, into memory that v has. */
+    int (*encode)(const struct view *v, const void *from, bool half, struct err *e);
+    void (*ref)(double *to, const struct view *v, i64 at, i64 count); /* in f64: of tests */
+    /* to[i] = element at + i, rounded once to f32 or, `half`, bf16; on a GPU all elements. */
+    void (*decode[ISA_COUNT])(void *to, const struct view *v, i64 at, i64 count, bool half);
+    int (*cuda)(void *to, const struct view *v, bool half, struct err *e);
+};
+extern const struct packing *const packing_table[];
+extern const int packing_count;
+extern const char packing_choices[]; /* "auto none" and all names: of options */
+const struct packing *packing_find(const char *name); /* NULL if there is none */
+
+/* The memory of a view: slot 0 is `data`, 1 to VIEW_PARTS are its parts. */
+static inline void **view_slot(struct view *v, int slot) {
+    return slot ? &v->part[slot - 1] : &v->data;
+}
+static inline i64 view_slot_bytes(const struct view *v, int slot) {
+    if (v->packing) return v->packing->bytes(v, slot);
+    return slot ? 0 : view_count(v) * dtype_size(v->dtype);
+}
+static inline i64 view_bytes(const struct view *v) { return view_slot_bytes(v, 0); }
+i64 view_memory(const struct view *v); /* bytes of all slots */
+/* Makes v, whose dtype and shape are set, packed: memory for it (mem_new; of its owner also after
+ * an error). block: NULL for the packing's own. */
+int view_pack(struct view *v, const struct packing *p, const i64 block[2], struct err *e);
+/* All elements of v in host memory, decoded by all threads; to: f32 or, `half`, bf16. */
+void view_unpack(void *to, const struct view *v, bool half);
 
 /* One call: what a shape rule fills in and a kernel reads. */
 struct op_call {
@@ -68,8 +105,9 @@ typedef int op_kernel(const struct op_call *c, struct err *e);
 struct op {
     const char *name;
     const char *in,
-        *out; /* "x w bias?": `?` optional. Outputs: "=cache" is written in place, "+dw" is added
-               * to; the caller gives both, so their shape rule only checks them */
+        *out; /* "x #w bias?": `?` optional, `#` may be packed. Outputs: "=cache" is written in
+               * place, "+dw" is added to; the caller gives both, so their shape rule only checks
+               * them */
     int attr_size;
     int (*shape)(struct op_call *c, struct err *e); /* checks in[], sets out[] dtypes and dims */
     struct grad_row grad[OP_GRADS];
@@ -160,6 +198,7 @@ struct op_arg {
     bool optional;   /* "?" */
     bool in_place;   /* "=" */
     bool accumulate; /* "+" */
+    bool packed;     /* "#" */
 };
 int op_args(const char *list, struct op_arg *arg); /* fills up to OP_IN; returns the count */
 
@@ -280,6 +319,7 @@ struct sample {
         bool always_f32;           /* F32 whatever the precision */
         enum dtype dtype; /* F32 follows the precision under test; BF16 is itself, and F64 for the
                            * reference; others are themselves */
+        const struct packing *packing; /* the floats are packed so */
     } in[OP_IN], out[OP_OUT]; /* out: only those that are written in place or added to */
     enum bench bench;         /* large: the benchmark times it, tests skip it */
     bool no_gradient_check;   /* finite differences make no sense here (ids, random choices) */
@@ -289,7 +329,7 @@ struct sample {
 void sample_float(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_f32(struct sample_in *in, double low, double high, int rank, const i64 *dim);
 void sample_int(struct sample_in *in, i64 low, i64 high, int rank, const i64 *dim);
-void sample_codes(struct sample_in *in, enum dtype d, int rank, const i64 *dim); /* U4, U8: any */
+void sample_codes(struct sample_in *in, enum dtype d, int rank, const i64 *dim); /* U8: any */
 void sample_out(struct sample_in *out, int rank,
                 const i64 *dim); /* an accumulator, f32, in [-1, 1] */
 #define DIMS(...)                                                                                  \

@@ -26,6 +26,10 @@ int need_rank(const struct op_call *c, int at, int rank, struct err *e);
 int need_dtype(const struct op_call *c, int at, enum dtype d, struct err *e);
 int need_float(const struct op_call *c, int at, struct err *e); /* F32 or BF16 */
 int need_dim(const struct op_call *c, int at, int axis, i64 size, struct err *e);
+/* in[at] is [rows, cols]; -1: any size. The second: in the dtype of in[0], which is also how a
+ * weight is checked that may be packed. */
+int need_sizes(const struct op_call *c, int at, i64 rows, i64 cols, struct err *e);
+int need_matrix(const struct op_call *c, int at, i64 rows, i64 cols, struct err *e);
 int need_same(const struct op_call *c, int at, int like,
               struct err *e); /* dtype and shape of in[like] */
 int need_out(const struct op_call *c, int at, enum dtype d, int rank, const i64 *dim,
@@ -52,6 +56,11 @@ static inline struct adafactor_size adafactor_size(const struct view *grad) {
     s.blocks = (s.rows + ADAFACTOR_ROWS - 1) / ADAFACTOR_ROWS;
     return s;
 }
+
+/* in[1] of a call, a weight that may be packed: bytes of what it decodes to, or 0; its values in
+ * f64 (*own: to be freed). packing.c. */
+i64 weight_scratch_cuda(const struct op_call *c);
+const double *weight_ref(const struct view *w, double **own);
 
 static inline bool is_half(const struct view *v) { return v->dtype == BF16; }
 static inline bool is_present(const struct view *v) { return v->rank > 0; }

@@ -46,7 +46,7 @@ static double gpu_peak_gflops(enum dtype d) {
     struct op_call c = {.op = &op_linear, .attr = &attr};
     if (known[d] > 0) return known[d];
     numerics_now = NUMERICS_FAST;
-    for (int i = 0; i < 2; i++) c.in[i] = (struct view){NULL, d, 2, {N, N}};
+    for (int i = 0; i < 2; i++) c.in[i] = (struct view){.dtype = d, .rank = 2, .dim = {N, N}};
     int rc = 0;
     for (int i = 0; i < 2; i++) rc |= !(c.in[i].data = device_new(view_bytes(&c.in[i]), &e));
     rc = rc || op_shape(&c, &e) || !(c.out[0].data = device_new(view_bytes(&c.out[0]), &e));

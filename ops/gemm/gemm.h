@@ -9,7 +9,6 @@
 #ifndef HONE_GEMM_H
 #define HONE_GEMM_H
 
-#include "base/quant.h"
 #include "ops/ops_int.h"
 
 struct gemm {
@@ -21,8 +20,8 @@ struct gemm {
     const void *b;
     i64 ldb;
     bool b_t; /* B is stored [k][ldb], or, b_t, as [n][ldb] */
-    const struct quant
-        *quant; /* B is 4-bit codes, decoded to dtype while packed; NULL: it is not */
+    const struct view *packed; /* B's elements are packed (b: their data), decoded to dtype on the
+                                * way into the product; NULL: plain */
     void *c;
     i64 ldc;
     enum dtype c_dtype; /* F32 or BF16; accumulate needs F32 */

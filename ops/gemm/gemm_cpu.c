@@ -132,32 +132,34 @@ static void prefetch_c(const struct gemm *g, i64 row, i64 col) {
             __builtin_prefetch((u8 *)g->c + (i * g->ldc + col) * size + at, 1, 3);
 }
 
-/* k in [k, k + depth) of rows or columns [i, i + count) of 4-bit codes, decoded to `room`. */
+/* k in [k, k + depth) of rows or columns [i, i + count) of packed elements, decoded to `room`. */
 static struct operand decoded(const struct operand *from, bool half, i64 i, i64 count, i64 k,
                               i64 depth, u8 *room) {
     const i64 n = i64_min(count, from->count - i), lines = from->k_inner ? n : depth,
               length = from->k_inner ? depth : n;
-    for (i64 l = 0; l < lines; l++) CPU_NAME(quant_decode)
-    (room + l * length * from->size, from->quant, from->data,
-     from->k_inner ? (i + l) * from->ld + k : (k + l) * from->ld + i, length, half);
+    const struct view *v = from->packed;
+    for (i64 l = 0; l < lines; l++)
+        v->packing->decode[isa_now()](
+            room + l * length * from->size, v,
+            from->k_inner ? (i + l) * from->ld + k : (k + l) * from->ld + i, length, half);
     return (struct operand){room, length, n, from->size, from->k_inner, from->in_order, NULL};
 }
 
 /* Packs rows or columns [i, i + count) in panels of `width`, panel_size apart. Where k is not
  * contiguous, 16 rows of k at a time are spread over all panels, so that memory is read in long
- * runs. 4-bit codes are decoded first, as much as L1 holds. */
+ * runs. Packed elements are decoded first, as much as L1 holds. */
 static i64 panel_size(i64 lanes, int width) { return lanes * width + 16; }
 static void pack_panels(const struct job *j, float *to, const struct operand *from, i64 i,
                         i64 count, int width, i64 first, i64 depth) {
     _Alignas(64) u8 room[GEMM_DECODE];
     const i64 lanes = pack_lanes(j->how, depth), step = !from->k_inner ? pack_k(j->how, 16)
-                                                        : from->quant  ? GEMM_DECODE / (COLS * 4)
+                                                        : from->packed  ? GEMM_DECODE / (COLS * 4)
                                                                        : depth;
     for (i64 p = 0; p < depth; p += step) {
         const i64 some = i64_min(step, depth - p);
         struct operand o = *from;
         i64 line = i, k = first + p;
-        if (from->quant) {
+        if (from->packed) {
             o = decoded(from, j->g->dtype == BF16, i, count, k, some, room);
             line = k = 0;
         }
@@ -290,7 +292,7 @@ void CPU_NAME(gemm)(const struct gemm *g, void *scratch) {
 #endif
     const i64 size = dtype_size(g->dtype);
     j.a = (struct operand){g->a, g->lda, g->m, size, !g->a_t, g->in_order, NULL};
-    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t, g->in_order, g->quant};
+    j.b = (struct operand){g->b, g->ldb, g->n, size, g->b_t, g->in_order, g->packed};
     j.t = (struct operand){g->t, g->rank, g->m, size, true, false, NULL};
     j.u = (struct operand){g->u, g->u_t ? g->n : g->rank, g->n, size, !g->u_t, false, NULL};
     grid_choose(&j);

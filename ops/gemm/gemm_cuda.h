@@ -23,9 +23,6 @@ struct gemm_groups {
     i64 count, b_step;
 };
 int gemm_groups_cuda(const struct gemm *g, const struct gemm_groups *s, struct err *e);
-/* Queues the decoding of `count` 4-bit codes to f32 or, `half`, bf16 (quant_cuda.cu). */
-int quant_decode_cuda(void *to, const struct quant *q, const u8 *packed, i64 count, bool half,
-                      struct err *e);
 
 /* ---- between the files of gemm_cuda ---- */
 /* Few rows, W along k (gemm_rows_cuda.cu): whether g is such a product; queues it. */

@@ -26,7 +26,7 @@ enum {
     GEMM_NC = 1024,
     GEMM_COLS = 32,         /* the widest micro-kernel */
     GEMM_GROUP = 8,         /* panels of B packed together where k is not contiguous */
-    GEMM_DECODE = 16 << 10, /* bytes of B decoded from 4 bits at a time: half of L1 at most */
+    GEMM_DECODE = 16 << 10, /* bytes of B decoded at a time: half of L1 at most */
 };
 
 enum pack { PACK_F32, PACK_PAIR, PACK_WIDE };
@@ -38,7 +38,7 @@ static inline i64 pack_k(enum pack how, i64 lanes) { return how == PACK_PAIR ? 2
 /* gemm_few_cpu.c: products of at most GEMM_FEW rows with a B whose k is contiguous. */
 enum { GEMM_FEW = 4 };
 static inline bool gemm_is_few(const struct gemm *g) {
-    return g->m <= GEMM_FEW && g->b_t && !g->a_t && !g->u_t && !g->accumulate && !g->quant;
+    return g->m <= GEMM_FEW && g->b_t && !g->a_t && !g->u_t && !g->accumulate && !g->packed;
 }
 #define X(isa) void gemm_few_##isa(const struct gemm *g);
 ISA_LIST(X)
@@ -56,7 +56,7 @@ struct operand {
     i64 ld, count, size;       /* count: how many i there are; size: bytes of an element */
     bool k_inner;              /* element (i, k) at [i * ld + k], else at [k * ld + i] */
     bool in_order;             /* bf16, k outside: the even k of a pair comes first */
-    const struct quant *quant; /* 4-bit codes: see pack_panels */
+    const struct view *packed; /* packed elements: see pack_panels */
 };
 
 /* Packs i in [first, first + width), k in [k, k + depth), in panels of `width`; `to` has room for

@@ -64,14 +64,20 @@ static i64 rule_count(const struct config *c, const struct weight_rule *w) {
            (strstr(w->name, "%E") ? c->experts : 1);
 }
 
-/* Whether it is, or may be, 4-bit codes. */
-static bool rule_coded(const struct config *c, const struct weight_rule *w) {
-    return (c->quant.load || c->quant.stored) && w->type->kind == MODULE_LINEAR && is_matrix(w) &&
-           of_layers(w) && !strstr(w->name, "%E");
+/* Whether it is, or may be, packed. */
+static bool rule_packed(const struct config *c, const struct weight_rule *w) {
+    return (c->quant.packing || c->quant.stored) && w->type->kind == MODULE_LINEAR &&
+           is_matrix(w) && of_layers(w) && !strstr(w->name, "%E");
 }
 
-static i64 coded_bytes(const struct config *c, i64 count) {
-    return count / 2 + count / i64_max(c->quant.block, 64) * (c->quant.twice ? 1 : 4);
+/* Bytes in memory of the numbers of a rule; stored codes are counted as nf4. */
+static i64 rule_bytes(const struct config *c, const struct weight_rule *w, i64 size) {
+    if (!rule_packed(c, w)) return rule_count(c, w) * size;
+    const struct packing *p = c->quant.packing ? c->quant.packing : packing_find("nf4");
+    return view_memory(&(struct view){.rank = 2,
+                                      .dim = {dim_of(c, w->rows), dim_of(c, w->cols)},
+                                      .packing = p,
+                                      .block = {p->block[0], p->block[1]}});
 }
 
 static char *name_of(struct model *m, const char *pattern, i64 layer, struct err *e) {
@@ -118,10 +124,9 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     dim[rank++] = dim_of(c, w->rows);
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
-    const enum dtype d = w->type->kind == MODULE_FIXED ? F32
-                         : rule_coded(c, w)            ? U4
-                                                       : m->weights.dtype;
-    struct param *p = name && to ? param_add(&m->weights, name, rank, dim, d, e) : NULL;
+    const enum dtype d = w->type->kind == MODULE_FIXED ? F32 : m->weights.dtype;
+    struct param *p =
+        name && to ? param_add(&m->weights, name, rank, dim, d, rule_packed(c, w), e) : NULL;
     if (!p) return -1;
     p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
     p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
@@ -205,8 +210,7 @@ static i64 config_sum(const struct config *c, i64 size) {
         const bool layers = of_layers(list[i]);
         for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
             if (applies(c, list[i], l))
-                count += size && rule_coded(c, list[i]) ? coded_bytes(c, rule_count(c, list[i]))
-                                                        : rule_count(c, list[i]) * i64_max(size, 1);
+                count += size ? rule_bytes(c, list[i], size) : rule_count(c, list[i]);
     }
     return count;
 }
@@ -351,18 +355,16 @@ static int lists_read(struct model *m, const struct gguf *g, const char *where, 
     return e->code ? -1 : 0;
 }
 
-int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
+int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
+                      const struct packing *packing, struct err *e) {
     struct model_folder f = {0};
     struct config c;
     const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
     int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
-    if (!rc && load_quant.load) {
-        const bool stored = c.quant.stored;
-        c.quant = load_quant, c.quant.stored = stored;
-    }
-    if (!rc && trainable && (c.quant.load || c.quant.stored)) {
-        rc = err_input(e, "%s: 4-bit weights cannot be trained", path);
+    if (!rc) c.quant.packing = packing;
+    if (!rc && trainable && (c.quant.packing || c.quant.stored)) {
+        rc = err_input(e, "%s: packed weights cannot be trained", path);
         err_hint(e, "use_peft: true trains an adapter beside them");
     }
     rc = rc || model_new(m, &c, d, trainable, e);
@@ -373,6 +375,10 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable, 
         rc = rc || model_load(m, &f.weights, path, e);
     folder_close(&f);
     return rc ? -1 : 0;
+}
+
+int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
+    return model_open_packed(m, path, d, trainable, NULL, e);
 }
 
 i64 model_count(const struct model *m, bool trainable_only) {
@@ -386,8 +392,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
         const bool whole = adapter && p->saved;
         if (!p->type != adapter && !whole) continue;
         const void *from = p->view.data;
-        const bool coded = p->view.dtype == U4;
-        if (coded) {
+        if (p->view.packing) {
             void *plain =
                 arena_new(&list->arena, view_count(&p->view) * dtype_size(m->weights.dtype), e);
             if (!plain || param_decode(p, m->weights.dtype, plain, e)) return stored_free(list), -1;
@@ -399,8 +404,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
             from = copy;
         }
         if (p->start ? pissa_stored(m, p, from, list, e)
-                     : param_stored(m, p, whole ? "base_model.model." : "", from,
-                                    coded ? m->weights.dtype : p->view.dtype, list, e))
+                     : param_stored(m, p, whole ? "base_model.model." : "", from, p->view.dtype,
+                                    list, e))
             return stored_free(list), -1;
     }
     return 0;

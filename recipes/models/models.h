@@ -58,12 +58,10 @@ struct layer_config {     /* what may differ between layers */
     int rope;             /* index into config.rope, -1: none */
     const struct mixer *mixer[BLOCK_SLOTS];
 };
-struct quant_config { /* linear layers of the blocks as 4-bit codes: quantize.c */
-    bool load;        /* encoded while they are loaded: */
-    enum quant4 type;
-    bool twice; /* the scales too, in 8 bits */
-    i64 block;
-    bool stored; /* the file may hold codes of bitsandbytes */
+struct quant_config { /* linear layers of the blocks as packed weights: quantize.c */
+    const struct packing
+        *packing; /* how they are encoded while they are loaded; NULL: they are not */
+    bool stored;  /* the file may hold codes of bitsandbytes */
 };
 struct config {
     const struct family *family;
@@ -246,12 +244,13 @@ void model_init(
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
                struct err *e); /* folder: config + weights */
+/* The same with the linear layers of the blocks packed so while they are loaded. */
+int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
+                      const struct packing *packing /* NULL: as the file is */, struct err *e);
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
-/* How models are loaded from now on: chosen by a recipe or --load-in-4bit; zero: as files are. */
-extern struct quant_config load_quant;
-/* Weights of 4-bit codes become plain ones in the model's dtype. */
+/* Packed weights become plain ones in the model's dtype. */
 int model_decode(struct model *m, struct err *e);
 /* Converts the values of a parameter of the same shape. */
 int param_copy(struct param *to, const struct param *from, struct err *e);

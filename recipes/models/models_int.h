@@ -57,11 +57,10 @@ json_t *config_effective(const json_t *j, const char *where, struct err *e);
 double rope_factor(const struct rope_config *r, i64 i, bool beyond);
 i64 dim_of(const struct config *c, enum dim_name d);
 
-/* ---- 4-bit codes (quantize.c) */
-enum { SCALES = 3 };
+/* ---- packed weights (quantize.c) */
 int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e);
-/* Gives `p` memory and the codes of `from` (host memory of p's shape, F32 or BF16). */
-int param_encode(struct param *p, const struct view *from, const struct quant_config *q,
+/* Gives `p` memory, and packs there `from` (host memory of p's shape, F32 or BF16). */
+int param_encode(struct param *p, const struct view *from, const struct packing *how,
                  struct err *e);
 int param_decode(const struct param *p, enum dtype d, void *to, struct err *e);
 /* Whether tensor `t` of a file is codes; marks it and all that belongs to it as seen; gives `p`
@@ -75,7 +74,7 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
 
 /* What `linear` takes (ops/linear.c); NULL where absent. */
 struct linear_in {
-    struct tensor *x, *w, *bias, *a, *b, *scale[SCALES];
+    struct tensor *x, *w, *bias, *a, *b;
 };
 struct tensor *linear_call(struct graph *g, const struct linear_in *in, double lora_scale);
 /* The same with the rest of what the module's adapter has: magnitudes, dropout. */

@@ -1,13 +1,10 @@
-/* module_trace.c: linear modules and embeddings in a trace, with bias, adapter and 4-bit codes. */
+/* module_trace.c: linear modules and embeddings in a trace, with bias and adapter. */
 #include "recipes/models/models_int.h"
 
 struct tensor *module_linear(const struct tracing *t, const struct module *m, struct tensor *x) {
     const struct lora_pair *lora = &m->adapter;
-    struct param *w = m->weight;
-    struct linear_in in = {.x = x, .w = param_tensor(t->g, w), .bias = param_tensor(t->g, m->bias)};
-    for (int i = 0; i < SCALES; i++)
-        if (w->scale[i].data)
-            in.scale[i] = graph_param(t->g, &w->scale[i], w->name, &w->scale[i], false);
+    struct linear_in in = {
+        .x = x, .w = param_tensor(t->g, m->weight), .bias = param_tensor(t->g, m->bias)};
     if (!lora->a) return linear_call(t->g, &in, lora->scale);
     in.a = param_tensor(t->g, lora->a), in.b = param_tensor(t->g, lora->b);
     return lora_linear(t, m, &in);

@@ -1,7 +1,6 @@
 /* modules.c: the list of modules: finding one, counting, freeing. */
 #include "recipes/models/models_int.h"
 
-
 struct module *model_module(const struct model *m, i64 layer, const struct module_type *type) {
     const struct module_range r = m->range[layer + 1];
     for (i64 i = r.first; i < r.first + r.count; i++)

@@ -11,7 +11,7 @@ struct mixer;       /* mixers/mixers.h */
 struct weight_rule; /* models.h */
 
 enum module_kind {
-    MODULE_LINEAR,    /* y = x·W^T: adapters may target it, its weight may be 4-bit codes */
+    MODULE_LINEAR,    /* y = x·W^T: adapters may target it, its weight may be packed */
     MODULE_HEAD,      /* a linear layer onto the vocabulary */
     MODULE_EMBEDDING, /* rows are looked up */
     MODULE_NORM,
@@ -47,8 +47,7 @@ struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
     struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
-                       * [E,] rows[, cols]. U4: 4-bit codes, which have no memory until loaded */
-    struct view scale[3]; /* what decodes them: absmax, code, absmax2 (ops/linear.c) */
+                       * [E,] rows[, cols]. What is or may be packed has none until loaded */
     bool placed;
     const struct module_type *type; /* NULL: an adapter's tensor */
     bool trainable;
@@ -90,12 +89,12 @@ struct weights { /* all zero: none */
 void weights_free(struct weights *w);
 /* Moves the parameters to the device in use; on the CPU this does nothing. */
 int weights_place(struct weights *w, struct err *e);
-int weights_decode(struct weights *w, struct err *e); /* 4-bit codes become plain numbers */
+int weights_decode(struct weights *w, struct err *e); /* packed ones become plain */
 i64 weights_count(const struct weights *w, bool trainable_only);
 
-/* A parameter with its own zeroed memory, or with U4 none. */
+/* A parameter with its own zeroed memory; `later`: without, which it gets when it is loaded. */
 struct param *param_add(struct weights *w, const char *name, int rank, const i64 *dim, enum dtype d,
-                        struct err *e);
+                        bool later, struct err *e);
 void param_free(struct param *p);       /* its memory */
 i64 param_bytes(const struct param *p); /* in memory */
 void param_set(struct param *p, i64 i, float x);
@@ -115,7 +114,7 @@ struct tracing {
     struct tensor *dropout_place; /* ops/dropout.c; NULL: nothing is dropped */
 };
 struct tensor *param_tensor(struct graph *g, struct param *p);
-/* y = x·W^T with what is attached: bias, adapter, codes. */
+/* y = x·W^T with what is attached: bias, adapter. */
 struct tensor *module_linear(const struct tracing *t, const struct module *m, struct tensor *x);
 /* Rows of the embedding [V, D], or with an adapter of the adapted one. */
 struct tensor *module_embedding(const struct tracing *t, const struct module *m,

@@ -271,22 +271,22 @@ int param_load(struct param *p, const struct stored *s, const char *where, struc
     return piece_load(p, &o, s, where, e);
 }
 
-/* A weight that is to be 4-bit codes: those of the file; or its values, encoded; or, where the file
+/* A weight that is to be packed: the codes of the file; or its values, encoded; or, where the file
  * has codes that do not lie as in memory, or none and nothing asked for them, plain values. */
-static int coded_read(struct model *m, const struct naming *n, struct param *p,
-                      const struct safetensors *s, u8 *seen, const char *where, struct err *e) {
+static int packed_read(struct model *m, const struct naming *n, struct param *p,
+                       const struct safetensors *s, u8 *seen, const char *where, struct err *e) {
     struct piece o;
     piece_of(&o, n, p, 0);
     const struct stored *t = safetensors_find(s, o.name);
     if (t && codes_stored(s, t) && pieces_of(n, p) == 1 && !o.layout)
         return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
     struct param plain = *p;
-    plain.view.dtype = m->weights.dtype;
+    plain.view.packing = NULL;
     if (!(plain.view.data = mem_new(view_bytes(&plain.view), e)))
         return err_detail(e, "for parameter %s", p->name);
-    const bool encode = m->config.quant.load && !(t && codes_stored(s, t));
+    const bool encode = m->config.quant.packing && !(t && codes_stored(s, t));
     int rc = param_read(m, n, &plain, s, seen, where, e);
-    if (!rc && encode) rc = param_encode(p, &plain.view, &m->config.quant, e);
+    if (!rc && encode) rc = param_encode(p, &plain.view, m->config.quant.packing, e);
     if (rc || encode) return mem_free(plain.view.data), rc;
     *p = plain;
     return 0;
@@ -308,7 +308,7 @@ static int tensor_read(struct param *p, const struct piece *o, const struct safe
 int param_read(struct model *m, const struct naming *n, struct param *p,
                const struct safetensors *s, u8 *seen, const char *where, struct err *e) {
     struct piece o;
-    if (p->view.dtype == U4) return coded_read(m, n, p, s, seen, where, e);
+    if (!p->view.data || p->view.packing) return packed_read(m, n, p, s, seen, where, e);
     if (p->rule && p->rule->stacked && !n->gguf) {
         p->stacked = true;
         piece_of(&o, n, p, 0);

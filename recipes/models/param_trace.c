@@ -7,8 +7,7 @@ struct tensor *param_tensor(struct graph *g, struct param *p) {
 
 struct tensor *linear_call(struct graph *g, const struct linear_in *in, double lora_scale) {
     const struct lora_attr attr = {lora_scale};
-    return graph_op(g, &op_linear, &attr,
-                    BIND({"x", in->x}, {"w", in->w}, {"bias", in->bias}, {"a", in->a}, {"b", in->b},
-                         {"absmax", in->scale[0]}, {"code", in->scale[1]},
-                         {"absmax2", in->scale[2]}));
+    return graph_op(
+        g, &op_linear, &attr,
+        BIND({"x", in->x}, {"w", in->w}, {"bias", in->bias}, {"a", in->a}, {"b", in->b}));
 }

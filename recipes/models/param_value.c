@@ -15,7 +15,7 @@ float param_get(const struct param *p, i64 i) {
 }
 
 struct param *param_add(struct weights *w, const char *name, int rank, const i64 *dim, enum dtype d,
-                        struct err *e) {
+                        bool later, struct err *e) {
     struct param *p = arena_new(&w->arena, sizeof *p, e);
     struct param **more =
         p ? mem_grow(w->param, w->params * (i64)sizeof p, (w->params + 1) * (i64)sizeof p, e)
@@ -25,7 +25,7 @@ struct param *param_add(struct weights *w, const char *name, int rank, const i64
     *p = (struct param){
         .name = name, .layer = -1, .decay = rank > 1, .view = {.dtype = d, .rank = rank}};
     memcpy(p->view.dim, dim, sizeof *dim * (size_t)rank);
-    if (d != U4 && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
+    if (!later && !(p->view.data = mem_new(view_bytes(&p->view), e))) {
         err_detail(e, "for parameter %s", name);
         return NULL;
     }
@@ -33,12 +33,7 @@ struct param *param_add(struct weights *w, const char *name, int rank, const i64
 }
 void param_free(struct param *p) {
     void (*give)(void *) = p->placed ? device_free : mem_free;
-    give(p->view.data);
-    for (int i = 0; i < SCALES; i++) give(p->scale[i].data);
+    for (int k = 0; k <= VIEW_PARTS; k++) give(*view_slot(&p->view, k));
 }
 
-i64 param_bytes(const struct param *p) {
-    i64 bytes = view_bytes(&p->view);
-    for (int i = 0; i < SCALES; i++) bytes += p->scale[i].rank ? view_bytes(&p->scale[i]) : 0;
-    return bytes;
-}
+i64 param_bytes(const struct param *p) { return view_memory(&p->view); }

@@ -1,7 +1,7 @@
-/* quantize.c: linear weights as 4-bit codes (base/quant.h): encoded while a model is loaded (QLoRA,
- * Dettmers et al., 2023), read from files of bitsandbytes, decoded to be merged or written.
+/* quantize.c: linear weights as packed ones (struct packing): encoded while a model is loaded
+ * (QLoRA, Dettmers et al., 2023), read from files of bitsandbytes, decoded to be merged or written.
  *
- * Only weights of linear layers inside of blocks are codes, as bitsandbytes has it: never
+ * Only weights of linear layers inside of blocks are packed, as bitsandbytes has it: never
  * embeddings, the LM head, norms, routers or stacked experts. A weight is read whole in the model's
  * dtype, encoded by all threads and let go before the next is read, so that loading takes the codes
  * and one weight. Blocks run over the weight as memory has it, [out, in].
@@ -16,8 +16,6 @@
 #include <jansson.h>
 #include <string.h>
 
-struct quant_config load_quant;
-
 int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     const json_t *q = json_object_get(j, "quantization_config");
     const char *method = json_is_object(q) ? json_text(q, "quant_method", "", where, e) : "";
@@ -29,96 +27,36 @@ int quant_config_read(struct config *c, const json_t *j, const char *where, stru
                        "true` quantises the latter");
 }
 
-/* ---- memory of codes: absmax, code and absmax2 are arguments of ops/linear.c */
-
-static int view_new(struct view *v, enum dtype d, i64 count, struct err *e) {
-    *v = (struct view){.dtype = d, .rank = 1, .dim = {count}};
-    return (v->data = mem_new(i64_max(count * dtype_size(d), 1), e)) ? 0 : -1;
-}
-static int codes_new(struct param *p, i64 blocks, i64 blocks2, struct err *e) {
-    p->view.dtype = U4;
-    if (!(p->view.data = mem_new(view_bytes(&p->view), e)) ||
-        view_new(&p->scale[0], blocks2 ? U8 : F32, blocks, e) ||
-        view_new(&p->scale[1], F32, blocks2 ? QUANT_TABLE_DOUBLE : QUANT_TABLE, e) ||
-        (blocks2 && view_new(&p->scale[2], F32, blocks2, e)))
-        return err_detail(e, "for the codes of %s", p->name);
-    return 0;
+static bool finite(const float *x, i64 n) {
+    for (i64 i = 0; i < n; i++)
+        if (!(x[i] - x[i] == 0)) return false;
+    return true;
 }
 
-/* ---- encoding */
-
-enum { TASK = 1024 }; /* blocks at a time */
-struct encoding {
-    const struct quant_config *q;
-    const u8 *from;
-    bool half;
-    u8 *codes;
-    float *absmax;
-    i64 count;
-};
-static void encode_task(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    const struct encoding *n = arg;
-    const i64 block = n->q->block, at = begin * TASK * block,
-              count = i64_min(end * TASK * block, n->count) - at;
-    quant4_encode(n->q->type, n->codes + at / 2, n->absmax + begin * TASK,
-                  n->from + at * (n->half ? 2 : 4), n->half, count, block);
+/* Memory for `p`, packed; block: NULL for the packing's own. */
+static int packed_new(struct param *p, const struct packing *how, const i64 block[2],
+                      struct err *e) {
+    return view_pack(&p->view, how, block, e) ? err_detail(e, "for the codes of %s", p->name) : 0;
 }
 
-int param_encode(struct param *p, const struct view *from, const struct quant_config *q,
+int param_encode(struct param *p, const struct view *from, const struct packing *how,
                  struct err *e) {
-    const i64 n = view_count(&p->view), blocks = (n + q->block - 1) / q->block,
-              blocks2 = q->twice ? (blocks + QUANT_BLOCK2 - 1) / QUANT_BLOCK2 : 0;
-    if (codes_new(p, blocks, blocks2, e)) return -1;
-    float *code = p->scale[1].data, *absmax = blocks2 ? mem_new(blocks * 4, e) : p->scale[0].data;
-    if (!absmax) return -1;
-    struct encoding job = {q, from->data, from->dtype == BF16, p->view.data, absmax, n};
-    pool_run((blocks + TASK - 1) / TASK, encode_task, &job);
-    memcpy(code, quant4_code[q->type], sizeof quant4_code[0]);
-    if (blocks2) {
-        quant_double(p->scale[0].data, p->scale[2].data, code, absmax, blocks);
-        mem_free(absmax);
-    }
-    return 0;
-}
-
-/* ---- decoding */
-
-struct decoding {
-    struct quant q;
-    const u8 *codes;
-    u8 *to;
-    bool half;
-    i64 count;
-};
-static void decode_task(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    const struct decoding *n = arg;
-    enum { PART = 1 << 16 };
-    const i64 at = begin * PART, count = i64_min(end * PART, n->count) - at;
-    quant_decode(n->to + at * (n->half ? 2 : 4), &n->q, n->codes, at, count, n->half);
+    return packed_new(p, how, NULL, e) || how->encode(&p->view, from->data, from->dtype == BF16, e)
+               ? -1
+               : 0;
 }
 
 int param_decode(const struct param *p, enum dtype d, void *to, struct err *e) {
-    const struct view *all[1 + SCALES] = {&p->view, &p->scale[0], &p->scale[1], &p->scale[2]};
-    struct device_buffer copy[1 + SCALES] = {0};
-    const void *host[1 + SCALES] = {0};
+    struct device_buffer copy[1 + VIEW_PARTS] = {0};
+    struct view host = p->view;
     int rc = 0;
-    for (int i = 0; !rc && i < 1 + SCALES; i++) {
-        if (!all[i]->data) continue;
-        host[i] =
-            p->placed ? device_peek(all[i]->data, view_bytes(all[i]), &copy[i], e) : all[i]->data;
-        rc = host[i] ? 0 : -1;
+    for (int k = 0; !rc && p->placed && k <= VIEW_PARTS; k++) {
+        void **at = view_slot(&host, k);
+        if (*at) *at = (void *)device_peek(*at, view_slot_bytes(&p->view, k), &copy[k], e);
+        rc = e->code ? -1 : 0;
     }
-    const i64 n = view_count(&p->view), blocks = p->scale[0].dim[0];
-    struct decoding job = {{host[1], host[2], host[3], quant_shift(n, blocks),
-                            host[3] ? quant_shift(blocks, p->scale[2].dim[0]) : 0},
-                           host[0],
-                           to,
-                           d == BF16,
-                           n};
-    if (!rc) pool_run((n + (1 << 16) - 1) >> 16, decode_task, &job);
-    for (int i = 0; i < 1 + SCALES; i++) mem_free(copy[i].data);
+    if (!rc) view_unpack(to, &host, d == BF16);
+    for (int k = 0; k <= VIEW_PARTS; k++) mem_free(copy[k].data);
     return rc;
 }
 
@@ -174,11 +112,6 @@ static int state_read(struct state *q, const struct stored *s, const char *where
     return err_input(e, "%s: no block size and shape that make sense", name);
 }
 
-static bool finite(const float *x, i64 n) {
-    for (i64 i = 0; i < n; i++)
-        if (!(x[i] - x[i] == 0)) return false;
-    return true;
-}
 /* Part `name` of `count` elements of type d, copied to `to`; floats must be finite. */
 static int part_read(const struct safetensors *s, const struct stored *t, const char *name,
                      enum dtype d, i64 count, void *to, const char *where, struct err *e) {
@@ -202,18 +135,22 @@ int codes_read(struct param *p, const struct safetensors *s, const struct stored
     if (q.count != n || t->bytes != (n + 1) / 2)
         return err_input(e, "%s: tensor '%s' holds %lld values in %lld bytes; expected %lld", where,
                          t->name, (long long)q.count, (long long)t->bytes, (long long)n);
-    const i64 blocks = (n + q.block - 1) / q.block,
-              blocks2 = q.block2 ? (blocks + q.block2 - 1) / q.block2 : 0;
-    if (codes_new(p, blocks, blocks2, e)) return -1;
-    float *code = p->scale[1].data;
-    memcpy(p->view.data, t->data, (size_t)t->bytes);
-    if (part_read(s, t, "absmax", p->scale[0].dtype, blocks, p->scale[0].data, where, e) ||
+    struct view *v = &p->view;
+    const char *type = part_of(s, t, "quant_state.bitsandbytes__nf4") ? "nf4" : "fp4";
+    char name[16];
+    snprintf(name, sizeof name, "%s%s", type, q.block2 ? "-double" : "");
+    if (packed_new(p, packing_find(name), (i64[]){q.block, q.block2}, e)) return -1;
+    const i64 blocks = (n + q.block - 1) / q.block;
+    float *code = v->part[1];
+    memcpy(v->data, t->data, (size_t)t->bytes);
+    if (part_read(s, t, "absmax", q.block2 ? U8 : F32, blocks, v->part[0], where, e) ||
         part_read(s, t, "quant_map", F32, 16, code, where, e))
         return -1;
-    if (!blocks2) return 0;
+    if (!q.block2) return 0;
     code[QUANT_TABLE_DOUBLE - 1] = (float)q.offset;
     return part_read(s, t, "nested_quant_map", F32, 256, code + QUANT_TABLE, where, e) ||
-                   part_read(s, t, "nested_absmax", F32, blocks2, p->scale[2].data, where, e)
+                   part_read(s, t, "nested_absmax", F32, view_slot_bytes(v, 3) / 4, v->part[2],
+                             where, e)
                ? -1
                : 0;
 }

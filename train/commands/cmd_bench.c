@@ -45,8 +45,6 @@ static int fill(struct view *v, const struct sample_in *in, enum dtype precision
                        .rank = in->rank};
     memcpy(v->dim, in->dim, sizeof v->dim);
     if (!(v->data = arena_new(a, i64_max(view_bytes(v), 64), e))) return -1;
-    struct view bytes = {.data = v->data, .dtype = U8, .rank = 1, .dim = {view_bytes(v)}};
-    if (v->dtype == U4) v = &bytes;
     const i64 n = view_count(v);
     const struct rng r = {3, RNG_TEST, 0, 0};
     double *f = in->fill == FILL_CUSTOM ? mem_new_array(n, sizeof *f, e) : NULL;
@@ -74,24 +72,38 @@ static int fill(struct view *v, const struct sample_in *in, enum dtype precision
     return mem_free(f), 0;
 }
 
+/* Packs an argument's values as its sample says. */
+static int fill_packed(struct view *v, const struct packing *p, struct arena *a, struct err *e) {
+    const void *from = v->data;
+    v->packing = p;
+    memcpy(v->block, p->block, sizeof v->block);
+    for (int k = 0; k <= VIEW_PARTS; k++) {
+        const i64 bytes = view_slot_bytes(v, k);
+        if (bytes && !(*view_slot(v, k) = arena_new(a, bytes, e))) return -1;
+    }
+    return p->encode(v, from, v->dtype == BF16, e);
+}
+
+static struct view *view_of(struct op_call *c, int i) {
+    return i < OP_IN ? &c->in[i] : &c->out[i - OP_IN];
+}
 /* Moves what a call reads and writes to the device. */
 static int call_place(struct op_call *c, struct err *e) {
     if (device_now() == DEVICE_CPU) return 0;
-    struct view *all[OP_IN + OP_OUT];
-    for (int i = 0; i < OP_IN + OP_OUT; i++) all[i] = i < OP_IN ? &c->in[i] : &c->out[i - OP_IN];
-    for (int i = 0; i < OP_IN + OP_OUT; i++) {
-        const void *host = all[i]->data;
-        if (!host) continue;
-        if (!(all[i]->data = device_new(view_bytes(all[i]), e)) ||
-            device_write(all[i]->data, host, view_bytes(all[i]), e))
-            return -1;
-    }
+    for (int i = 0; i < OP_IN + OP_OUT; i++)
+        for (int k = 0; k <= VIEW_PARTS; k++) {
+            void **at = view_slot(view_of(c, i), k);
+            const void *host = *at;
+            const i64 bytes = host ? view_slot_bytes(view_of(c, i), k) : 0;
+            if (host && (!(*at = device_new(bytes, e)) || device_write(*at, host, bytes, e)))
+                return -1;
+        }
     return device_sync(e);
 }
 static void call_close(struct op_call *c) {
     if (device_now() == DEVICE_CPU) return;
-    for (int i = 0; i < OP_IN; i++) device_free(c->in[i].data);
-    for (int i = 0; i < OP_OUT; i++) device_free(c->out[i].data);
+    for (int i = 0; i < OP_IN + OP_OUT; i++)
+        for (int k = 0; k <= VIEW_PARTS; k++) device_free(*view_slot(view_of(c, i), k));
     device_free(c->scratch);
 }
 
@@ -99,7 +111,10 @@ static int call_open(struct op_call *c, const struct op *op, const struct sample
                      struct arena *a, struct err *e) {
     *c = (struct op_call){.op = op, .attr = s->attr};
     for (int i = 0; i < OP_IN; i++)
-        if (s->in[i].present && fill(&c->in[i], &s->in[i], d, a, e)) return -1;
+        if (s->in[i].present &&
+            (fill(&c->in[i], &s->in[i], d, a, e) ||
+             (s->in[i].packing && fill_packed(&c->in[i], s->in[i].packing, a, e))))
+            return -1;
     for (int i = 0; i < OP_OUT; i++)
         if (s->out[i].present && fill(&c->out[i], &s->out[i], d, a, e)) return -1;
     if (op_shape(c, e)) return -1;
@@ -124,7 +139,8 @@ static void shapes_text(const struct op_call *c, char text[64]) {
         for (int k = 0; k < c->in[i].rank; k++)
             n += snprintf(text + n, (size_t)(64 - n), "%s%lld", k ? "," : "",
                           (long long)c->in[i].dim[k]);
-        n += snprintf(text + n, (size_t)(64 - n), "]");
+        n += snprintf(text + n, (size_t)(64 - n), "]%s%s", c->in[i].packing ? " " : "",
+                      c->in[i].packing ? c->in[i].packing->name : "");
     }
 }
 
@@ -163,7 +179,7 @@ static int bench_op(const struct op *op, const struct sample *s, enum dtype d, d
         best = each < best ? each : best;
         if (device_now() == DEVICE_CUDA) calls = i64_max(1, i64_min(500, (i64)(0.005 / best)));
     }
-    for (int i = 0; i < OP_IN; i++) bytes += (double)(c.in[i].rank ? view_bytes(&c.in[i]) : 0);
+    for (int i = 0; i < OP_IN; i++) bytes += (double)(c.in[i].rank ? view_memory(&c.in[i]) : 0);
     for (int i = 0; i < OP_OUT; i++)
         bytes += (double)(c.out[i].rank ? view_bytes(&c.out[i]) * (s->out[i].present ? 2 : 1) : 0);
     if (op->bytes) bytes = op->bytes(&c);

@@ -112,12 +112,9 @@ static int gguf_make(const struct export_flags *f, struct loaded *l, const char 
 /* The adapter goes into the base that it was trained on, decoded if it was in 4 bits; or into the
  * weights that those were made from. */
 static int merge(const struct export_flags *f, struct loaded *l, struct err *e) {
-    if (f->merge_into[0] == 'o' && l->model.config.quant.load) {
+    if (f->merge_into[0] == 'o' && l->model.config.quant.packing) {
         struct loaded plain;
-        const char *const before = globals.quantize;
-        globals.quantize = "none";
-        const int rc = loaded_open(&plain, f->model, &f->adapter, NULL, F32, false, e);
-        globals.quantize = before;
+        const int rc = loaded_open_as(&plain, f->model, &f->adapter, NULL, "none", F32, false, e);
         if (!rc) {
             const struct loaded was = *l;
             *l = plain, plain = was;
@@ -126,7 +123,6 @@ static int merge(const struct export_flags *f, struct loaded *l, struct err *e) 
         loaded_close(&plain);
         if (rc) return -1;
     }
-    load_quant = (struct quant_config){0}; /* what is written is read again as it is */
     return l->model.lora ? lora_merge(&l->model, e) : model_decode(&l->model, e);
 }
 

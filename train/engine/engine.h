@@ -9,7 +9,7 @@
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
-void quant_of_recipe(const struct recipe *r); /* sets load_quant */
+const struct packing *packing_of_recipe(const struct recipe *r); /* NULL: none */
 
 /* ---- a model for use (loaded.c, tokenizer_gguf.c) */
 /* Loads MODEL (folder or checkpoint), and onto it the sum of adapters (none: a LoRA checkpoint
@@ -24,6 +24,10 @@ struct loaded {
 };
 int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,
                 const char *tokenizer, enum dtype d, bool trainable, struct err *e);
+/* The same with the base held as `quantize` says instead of --quantize. */
+int loaded_open_as(struct loaded *l, const char *path, const struct text_list *adapters,
+                   const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
+                   struct err *e);
 void loaded_close(struct loaded *l);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */

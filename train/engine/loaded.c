@@ -21,20 +21,21 @@ int numerics_choose(const char *name, struct err *e) {
     return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
 }
 
-void quant_of_recipe(const struct recipe *r) {
-    load_quant = (struct quant_config){
-        r->load_in_4bit, strcmp(r->bnb_4bit_quant_type, "fp4") ? QUANT_NF4 : QUANT_FP4,
-        r->bnb_4bit_use_double_quant, 64, false};
+const struct packing *packing_of_recipe(const struct recipe *r) {
+    char name[16];
+    snprintf(name, sizeof name, "%s%s", r->bnb_4bit_quant_type,
+             r->bnb_4bit_use_double_quant ? "-double" : "");
+    return r->load_in_4bit ? packing_find(name)
+           : r->quantize   ? packing_find(r->quantize) /* NULL: auto, none */
+                           : NULL;
 }
 
-/* How the base is held: as --quantize says, or as the run had it that the first adapter comes from:
- * RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
-static int quant_choose(const char *adapter, struct err *e) {
-    const char *q = globals.quantize ? globals.quantize : "auto";
-    load_quant = (struct quant_config){strcmp(q, "auto") && strcmp(q, "none"),
-                                       *q == 'f' ? QUANT_FP4 : QUANT_NF4,
-                                       strstr(q, "double") != NULL, 64, false};
-    if (!adapter || strcmp(q, "auto")) return 0;
+/* How the base is held: as `quantize` says, or with "auto" as the run had it that the first adapter
+ * comes from: RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
+static int packing_choose(const struct packing **packing, const char *quantize, const char *adapter,
+                          struct err *e) {
+    *packing = packing_find(quantize); /* NULL: auto, none */
+    if (!adapter || strcmp(quantize, "auto")) return 0;
     char *run = path_join(NULL, adapter, "../..", e),
          *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
     int rc = run && lock ? 0 : -1;
@@ -42,7 +43,7 @@ static int quant_choose(const char *adapter, struct err *e) {
         struct recipe r;
         char sha256[65];
         rc = lock_read(&r, run, sha256, e);
-        if (!rc) quant_of_recipe(&r), recipe_free(&r);
+        if (!rc) *packing = packing_of_recipe(&r), recipe_free(&r);
     }
     mem_free(run), mem_free(lock);
     return rc;
@@ -114,8 +115,10 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
     return rc;
 }
 
-int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,
-                const char *tokenizer, enum dtype d, bool trainable, struct err *e) {
+int loaded_open_as(struct loaded *l, const char *path, const struct text_list *adapters,
+                   const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
+                   struct err *e) {
+    const struct packing *packing;
     *l = (struct loaded){0};
     const i64 count = adapters ? adapters->count : 0;
     double weight;
@@ -129,8 +132,8 @@ int loaded_open(struct loaded *l, const char *path, const struct text_list *adap
     if (own ? base_of(l, path, e) : !(l->base = mem_text(path, e))) return -1;
     if (count && adapter_named(adapters->item[0], &l->adapter, &weight, e)) return -1;
     if (own && !(l->adapter = mem_text(path, e))) return -1;
-    if (quant_choose(l->adapter, e) ||
-        model_open(&l->model, l->base, d, trainable && !l->adapter, e))
+    if (packing_choose(&packing, quantize, l->adapter, e) ||
+        model_open_packed(&l->model, l->base, d, trainable && !l->adapter, packing, e))
         return -1;
     if (*l->model.config.note && !quiet)
         show(stderr, "note: %s: %s\n", l->base, l->model.config.note);
@@ -142,6 +145,12 @@ int loaded_open(struct loaded *l, const char *path, const struct text_list *adap
         return -1;
     if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
     return model_place(&l->model, e);
+}
+
+int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,
+                const char *tokenizer, enum dtype d, bool trainable, struct err *e) {
+    const char *quantize = globals.quantize ? globals.quantize : "auto";
+    return loaded_open_as(l, path, adapters, tokenizer, quantize, d, trainable, e);
 }
 
 void loaded_close(struct loaded *l) {

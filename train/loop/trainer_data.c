@@ -286,9 +286,9 @@ int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
     if (r->model_name_or_path) {
-        quant_of_recipe(r);
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
-        if (!t->model_folder || model_open(&t->model, r->model_name_or_path, d, !r->use_peft, e))
+        if (!t->model_folder || model_open_packed(&t->model, r->model_name_or_path, d, !r->use_peft,
+                                                  packing_of_recipe(r), e))
             return -1;
         if (t->model.config.wrapped && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))

@@ -2,6 +2,7 @@
  *
  * Each key is bound through its row in recipe_keys.c; then keys that depend on each other are
  * checked and resolved. recipe_source.c says where the values come from. */
+#include "ops/ops.h"
 #include "train/recipe/recipe_int.h"
 
 #include <jansson.h>
@@ -138,11 +139,19 @@ static int resolve_batches(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
-/* bnb_4bit_*: what the model is trained in cannot be told apart from what it is decoded to. */
+/* What says how the base is held says one thing, and of a base that is frozen.
+ * bnb_4bit_*: what the model is trained in cannot be told apart from what it is decoded to. */
 static int check_quant(struct recipe *r, const char *name, struct err *e) {
     static const char *const keys[] = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
                                        "bnb_4bit_compute_dtype", NULL};
     const char *compute = r->bnb_4bit_compute_dtype;
+    if (r->load_in_4bit && r->quantize && strcmp(r->quantize, "auto"))
+        return err_input(e, "%s: both 'load_in_4bit' and 'quantize: %s'",
+                         place(r, "quantize", name), r->quantize);
+    if (r->quantize && packing_find(r->quantize) && !r->use_peft)
+        return err_input(e, "%s: quantize: %s needs use_peft: true", place(r, "quantize", name),
+                         r->quantize),
+               err_hint(e, "packed weights are frozen; an adapter beside them is trained (QLoRA)");
     if (r->load_in_4bit && !r->use_peft)
         return err_input(e, "%s: load_in_4bit needs use_peft: true",
                          place(r, "load_in_4bit", name)),

@@ -41,7 +41,7 @@ struct recipe {
     bool use_rslora, use_dora;
     const char *init_lora_weights;
     bool load_in_4bit, bnb_4bit_use_double_quant;
-    const char *bnb_4bit_quant_type, *bnb_4bit_compute_dtype;
+    const char *bnb_4bit_quant_type, *bnb_4bit_compute_dtype, *quantize;
     const char *precision, *numerics;
     bool master_weights;
     i64 max_seq_length;

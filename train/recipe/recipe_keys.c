@@ -5,6 +5,7 @@
  * field's most shared vocabulary, except micro_batch_size and max_seq_length, which say more than
  * per_device_train_batch_size and max_length. Other tools' spellings are aliases: taken, with a
  * note that names ours. */
+#include "ops/ops.h"
 #include "train/recipe/recipe_int.h"
 
 #define AT(member) offsetof(struct recipe, member)
@@ -78,6 +79,8 @@ const struct option recipe_options[] = {
     BOOL(bnb_4bit_use_double_quant, "false", "also store the scales of 4-bit blocks in 8 bits"),
     CHOICE(bnb_4bit_compute_dtype, "auto", "auto float32 bfloat16",
            "type that 4-bit weights are decoded to; it must be that of precision"),
+    CHOICE(quantize, NULL, packing_choices,
+           "how the linear weights of the frozen base are packed (default: as load_in_4bit says)"),
 
     INT(micro_batch_size, "8", 1, 1 << 20,
         "samples computed at once; changes memory and speed, never the result"),

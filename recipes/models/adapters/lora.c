@@ -35,7 +35,7 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
         for (i64 i = 0; i < m->weights.params; i++) {
             struct param *p = m->weights.param[i];
             if (!p->type || !lora_saves(&one, p->name)) continue;
-            if (p->view.dtype == U4 || strpbrk(p->name, "|%"))
+            if (p->view.packing || strpbrk(p->name, "|%"))
                 return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
             if (p == head->weight && head->adapter.a)
                 return err_input(e, "modules_to_save: %s has an adapter already", p->name);
@@ -121,7 +121,7 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
     /* Weights of the base that PEFT saves beside an adapter. */
     for (i64 i = 0; !rc && i < m->weights.params; i++) {
         struct param *p = m->weights.param[i];
-        if (!p->type || p->view.rank < 2 || p->view.dtype == U4) continue;
+        if (!p->type || p->view.rank < 2 || p->view.packing) continue;
         const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
         rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;

@@ -77,20 +77,20 @@ static int merge_run(struct param *w, const struct lora_pair *l, bool columns, s
     return 0;
 }
 
-/* DoRA's magnitudes: they start as the weight's norms, of 4-bit codes as they are decoded. */
+/* DoRA's magnitudes: they start as the weight's norms, of a packed one as it is decoded. */
 static int magnitude_add(struct weights *all, const char *module, const struct param *w,
                          struct lora_pair *to, bool columns, struct err *e) {
     struct param plain = *w,
                  *g = lora_part_new(all, module, LORA_MAGNITUDE, 1, w->view.dim + columns, e);
-    const bool coded = w->view.dtype == U4;
-    plain.view.dtype = coded ? all->dtype : w->view.dtype;
-    if (!g || (coded && !(plain.view.data = mem_new(view_bytes(&plain.view), e)))) return -1;
+    const bool packed = w->view.packing;
+    plain.view.packing = NULL;
+    if (!g || (packed && !(plain.view.data = mem_new(view_bytes(&plain.view), e)))) return -1;
     struct merge start = {.w = &plain, .columns = columns};
     const int rc =
-        (coded && param_decode(w, all->dtype, plain.view.data, e)) || norms_make(&start, e) ? -1
-                                                                                            : 0;
+        (packed && param_decode(w, all->dtype, plain.view.data, e)) || norms_make(&start, e) ? -1
+                                                                                             : 0;
     for (i64 o = 0; !rc && o < g->view.dim[0]; o++) param_set(g, o, start.norm[o]);
-    if (coded) mem_free(plain.view.data);
+    if (packed) mem_free(plain.view.data);
     mem_free(start.norm);
     g->layer = w->layer, g->layout = to->b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
     g->turned = w->turned;

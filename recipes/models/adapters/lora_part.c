@@ -7,7 +7,7 @@
 struct param *lora_part_new(struct weights *w, const char *module, enum lora_part part, int rank,
                             const i64 *dim, struct err *e) {
     const char *name = lora_key(&w->arena, module, part, e);
-    struct param *p = name ? param_add(w, name, rank, dim, w->dtype, e) : NULL;
+    struct param *p = name ? param_add(w, name, rank, dim, w->dtype, false, e) : NULL;
     if (p)
         p->trainable = true, p->pace = part == LORA_A ? PACE_PLAIN
                                        : part == LORA_EMBED_A || part == LORA_EMBED_B

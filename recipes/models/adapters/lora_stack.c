@@ -80,7 +80,7 @@ static int base_same(struct model *m, const struct safetensors *s, const char *w
                      struct err *e) {
     for (i64 i = 0; i < m->weights.params; i++) {
         const struct param *p = m->weights.param[i];
-        if (!p->type || p->view.rank < 2 || p->view.dtype == U4) continue;
+        if (!p->type || p->view.rank < 2 || p->view.packing) continue;
         const char *key = lora_base_key(m, p, e);
         const struct stored *t = key ? safetensors_find(s, key) : NULL;
         if (!key || (t && lora_same(p, t, where, e))) return -1;

@@ -21,9 +21,7 @@ static struct tensor *dropped(const struct tracing *to, struct tensor *x, u32 st
 static struct tensor *dora_norm(const struct tracing *to, const struct linear_in *in, double scale,
                                 bool columns) {
     const struct dora_attr attr = {scale, columns};
-    return graph_op(to->g, &op_dora_norm, &attr,
-                    BIND({"a", in->a}, {"w", in->w}, {"b", in->b}, {"absmax", in->scale[0]},
-                         {"code", in->scale[1]}, {"absmax2", in->scale[2]}));
+    return graph_op(to->g, &op_dora_norm, &attr, BIND({"a", in->a}, {"w", in->w}, {"b", in->b}));
 }
 /* u with the magnitudes m instead of the norms of its weight. */
 static struct tensor *dora(const struct tracing *to, struct tensor *u, const struct lora_pair *l,

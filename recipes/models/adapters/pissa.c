@@ -35,9 +35,10 @@ static int part_set(struct weights *all, struct param *p, const double *from, co
 
 int pissa_start(struct weights *all, const struct param *w, struct lora_pair *to, struct err *e) {
     const i64 rows = w->view.dim[0], cols = w->view.dim[1], r = to->a->view.dim[0];
-    if (w->view.dtype == U4) {
-        err_input(e, "init_lora_weights pissa takes a part out of the weights, and %s is in 4 bits",
-                  w->name);
+    if (w->view.packing) {
+        err_input(e,
+                  "init_lora_weights pissa takes a part out of the weights, and %s is packed as %s",
+                  w->name, w->view.packing->name);
         return err_hint(e, "without load_in_4bit, or with init_lora_weights: true");
     }
     if (r > i64_min(rows, cols))

@@ -23,7 +23,7 @@ static void test_bad_seeds(void **state) {
                       *y = graph_op(g, &op_add, NULL, BIND({"a", a}, {"b", a}));
         if (kind == 3) {
             static float memory[8 * 4];
-            const struct view v = {memory, F32, 2, {8, 4}};
+            const struct view v = {.data = memory, .dtype = F32, .rank = 2, .dim = {8, 4}};
             struct tensor *w = graph_param(g, &v, "w", &v, true),
                           *x = graph_input(g, "x", F32, DIMS(4, 4)),
                           *labels = graph_input(g, "labels", I32, DIMS(4)),
@@ -60,7 +60,7 @@ static void test_many_seeds(void **state) {
     for (int run = 0; run < 4; run++) {
         struct err e = {0};
         struct graph *g = graph_new(&e);
-        const struct view v = {w_data, F32, 2, {V, D}};
+        const struct view v = {.data = w_data, .dtype = F32, .rank = 2, .dim = {V, D}};
         struct tensor *w = graph_param(g, w_data, "w", &v, true);
         struct seed seed[3];
         int count = 0;

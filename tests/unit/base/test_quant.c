@@ -1,6 +1,5 @@
 /* test_quant.c: numbers of a few bits are those of bitsandbytes, PyTorch and transformers
- * (golden/quant), on every instruction set; and a product with 4-bit codes has the bits of the
- * product with the decoded weight. */
+ * (golden/quant), on every instruction set. */
 #include "base/quant.h"
 #include "checkpoints/checkpoints.h"
 #include "ops/ops.h"
@@ -96,7 +95,6 @@ static void block4_check(const char *matrix, bool half, enum quant4 type, int sh
     } else {
         assert_memory_equal(absmax, find("%s.absmax", key)->data, (size_t)blocks * 4);
     }
-    assert_int_equal(quant_shift(n, blocks), blocks > 1 ? shift : quant_shift(n, 1));
     for (int isa = 0; isa <= (int)isa_best() && dequant; isa++) {
         struct err e = {0};
         isa_force(isa_name[isa], &e);
@@ -215,74 +213,12 @@ static void test_formats(void **state) {
     safetensors_close(&file);
 }
 
-/* linear and linear_dx, with codes and with what they decode to: the same bits. Sizes cross the
- * blocks of the product in every direction, and a row is no whole number of blocks. */
-static void test_product(void **state) {
-    (void)state;
-    enum { N = 41, O = 331, I = 1106, BLOCKS = (O * I + 63) / 64 };
-    const struct op *ops[] = {&op_linear, &op_linear_dx};
-    const struct lora_attr attr = {1};
-    struct err e = {0};
-    float *w = malloc(O * I * 4), *x = malloc(N * I * 4), *plain = malloc(O * I * 4),
-          *absmax = malloc(BLOCKS * 4), absmax2[BLOCKS / 256 + 1], code[QUANT_TABLE_DOUBLE];
-    u8 *codes = malloc((O * I + 1) / 2), *scales = malloc(BLOCKS), *out[2];
-    const struct rng r = {1, RNG_TEST, 0, 0};
-    for (int i = 0; i < O * I; i++) w[i] = rng_normal(&r, (u64)i);
-    memcpy(code, quant4_code[QUANT_NF4], sizeof quant4_code[0]);
-    quant4_encode(QUANT_NF4, codes, absmax, w, false, O * I, 64);
-    quant_double(scales, absmax2, code, absmax, BLOCKS);
-    const struct quant q = {scales, code, absmax2, 6, 8};
-    for (int half = 0; half < 2; half++)
-        for (int o = 0; o < 2; o++)
-            for (int isa = 0; isa <= (int)isa_best(); isa++) {
-                const enum dtype d = half ? BF16 : F32;
-                const i64 ins = o ? O : I, outs = o ? I : O;
-                isa_force(isa_name[isa], &e);
-                quant_decode(plain, &q, codes, 0, O * I, half);
-                for (i64 i = 0; i < N * ins; i++)
-                    if (half)
-                        ((u16 *)x)[i] = bf16_of_f32(rng_normal(&r, (u64)i + 7));
-                    else
-                        x[i] = rng_normal(&r, (u64)i + 7);
-                for (int coded = 0; coded < 2; coded++) {
-                    struct op_call c = {.op = ops[o], .attr = &attr};
-                    c.in[0] = (struct view){x, d, 2, {N, ins}};
-                    c.in[1] =
-                        (struct view){coded ? (void *)codes : plain, coded ? U4 : d, 2, {O, I}};
-                    if (coded) {
-                        c.in[5 - o] = (struct view){scales, U8, 1, {BLOCKS}};
-                        c.in[6 - o] = (struct view){code, F32, 1, {QUANT_TABLE_DOUBLE}};
-                        c.in[7 - o] = (struct view){absmax2, F32, 1, {BLOCKS / 256 + 1}};
-                    }
-                    if (op_shape(&c, &e)) fail_msg("%s", e.primary);
-                    c.out[0].data = out[coded] = calloc(1, (size_t)(N * outs * 4));
-                    c.scratch = mem_new(ops[o]->scratch(&c), &e);
-                    assert_int_equal(op_run(&c, &e), 0);
-                    mem_free(c.scratch);
-                }
-                assert_memory_equal(out[0], out[1], (size_t)(N * outs * 4));
-                free(out[0]), free(out[1]);
-            }
-    /* what does not fit is refused by name */
-    struct op_call c = {.op = &op_linear, .attr = &attr};
-    c.in[0] = (struct view){x, F32, 2, {N, I}}, c.in[1] = (struct view){codes, U4, 2, {O, I}};
-    assert_int_equal(op_shape(&c, &e), -1);
-    assert_non_null(strstr(e.primary, "lacks what decodes it"));
-    e = (struct err){0};
-    c.in[5] = (struct view){absmax, F32, 1, {BLOCKS - 7}};
-    c.in[6] = (struct view){code, F32, 1, {QUANT_TABLE}};
-    assert_int_equal(op_shape(&c, &e), -1);
-    assert_non_null(strstr(e.primary, "scales for"));
-    free(w), free(x), free(plain), free(absmax), free(codes), free(scales);
-}
-
 int main(void) {
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_4bit), cmocka_unit_test(test_8bit),
-                                       cmocka_unit_test(test_formats),
-                                       cmocka_unit_test(test_product)};
+                                       cmocka_unit_test(test_formats)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pool_stop();
     return failed;

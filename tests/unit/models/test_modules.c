@@ -18,7 +18,7 @@ static void ok(int status, const struct err *e) {
 
 static struct param *matrix(struct weights *w, const char *name, i64 rows, i64 cols, u32 number) {
     struct err e = {0};
-    struct param *p = param_add(w, name, 2, (i64[]){rows, cols}, F32, &e);
+    struct param *p = param_add(w, name, 2, (i64[]){rows, cols}, F32, false, &e);
     const struct rng r = {1, RNG_INIT, 0, number};
     ok(!p, &e);
     for (i64 i = 0; i < rows * cols; i++) param_set(p, i, rng_normal(&r, (u64)i) / 5);

@@ -41,11 +41,9 @@ static double rounded(double x, enum dtype d) {
     return d == BF16 ? (double)bf16_to_f32(bf16_of_f32((float)x)) : d == F32 ? (double)(float)x : x;
 }
 
-/* f64 values (or i32) of argument `slot`, then stored as the view's dtype; 4-bit codes as bytes */
+/* f64 values (or i32) of argument `slot`, then stored as the view's dtype */
 static void fill(struct view *v, const struct sample_in *in, int slot, enum dtype rounding) {
     const struct rng r = {7, RNG_TEST, 0, (u32)slot};
-    struct view bytes = {.data = v->data, .dtype = U8, .rank = 1, .dim = {view_bytes(v)}};
-    if (v->dtype == U4) v = &bytes;
     const bool whole = v->dtype == I32 || v->dtype == U8;
     const i64 n = view_count(v);
     double *f = NULL;
@@ -67,6 +65,25 @@ static void fill(struct view *v, const struct sample_in *in, int slot, enum dtyp
     free(f);
 }
 
+/* The same codes in every precision: f32 values are encoded. */
+static void open_packed(struct trial *t, struct view *v, const struct sample_in *in, int slot) {
+    struct view plain = {.dtype = F32, .rank = v->rank};
+    struct err e = {0};
+    memcpy(plain.dim, v->dim, sizeof plain.dim);
+    plain.data = malloc((size_t)view_bytes(&plain) + 1);
+    fill(&plain, in, slot, F32);
+    v->packing = in->packing;
+    memcpy(v->block, v->packing->block, sizeof v->block);
+    for (int k = 0; k <= VIEW_PARTS; k++) {
+        const i64 bytes = view_slot_bytes(v, k);
+        const int block = k ? OP_IN + OP_OUT + k : slot;
+        assert(!t->block[block]); /* one packed argument */
+        if (bytes) *view_slot(v, k) = (u8 *)guarded(t, block, bytes + OFFSET) + OFFSET;
+    }
+    if (v->packing->encode(v, plain.data, false, &e)) abort();
+    free(plain.data);
+}
+
 static void open_view(struct trial *t, struct view *v, const struct sample_in *in, int slot,
                       enum dtype precision, enum dtype rounding) {
     if (!in->present) return;
@@ -76,6 +93,10 @@ static void open_view(struct trial *t, struct view *v, const struct sample_in *i
                                                                       : precision,
                        .rank = in->rank};
     memcpy(v->dim, in->dim, sizeof v->dim);
+    if (in->packing) {
+        open_packed(t, v, in, slot);
+        return;
+    }
     v->data = guarded(t, slot, view_bytes(v) + OFFSET);
     v->data = (u8 *)v->data + (v->dtype == F64 ? 0 : OFFSET);
     fill(v, in, slot, rounding);

@@ -9,8 +9,8 @@
  * alignment. */
 struct trial {
     struct op_call call;
-    void *block[OP_IN + OP_OUT + 1];
-    i64 bytes[OP_IN + OP_OUT + 1];
+    void *block[OP_IN + OP_OUT + 1 + VIEW_PARTS]; /* scratch, then the parts of a packed argument */
+    i64 bytes[OP_IN + OP_OUT + 1 + VIEW_PARTS];
 };
 
 /* precision: F64 for the reference, F32 or BF16 for kernels. Floats are drawn from Philox by

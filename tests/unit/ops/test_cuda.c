@@ -22,15 +22,25 @@ enum { GAP = 256 }; /* bytes at both ends of a buffer that a kernel must leave a
 /* A call whose views are copies, in device memory, of a trial's. */
 struct twin {
     struct op_call call;
-    u8 *block[OP_IN + OP_OUT + 1];
+    u8 *block[OP_IN + OP_OUT + 1 + VIEW_PARTS];
 };
 
-static void *device_twin(struct twin *t, int slot, const struct view *v) {
-    struct err e = {0};
-    if (!v->data || !v->rank) return NULL;
-    t->block[slot] = device_new(view_bytes(v) + 2 * GAP, &e);
+static void *device_room(struct twin *t, int slot, i64 bytes) {
+    t->block[slot] = device_new(bytes + 2 * GAP, &(struct err){0});
     assert_non_null(t->block[slot]);
     return t->block[slot] + GAP;
+}
+static void *device_twin(struct twin *t, int slot, const struct view *v) {
+    return v->data && v->rank ? device_room(t, slot, view_bytes(v)) : NULL;
+}
+static void parts_twin(struct twin *t, struct view *v) {
+    for (int k = 1; k <= VIEW_PARTS; k++) {
+        const i64 bytes = view_slot_bytes(v, k);
+        void **at = view_slot(v, k), *host = *at;
+        if (!bytes) continue;
+        *at = device_room(t, OP_IN + OP_OUT + k, bytes);
+        device_write(*at, host, bytes, &(struct err){0});
+    }
 }
 
 static void twin_open(struct twin *t, const struct trial *from) {
@@ -42,6 +52,7 @@ static void twin_open(struct twin *t, const struct trial *from) {
         struct view *v = &t->call.in[i];
         void *host = v->data;
         if ((v->data = device_twin(t, i, v))) device_write(v->data, host, view_bytes(v), &e);
+        parts_twin(t, v);
     }
     for (int i = 0; i < OP_OUT; i++) {
         struct view *v = &t->call.out[i];
@@ -61,7 +72,7 @@ static void twin_open(struct twin *t, const struct trial *from) {
 }
 
 static void twin_close(struct twin *t) {
-    for (int i = 0; i <= OP_IN + OP_OUT; i++) device_free(t->block[i]);
+    for (int i = 0; i < COUNT(t->block); i++) device_free(t->block[i]);
 }
 
 /* The results and the bytes around them, in host memory. */

@@ -106,19 +106,11 @@ static void layers_cut(struct config *c) {
     c->layers = kept;
 }
 
-/* What loading would have made of 4-bit weights (quantize.c): zeros. */
+/* What loading would have made of packed weights (quantize.c): zeros. */
 static void codes_make(struct model *m) {
-    struct err e = {0};
-    for (i64 i = 0; i < m->weights.params; i++) {
-        struct param *p = m->weights.param[i];
-        if (p->view.dtype != U4) continue;
-        const i64 blocks4 = (view_count(&p->view) + 63) / 64, blocks8 = (blocks4 + 255) / 256;
-        p->scale[0] = (struct view){.dtype = U8, .rank = 1, .dim = {blocks4}};
-        p->scale[1] = (struct view){.dtype = F32, .rank = 1, .dim = {QUANT_TABLE_DOUBLE}};
-        p->scale[2] = (struct view){.dtype = F32, .rank = 1, .dim = {blocks8}};
-        p->view.data = mem_new(view_bytes(&p->view), &e);
-        for (int k = 0; k < 3; k++) p->scale[k].data = mem_new(view_bytes(&p->scale[k]), &e);
-    }
+    for (i64 i = 0; i < m->weights.params; i++)
+        if (!m->weights.param[i]->view.data)
+            view_pack(&m->weights.param[i]->view, m->config.quant.packing, NULL, &(struct err){0});
 }
 /* A table of that shape that nobody computes. */
 static struct constant *table_make(i64 rows, i64 columns) {
@@ -152,8 +144,7 @@ static int model_make(struct model *m, const struct config *from, const struct h
     static struct config c;
     c = *from;
     if (h->kind == QLORA)
-        c.quant =
-            (struct quant_config){.load = true, .type = QUANT_NF4, .twice = true, .block = 64};
+        c.quant = (struct quant_config){.packing = packing_find("nf4-double")};
     lora = (struct lora_config){.r = 16, .lora_alpha = 16, .target_regex = "all-linear"};
     if (model_new(m, &c, h->dtype, h->kind == FULL, e)) return -1;
     codes_make(m);

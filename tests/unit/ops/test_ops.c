@@ -72,7 +72,7 @@ static void row_run(const struct grad_row *row, struct names *n, const void *att
         char *second = strchr(out[i].name, '|');
         if (second) *second++ = 0;
         const struct view *of = names_get(n, out[i].name + 1);
-        if (!of || !of->rank || !view_count(of) || of->dtype == U4) continue; /* codes: frozen */
+        if (!of || !of->rank || !view_count(of) || of->packing) continue; /* packed: frozen */
         useful = true;
         if (!c.op)
             c.out[i] = c.in[0];

@@ -1,0 +1,71 @@
+/* packing.h: the packed types: elements of few bits that a product decodes on its way. Internal to
+ * ops; what other folders see of them is in ops.h.
+ *
+ * A packed type is one header, `packing_NAME.h`, which is included below, and a row of
+ * PACKING_LIST: its constant, its name in recipes and flags, and its frame. It is a header because
+ * three compilers read its formulas: once per instruction set (packing_cpu.c), nvcc
+ * (packing_cuda.cu), and packing.c, which also takes its functions for the host. They include
+ * base/v16.h or device/cuda.h before this file. No operation knows a type; a product asks
+ * view->packing.
+ *
+ * For row X(id, text, frame) the header has PACKING_id, the members block, bytes and encode of
+ * struct packing, and what the frame asks for:
+ *   scaled  id_run(v, i): the scale of element i, how many elements from i on share it, and their
+ *           codes, a byte each; id_value(code). An element is value * scale in f32, rounded once.
+ *   table   nothing: 4-bit codes, with blocks and tables as base/quant.h has them (packing_nf4.h).
+ * Rejected: one kernel that reads tables of 256 values (a gather for what is one conversion). */
+#ifndef HONE_PACKING_H
+#define HONE_PACKING_H
+
+#include "base/quant.h"
+#include "ops/ops_int.h"
+
+struct packing_run {
+    float scale;
+    i64 count;
+    const u8 *code;
+};
+
+/* A whole weight to be encoded, a task for so many blocks. */
+enum { PACKING_TASK = 1024 };
+struct packing_job {
+    const struct view *v;
+    const void *from;
+    bool half;
+    float *absmax;
+};
+static inline float packing_get(const struct packing_job *j, i64 i) {
+    return j->half ? bf16_to_f32(((const u16 *)j->from)[i]) : ((const float *)j->from)[i];
+}
+V16_FN float packing_bits(u32 u) {
+    union {
+        u32 u;
+        float f;
+    } v;
+    v.u = u;
+    return v.f;
+}
+V16_FN float packing_f16(u32 h) { /* finite */
+    const u32 rest = h & 0x7fffu;
+    const float size =
+        rest < 0x400 ? (float)rest * 0x1p-24f : packing_bits((rest << 13) + (112u << 23));
+    return h & 0x8000u ? -size : size;
+}
+static inline float packing_magnitude(float x) { return x < 0 ? -x : x; }
+
+#include "ops/packing_nf4.h"
+
+#define PACKING_LIST(X)                                                                            \
+    X(nf4, "nf4", table)                                                                           \
+    X(fp4, "fp4", table)                                                                           \
+    X(nf4_double, "nf4-double", table)                                                             \
+    X(fp4_double, "fp4-double", table)
+
+#define X(id, text, frame)                                                                         \
+    extern const struct packing packing_##id;                                                      \
+    extern int packing_##id##_cuda(void *to, const struct view *v, bool half, struct err *e)       \
+        __attribute__((weak));
+PACKING_LIST(X)
+#undef X
+
+#endif

@@ -1,0 +1,158 @@
+/* test_packing.c: for each packed type of the list: its values are the same bits on every
+ * instruction set and wherever decoding starts, one rounding from those of its reference; a product
+ * with it has the bits of the product with the decoded weight; and what is no packed argument, or
+ * lacks a part, is refused by name. */
+#include "ops/ops.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Sizes cross the blocks of the product in every direction, and a row is no whole number of blocks
+ * of any type. */
+enum { N = 41, O = 331, I = 1106 };
+
+static struct view packed_new(const struct packing *p, enum dtype d, i64 rows, i64 cols) {
+    struct view v = {.dtype = d, .rank = 2, .dim = {rows, cols}};
+    const struct rng r = {1, RNG_TEST, 0, 0};
+    struct err e = {0};
+    float *w = malloc((size_t)(rows * cols) * 4);
+    for (i64 i = 0; i < rows * cols; i++) w[i] = rng_normal(&r, (u64)i);
+    if (view_pack(&v, p, NULL, &e) || p->encode(&v, w, false, &e)) fail_msg("%s", e.primary);
+    free(w);
+    return v;
+}
+static void packed_free(struct view *v) {
+    for (int k = 0; k <= VIEW_PARTS; k++) mem_free(*view_slot(v, k));
+}
+
+/* Decoding any stretch gives what decoding all gives, on all instruction sets. */
+static void test_decode(void **state) {
+    (void)state;
+    struct err e = {0};
+    static float all[O * I], part[O * I];
+    double *ref = malloc(sizeof *ref * O * I);
+    for (int k = 0; k < packing_count * 2; k++) {
+        const struct packing *p = packing_table[k / 2];
+        const bool half = k % 2;
+        const int size = half ? 2 : 4;
+        struct view v = packed_new(p, half ? BF16 : F32, O, I);
+        assert_ptr_equal(packing_find(p->name), p);
+        p->ref(ref, &v, 0, O * I);
+        view_unpack(all, &v, half);
+        for (i64 i = 0; i < O * I; i++) {
+            const double x = half ? (double)bf16_to_f32(((u16 *)all)[i]) : (double)all[i];
+            const double off = x < ref[i] ? ref[i] - x : x - ref[i],
+                         top = ref[i] < 0 ? -ref[i] : ref[i];
+            if (!(off <= top * (half ? 0x1p-8 : 0x1p-22) + 0x1p-24))
+                fail_msg("%s: element %lld is %.9g, reference %.9g", p->name, (long long)i, x,
+                         ref[i]);
+        }
+        for (int isa = 0; isa <= (int)isa_best(); isa++)
+            for (i64 at = 0, n = 1; at < O * I; at += n, n = n * 2 % 4099 + 1) {
+                const i64 count = i64_min(n, O * I - at);
+                memset(part, 0xff, (size_t)(count * size) + 4);
+                p->decode[isa](part, &v, at, count, half);
+                if (memcmp(part, (u8 *)all + at * size, (size_t)(count * size)))
+                    fail_msg("%s, %s: elements from %lld on differ", p->name, isa_name[isa],
+                             (long long)at);
+                assert_int_equal(((u8 *)part)[count * size], 0xff);
+            }
+        packed_free(&v);
+    }
+    (void)e;
+    free(ref);
+}
+
+static u8 *run(const struct op *op, const struct view *x, const struct view *w, i64 outs) {
+    const struct lora_attr attr = {1};
+    struct op_call c = {.op = op, .attr = &attr, .in = {*x, *w}};
+    struct err e = {0};
+    if (op_shape(&c, &e)) fail_msg("%s", e.primary);
+    u8 *out = c.out[0].data = calloc(1, (size_t)(N * outs * 4));
+    c.scratch = mem_new(op->scratch(&c), &e);
+    assert_int_equal(op_run(&c, &e), 0);
+    mem_free(c.scratch);
+    return out;
+}
+
+static void test_product(void **state) {
+    (void)state;
+    struct err e = {0};
+    static float x[N * I], plain[O * I];
+    const struct rng r = {1, RNG_TEST, 0, 1};
+    for (int k = 0; k < packing_count * 4; k++) {
+        const struct packing *p = packing_table[k / 4];
+        const bool half = k % 2, back = k / 2 % 2;
+        const enum dtype d = half ? BF16 : F32;
+        const i64 ins = back ? O : I, outs = back ? I : O;
+        for (i64 i = 0; i < N * ins; i++) {
+            const float value = rng_normal(&r, (u64)i);
+            if (half)
+                ((u16 *)x)[i] = bf16_of_f32(value);
+            else
+                x[i] = value;
+        }
+        struct view w = packed_new(p, d, O, I);
+        const struct view of = {.data = x, .dtype = d, .rank = 2, .dim = {N, ins}},
+                          same = {.data = plain, .dtype = d, .rank = 2, .dim = {O, I}};
+        view_unpack(plain, &w, half);
+        for (int isa = 0; isa <= (int)isa_best(); isa++) {
+            isa_force(isa_name[isa], &e);
+            const struct op *op = back ? &op_linear_dx : &op_linear;
+            u8 *a = run(op, &of, &w, outs), *b = run(op, &of, &same, outs);
+            if (memcmp(a, b, (size_t)(N * outs * (half ? 2 : 4))))
+                fail_msg("%s with %s, %s: other bits than with the decoded weight", op->name,
+                         p->name, isa_name[isa]);
+            free(a), free(b);
+        }
+        isa_force(isa_name[isa_best()], &e);
+        packed_free(&w);
+    }
+}
+
+static void refused(const struct op *op, const struct view *a, const struct view *b,
+                    const char *words) {
+    struct norm_attr attr = {.eps = 1e-6};
+    struct op_call c = {.op = op, .attr = &attr, .in = {*a, *b}};
+    struct err e = {0};
+    assert_int_equal(op_shape(&c, &e), -1);
+    if (!strstr(e.primary, words)) fail_msg("'%s' does not say '%s'", e.primary, words);
+}
+static void test_refused(void **state) {
+    (void)state;
+    static float x[4 * 8];
+    static i32 ids[4];
+    const struct view of = {.data = x, .dtype = F32, .rank = 2, .dim = {4, 8}},
+                      half = {.data = x, .dtype = BF16, .rank = 2, .dim = {4, 8}},
+                      at = {.data = ids, .dtype = I32, .rank = 1, .dim = {4}};
+    for (int k = 0; k < packing_count; k++) {
+        struct view w = packed_new(packing_table[k], F32, 16, 8);
+        refused(&op_embedding, &at, &w, "'w' is packed as");
+        refused(&op_linear, &w, &of, "'x' is packed as");
+        refused(&op_linear, &half, &w, "'w' is f32");
+        for (int part = 1; part <= VIEW_PARTS; part++) {
+            struct view less = w;
+            if (!*view_slot(&less, part)) continue;
+            *view_slot(&less, part) = NULL;
+            refused(&op_linear, &of, &less, "which decodes it");
+        }
+        packed_free(&w);
+    }
+    assert_null(packing_find("auto"));
+}
+
+int main(void) {
+    struct err e = {0};
+    isa_float_mode();
+    if (pool_start(2, &e)) return 1;
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decode),
+                                       cmocka_unit_test(test_product),
+                                       cmocka_unit_test(test_refused)};
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    pool_stop();
+    return failed;
+}
