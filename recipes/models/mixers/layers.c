@@ -2,41 +2,6 @@
  * new file), never another `if` in the decoder. */
 #include "recipes/models/models_int.h"
 
-int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e) {
-    const struct config *g = &m->config;
-    const i64 layers = g->layers, value = g->mla.kv_rank ? g->mla.value : g->head_dim;
-    *c = (struct cache){.rows = rows};
-    if (!(c->k = mem_new_array(layers, sizeof *c->k, e)) ||
-        !(c->v = mem_new_array(layers, sizeof *c->v, e)))
-        return -1;
-    for (i64 l = 0; l < layers; l++) {
-        c->k[l] = c->v[l] =
-            (struct view){.dtype = m->dtype, .rank = 2, .dim = {rows, g->kv_heads * g->head_dim}};
-        c->v[l].dim[1] = g->kv_heads * value;
-        if (!(c->k[l].data = device_new(view_bytes(&c->k[l]), e)) ||
-            !(c->v[l].data = device_new(view_bytes(&c->v[l]), e)))
-            return err_detail(e, "for the key-value cache of %lld positions", (long long)rows);
-    }
-    return 0;
-}
-
-void cache_free(struct cache *c, const struct model *m) {
-    for (i64 l = 0; l < m->config.layers; l++) {
-        if (c->k) device_free(c->k[l].data);
-        if (c->v) device_free(c->v[l].data);
-    }
-    mem_free(c->k), mem_free(c->v);
-    *c = (struct cache){0};
-}
-
-struct tensor *build_cached(struct build *b, struct tensor *rows, const struct view *to) {
-    if (!b->cache) return rows;
-    struct tensor *all = graph_param(b->g, to->data, "cache", to, false);
-    struct tensor *out[OP_OUT] = {all};
-    graph_call(b->g, &op_kv_store, NULL, BIND({"x", rows}, {"at", b->last}), out);
-    return out[0];
-}
-
 static struct tensor *qk_norm(struct build *b, struct tensor *x, enum role role) {
     const struct config *c = &b->m->config;
     if (!(c->has & HAS_QK_NORM)) return x;
@@ -89,14 +54,13 @@ struct tensor *mix_attention(struct build *b, struct tensor *x) {
     q = turned(b, clipped(b, qk_norm(b, q, ROLE_Q_NORM)), b->query_rope);
     k = turned(b, clipped(b, qk_norm(b, k, ROLE_K_NORM)), b->rope);
     v = clipped(b, v);
-    if (b->cache)
-        k = build_cached(b, k, &b->cache->k[b->layer]),
-        v = build_cached(b, v, &b->cache->v[b->layer]);
+    k = build_cached(b, 0, k), v = build_cached(b, 1, v);
     struct param *sink = b->m->layer[b->layer].weight[ROLE_SINK];
     struct tensor *o =
         graph_op(b->g, &op_attention, &attr,
                  BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last},
-                      {"sink", build_param(b, sink)}, {"slopes", b->slopes}));
+                      {"sink", build_param(b, sink)}, {"slopes", b->slopes}, {"pages", b->pages},
+                      {"sequence", b->sequence}));
     return build_linear(b, o, ROLE_O);
 }
 
