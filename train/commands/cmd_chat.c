@@ -115,7 +115,14 @@ static int answer(struct talk *t, struct err *e) {
 
 static const char commands_help[] =
     "/reset  begin anew\n/exit   leave (or end of input)\n/help   this\n"
+    "/cost   how many tokens were computed, and how many taken from earlier turns\n"
     "^C      end the answer that is being written\n";
+
+static void show_cost(const struct talk *t) {
+    const struct engine_count c = engine_counted(t->engine);
+    fprintf(stderr, "%lld tokens computed, %lld taken from earlier turns\n", (long long)c.computed,
+            (long long)c.reused);
+}
 
 /* A turn that fails (too long, refused by the template) is told, taken back, and not the end; on a
  * pipe it is. */
@@ -132,7 +139,8 @@ static int talk_on(struct talk *t, bool terminal, struct err *e) {
         if (!strcmp(line, "/exit")) break;
         if (!strcmp(line, "/help")) fputs(commands_help, stderr);
         if (!strcmp(line, "/reset")) talk_reset(t);
-        if (!strcmp(line, "/reset") || !strcmp(line, "/help")) continue;
+        if (!strcmp(line, "/cost")) show_cost(t);
+        if (!strcmp(line, "/reset") || !strcmp(line, "/help") || !strcmp(line, "/cost")) continue;
         if (utf8_bad(line, size) >= 0) {
             rc = err_input(e, "what was written is not valid UTF-8");
         } else {
