@@ -224,6 +224,9 @@ struct map { /* a file mapped read-only */
  * for them. The names of descriptors that the caller handed over (/dev/stdin, /dev/fd/N) may be
  * streams. -1: an error. */
 int file_source(const char *path, struct err *e);
+/* Opens a file that only the program writes, with open's `flags` (created: 0666). A link is
+ * refused: it would lead out of the folder. -1: an error. */
+int file_own(const char *path, int flags, struct err *e);
 /* May `path` be read as file_source would? For libraries that open files themselves. */
 int file_regular(const char *path, struct err *e);
 int map_open(struct map *m, const char *path, struct err *e);

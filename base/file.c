@@ -63,6 +63,14 @@ static int file_open(const char *path, int flags, const char *what, struct err *
     return result ? -1 : fd;
 }
 
+int file_own(const char *path, int flags, struct err *e) {
+    struct stat st;
+    if (lstat(path, &st) || !S_ISLNK(st.st_mode))
+        return file_open(path, flags | O_NOFOLLOW, flags & O_CREAT ? "create" : "open", e);
+    err_input(e, "'%s' is a link, and a run writes only files of its own folder", path);
+    return err_hint(e, "remove the link"), -1;
+}
+
 int file_source(const char *path, struct err *e) { return file_open(path, O_RDONLY, "open", e); }
 
 int file_regular(const char *path, struct err *e) {

@@ -162,7 +162,6 @@ static const char *const may_change[] = {
     "logging_steps",
     "eval_steps",
     "eval_batches",
-    "eval_dataset",
     "save_steps",
     "save_at",
     "save_total_limit",

@@ -7,16 +7,22 @@ static int out_of_memory(struct err *e) {
     return err_memory(e, "out of memory while writing recipe.lock");
 }
 
-/* ---- files ----------------------------------------------------------------------------------- */
+int lock_files_add_hash(struct lock_files *files, const char *role, const char *name, i64 bytes,
+                        const char *sha256, struct err *e) {
+    if (!files->list && !(files->list = json_array())) return out_of_memory(e);
+    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", name, "bytes",
+                             (json_int_t)bytes, "sha256", sha256);
+    if (!item) return err_input(e, "%s: a path must be UTF-8", name);
+    return json_array_append_new(files->list, item) ? out_of_memory(e) : 0;
+}
+
 int lock_files_add_as(struct lock_files *files, const char *role, const char *path,
                       const char *name, struct err *e) {
     char sha256[65];
-    if (sha256_file(path, sha256, e)) return -1;
-    if (!files->list && !(files->list = json_array())) return out_of_memory(e);
-    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", name, "bytes",
-                             (json_int_t)path_size(path), "sha256", sha256);
-    if (!item) return err_input(e, "%s: a path must be UTF-8", path);
-    return json_array_append_new(files->list, item) ? out_of_memory(e) : 0;
+    return sha256_file(path, sha256, e) ||
+                   lock_files_add_hash(files, role, name, path_size(path), sha256, e)
+               ? -1
+               : 0;
 }
 
 static int add_file(struct lock_files *files, const char *role, const char *path, struct err *e) {

@@ -114,6 +114,9 @@ int lock_files_add(struct lock_files *files, const char *role, const char *path,
 /* One file under another name than its path. */
 int lock_files_add_as(struct lock_files *files, const char *role, const char *path,
                       const char *name, struct err *e);
+/* What was read already and cannot be read again. */
+int lock_files_add_hash(struct lock_files *files, const char *role, const char *name, i64 bytes,
+                        const char *sha256, struct err *e);
 void lock_files_free(struct lock_files *files);
 /* Writes RUN_DIR/recipe.lock (created if missing) and gives its SHA-256. */
 int lock_write(const char *run_dir, const struct recipe *r, const struct lock_files *files,
