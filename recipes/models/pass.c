@@ -47,7 +47,10 @@ static int trace(struct pass *p, struct err *e) {
     g->shared = plan->memory, g->recompute = plan->train && plan->recompute;
     p->build = (struct build){.g = g,
                               .m = plan->model,
-                              .cache = plan->cache,
+                              .states = plan->states,
+                              .sequences = plan->sequences,
+                              .page_count = plan->page_count,
+                              .gathered = plan->gathered,
                               .dropout = plan->dropout,
                               .dropout_seed = plan->dropout_seed};
     if (plan->balance) balance_trace(&p->build, plan->tokens, plan->balance == BALANCE_LOSS);
@@ -123,7 +126,8 @@ static bool plan_same(const struct pass_plan *a, const struct pass_plan *b) {
            a->train == b->train && a->recompute == b->recompute && a->eager == b->eager &&
            !memcmp(&a->dropout, &b->dropout, sizeof a->dropout) &&
            a->dropout_seed == b->dropout_seed && a->balance == b->balance && a->rows == b->rows &&
-           a->penalty == b->penalty && a->cache == b->cache && a->memory == b->memory;
+           a->penalty == b->penalty && a->states == b->states && a->sequences == b->sequences &&
+           a->page_count == b->page_count && a->gathered == b->gathered && a->memory == b->memory;
 }
 
 static i64 pass_bytes(const struct pass *p) {

@@ -22,10 +22,11 @@ struct pass_plan { /* zeros are defaults */
     double dropout;        /* of what adapters read */
     u64 dropout_seed;
     enum pass_balance balance;
-    i64 rows;            /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
-    bool penalty;        /* PASS_IDS: `seen` counts */
-    struct cache *cache; /* NULL: the tokens see themselves alone */
-    struct graph_memory *memory; /* that several passes use in turn; NULL: its own */
+    i64 rows;              /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
+    bool penalty;          /* PASS_IDS: `seen` counts */
+    struct states *states; /* of earlier positions; NULL: the tokens see themselves alone */
+    i64 sequences, page_count, gathered; /* with states: of what struct places says */
+    struct graph_memory *memory;         /* that several passes use in turn; NULL: its own */
 };
 struct pass { /* zero-initialise */
     struct pass_plan plan;

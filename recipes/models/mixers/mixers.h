@@ -18,7 +18,8 @@ struct mixer {
     bool (*at)(const json_t *j, i64 l, const char *where, struct err *e);
     struct tensor *(*trace)(struct build *b, struct tensor *x); /* x [N, D] -> [N, D] */
     /* What a layer keeps: fills `out`; how many. NULL: it sees each token by itself. */
-    int (*states)(const struct config *c, i64 l, enum dtype d, struct mixer_state out[MAX_STATES]);
+    int (*states)(const struct config *c, i64 l, bool latent, enum dtype d,
+                  struct mixer_state out[MAX_STATES]); /* model_states */
     /* Operations of a training step per token of a document of `length`, besides the products with
      * weights, which are counted by weight. NULL: none to speak of */
     double (*flops)(const struct config *c, i64 l, i64 length);

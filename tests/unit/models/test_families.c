@@ -69,7 +69,7 @@ static void test_states(void **state) {
     struct err e = {0};
     struct mixer_state s[MAX_STATES];
     ok(config_of(&c, "\"model_type\": \"llama\", \"num_key_value_heads\": 2", &e), &e);
-    assert_int_equal(2, model_states(&c, 1, BF16, s));
+    assert_int_equal(2, model_states(&c, 1, false, BF16, s));
     for (int i = 0; i < 2; i++) {
         assert_int_equal(STATE_TOKEN, s[i].kind);
         assert_int_equal(BF16, s[i].dtype);
@@ -80,9 +80,12 @@ static void test_states(void **state) {
                  "\"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 4, \"q_lora_rank\": null",
                  &e),
        &e);
-    assert_int_equal(2, model_states(&c, 0, F32, s));
+    assert_int_equal(2, model_states(&c, 0, false, F32, s));
     assert_int_equal(4 * 12, s[0].columns);
     assert_int_equal(4 * 8, s[1].columns);
+    assert_int_equal(2, model_states(&c, 0, true, F32, s));
+    assert_int_equal(16, s[0].columns);
+    assert_int_equal(4, s[1].columns);
 }
 
 /* Dropout draws by layer and by the module's number in it: no two modules of a family's layers have
