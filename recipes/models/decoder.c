@@ -18,9 +18,14 @@ struct tensor *build_param(struct build *b, struct param *p) {
     return p ? graph_param(b->g, p, p->name, &p->view, p->trainable) : NULL;
 }
 
+const struct lora_pair *build_lora(const struct build *b, const struct layer *at, enum role role) {
+    static const struct lora_pair none;
+    return b->bare ? &none : &at->lora[role];
+}
+
 struct tensor *build_linear(struct build *b, struct tensor *x, enum role role) {
     struct layer *at = layer_of(b);
-    const struct lora_pair *lora = &at->lora[role];
+    const struct lora_pair *lora = build_lora(b, at, role);
     struct param *w = at->weight[role];
     struct linear_in in = {.x = x, .w = build_param(b, w), .bias = build_param(b, at->bias[role])};
     for (int i = 0; i < SCALES; i++)
@@ -110,7 +115,8 @@ static struct tensor *embedded(struct build *b) {
     struct tensor *x =
         graph_op(g, &op_embedding, NULL,
                  BIND({"ids", b->ids}, {"w", build_param(b, top->weight[ROLE_EMBED])}));
-    if (top->lora[ROLE_EMBED].a) x = lora_embedding(b, x, &top->lora[ROLE_EMBED]);
+    const struct lora_pair *lora = build_lora(b, top, ROLE_EMBED);
+    if (lora->a) x = lora_embedding(b, x, lora);
     if (c->embedding_scale > 0) {
         const double exact = c->embedding_scale;
         const struct scale_attr attr = {
@@ -170,7 +176,7 @@ struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor 
     graph_at(b->g, "lm_head");
     struct tensor *w = build_param(b, top->weight[ROLE_LM_HEAD]),
                   *bias = build_param(b, top->bias[ROLE_LM_HEAD]);
-    const struct lora_pair *lora = &top->lora[ROLE_LM_HEAD];
+    const struct lora_pair *lora = build_lora(b, top, ROLE_LM_HEAD);
     if (!lora->a)
         return graph_op(b->g, &op_linear_xent, &attr,
                         BIND({"x", hidden}, {"w", w}, {"targets", targets}, {"bias", bias}));

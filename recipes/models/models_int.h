@@ -113,5 +113,7 @@ int lora_experts_add(struct model *m, struct layer *l, struct lora_config *c, u6
 /* A weight of the base that an adapter's file brings must be that of the model. */
 int lora_same(const struct param *p, const struct stored *t, const char *where, struct err *e);
 struct tensor *lora_embedding(struct build *b, struct tensor *x, const struct lora_pair *l);
+/* What is added to a weight of `at`: nothing in a trace that is bare. */
+const struct lora_pair *build_lora(const struct build *b, const struct layer *at, enum role role);
 
 #endif

@@ -24,8 +24,7 @@
     { #k, OPT_TEXT_LIST, AT(k), d, 0, 0, NULL, h }
 
 const struct option recipe_options[] = {
-    CHOICE(task, "pretrain", "pretrain sft",
-           "pretrain: every token is trained; sft: completions of prompts"),
+    TEXT(task, "pretrain", "what is trained, and for what: listed below"),
     TEXT(model_name_or_path, NULL, "folder of the model to start from"),
     TEXT(tokenizer, NULL, "tokenizer.json or its folder (default: the model's own)"),
     CHOICE(precision, "fp32", "fp32 bf16",

@@ -32,7 +32,7 @@ static struct sorted routed(struct build *b, struct tensor *x) {
 static struct tensor *expert_linear(struct build *b, struct tensor *rows, enum role role,
                                     const struct sorted *s) {
     const struct layer *at = &b->m->layer[b->layer];
-    const struct lora_pair *lora = &at->lora[role];
+    const struct lora_pair *lora = build_lora(b, at, role);
     const struct lora_attr attr = {lora->scale};
     return graph_op(b->g, &op_expert_linear, &attr,
                     BIND({"x", rows}, {"w", build_param(b, at->weight[role])},
