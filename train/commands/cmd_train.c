@@ -209,7 +209,7 @@ static int session_open(struct session *s, struct err *e) {
                                     .run_id = id,
                                     .lock_sha256 = lock,
                                     .digest_version = s->t.digest_version,
-                                    .metrics = s->t.objective->metrics,
+                                    .metrics = rc ? NULL : s->t.objective->metrics,
                                     .resume_step = s->resumed,
                                     .csv = wanted(s->r, "csv"),
                                     .tensorboard = wanted(s->r, "tensorboard"),
