@@ -56,7 +56,7 @@ int err_hint(struct err *e, const char *fmt, ...) PRINTF(2, 3);  /* -1 */
 int err_frame(struct err *e, const char *fmt, ...) PRINTF(2, 3); /* -1; "while loading model X" */
 void err_print(const struct err *e, FILE *to);                   /* shown: see below */
 
-/* ---- text for people (show.c) ---------------------------------------------------------------- */
+/* ---- text for people (show.c, escape.c) ------------------------------------------------------ */
 /* What comes from a file must not drive a terminal: control characters and malformed UTF-8 are
  * written as \u001b and \xff. `lines`: newline and tab stay. */
 void show_bytes(FILE *to, const char *bytes, i64 size, bool lines);
@@ -224,6 +224,9 @@ struct map { /* a file mapped read-only */
  * for them. The names of descriptors that the caller handed over (/dev/stdin, /dev/fd/N) may be
  * streams. -1: an error. */
 int file_source(const char *path, struct err *e);
+/* Opens a file that only the program writes, with open's `flags` (created: 0666). A link is
+ * refused: it would lead out of the folder. -1: an error. */
+int file_own(const char *path, int flags, struct err *e);
 /* May `path` be read as file_source would? For libraries that open files themselves. */
 int file_regular(const char *path, struct err *e);
 int map_open(struct map *m, const char *path, struct err *e);
@@ -242,7 +245,7 @@ int path_rename(const char *from, const char *to, struct err *e);
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);
 /* FOLDER/NAME, of any length: the system says which is too long. In an arena, or, with `a` NULL, to
- * be freed with mem_free. NULL: no memory. In paths.c. */
+ * be freed with mem_free. NULL: no memory. In file.c. */
 char *path_join(struct arena *a, const char *folder, const char *name, struct err *e);
 int path_has(const char *folder, const char *name, struct err *e); /* is it there? 1, 0, or -1 */
 /* The path without links, "." and "..": of a file that is not there yet, that of the nearest folder

@@ -15,6 +15,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+char *path_join(struct arena *a, const char *folder, const char *name, struct err *e) {
+    return a ? arena_printf(a, e, "%s/%s", folder, name) : mem_printf(e, "%s/%s", folder, name);
+}
+
 static const char *kind_of(mode_t mode) {
     return S_ISDIR(mode)    ? "a folder"
            : S_ISCHR(mode)  ? "a device"
@@ -57,6 +61,14 @@ static int file_open(const char *path, int flags, const char *what, struct err *
         result = err_system(e, what, path);
     if (result) close(fd);
     return result ? -1 : fd;
+}
+
+int file_own(const char *path, int flags, struct err *e) {
+    struct stat st;
+    if (lstat(path, &st) || !S_ISLNK(st.st_mode))
+        return file_open(path, flags | O_NOFOLLOW, flags & O_CREAT ? "create" : "open", e);
+    err_input(e, "'%s' is a link, and a run writes only files of its own folder", path);
+    return err_hint(e, "remove the link"), -1;
 }
 
 int file_source(const char *path, struct err *e) { return file_open(path, O_RDONLY, "open", e); }

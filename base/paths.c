@@ -15,10 +15,6 @@
 
 enum { LINKS_MAX = 40 }; /* as the kernel's */
 
-char *path_join(struct arena *a, const char *folder, const char *name, struct err *e) {
-    return a ? arena_printf(a, e, "%s/%s", folder, name) : mem_printf(e, "%s/%s", folder, name);
-}
-
 int path_has(const char *folder, const char *name, struct err *e) {
     char *path = path_join(NULL, folder, name, e);
     const int found = path ? path_exists(path) : -1;

@@ -55,12 +55,6 @@ void cuts_find(struct tokenizer *t) {
         if (vocab_text(&t->vocab, id, &b)) join(c, b);
 }
 
-bool fallback_bytes(const struct tokenizer *t, struct bytes text) {
-    for (i64 i = 0; i < text.size; i++)
-        if (t->fallback_id[(u8)text.data[i]] < 0) return false;
-    return t->byte_fallback;
-}
-
 /* All eight places are copied: fewer instructions than counting. */
 static int add_cached(struct ids *out, const struct cached_word *c, struct err *e) {
     if (out->capacity - out->count >= COUNT(c->id)) {

@@ -7,46 +7,12 @@
 #include <string.h>
 #include "data/tokenizers/tokenizers_int.h"
 
-static void *regex_alloc(size_t size, void *unused) {
-    (void)unused;
-    return mem_new((i64)size, &(struct err){0});
-}
-static void regex_free(void *p, void *unused) {
-    (void)unused;
-    mem_free(p);
-}
-
-static pcre2_code *regex_compile(const char *regex, int *code, PCRE2_SIZE *at) {
-    pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, NULL);
-    pcre2_compile_context *c = g ? pcre2_compile_context_create(g) : NULL;
-    *code = PCRE2_ERROR_NOMEMORY;
-    pcre2_code *re =
-        c ? pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED,
-                          PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, code,
-                          at, c)
-          : NULL;
-    pcre2_compile_context_free(c);
-    pcre2_general_context_free(g);
-    return re;
-}
-
-bool regex_is_script(const char *name, i64 size) {
-    char regex[80];
-    int code;
-    PCRE2_SIZE at;
-    if (size > 40) return false;
-    snprintf(regex, sizeof regex, "\\p{sc:%.*s}", (int)size, name);
-    pcre2_code *re = regex_compile(regex, &code, &at);
-    pcre2_code_free(re);
-    return re != NULL;
-}
-
 int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e) {
     classes_start();
     if (use != PATTERN_REGEX && (p->scan = scan_find(regex, use == PATTERN_GAPS))) return 0;
     int code;
-    PCRE2_SIZE at = 0;
+    i64 at;
     PCRE2_UCHAR message[128];
     struct text ours = {0};
     if (regex_translate(regex, &ours, where, e)) return text_free(&ours), -1;
@@ -54,8 +20,8 @@ int pattern_compile(struct pattern *p, const char *regex, const char *where, enu
     text_free(&ours);
     if (p->regex) return 0;
     pcre2_get_error_message(code, message, sizeof message);
-    err_input(e, "%s: the pattern \"%.200s\" is not supported: %s (at byte %zu)", where, regex,
-              (char *)message, at);
+    err_input(e, "%s: the pattern \"%.200s\" is not supported: %s (at byte %lld)", where, regex,
+              (char *)message, (long long)at);
     return err_detail(e, "patterns are read as PCRE2 regular expressions");
 }
 
@@ -69,7 +35,7 @@ void scratch_free(void *scratch) { pcre2_match_data_free(scratch); }
 static int regex_match(const struct pattern *p, struct search *s, i64 *begin, i64 *end,
                        struct err *e) {
     if (!*s->scratch) {
-        pcre2_general_context *g = pcre2_general_context_create(regex_alloc, regex_free, NULL);
+        pcre2_general_context *g = regex_memory();
         *s->scratch = g ? pcre2_match_data_create(1, g) : NULL;
         pcre2_general_context_free(g);
         if (!*s->scratch) return err_memory(e, "out of memory for matching a pattern");
@@ -126,4 +92,41 @@ int pattern_next(const struct pattern *p, struct search *s, i64 *begin, i64 *end
         code_at(s->text, &s->from);
     }
     return 0;
+}
+
+/* Appends with each byte `c` replaced, by spreading what was appended from its end. */
+static int replace_byte(char c, struct bytes with, struct bytes in, struct text *out,
+                        struct err *e) {
+    i64 hits = 0, from = out->size;
+    for (const char *at = in.data, *end = at + in.size; (at = memchr(at, c, (size_t)(end - at)));
+         at++)
+        hits++;
+    if (text_add(out, in.data, in.size, e)) return -1;
+    for (i64 i = 0; i < hits; i++)
+        if (text_add(out, with.data, with.size - 1, e)) return -1;
+    char *to = out->data + out->size, *at = out->data + from + in.size;
+    while (hits) {
+        if (*--at != c)
+            *--to = *at;
+        else {
+            memcpy(to -= with.size, with.data, (size_t)with.size);
+            hits--;
+        }
+    }
+    return 0;
+}
+
+int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
+                 void **scratch, struct err *e) {
+    if (p->literal.size == 1 && with.size) return replace_byte(*p->literal.data, with, in, out, e);
+    struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
+    i64 from = 0, begin, end;
+    int found;
+    while ((found = pattern_next(p, &s, &begin, &end, e)) > 0) {
+        if (text_add(out, in.data + from, begin - from, e) ||
+            text_add(out, with.data, with.size, e))
+            return -1;
+        from = end;
+    }
+    return found ? -1 : text_add(out, in.data + from, in.size - from, e);
 }

@@ -232,43 +232,6 @@ static int normalize_bert(const struct norm *n, struct bytes in, struct text *ou
     return rc ? -1 : 0;
 }
 
-/* Appends with each byte `c` replaced, by spreading what was appended from its end. */
-static int replace_byte(char c, struct bytes with, struct bytes in, struct text *out,
-                        struct err *e) {
-    i64 hits = 0, from = out->size;
-    for (const char *at = in.data, *end = at + in.size; (at = memchr(at, c, (size_t)(end - at)));
-         at++)
-        hits++;
-    if (text_add(out, in.data, in.size, e)) return -1;
-    for (i64 i = 0; i < hits; i++)
-        if (text_add(out, with.data, with.size - 1, e)) return -1;
-    char *to = out->data + out->size, *at = out->data + from + in.size;
-    while (hits) {
-        if (*--at != c)
-            *--to = *at;
-        else {
-            memcpy(to -= with.size, with.data, (size_t)with.size);
-            hits--;
-        }
-    }
-    return 0;
-}
-
-int text_replace(const struct pattern *p, struct bytes with, struct bytes in, struct text *out,
-                 void **scratch, struct err *e) {
-    if (p->literal.size == 1 && with.size) return replace_byte(*p->literal.data, with, in, out, e);
-    struct search s = {.text = in.data, .size = in.size, .scratch = scratch};
-    i64 from = 0, begin, end;
-    int found;
-    while ((found = pattern_next(p, &s, &begin, &end, e)) > 0) {
-        if (text_add(out, in.data + from, begin - from, e) ||
-            text_add(out, with.data, with.size, e))
-            return -1;
-        from = end;
-    }
-    return found ? -1 : text_add(out, in.data + from, in.size - from, e);
-}
-
 /* Whether the normalizer takes away the first character: the rest no longer begins the text. */
 static bool loses_start(const struct norm *n, struct bytes in, void **scratch, bool *loses,
                         struct err *e) {

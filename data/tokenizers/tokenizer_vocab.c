@@ -102,3 +102,9 @@ void vocab_free(struct vocab *v) {
     mem_free(v->slot);
     *v = (struct vocab){0};
 }
+
+bool fallback_bytes(const struct tokenizer *t, struct bytes text) {
+    for (i64 i = 0; i < text.size; i++)
+        if (t->fallback_id[(u8)text.data[i]] < 0) return false;
+    return t->byte_fallback;
+}

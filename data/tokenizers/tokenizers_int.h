@@ -33,7 +33,7 @@ bool vocab_text(const struct vocab *v, i64 id, struct bytes *out);
 void vocab_free(struct vocab *v);
 u64 bytes_hash(const char *data, i64 size);
 
-/* ---- the GPT-2 byte alphabet (pretokenize.c) ------------------------------------------------- */
+/* ---- the GPT-2 byte alphabet (byte_alphabet.c) ----------------------------------------------- */
 u32 byte_to_code(u8 byte);  /* the printable code point of a byte */
 int byte_of_code(i64 code); /* its inverse, or -1 */
 int bytes_show(struct text *out, const char *data, i64 size, struct err *e); /* appends */
@@ -82,6 +82,9 @@ enum pattern_use { PATTERN_REGEX, PATTERN_COVER, PATTERN_GAPS }; /* which scanne
 int pattern_compile(struct pattern *p, const char *regex, const char *where, enum pattern_use use,
                     struct err *e);
 void pattern_free(struct pattern *p);
+/* A pcre2_code, or NULL with PCRE2's error and the place of it (regex_compile.c). */
+void *regex_memory(void); /* a pcre2_general_context, or NULL */
+void *regex_compile(const char *regex, int *code, i64 *at);
 bool regex_is_script(const char *name, i64 size); /* of Unicode, as PCRE2 spells it */
 /* Oniguruma's spelling of a pattern to PCRE2's; appends. */
 int regex_translate(const char *regex, struct text *out, const char *where, struct err *e);

@@ -201,6 +201,23 @@ static void nobody_listens(void **state) {
     }
 }
 
+/* While its text is still being read there is no run to save: a signal ends it at once. */
+static void told_before_it_trains(void **state) {
+    (void)state;
+    shell("mkfifo %s/never", tiny);
+    char line[1400];
+    snprintf(line, sizeof line,
+             "exec ./hone %s dataset.0.path=/dev/stdin dataset.0.type=text 0<> %s/never",
+             words(at("early")), tiny);
+    const pid_t pid = shell_start(line);
+    for (int i = 0; i < 2000 && !path_exists(at("early")); i++)
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+    nanosleep(&(struct timespec){0, 100000000}, NULL);
+    kill(pid, SIGTERM);
+    assert_int_equal(-SIGTERM, shell_end(pid));
+    assert_false(path_exists(at("early/log.jsonl")));
+}
+
 static void told_to_stop(void **state) {
     (void)state;
     char run[512];
@@ -289,6 +306,48 @@ static void files_of_the_run(void **state) {
     kill(pid, SIGTERM);
     assert_int_equal(1, shell_end(pid));
     expect(complained(), "tokenizer.json changed while the run was going on");
+}
+
+/* A run writes only its own files: a link in their place would lead out of its folder. */
+static void links_in_the_run(void **state) {
+    (void)state;
+    static const char *const name[] = {"samples.jsonl", "log.csv"};
+    hone(0, "%s report_to=csv", words(at("linked")));
+    for (int i = 0; i < COUNT(name); i++) {
+        put(at("elsewhere"), "mine", 4);
+        shell("mv %s/linked/%s %s/aside && ln -s ../elsewhere %s/linked/%s", tiny, name[i], tiny,
+              tiny, name[i]);
+        hone(2, "%s report_to=csv max_steps=15 " RESUME, words(at("linked")));
+        expect(complained(), "is a link");
+        assert_string_equal("mine", text_of(at("elsewhere")));
+        shell("mv %s/aside %s/linked/%s", tiny, tiny, name[i]);
+    }
+}
+
+/* A template that a pipe brings is read once; the lock has the hash of what was read. */
+static void a_template_from_a_pipe(void **state) {
+    (void)state;
+    static const char template[] = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    put(at("template.jinja"), template, sizeof template - 1);
+    hone(0, "%s chat_template=%s max_steps=1", words(at("named")), at("template.jinja"));
+    shell("cat %s/template.jinja | ./hone %s chat_template=/dev/stdin max_steps=1", tiny,
+          words(at("piped")));
+    static const char *const run[] = {"named", "piped"};
+    json_t *lock[2], *item;
+    const char *hash[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        size_t k;
+        char file[64];
+        snprintf(file, sizeof file, "%s/recipe.lock", run[i]);
+        assert_non_null(lock[i] = json_load_file(at(file), 0, NULL));
+        json_array_foreach(json_object_get(lock[i], "files"), k, item) {
+            if (!strcmp(json_string_value(json_object_get(item, "role")), "chat_template"))
+                hash[i] = json_string_value(json_object_get(item, "sha256"));
+        }
+        assert_non_null(hash[i]);
+    }
+    assert_string_equal(hash[0], hash[1]);
+    json_decref(lock[0]), json_decref(lock[1]);
 }
 
 static void another_recipe_is_refused(void **state) {
@@ -394,11 +453,14 @@ int main(void) {
         cmocka_unit_test(killed_while_syncing),
         cmocka_unit_test(killed_while_renaming),
         cmocka_unit_test(disk_full),
+        cmocka_unit_test(told_before_it_trains),
         cmocka_unit_test(told_to_stop),
         cmocka_unit_test(told_how),
         cmocka_unit_test(told_twice),
         cmocka_unit_test(nobody_listens),
         cmocka_unit_test(files_of_the_run),
+        cmocka_unit_test(links_in_the_run),
+        cmocka_unit_test(a_template_from_a_pipe),
         cmocka_unit_test(another_recipe_is_refused),
         cmocka_unit_test(another_text),
         cmocka_unit_test(a_damaged_checkpoint),

@@ -29,14 +29,16 @@ static void on_signal(int number) {
     stop_asked = urgent || stop_asked == 2 ? 2 : 1;
 }
 
-/* What nohup ignores stays ignored. */
+/* What nohup ignores stays ignored. SIGPIPE is taken all the same: children of some programs have
+ * it ignored, and a reader that has gone is a reason to save and stop for them too. */
 static void signals_take(void) {
+    static const int number[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
     const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     struct sigaction before;
-    sigaction(SIGINT, &action, NULL), sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGPIPE, &action, NULL);
-    if (!sigaction(SIGHUP, NULL, &before) && before.sa_handler != SIG_IGN)
-        sigaction(SIGHUP, &action, NULL);
+    for (int i = 0; i < COUNT(number); i++)
+        if (!sigaction(number[i], NULL, &before) &&
+            (before.sa_handler != SIG_IGN || number[i] == SIGPIPE))
+            sigaction(number[i], &action, NULL);
 }
 
 struct session {
@@ -183,7 +185,8 @@ static int samples_cut(const struct session *s, struct err *e) {
     struct text t = {0};
     char *path = path_join(NULL, s->run_dir, "samples.jsonl", e);
     if (!path || !path_exists(path)) return mem_free(path), path ? 0 : -1;
-    if (file_read(&t, path, e)) return mem_free(path), -1;
+    const int fd = file_own(path, O_RDWR, e);
+    if (fd < 0 || close(fd) || file_read(&t, path, e)) return mem_free(path), -1;
     i64 keep = 0;
     for (char *p = t.data, *end; (end = memchr(p, '\n', (size_t)(t.data + t.size - p)));
          p = end + 1) {
@@ -248,9 +251,10 @@ static void session_print(const struct session *s) {
 static int samples_write(struct session *s, i64 step, struct err *e) {
     if (!s->r->sample_prompts.count || !s->t.tokenizer) return 0;
     char *path = path_join(NULL, s->run_dir, "samples.jsonl", e);
-    FILE *f = path ? fopen(path, "a") : NULL;
+    const int fd = path ? file_own(path, O_WRONLY | O_CREAT | O_APPEND, e) : -1;
+    FILE *f = fd >= 0 ? fdopen(fd, "a") : NULL;
     if (!f) {
-        if (path) err_system(e, "open", path);
+        if (fd >= 0) err_system(e, "open", path), close(fd);
         return mem_free(path), -1;
     }
     const struct sampling how = {.temperature = 0.8,
@@ -384,8 +388,8 @@ int cmd_train(int argc, char **argv, struct err *e) {
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
-    signals_take();
     int rc = inputs_apart(&r, e) || session_open(&s, e);
+    signals_take(); /* before there is a run to save, a signal ends the program at once */
     if (!rc) session_print(&s);
     if (!rc) rc = session_run(&s, e);
     if (s.log && log_close(s.log, e)) rc = -1;

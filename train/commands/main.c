@@ -100,7 +100,9 @@ static const char train_signals[] =
     "is\n"
     "finished and saved, and the program ends with exit code 3: stopped and saved;\n"
     "resume_from_checkpoint=auto goes on from there. A second SIGINT or SIGTERM ends it at once,\n"
-    "without saving: killed by that signal (128 + its number in a shell).\n"
+    "without saving: killed by that signal (128 + its number in a shell). So does the first one "
+    "while\n"
+    "the data is still being read: there is nothing to save.\n"
     "Exit codes: 0 all steps done, 1 an error while training, 2 usage or bad input, 3 stopped.\n";
 
 int cmd_help(int argc, char **argv, struct err *e) {

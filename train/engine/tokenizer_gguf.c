@@ -12,7 +12,7 @@ struct vocabulary {
 };
 
 static struct bytes *texts(const struct gguf *g, const char *key, i64 *count, struct arena *a,
-                          const char *where, struct err *e) {
+                           const char *where, struct err *e) {
     const struct gguf_text *t = gguf_texts(g, key, count, a, where, e);
     struct bytes *p = t ? arena_new(a, *count * (i64)sizeof *p + 1, e) : NULL;
     for (i64 i = 0; p && i < *count; i++) p[i] = (struct bytes){t[i].data, t[i].size};

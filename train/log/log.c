@@ -300,10 +300,8 @@ static int open_derived(struct log *log, const struct log_start *s, const struct
                         struct err *e) {
     if (s->csv) {
         if (!(log->csv_path = path_join(NULL, s->run_dir, "log.csv", e))) return -1;
-        log->csv_fd = fault_hit(FAULT_OPEN)
-                          ? -1
-                          : open(log->csv_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (log->csv_fd < 0) return err_system(e, "create", log->csv_path);
+        log->csv_fd = file_own(log->csv_path, O_WRONLY | O_CREAT | O_TRUNC, e);
+        if (log->csv_fd < 0) return -1;
         if (csv_head(log, e)) return -1;
     }
     if (s->tensorboard) {
@@ -399,8 +397,7 @@ static int start(struct log *log, const struct log_start *s, struct log_rows *ro
     bool fresh = s->resume_step <= 0;
     if (dir_make(s->run_dir, e) || (fresh ? begin_new(log, s, e) : cut_back(log, s, rows, e)))
         return -1;
-    log->fd = fault_hit(FAULT_OPEN) ? -1 : open(log->path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    if (log->fd < 0) return err_system(e, "open", log->path);
+    if ((log->fd = file_own(log->path, O_WRONLY | O_APPEND, e)) < 0) return -1;
     log->time = s->time - (rows->count ? rows->row[rows->count - 1].seconds : 0);
     return note_new_lock(log, s, rows, e) || open_derived(log, s, rows, e) ? -1 : 0;
 }

@@ -115,10 +115,8 @@ struct tb *tb_open(const char *dir, double time, struct err *e) {
     tb->path = mem_printf(e, "%s/events.out.tfevents.%010lld.%s", dir, (long long)time, host);
     int rc = !tb->path;
     if (!rc) {
-        tb->fd = fault_hit(FAULT_OPEN)
-                     ? -1
-                     : open(tb->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        rc = tb->fd < 0 ? err_system(e, "create", tb->path) : 0;
+        tb->fd = file_own(tb->path, O_WRONLY | O_CREAT | O_TRUNC, e);
+        rc = tb->fd < 0;
     }
     rc = rc || add_f64(&event, 1 << 3 | 1, time, e) ||
          add_bytes(&event, 3 << 3 | 2, version, sizeof version - 1, e) ||

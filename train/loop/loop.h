@@ -169,9 +169,6 @@ struct trainer {
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
-/* The files of model_folder: hashed; those copied into a checkpoint, compared (carried.c) */
-int carried_begin(struct trainer *t, struct err *e);
-int carried_copied(const struct trainer *t, const char *folder, struct err *e);
 /* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
  * model's config is written. digest_version: 0 for a new run, else that of what it goes on with. */
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,

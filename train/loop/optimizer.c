@@ -186,18 +186,6 @@ int optimizer_zero(struct optimizer *o, struct err *e) {
     return 0;
 }
 
-int optimizer_call(struct optimizer *o, struct op_call *c, struct err *e) {
-    if (op_shape(c, e)) return -1;
-    const i64 need = op_scratch(c);
-    if (need > o->scratch_bytes) {
-        device_free(o->scratch);
-        if (!(o->scratch = device_new(need, e))) return o->scratch_bytes = 0, -1;
-        o->scratch_bytes = need;
-    }
-    c->scratch = o->scratch;
-    return op_run(c, e);
-}
-
 static int add_into(struct optimizer *o, float *to, const float *from, i64 count, struct err *e) {
     struct op_call c = {.op = &op_add,
                         .in = {flat(to, count, F32), flat((void *)from, count, F32)},

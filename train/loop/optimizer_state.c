@@ -112,3 +112,15 @@ int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e) {
         }
     return 0;
 }
+
+int optimizer_call(struct optimizer *o, struct op_call *c, struct err *e) {
+    if (op_shape(c, e)) return -1;
+    const i64 need = op_scratch(c);
+    if (need > o->scratch_bytes) {
+        device_free(o->scratch);
+        if (!(o->scratch = device_new(need, e))) return o->scratch_bytes = 0, -1;
+        o->scratch_bytes = need;
+    }
+    c->scratch = o->scratch;
+    return op_run(c, e);
+}

@@ -5,6 +5,11 @@
 
 #include <string.h>
 
+/* The files that checkpoints carry, as they are now. */
+static int carried_begin(struct trainer *t, struct err *e) {
+    return t->model_folder && !t->r->use_peft ? carried_list(t->model_folder, &t->carried, e) : 0;
+}
+
 int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,
                  struct err *e) {
     *t = (struct trainer){.r = r, .run_dir = run_dir};

@@ -324,9 +324,16 @@ int lock_files_of(const struct trainer *t, struct lock_files *files, struct err 
         if (t->other[i].path && lock_files_add(files, "model", t->other[i].path, e)) return -1;
     if (t->tokenizer && lock_files_add(files, "tokenizer", tokenizer_path(t->tokenizer), e))
         return -1;
-    if (r->chat_template && path_exists(r->chat_template) &&
-        lock_files_add(files, "chat_template", r->chat_template, e))
-        return -1;
+    if (r->chat_template && path_exists(r->chat_template)) {
+        struct err unread = {0}; /* a pipe: what it gave was read once and is gone */
+        i64 size;
+        chat_source(t->chat, &size);
+        if (file_regular(r->chat_template, &unread)
+                ? lock_files_add_hash(files, "chat_template", r->chat_template, size,
+                                      chat_sha256(t->chat), e)
+                : lock_files_add(files, "chat_template", r->chat_template, e))
+            return -1;
+    }
     char *own = path_join(NULL, t->run_dir, "model", e);
     const bool kept = own && t->model_folder && !strcmp(t->model_folder, own);
     const int rc = !own || (kept && carried_list(own, files, e));

@@ -53,7 +53,8 @@ static int config_unwrap(const struct model *m, const char *folder, struct err *
 static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
     if (!t->r->use_peft)
-        return folder_copy(t->model_folder, folder, e) || carried_copied(t, folder, e) ||
+        return folder_copy(t->model_folder, folder, e) ||
+                       carried_copied(&t->carried, t->model_folder, folder, e) ||
                        config_unwrap(&t->model, folder, e) ||
                        folder_dtype(folder, t->model.dtype, e) ||
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)

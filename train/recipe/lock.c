@@ -35,43 +35,6 @@ static int out_of_memory(struct err *e) {
     return err_memory(e, "out of memory while writing recipe.lock");
 }
 
-/* ---- files ----------------------------------------------------------------------------------- */
-int lock_files_add_as(struct lock_files *files, const char *role, const char *path,
-                      const char *name, struct err *e) {
-    char sha256[65];
-    if (sha256_file(path, sha256, e)) return -1;
-    if (!files->list && !(files->list = json_array())) return out_of_memory(e);
-    json_t *item = json_pack("{s:s, s:s, s:I, s:s}", "role", role, "path", name, "bytes",
-                             (json_int_t)path_size(path), "sha256", sha256);
-    if (!item) return err_input(e, "%s: a path must be UTF-8", path);
-    return json_array_append_new(files->list, item) ? out_of_memory(e) : 0;
-}
-
-static int add_file(struct lock_files *files, const char *role, const char *path, struct err *e) {
-    return lock_files_add_as(files, role, path, path, e);
-}
-
-int lock_files_add(struct lock_files *files, const char *role, const char *path, struct err *e) {
-    char **names;
-    i64 count;
-    if (!path_is_dir(path)) return add_file(files, role, path, e);
-    if (dir_list(path, &names, &count, e)) return -1;
-    int rc = 0;
-    for (i64 i = 0; i < count && !rc; i++) {
-        if (names[i][0] == '.') continue;
-        char *file = path_join(NULL, path, names[i], e);
-        rc = !file ? -1 : path_is_dir(file) ? 0 : add_file(files, role, file, e);
-        mem_free(file);
-    }
-    names_free(names, count);
-    return rc;
-}
-
-void lock_files_free(struct lock_files *files) {
-    json_decref(files->list);
-    files->list = NULL;
-}
-
 /* ---- environment ----------------------------------------------------------------------------- */
 static json_t *build_json(void) {
     json_t *j = json_object();
@@ -199,7 +162,6 @@ static const char *const may_change[] = {
     "logging_steps",
     "eval_steps",
     "eval_batches",
-    "eval_dataset",
     "save_steps",
     "save_at",
     "save_total_limit",

@@ -307,8 +307,3 @@ void recipe_free(struct recipe *r) {
     arena_free(&r->arena);
     *r = (struct recipe){0};
 }
-
-bool recipe_given(const struct recipe *r, const char *key) {
-    const struct option *o = option_find(recipe_options, key);
-    return o && r->where && r->where[o - recipe_options];
-}

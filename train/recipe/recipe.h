@@ -128,6 +128,9 @@ int lock_files_add(struct lock_files *files, const char *role, const char *path,
 /* One file under another name than its path. */
 int lock_files_add_as(struct lock_files *files, const char *role, const char *path,
                       const char *name, struct err *e);
+/* What was read already and cannot be read again. */
+int lock_files_add_hash(struct lock_files *files, const char *role, const char *name, i64 bytes,
+                        const char *sha256, struct err *e);
 void lock_files_free(struct lock_files *files);
 /* Writes RUN_DIR/recipe.lock (created if missing) and gives its SHA-256. */
 int lock_write(const char *run_dir, const struct recipe *r, const struct lock_files *files,
@@ -143,6 +146,10 @@ int lock_compare(const char *run_dir, const struct recipe *now, const struct loc
 int lock_carried(const char *run_dir, int code, struct err *e);
 bool carried_is(const json_t *item); /* an entry of the lock's "files" about RUN/model */
 int carried_list(const char *folder, struct lock_files *files, struct err *e);
+/* The copies in a checkpoint that is being made, `folder`, before saving changes its config.json:
+ * are they what the files of `from` were, which carried_list found when the program began? */
+int carried_copied(const struct lock_files *were, const char *from, const char *folder,
+                   struct err *e);
 /* `files`: the lock's; `expected`: where it lists none, RUN/model must be what checkpoints hold. */
 int carried_check(const char *run, const json_t *files, bool expected, int code, struct err *e);
 

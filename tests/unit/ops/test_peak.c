@@ -1,8 +1,8 @@
-/* test_peak.c: the loops behind the peak that `hone bench` states (ops/device/peak_cpu.c) do as
+/* test_peak.c: the loops behind the peak that `hone bench` states (ops/peak_cpu.c) do as
  * many floating-point operations as they say. They run here one instruction at a time (the
  * processor's trap flag), and the multiply-adds that come by are counted. So it holds whatever the
  * compiler made of the code, and no tool is needed. */
-#include "ops/device/peak.h"
+#include "ops/peak.h"
 
 #include <setjmp.h>
 #include <signal.h>

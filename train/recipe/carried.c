@@ -7,7 +7,8 @@
  * each reuse: on resume and by `hone verify` against the lock, at a save against what the program
  * found when it began. A run whose lock is older lists none; its newest checkpoint vouches instead,
  * where config.json may differ in the keys that saving sets. */
-#include "train/loop/loop.h"
+#include "checkpoints/checkpoints.h"
+#include "train/recipe/recipe.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -145,27 +146,20 @@ int carried_check(const char *run, const json_t *files, bool expected, int code,
     return expected ? older_check(run, code, e) : 0;
 }
 
-/* ---- within one program */
-
-int carried_begin(struct trainer *t, struct err *e) {
-    lock_files_free(&t->carried);
-    return t->model_folder && !t->r->use_peft ? carried_list(t->model_folder, &t->carried, e) : 0;
-}
-
-/* The copies in a checkpoint that is being made, before saving changes config.json. */
-int carried_copied(const struct trainer *t, const char *folder, struct err *e) {
+int carried_copied(const struct lock_files *were, const char *from, const char *folder,
+                   struct err *e) {
     const char *name;
     for (i64 i = 0; (name = folder_companion(i)); i++) {
         char *path = path_join(NULL, folder, name, e), is[65] = "";
         const char *was = NULL;
         size_t k;
         json_t *item;
-        json_array_foreach(t->carried.list, k, item) {
+        json_array_foreach(were->list, k, item) {
             if (!strcmp(name_of(item), name)) was = text_of(item, "sha256");
         }
         int rc = !path || (path_exists(path) && sha256_file(path, is, e)) ? -1 : 0;
         if (!rc && strcmp(is, was ? was : "")) {
-            rc = err_failed(e, "%s/%s %s while the run was going on", t->model_folder, name,
+            rc = err_failed(e, "%s/%s %s while the run was going on", from, name,
                             !*is   ? "vanished"
                             : !was ? "appeared"
                                    : "changed");

@@ -6,7 +6,7 @@
  * the AVX2 loop did half of what it was counted for. Each instruction has a sum of its own, and
  * there are enough sums to hide the latency. */
 #include "base/v16.h"
-#include "ops/device/peak.h"
+#include "ops/peak.h"
 
 /* `rounds` times, 1 or more: `instruction` on each of the registers `sums`, which are named by
  * `kind` and a number. Register `x`, and at first all of them, hold `value` in each lane. */

@@ -1,7 +1,7 @@
 /* peak.c: the most this machine can do now, measured, so that a speed can be told as a fraction of
  * it. Other programs and the clock change it from moment to moment: measure it right before or
  * after what it is compared with, and take the best of several. */
-#include "ops/device/peak.h"
+#include "ops/peak.h"
 
 #include <string.h>
 
