@@ -23,12 +23,12 @@ static int measure(const struct objective_step *s, double *loss, double *metric,
 }
 
 const struct objective objective_pretrain = {
-    .task = {.name = "pretrain", .help = "the likelihood of every token"},
+    .task = {.name = "pretrain", .help = "train on every token"},
     .weights = weights,
     .measure = measure,
 };
 const struct objective objective_sft = {
-    .task = {.name = "sft", .help = "the likelihood of completions of prompts, of answers"},
+    .task = {.name = "sft", .help = "train on completions of prompts"},
     .weights = weights,
     .measure = measure,
 };
