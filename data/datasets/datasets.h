@@ -118,6 +118,7 @@ struct loader_config {
     i64 datasets_count;
     const double *weights; /* [datasets_count] shares; NULL: laid end to end, each epoch has all */
     bool packing;          /* samples are blocks of the token stream; else one document each */
+    i64 rows;              /* not packing: documents that make a sample, 2: a pair; 0: 1 */
     bool document_mask;    /* packing: attention, positions and targets stay within documents */
     bool shuffle;
     bool one_pass; /* evaluation: in order, every token once, the last step may be short */
@@ -137,15 +138,24 @@ struct batch {
     const i32 *last;     /* [tokens] */
     const i32 *real;     /* [tokens] 0: padding */
 };
+struct
+    sample_row { /* what a sample is made of: the block, the document, or each of its documents */
+    i64 at, tokens, trained; /* first token in the step; without padding */
+    i64 sample;              /* of the step, from 0 */
+};
 struct step_batches {
     i64 step, samples, tokens, trained; /* of the whole step */
-    i64 count;                          /* of micro-batches */
+    i64 count;                          /* of micro-batches, whose tokens are end to end */
     const struct batch *batch;
+    const i32 *ids, *targets;     /* [tokens] of all of them */
+    const struct sample_row *row; /* [rows] in their order */
+    i64 rows;
     char digest[65]; /* of the samples, by README.md: the same for any micro_batch_size */
 };
-/* Digests of version 2: of one sample, [count] without padding; of a step's samples, in their
- * order. So each rank computes those of its samples, and any of them that of the step. */
-int sample_digest(const i32 *ids, const i32 *targets, i64 count, char hex[65], struct err *e);
+/* Digests of version 2: of one sample, whose rows lie in `ids` and `targets`; of a step's samples,
+ * in their order. So each rank computes those of its samples, and any of them that of the step. */
+int sample_digest(const i32 *ids, const i32 *targets, const struct sample_row *row, i64 rows,
+                  char hex[65], struct err *e);
 int batch_digest(const char (*sample)[65], i64 count, char hex[65], struct err *e);
 struct loader;
 /* Step s takes global samples [s B, (s + 1) B): a pure function of the configuration and s. A

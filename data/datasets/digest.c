@@ -5,13 +5,16 @@
 
 #include <string.h>
 
-int sample_digest(const i32 *ids, const i32 *targets, i64 count, char hex[65], struct err *e) {
+int sample_digest(const i32 *ids, const i32 *targets, const struct sample_row *row, i64 rows,
+                  char hex[65], struct err *e) {
     struct sha256 h;
-    const i32 length = (i32)count;
     if (sha256_begin(&h, e)) return -1;
-    sha256_add(&h, &length, sizeof length);
-    sha256_add(&h, ids, count * (i64)sizeof *ids);
-    sha256_add(&h, targets, count * (i64)sizeof *targets);
+    for (i64 i = 0; i < rows; i++) {
+        const i32 length = (i32)row[i].tokens;
+        sha256_add(&h, &length, sizeof length);
+        sha256_add(&h, ids + row[i].at, length * (i64)sizeof *ids);
+        sha256_add(&h, targets + row[i].at, length * (i64)sizeof *targets);
+    }
     sha256_end(&h, hex);
     return 0;
 }

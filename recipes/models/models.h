@@ -357,6 +357,7 @@ struct build {  /* one trace */
     i32 *row;      /* longrope: positions as rows of its table, */
     i64 positions; /* which has so many for each kind of document */
     i64 layer;
+    bool bare; /* without adapters */
     struct routing *routing; /* balance.c; NULL: nothing of it is traced */
 };
 struct places { /* what the inputs of a trace take, i32 [N] each */

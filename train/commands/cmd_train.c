@@ -212,6 +212,7 @@ static int session_open(struct session *s, struct err *e) {
                                     .run_id = id,
                                     .lock_sha256 = lock,
                                     .digest_version = s->t.digest_version,
+                                    .metrics = rc ? NULL : s->t.objective->metrics,
                                     .resume_step = s->resumed,
                                     .csv = wanted(s->r, "csv"),
                                     .tensorboard = wanted(s->r, "tensorboard"),
@@ -279,6 +280,14 @@ static int samples_write(struct session *s, i64 step, struct err *e) {
     return mem_free(path), rc ? -1 : 0;
 }
 
+/* What the objective reports besides; ends the line. */
+static void metrics_print(const struct session *s, const struct log_row *row) {
+    const struct metric *m = s->t.objective->metrics;
+    for (i64 i = 0; row->trained && m && m[i].name; i++)
+        printf("  %s %.4g", m[i].name, row->metric[i]);
+    printf("\n"), fflush(stdout);
+}
+
 static void step_print(const struct session *s, const struct log_row *row) {
     const i64 step = row->step;
     const double left = row->tokens_per_second > 0 && step > 0
@@ -291,14 +300,14 @@ static void step_print(const struct session *s, const struct log_row *row) {
         if (row->trained)
             printf("  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", row->loss, row->lr,
                    row->grad_norm, row->tokens_per_second);
-        printf("\n"), fflush(stdout);
+        metrics_print(s, row);
     } else if (row->trained && !quiet && s->r->logging_steps > 0 &&
                step % s->r->logging_steps == 0) {
         progress_end();
-        printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s\n",
-               (long long)step, (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
+        printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", (long long)step,
+               (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
                row->tokens_per_second);
-        fflush(stdout);
+        metrics_print(s, row);
     }
     progress_line("step %lld/%lld  loss %.4f  %.0f tokens/s  %.0f MiB  %d:%02d left",
                   (long long)step, (long long)s->t.total_steps, row->loss, row->tokens_per_second,
@@ -347,6 +356,7 @@ static int session_run(struct session *s, struct err *e) {
                               .batch = result.batch,
                               .tokens_per_second =
                                   (double)result.tokens / (clock_seconds() - begin)};
+        memcpy(row.metric, result.metric, sizeof row.metric);
         const bool stop = stop_asked, save = save_now(s, s->t.optimizer.step);
         if (step_done(s, &row, save || stop, e)) return -1;
         if (!stop || s->t.optimizer.step == s->t.total_steps) continue;

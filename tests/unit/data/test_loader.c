@@ -108,6 +108,59 @@ static void test_documents(void **state) {
     loader_close(l), dataset_close(d);
 }
 
+/* Two documents a sample: they stay together, in order, whichever the split. */
+static void test_pairs(void **state) {
+    (void)state;
+    static const char text[] = "a\nbb\nccc\ndddd\neeeee\nffffff\ng\n";
+    struct err e = {0};
+    struct dataset *d = dataset_of("pairs.txt", text, sizeof text - 1, &lines);
+    struct loader_config c = {.datasets = &d,
+                              .datasets_count = 1,
+                              .rows = 2,
+                              .shuffle = true,
+                              .max_seq_length = 4,
+                              .global_batch_size = 3,
+                              .micro_batch_size = 3};
+    struct loader *l = loader_must(&c);
+    assert_int_equal(loader_samples(l), 3); /* the seventh has no partner */
+    const struct step_batches *s = step_must(l, 0);
+    assert_int_equal(s->rows, 6);
+    i64 seen = 0;
+    for (i64 i = 0; i < s->rows; i++) {
+        const struct sample_row *row = &s->row[i];
+        const i64 first = s->ids[row->at], length = i64_min(first - 'a' + 2, 4);
+        assert_int_equal(row->sample, i / 2);
+        assert_int_equal(row->at, 32 * i);
+        assert_int_equal(row->tokens, length);
+        assert_int_equal(row->trained, length - 1);
+        assert_int_equal((first - 'a') % 2, i % 2);
+        if (i % 2) assert_int_equal(first, s->ids[row[-1].at] + 1);
+        seen |= 1 << (first - 'a');
+    }
+    assert_int_equal(seen, 63);
+    char sample[3][65], all[65];
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(sample_digest(s->ids, s->targets, s->row + 2 * i, 2, sample[i], &e), 0);
+    assert_int_equal(batch_digest((const char(*)[65])sample, 3, all, &e), 0);
+    assert_string_equal(s->digest, all);
+    c.micro_batch_size = 1;
+    struct loader *split = loader_must(&c);
+    const struct step_batches *w = step_must(split, 0);
+    assert_string_equal(w->digest, s->digest);
+    assert_int_equal(w->count, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(w->batch[i].samples, 1);
+        assert_int_equal(w->batch[i].tokens, 64);
+        i32_equal(w->batch[i].ids, s->ids + 64 * i, 64);
+        i32_equal(w->batch[i].begin + 32, (i32[]){32, 32}, 2); /* they do not see each other */
+    }
+    loader_close(l), loader_close(split);
+    c.packing = true;
+    assert_null(loader_open(&c, &e));
+    assert_non_null(strstr(e.primary, "samples of 2 documents"));
+    dataset_close(d);
+}
+
 /* ---- what must not change anything ----------------------------------------------------------- */
 
 static void test_splits_and_seeks(void **state) {
@@ -180,7 +233,8 @@ static void test_digest_of_pieces(void **state) {
             const struct batch *b = &s->batch[i % c.global_batch_size];
             i64 n = 0;
             while (n < b->tokens && b->real[n]) n++;
-            assert_int_equal(sample_digest(b->ids, b->targets, n, sample[i], &e), 0);
+            const struct sample_row row = {.tokens = n};
+            assert_int_equal(sample_digest(b->ids, b->targets, &row, 1, sample[i], &e), 0);
         }
         assert_int_equal(batch_digest((const char(*)[65])sample, BATCH, all, &e), 0);
         assert_string_equal(all, step_must(whole, 3)->digest);
@@ -201,7 +255,9 @@ static void test_digest_as_defined(void **state) {
     char want[65], got[65], text[160];
     memcpy(all, bytes, sizeof bytes);
     assert_int_equal(sha256_bytes(all, sizeof all, want, &e), 0);
-    assert_int_equal(sample_digest((i32[]){7, 513}, (i32[]){-100, 8}, 2, got, &e), 0);
+    assert_int_equal(sample_digest((i32[]){7, 513}, (i32[]){-100, 8},
+                                   &(struct sample_row){.tokens = 2}, 1, got, &e),
+                     0);
     assert_string_equal(got, want);
     const int size = snprintf(text, sizeof text, "hone batch 2\n%s\n%s\n", got, got);
     char two[2][65];
@@ -418,6 +474,7 @@ int main(void) {
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_digest_of_pieces),
         cmocka_unit_test(test_digest_as_defined),
+        cmocka_unit_test(test_pairs),
     };
     return cmocka_run_group_tests_name("loader", tests, folder_make, folder_remove);
 }
