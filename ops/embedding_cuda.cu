@@ -22,7 +22,7 @@ struct rows {
     int units; /* of a row */
 };
 
-/* gather: to[n] = from[id[n]]; otherwise to[id[n]] = from[n]. */
+/* gather: to[n] = from[id[n]]; otherwise to[id[n]] = from[n], and with id -1 nothing. */
 template <class Unit, bool gather>
 __global__ void rows_kernel(struct rows a, enum bad kind, struct fault_word *fault) {
     const i64 n = (i64)blockIdx.x * WARPS + threadIdx.x / 32;
@@ -30,7 +30,7 @@ __global__ void rows_kernel(struct rows a, enum bad kind, struct fault_word *fau
     const int first = (int)blockIdx.y * 32 * LOADS + threadIdx.x % 32;
     const i32 id = a.id[n];
     if (id < 0 || id >= a.limit) {
-        if (!first) fault_set(fault, kind, id, n, a.limit);
+        if (!first && (gather || id != -1)) fault_set(fault, kind, id, n, a.limit);
         return;
     }
     const Unit *from = (const Unit *)a.from + (gather ? id : n) * a.units;

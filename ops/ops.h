@@ -221,6 +221,7 @@ struct attention_attr {
     i64 value_dim;   /* of a head in v and o; 0: head_dim */
     bool alibi_bf16; /* with slopes: as Falcon-RW adds them (attention.c) */
 };
+enum { ATTENTION_PAGE = 64 }; /* rows of a page of a cache: attention.c */
 /* The slopes of ALiBi (Press et al., 2022) for so many heads, each the f32 nearest to its formula:
  * with m the largest power of two in heads, 2^(-8i/m) for i = 1..m, then 2^(-4i/m) for odd i. */
 void alibi_slopes(float *slopes, i64 heads);
@@ -290,7 +291,7 @@ struct cast_attr { /* cast.c */
     double factor, eps;
     bool turned, half;
 };
-struct sample_attr {
+struct sample_how {     /* no attribute: the bytes of a row of `how` (sample.c) */
     double temperature; /* 0: greedy, lowest id among equals */
     i64 top_k;          /* 0: off */
     double top_p;       /* 1: off */

@@ -24,13 +24,12 @@ struct job {
     const void *logits;
     bool half;
     const i32 *step; /* position and stream of each row */
-    const u8 *seen;  /* NULL: no penalty */
-    float penalty;
+    const struct sample_how *how;
+    const u8 *seen; /* NULL: no penalty */
     i32 *id;
     i64 rows;
     int vocab;
     u64 *scratch; /* 3 * vocab for each block */
-    struct sample_attr attr;
 };
 
 /* Larger logits have smaller keys; both zeros and all denormals are one, NaN is last. */
@@ -198,7 +197,8 @@ DEVICE void sums_of(const u64 *list, int count, double temperature, double *valu
 
 DEVICE int pick(const struct job &a, i64 row, struct from_logits from, struct shared s, u64 *near) {
     u64 *one = a.scratch + (i64)blockIdx.x * 3 * a.vocab, *two = one + a.vocab;
-    const i64 k = a.attr.top_k > 0 && a.attr.top_k < a.vocab ? a.attr.top_k : a.vocab;
+    const struct sample_how how = a.how[row];
+    const i64 k = how.top_k > 0 && how.top_k < a.vocab ? how.top_k : a.vocab;
     if (k < a.vocab) from.most = key_at(from, a.vocab, k, s, (u32 *)near);
     from.above = 32;
     const int n = sort_pass(from, a.vocab, 0, s, one);
@@ -207,12 +207,12 @@ DEVICE int pick(const struct job &a, i64 row, struct from_logits from, struct sh
     sort_pass(from_list{one}, n, 24, s, two);
     double *value = (double *)one, *sum = (double *)(two + a.vocab);
     const int count = k < n ? (int)k : n;
-    sums_of(two, count, a.attr.temperature, value, sum, (double *)s.cell);
-    const double all = a.attr.top_p * sum[count - 1];
+    sums_of(two, count, how.temperature, value, sum, (double *)s.cell);
+    const double all = how.top_p * sum[count - 1];
     int i = threadIdx.x;
-    while (i < count && (i ? sum[i - 1] : 0) < all && value[i] >= a.attr.min_p) i += BLOCK;
+    while (i < count && (i ? sum[i - 1] : 0) < all && value[i] >= how.min_p) i += BLOCK;
     const int first = (int)block_least((u64)min(i, count), near), kept = max(first, 1);
-    const struct rng r = {a.attr.seed, RNG_SAMPLE, 0, (u32)a.step[2 * row + 1]};
+    const struct rng r = {how.seed, RNG_SAMPLE, 0, (u32)a.step[2 * row + 1]};
     const double reach = philox_f64(&r, (u64)a.step[2 * row]) * sum[kept - 1];
     for (i = threadIdx.x; i < kept && !(sum[i] > reach); i += BLOCK) {
     }
@@ -230,7 +230,7 @@ __global__ __launch_bounds__(BLOCK) void sample_kernel(struct job a) {
                                          0,
                                          32,
                                          a.seen ? a.seen + row * a.vocab : NULL,
-                                         a.penalty};
+                                         (float)a.how[row].repetition_penalty};
         int id;
         u64 worst = 2, e; /* 0: a NaN or +inf; 1: a number; 2: -inf */
         for (int i = threadIdx.x; i < a.vocab; i += BLOCK) {
@@ -242,7 +242,7 @@ __global__ __launch_bounds__(BLOCK) void sample_kernel(struct job a) {
         }
         if (block_least(worst, near) != 1)
             id = -1;
-        else if (a.attr.temperature > 0)
+        else if (a.how[row].temperature > 0)
             id = pick(a, row, from, {cell, start}, near);
         else { /* the first that no other exceeds */
             u64 best = ~(u64)0;
@@ -260,13 +260,12 @@ CUDA_KERNEL(sample) {
     const struct job a = {logits->data,
                           is_half(logits),
                           (const i32 *)c->in[1].data,
-                          is_present(&c->in[2]) ? (const u8 *)c->in[2].data : NULL,
-                          (float)((const struct sample_attr *)c->attr)->repetition_penalty,
+                          (const struct sample_how *)c->in[2].data,
+                          is_present(&c->in[3]) ? (const u8 *)c->in[3].data : NULL,
                           (i32 *)c->out[0].data,
                           logits->dim[0],
                           (int)logits->dim[1],
-                          (u64 *)c->scratch,
-                          *(const struct sample_attr *)c->attr};
+                          (u64 *)c->scratch};
     const int blocks = (int)i64_max(1, i64_min(a.rows, SAMPLE_ROWS));
     return LAUNCH(e, sample_kernel, blocks, BLOCK, 0, a);
 }

@@ -9,6 +9,14 @@
  * is begin = the later of the document's and the chunk's first key. Head h uses kv head h / (heads
  * / kv_heads). sink [heads], in q's dtype or f32: one more score of each head, without a key.
  * slopes [heads] f32, a constant: ALiBi.
+ *
+ * With pages [sequences, P] i32 and sequence [Nq] i32 (decoding; there is no gradient) a cache is
+ * cut into pages of ATTENTION_PAGE rows, and begin and last are places in the query's own sequence
+ * s: its key at place p is row pages[s][p / ATTENTION_PAGE] * ATTENTION_PAGE + p % ATTENTION_PAGE
+ * of k and v. begin must be a multiple of KEY_BLOCK, so that a block of keys lies in one page.
+ * Where rows lie is no part of the definition: the bits are those of the same keys in neighbouring
+ * rows.
+ *
  *   o   [Nq, heads * value_dim] = softmax(scores) · v;  lse [heads, Nq] f32 = log(sum(e^score))
  * A query that sees no key gives o = 0 and lse = the sink, or -FLT_MAX without.
  *
@@ -58,6 +66,8 @@
 #include <float.h>
 #include <math.h>
 
+_Static_assert(ATTENTION_PAGE % KEY_BLOCK == 0, "a block of keys lies in one page");
+
 struct attention attention_of(const struct op_call *c, int first, int begin) {
     const struct attention_attr *a = c->attr;
     const struct view *q = &c->in[first], *k = q + 1;
@@ -71,6 +81,10 @@ struct attention attention_of(const struct op_call *c, int first, int begin) {
         .last = c->in[begin + 1].data,
         .sink = first ? NULL : c->in[begin + 2].data,
         .slopes = c->in[begin + (first ? 2 : 3)].data,
+        .pages = first ? NULL : c->in[begin + 4].data,
+        .sequence = first ? NULL : c->in[begin + 5].data,
+        .sequences = first ? 0 : c->in[begin + 4].dim[0],
+        .page_count = first ? 0 : c->in[begin + 4].dim[1],
         .sink_half = !first && is_half(&c->in[begin + 2]),
         .alibi_bf16 = a->alibi_bf16,
         .queries = q->dim[0],
@@ -92,12 +106,40 @@ struct attention attention_of(const struct op_call *c, int first, int begin) {
     };
 }
 
+/* Of the run of queries first.. < end, whose begin and last are sound. */
+static int pages_check(const struct attention *t, i64 first, i64 end, struct err *e) {
+    const i64 pages = t->keys / ATTENTION_PAGE;
+    i64 low = INT64_MAX, high = 0;
+    for (i64 i = first; i < end; i++)
+        if (key_high(t, i) > 0)
+            low = i64_min(low, key_low(t, i)), high = i64_max(high, key_high(t, i));
+    for (i64 j = low / KEY_BLOCK * KEY_BLOCK; j < high; j += KEY_BLOCK) {
+        const i64 row = key_row(t, first, j);
+        if (row < 0 || row / ATTENTION_PAGE >= pages)
+            return err_failed(e, "operation attention: query %lld asks for page %lld of %lld",
+                              (long long)first, (long long)(row / ATTENTION_PAGE),
+                              (long long)pages);
+    }
+    return 0;
+}
+
 int attention_indexes(const struct attention *t, struct err *e) {
+    const i64 places = key_places(t);
     for (i64 i = 0; i < t->queries; i++)
-        if (t->begin[i] < 0 || t->begin[i] > t->keys || t->last[i] < -1 || t->last[i] >= t->keys)
+        if (t->begin[i] < 0 || t->begin[i] > places || t->last[i] < -1 || t->last[i] >= places)
             return err_failed(
                 e, "operation %s: query %lld asks for keys %d to %d, and there are %lld",
-                t->call->op->name, (long long)i, t->begin[i], t->last[i], (long long)t->keys);
+                t->call->op->name, (long long)i, t->begin[i], t->last[i], (long long)places);
+    for (i64 i = 0; t->pages && i < t->queries; i++) {
+        if (t->sequence[i] < 0 || t->sequence[i] >= t->sequences)
+            return err_failed(e, "operation attention: query %lld is of sequence %d of %lld",
+                              (long long)i, t->sequence[i], (long long)t->sequences);
+        if (t->begin[i] % KEY_BLOCK)
+            return err_failed(e, "operation attention: query %lld begins at %d, in a key block",
+                              (long long)i, t->begin[i]);
+    }
+    for (i64 i = 0, end; t->pages && i < t->queries; i = end)
+        if (pages_check(t, i, end = run_end(t, i), e)) return -1;
     return 0;
 }
 
@@ -148,9 +190,20 @@ static int attention_shapes(struct op_call *c, int first, int begin, int slopes,
     return need_heads(c, slopes, sum_dtype(&c->in[first]), e);
 }
 
+static int need_pages(const struct op_call *c, int at, struct err *e) {
+    if (!is_present(&c->in[at]) && !is_present(&c->in[at + 1])) return 0;
+    if (need_rank(c, at, 2, e) || need_dtype(c, at, I32, e) || need_rank(c, at + 1, 1, e) ||
+        need_dtype(c, at + 1, I32, e) || need_dim(c, at + 1, 0, c->in[0].dim[0], e))
+        return -1;
+    if (c->in[1].dim[0] % ATTENTION_PAGE == 0) return 0;
+    return err_failed(e, "operation %s: %lld rows of keys are no whole pages of %d", c->op->name,
+                      (long long)c->in[1].dim[0], ATTENTION_PAGE);
+}
+
 static int attention_shape(struct op_call *c, struct err *e) {
     const struct attention_attr *a = c->attr;
     const enum dtype d = c->in[0].dtype;
+    if (need_pages(c, 7, e)) return -1;
     if (attention_shapes(c, 0, 3, 6, e) || need_heads(c, 5, c->in[5].dtype == F32 ? F32 : d, e))
         return -1;
     set_out(c, 0, d, 2, (i64[]){c->in[0].dim[0], a->heads * value_dim(a)});
@@ -206,7 +259,7 @@ bool attention_by_query(const struct attention *t) {
 }
 i64 attention_splits(const struct attention *t) {
     if (!attention_by_query(t)) return 1;
-    return i64_max(1, i64_min((t->keys + 255) / 256, 264 / (t->queries * t->kv_heads)));
+    return i64_max(1, i64_min((key_places(t) + 255) / 256, 264 / (t->queries * t->kv_heads)));
 }
 static i64 attention_scratch_cuda(const struct op_call *c) { /* parts of results */
     const struct attention t = attention_of(c, 0, 3);
@@ -227,7 +280,8 @@ static double to_bf16(double x) { return (double)bf16_to_f32(bf16_of_f32((float)
  * it is a constant. */
 static double score(const struct attention *t, i64 i, i64 head, i64 j, double *slope) {
     const double *q = (const double *)t->q + i * t->q_row + head * t->head_dim,
-                 *k = (const double *)t->k + j * t->k_row + head / t->group * t->head_dim;
+                 *k = (const double *)t->k + key_row(t, i, j - t->begin[i]) * t->k_row +
+                      head / t->group * t->head_dim;
     double s = 0, cap = t->attr->softcap;
     const double linear = t->slopes ? ((const double *)(const void *)t->slopes)[head] : 0;
     for (i64 d = 0; d < t->head_dim; d++) s += q[d] * k[d];
@@ -252,8 +306,9 @@ static void attention_ref(const struct op_call *c) {
         for (i64 d = 0; d < t.value_dim; d++) o[d] = 0;
         for (i64 j = low; j < high; j++) {
             const double p = exp(score(&t, i, head, j, &slope) - top) / sum;
-            for (i64 d = 0; d < t.value_dim; d++)
-                o[d] += p * ((const double *)t.v)[j * t.v_row + head / t.group * t.value_dim + d];
+            const double *v = (const double *)t.v + key_row(&t, i, j - t.begin[i]) * t.v_row +
+                              head / t.group * t.value_dim;
+            for (i64 d = 0; d < t.value_dim; d++) o[d] += p * v[d];
         }
         ((double *)c->out[1].data)[head * t.queries + i] = sum > 0 ? top + log(sum) : top;
     }
@@ -306,7 +361,7 @@ static double attention_back_flops(const struct op_call *c) {
 
 const struct op op_attention = {
     .name = "attention",
-    .in = "q k v begin last sink? slopes?",
+    .in = "q k v begin last sink? slopes? pages? sequence?",
     .out = "o lse",
     .attr_size = sizeof(struct attention_attr),
     .shape = attention_shape,

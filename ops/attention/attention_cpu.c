@@ -202,7 +202,8 @@ V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk
 V16_FN void keys_pack(const struct forward *f, struct rows *r, const struct chunk *c, i64 h, i64 at,
                       i64 high, bool half) {
     const struct attention *t = &f->t;
-    const i64 first = t->begin[c->run] + at, keys = i64_min(KEY_BLOCK, high - at);
+    const i64 first = key_row(t, c->run, at), keys = i64_min(KEY_BLOCK, high - at);
+    const i64 after = high - at > KEY_BLOCK ? key_row(t, c->run, at + KEY_BLOCK) : first;
     const i64 k_block = first * t->k_row + c->kv_head * t->head_dim,
               v_block = first * t->v_row + c->kv_head * t->value_dim;
     for (i64 j = 0; j < KEY_BLOCK; j += 16) {
@@ -213,12 +214,12 @@ V16_FN void keys_pack(const struct forward *f, struct rows *r, const struct chun
         rows_pack(r->v + j * t->value_lanes / (half ? 2 : 1),
                   element(t->v, v_block + j * t->v_row + h * t->value_dim, half), t->v_row,
                   i64_min(16, left), i64_min(16, round_up(left, 2)), t->value_dim, half);
-        const i64 part = h * KEY_BLOCK + j, next = KEY_BLOCK + part / c->kv_heads;
-        const i64 rows = i64_min(KEY_BLOCK + (part + 16) / c->kv_heads, high - at) - next;
-        rows_fetch(element(t->k, k_block + next * t->k_row, half), t->k_row, rows,
-                   c->kv_heads * t->head_dim, half);
-        rows_fetch(element(t->v, v_block + next * t->v_row, half), t->v_row, rows,
-                   c->kv_heads * t->value_dim, half);
+        const i64 part = h * KEY_BLOCK + j, next = part / c->kv_heads;
+        const i64 rows = i64_min((part + 16) / c->kv_heads, high - at - KEY_BLOCK) - next;
+        rows_fetch(element(t->k, (after + next) * t->k_row + c->kv_head * t->head_dim, half),
+                   t->k_row, rows, c->kv_heads * t->head_dim, half);
+        rows_fetch(element(t->v, (after + next) * t->v_row + c->kv_head * t->value_dim, half),
+                   t->v_row, rows, c->kv_heads * t->value_dim, half);
     }
 }
 

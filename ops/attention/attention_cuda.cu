@@ -16,6 +16,9 @@
  * scale folded in. A mask is applied only in blocks that a row of the warp does not see whole;
  * blocks none of its rows sees are skipped, and so is the rescaling of o where no maximum grew.
  *
+ * With pages a tile walks over the runs of queries of one sequence among its rows; its other rows
+ * are masked meanwhile. Blocks of keys then begin at multiples of 64, so that each lies in a page.
+ *
  * Queries beside a longer cache (decoding) are a tile each, with the heads of a group as rows; when
  * they are few, their keys are cut in equal parts for more blocks, and a second kernel adds the
  * parts in order. The number of parts follows from shapes only. */
@@ -49,10 +52,19 @@ DEVICE int warp_min(int x) {
     return x;
 }
 
-/* What the thread's rows see, cut to the block's part of the keys. */
-template <int M>
+/* The end of the rows from `begin` on whose queries are of one sequence. */
+DEVICE int sequence_end(const struct forward &t, i64 first, int begin, int rows) {
+    int end = begin + t.pack;
+    while (end < rows && t.sequence[first + end / t.pack] == t.sequence[first + begin / t.pack])
+        end += t.pack;
+    return end;
+}
+
+/* What the thread's rows see, cut to the block's part of the keys. Rows outside of
+ * begin.. < end see nothing. */
+template <int M, bool paged>
 DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64 first, i64 head,
-                        int rows, int split) {
+                        int rows, int split, int begin, int end) {
     int low = 0x7fffffff, high = 0, whole_low = 0, whole_high = 0x7fffffff;
 #pragma unroll
     for (int m = 0; m < M; m++)
@@ -60,13 +72,15 @@ DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64
         for (int h = 0; h < 2; h++) {
             const int row = 64 * m + threadIdx.x / 32 * 16 + 8 * h + lane_now() / 4;
             int from = 0, past = 0;
-            x->top[m][h] = -FLT_MAX, x->sum[m][h] = 0;
+            if (begin == 0) x->top[m][h] = -FLT_MAX, x->sum[m][h] = 0;
             if (row < rows) {
-                if (t.sink && split == 0) { /* one of the row's four threads holds its 1 */
+                if (begin == 0 && t.sink &&
+                    split == 0) { /* one of the row's four threads holds its 1 */
                     x->top[m][h] = v16_mul(sink_start(t, head + row % t.pack), LOG2_E);
                     x->sum[m][h] = lane_now() % 4 ? 0 : 1;
                 }
-                const key_range seen = keys_seen(t, first + row / t.pack, blockIdx.y == 0);
+                key_range seen = keys_seen(t, first + row / t.pack, blockIdx.y == 0);
+                if (paged && (row < begin || row >= end)) seen.high = seen.low = 0;
                 const int part = ((seen.high - seen.low + t.splits - 1) / t.splits + 63) / 64 * 64;
                 from = (int)seen.begin + seen.low + split * part;
                 past = (int)seen.begin + seen.high;
@@ -215,7 +229,7 @@ struct flash_block {       /* what a block works on; in shared memory: registers
 template <int D, int M> constexpr int forward_bytes() { return (64 * M + 4 * 64) * D * 2; }
 
 /* Grid: tiles of queries x splits, the last queries first (they see the most); heads / pack. */
-template <int D, int M, int N>
+template <int D, int M, int N, bool paged>
 __global__ void __launch_bounds__(MMA_THREADS)
     flash_mma_kernel(const __grid_constant__ struct forward t) {
     DYNAMIC_SHARED(u16, q);
@@ -242,44 +256,54 @@ __global__ void __launch_bounds__(MMA_THREADS)
     struct softmax_state<M> x;
     x.limits = row_limits, x.warp = limits + threadIdx.x / 32;
     x.last = row_limits + 2 * 64 * M, x.slope = row_slope;
-    ranges_load<M>(&x, t, own->first, own->head, own->rows, own->split);
-    __syncthreads();
-    int key = limits[0].see_low, past = limits[0].see_high;
-    for (int i = 1; i < WARPS; i++) {
-        key = limits[i].see_low < key ? limits[i].see_low : key;
-        past = limits[i].see_high > past ? limits[i].see_high : past;
-    }
-    const auto load =
-        [&](int at, int stage) { /* of K and V; both buffers hold the two */
-                                 const int count = past - at < 64 ? past - at : 64;
-                                 u16 *const to = kv + stage * (128 * D);
-                                 tile_load<D, 64>(to, (const u16 *)t.k + at * t.k_row + own->k,
-                                                  t.k_row, 1, count, t.head_dim);
-                                 tile_load<D, 64>(to + 64 * D,
-                                                  (const u16 *)t.v + at * t.v_row + own->v, t.v_row,
-                                                  1, count, t.value_dim);
-                                 copy_async_commit();
-        };
     float o[M][D / 8][4] = {};
-    if (key < past) load(key, 0);
-    for (int stage = 0; key < past; key += 64, stage ^= 1) {
-        copy_async_wait<0>();
+    for (int begin = 0, end; begin < own->rows; begin = end) { /* once, without pages */
+        end = paged ? sequence_end(t, own->first, begin, own->rows) : own->rows;
+        ranges_load<M, paged>(&x, t, own->first, own->head, own->rows, own->split, begin, end);
         __syncthreads();
-        if (key + 64 < past) load(key + 64, stage ^ 1);
-        u16 *const k = kv + stage * (128 * D);
-#pragma unroll 1
-        for (int part = 0; part < 64; part += N) {
-            const int at = key + part;
-            if (at + N <= x.warp->see_low || at >= x.warp->see_high) continue;
-            float s[M][N / 8][4] = {};
-            scores_mma<D, M, N, 64 * M, 64>(s, q, threadIdx.x / 32 * 16, k, part);
-            if (t.cap > 0) scores_cap<M, N>(s, t);
-            if (t.slopes) scores_bias<M, N>(s, x, at);
-            scores_mask<M, N>(s, x, at);
-            u32 p[M][N / 16][4];
-            softmax_step<D, M, N>(p, s, o, &x, t.scale2);
-            rows_mma<D, M, N, 64>(o, p, k + 64 * D, part, 0);
+        int key = limits[0].see_low, past = limits[0].see_high;
+        for (int i = 1; i < WARPS; i++) {
+            key = limits[i].see_low < key ? limits[i].see_low : key;
+            past = limits[i].see_high > past ? limits[i].see_high : past;
         }
+        if (paged && key < past) key = key / 64 * 64;
+        const i64 query = own->first + begin / t.pack;
+        const auto load =
+            [&](int at, int stage) { /* of K and V; both buffers hold the two */
+                                     const int count = past - at < 64 ? past - at : 64;
+                                     const i64 row =
+                                         paged ? key_row_at(t, (i64)t.sequence[query] << 32, at,
+                                                            query)
+                                               : at;
+                                     u16 *const to = kv + stage * (128 * D);
+                                     tile_load<D, 64>(to, (const u16 *)t.k + row * t.k_row + own->k,
+                                                      t.k_row, 1, count, t.head_dim);
+                                     tile_load<D, 64>(to + 64 * D,
+                                                      (const u16 *)t.v + row * t.v_row + own->v,
+                                                      t.v_row, 1, count, t.value_dim);
+                                     copy_async_commit();
+            };
+        if (key < past) load(key, 0);
+        for (int stage = 0; key < past; key += 64, stage ^= 1) {
+            copy_async_wait<0>();
+            __syncthreads();
+            if (key + 64 < past) load(key + 64, stage ^ 1);
+            u16 *const k = kv + stage * (128 * D);
+#pragma unroll 1
+            for (int part = 0; part < 64; part += N) {
+                const int at = key + part;
+                if (at + N <= x.warp->see_low || at >= x.warp->see_high) continue;
+                float s[M][N / 8][4] = {};
+                scores_mma<D, M, N, 64 * M, 64>(s, q, threadIdx.x / 32 * 16, k, part);
+                if (t.cap > 0) scores_cap<M, N>(s, t);
+                if (t.slopes) scores_bias<M, N>(s, x, at);
+                scores_mask<M, N>(s, x, at);
+                u32 p[M][N / 16][4];
+                softmax_step<D, M, N>(p, s, o, &x, t.scale2);
+                rows_mma<D, M, N, 64>(o, p, k + 64 * D, part, 0);
+            }
+        }
+        if (paged) __syncthreads(); /* before the limits and the first buffer are another's */
     }
     copy_async_wait<0>(); /* Q, if there were no keys */
     __syncthreads();
@@ -313,8 +337,11 @@ template <int D, int M, int N> static int flash_run(struct forward *t, struct er
     if (t->step != 1) t->step = 64 * M;
     const dim3 grid((unsigned)((t->queries + t->step - 1) / t->step * t->splits),
                     (unsigned)(t->heads / t->pack));
-    if (LAUNCH(e, (flash_mma_kernel<D, M, N>), grid, MMA_THREADS, (forward_bytes<D, M>()), *t) != 0)
-        return -1;
+    constexpr int bytes = forward_bytes<D, M>();
+    const int rc =
+        t->pages ? LAUNCH(e, (flash_mma_kernel<D, M, N, true>), grid, MMA_THREADS, bytes, *t)
+                 : LAUNCH(e, (flash_mma_kernel<D, M, N, false>), grid, MMA_THREADS, bytes, *t);
+    if (rc != 0) return -1;
     const unsigned merges = (unsigned)((t->queries * t->heads + WARPS - 1) / WARPS);
     return t->splits == 1 ? 0 : LAUNCH(e, merge_kernel, merges, MMA_THREADS, 0, *t);
 }

@@ -41,23 +41,42 @@ static inline device_attention device_back_of(const struct op_call *c) {
 }
 
 /* The keys low <= j < high that query i sees, counted from its begin. None if the query asks for
- * keys that there are not, which is reported. */
+ * keys that there are not, which is reported. With pages, bits 32.. of begin are the sequence. */
 struct key_range {
     i64 begin;
     int low, high;
 };
 DEVICE key_range keys_seen(const device_attention &t, i64 i, bool report) {
-    const i32 begin = t.begin[i], last = t.last[i];
-    if (begin < 0 || begin > t.keys || last < -1 || last >= t.keys) {
+    const i32 begin = t.begin[i], last = t.last[i], sequence = t.pages ? t.sequence[i] : 0;
+    const i64 places = !t.pages                  ? t.keys
+                       : t.keys < ATTENTION_PAGE ? 0
+                                                 : t.page_count * ATTENTION_PAGE;
+    if (begin < 0 || begin > places || last < -1 || last >= places) {
         if (report) {
-            const bool low = begin < 0 || begin > t.keys;
-            fault_set(t.fault, BAD_KEYS, low ? begin : last, i, t.keys);
+            const bool low = begin < 0 || begin > places;
+            fault_set(t.fault, BAD_KEYS, low ? begin : last, i, places);
         }
+        return {0, 0, 0};
+    }
+    if (t.pages && (sequence < 0 || sequence >= t.sequences || begin % KEY_BLOCK)) {
+        if (report && begin % KEY_BLOCK) fault_set(t.fault, BAD_KEYS, begin, i, places);
+        if (report) fault_set(t.fault, BAD_SEQUENCE, sequence, i, t.sequences);
         return {0, 0, 0};
     }
     const int high = last < begin ? 0 : last + 1 - begin,
               low = t.window > 0 && t.window < high ? high - (int)t.window : 0;
-    return {begin, low, high};
+    return {begin | (i64)sequence << 32, low, high};
+}
+/* The row in k and v of the key `at` after a range's begin; of a page that there is not, which is
+ * reported, one that there is. */
+DEVICE i64 key_row_at(const device_attention &t, i64 begin, int at, i64 query) {
+    if (!t.pages) return begin + at;
+    const i64 place = (i32)begin + (i64)at;
+    const i32 page = t.pages[(begin >> 32) * t.page_count + place / ATTENTION_PAGE];
+    if (page >= 0 && page < t.keys / ATTENTION_PAGE)
+        return (i64)page * ATTENTION_PAGE + place % ATTENTION_PAGE;
+    fault_set(t.fault, BAD_PAGE, page, query, t.keys / ATTENTION_PAGE);
+    return place % ATTENTION_PAGE;
 }
 /* The same in the training form: query i is key i, and sees its document up to itself. */
 DEVICE key_range keys_trained(const device_attention &t, i64 i, bool report) {

@@ -27,8 +27,10 @@ struct attention {
     const struct attention_attr *attr;
     const void *q, *k, *v;
     const i32 *begin, *last;
-    const void *sink;    /* or NULL */
-    const float *slopes; /* or NULL */
+    const void *sink;            /* or NULL */
+    const float *slopes;         /* or NULL */
+    const i32 *pages, *sequence; /* or NULL: [sequences][page_count], [queries] */
+    i64 sequences, page_count;
     i64 queries, keys, heads, kv_heads, group, head_dim, value_dim;
     i64 q_row, k_row, v_row, o_row; /* elements from one row to the next */
     i64 lanes, value_lanes;         /* head_dim, value_dim in whole vectors of 16 */
@@ -39,6 +41,17 @@ struct attention {
 struct attention attention_of(const struct op_call *c, int first, int begin);
 int attention_indexes(const struct attention *t, struct err *e); /* refuses what is out of range */
 
+/* Places that a query can ask for: rows of k, or what its page table has room for. */
+static inline i64 key_places(const struct attention *t) {
+    return t->pages ? t->page_count * ATTENTION_PAGE : t->keys;
+}
+/* The row in k and v of key j of query i, counted from its begin. */
+static inline i64 key_row(const struct attention *t, i64 i, i64 j) {
+    const i64 place = t->begin[i] + j;
+    if (!t->pages) return place;
+    const i32 *page = t->pages + t->sequence[i] * t->page_count;
+    return page[place / ATTENTION_PAGE] * (i64)ATTENTION_PAGE + place % ATTENTION_PAGE;
+}
 /* The keys query i sees, counted from its begin: low <= j < high. */
 static inline i64 key_high(const struct attention *t, i64 i) {
     return i64_max(0, (i64)t->last[i] + 1 - t->begin[i]);
@@ -60,10 +73,12 @@ static inline float slope_of(const struct attention *t, i64 head) {
 static inline i64 slope_origin(const struct attention *t, i64 high) {
     return t->alibi_bf16 ? 0 : high - 1;
 }
-/* The end of the run of equal begin that starts at query i. */
+/* The end of the run of equal begin, in one sequence, that starts at query i. */
 static inline i64 run_end(const struct attention *t, i64 i) {
     i64 end = i + 1;
-    while (end < t->queries && t->begin[end] == t->begin[i]) end++;
+    while (end < t->queries && t->begin[end] == t->begin[i] &&
+           (!t->pages || t->sequence[end] == t->sequence[i]))
+        end++;
     return end;
 }
 

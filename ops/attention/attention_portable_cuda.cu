@@ -257,8 +257,9 @@ __global__ void __launch_bounds__(THREADS, 2)
         own_rows(rows, run, low, high);
         for (int at = run.low / TILE * TILE; at < run.high; at += TILE) {
             const int keys = run.high - at < TILE ? run.high - at : TILE;
-            const i64 key = (begin[a] + at) * t.k_row + kv_head * t.head_dim,
-                      value = (begin[a] + at) * t.v_row + kv_head * t.value_dim;
+            const i64 row = key_row_at(t, begin[a], at, first + a),
+                      key = row * t.k_row + kv_head * t.head_dim,
+                      value = row * t.v_row + kv_head * t.value_dim;
             float s[4][4] = {};
             for (int d = 0; d < depth; d += DEPTH) {
                 __syncthreads();

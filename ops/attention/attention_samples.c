@@ -43,6 +43,25 @@ static void long_last(void *data, const struct view *v) {
     for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)i * 600 + (i == 1 ? 3 : 590);
 }
 
+/* Several sequences of a cache of 14 pages in any order; the fifth query sees nothing. And two
+ * prompts, of which the first has 60 places already. */
+static void pages_fill(void *data, const struct view *v) {
+    for (i32 i = 0; i < v->dim[0] * v->dim[1]; i++) ((i32 *)data)[i] = i * 5 % 14;
+}
+static void paged_begin(void *data, const struct view *v) {
+    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = i == 3 ? 64 : 0;
+}
+static void paged_last(void *data, const struct view *v) {
+    static const i32 last[] = {69, 77, 78, 199, -1, 255, 63};
+    for (i64 i = 0; i < v->dim[0]; i++)
+        ((i32 *)data)[i] = (i32)(v->dim[0] < 100 ? last[i] : i < 100 ? 60 + i : i - 100);
+}
+static void paged_sequence(void *data, const struct view *v) {
+    static const i32 sequence[] = {0, 1, 1, 2, 2, 0, 2};
+    for (i64 i = 0; i < v->dim[0]; i++)
+        ((i32 *)data)[i] = v->dim[0] < 100 ? sequence[i] : i < 100 ? 2 : 0;
+}
+
 static void slopes_fill(void *data, const struct view *v) {
     float slopes[64];
     alibi_slopes(slopes, v->dim[0]);
@@ -89,6 +108,12 @@ static const struct attention_sample attention_samples[] = {
     {50, 0, {4, 2, 20, 0.3, 12, 1.5, 33, 1}, several_documents, SINK | ALIBI},
     {5, 200, {4, 2, 192, 0.1, 30, 0, 128, 0}, cached_begin, SINK | ALIBI},
     {5, 200, {4, 1, 12, 0.3, 0, 2, 20, 1}, cached_begin, SINK | SINK_F32 | ALIBI},
+    {7, 896, {4, 2, 33, 0.3, 0, 0, 0, 0}, paged_begin, 0},
+    {7, 896, {4, 2, 16, 0.3, 20, 1.5, 0, 0}, paged_begin, SINK},
+    {7, 896, {4, 2, 192, 0.1, 30, 0, 128, 0}, paged_begin, ALIBI},
+    {7, 896, {4, 1, 12, 0.3, 0, 2, 20, 1}, paged_begin, SINK | SINK_F32 | ALIBI},
+    {150, 896, {2, 1, 32, 0.2, 0, 0, 0, 0}, paged_begin, 0},
+    {150, 896, {4, 2, 128, 0.1, 70, 0, 0, 0}, paged_begin, SINK | ALIBI},
     {1024, 0, {16, 16, 64, 0.125, 0, 0, 0, 0}, one_document, TIMED},
     {2048, 0, {12, 12, 64, 0.125, 0, 0, 0, 0}, documents_of_512, TIMED},
     {2048, 0, {32, 8, 128, 0.088, 0, 0, 0, 0}, one_document, TIMED},
@@ -103,10 +128,11 @@ static void sample_indexes(struct sample_in *in, const struct attention_sample *
         in[i].fill = FILL_CUSTOM;
     }
     in[0].custom = a->begin;
-    in[1].custom = a->begin == prompt_begin ? prompt_last
-                   : a->begin == long_begin ? long_last
-                   : a->keys                ? cached_last
-                                            : last_self;
+    in[1].custom = a->begin == prompt_begin  ? prompt_last
+                   : a->begin == long_begin  ? long_last
+                   : a->begin == paged_begin ? paged_last
+                   : a->keys                 ? cached_last
+                                             : last_self;
 }
 
 static void sample_slopes(struct sample_in *in, const struct attention_sample *a) {
@@ -129,6 +155,11 @@ bool attention_sample(int index, struct sample *s) {
     else if (a->extra & SINK)
         sample_float(&s->in[5], -1, 3, DIMS(a->attr.heads));
     sample_slopes(&s->in[6], a);
+    if (a->begin == paged_begin) {
+        sample_int(&s->in[7], 0, 1, DIMS(3, 4)), sample_int(&s->in[8], 0, 1, DIMS(a->queries));
+        s->in[7].fill = s->in[8].fill = FILL_CUSTOM;
+        s->in[7].custom = pages_fill, s->in[8].custom = paged_sequence;
+    }
     s->bench = a->extra & TIMED ? BENCH : BENCH_NO, s->no_gradient_check = a->keys > 0;
     return true;
 }

@@ -1,7 +1,8 @@
-/* kv_store.c: rows into a key or value cache, in place: cache[at[i]] = x[i], bytes unchanged.
+/* kv_store.c: rows into a key or value cache, in place: cache[at[i]] = x[i], bytes unchanged; with
+ * at[i] = -1 row i goes nowhere (rows that only fill up a planned pass).
  *
- * x [N, C], at [N] i32, cache [M, C] of the same dtype. Rows of `at` must differ: the result would
- * depend on the order otherwise. Decoding only, so there is no gradient. */
+ * x [N, C], at [N] i32, cache [M, C] of the same dtype. Rows of `at` must differ, but for -1: the
+ * result would depend on the order otherwise. Decoding only, so there is no gradient. */
 #include "ops/ops_int.h"
 
 #include <string.h>
@@ -15,17 +16,19 @@ static int kv_store_shape(struct op_call *c, struct err *e) {
 
 static void kv_store_ref(const struct op_call *c) {
     const i64 width = c->in[0].dim[1];
+    const i32 *at = c->in[1].data;
     for (i64 i = 0; i < c->in[0].dim[0]; i++)
-        memcpy((double *)c->out[0].data + ((const i32 *)c->in[1].data)[i] * width,
-               (const double *)c->in[0].data + i * width, (size_t)width * sizeof(double));
+        if (at[i] >= 0)
+            memcpy((double *)c->out[0].data + at[i] * width,
+                   (const double *)c->in[0].data + i * width, (size_t)width * sizeof(double));
 }
 
 static void scattered(void *data, const struct view *v) {
-    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)(i * 7 % 11);
+    for (i64 i = 0; i < v->dim[0]; i++) ((i32 *)data)[i] = (i32)(i * 7 % 12) - 1;
 }
 
 static bool kv_store_sample(int index, struct sample *s) {
-    static const i64 size[][2] = {{1, 1}, {3, 5}, {11, 48}, {0, 4}};
+    static const i64 size[][2] = {{1, 1}, {3, 5}, {12, 48}, {0, 4}};
     if (index >= COUNT(size)) return false;
     sample_float(&s->in[0], -1, 1, DIMS(size[index][0], size[index][1]));
     sample_int(&s->in[1], 0, 1, DIMS(size[index][0]));

@@ -9,11 +9,12 @@ CPU_KERNEL(kv_store) {
     const i64 rows = c->in[0].dim[0], size = c->out[0].dim[0];
     const i64 bytes = c->in[0].dim[1] * dtype_size(c->in[0].dtype);
     for (i64 i = 0; i < rows; i++)
-        if (at[i] < 0 || at[i] >= size)
+        if (at[i] < -1 || at[i] >= size)
             return err_failed(e, "operation kv_store: row %lld goes to %d of a cache of %lld rows",
                               (long long)i, at[i], (long long)size);
     for (i64 i = 0; i < rows; i++)
-        memcpy((u8 *)c->out[0].data + at[i] * bytes, (const u8 *)c->in[0].data + i * bytes,
-               (size_t)bytes);
+        if (at[i] >= 0)
+            memcpy((u8 *)c->out[0].data + at[i] * bytes, (const u8 *)c->in[0].data + i * bytes,
+                   (size_t)bytes);
     return 0;
 }

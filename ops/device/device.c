@@ -123,6 +123,12 @@ int fault_report(const struct fault_word *f, struct err *e) {
     case BAD_KEYS:
         return err_failed(e, "operation attention: query %lld asks for key %lld of %lld", at, value,
                           limit);
+    case BAD_SEQUENCE:
+        return err_failed(e, "operation attention: query %lld is of sequence %lld of %lld", at,
+                          value, limit);
+    case BAD_PAGE:
+        return err_failed(e, "operation attention: query %lld asks for page %lld of %lld", at,
+                          value, limit);
     default: return 0;
     }
 }

@@ -10,7 +10,16 @@ extern "C" {
 
 /* What a kernel found wrong with its data (an id out of range): it writes this and goes on without
  * that element. Of several, one is kept. */
-enum bad { BAD_NONE, BAD_TOKEN, BAD_TARGET, BAD_POSITION, BAD_CACHE, BAD_KEYS };
+enum bad {
+    BAD_NONE,
+    BAD_TOKEN,
+    BAD_TARGET,
+    BAD_POSITION,
+    BAD_CACHE,
+    BAD_KEYS,
+    BAD_SEQUENCE,
+    BAD_PAGE
+};
 struct fault_word {
     i32 kind, value;
     i64 at, limit;

@@ -90,6 +90,7 @@ struct tensor *model_hidden(struct build *b, i64 tokens) {
     b->position = graph_input(g, "position_ids", I32, DIMS(tokens));
     b->begin = graph_input(g, "begin", I32, DIMS(tokens));
     b->last = graph_input(g, "last", I32, DIMS(tokens));
+    if (b->states) states_inputs(b, tokens);
     if (b->dropout > 0) b->dropout_place = graph_input(g, "dropout_place", I32, DIMS(2));
     b->positions = b->m->rope_positions;
     for (int i = 0; i < MAX_ROPES; i++) {

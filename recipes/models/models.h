@@ -310,29 +310,8 @@ int lora_merge(
     struct model *m,
     struct err *e); /* w += scale * B·A in f32, one rounding; the adapter is gone after */
 
-/* ---- what a layer keeps from position to position (cache.c): stated by its mixers */
-enum state_kind {
-    STATE_TOKEN,   /* a row for each position */
-    STATE_SEQUENCE /* a slot for each sequence, however long: a convolution's or recurrence's */
-};
-enum { MAX_STATES = 4 }; /* of a layer */
-struct mixer_state {
-    const char *name;
-    enum state_kind kind;
-    enum dtype dtype;
-    i64 columns; /* numbers of a position, or of a sequence */
-};
-/* Those of a layer of a model in dtype d, in a fixed order; how many. */
-int model_states(const struct config *c, i64 layer, enum dtype d,
-                 struct mixer_state out[MAX_STATES]);
-
-/* ---- the decoder (decoder.c, cache.c) */
-struct cache {          /* keys and values of earlier positions; for generation */
-    struct view *k, *v; /* per layer [rows, K*Z] */
-    i64 rows;
-};
-int cache_new(struct cache *c, const struct model *m, i64 rows, struct err *e);
-void cache_free(struct cache *c, const struct model *m);
+/* ---- the decoder (decoder.c, mixers/) */
+struct states; /* of earlier positions: states.h */
 /* The balancing loss of mixtures (balance.c), of all tokens that are given to it, in any number of
  * runs. It needs to know all choices beforehand: one pass counts, the next computes. */
 enum { MOST_EXPERTS = 1024 };
@@ -345,8 +324,10 @@ struct routing; /* what a trace keeps for it */
 struct build {  /* one trace */
     struct graph *g;
     struct model *m;
-    struct cache *cache;                          /* NULL: the keys are this batch's own */
-    struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see attention.c */
+    struct states *states; /* NULL: the keys are this batch's own; else set these too: */
+    i64 sequences, page_count, gathered;              /* of `pages`; pages that `gather` lists */
+    struct tensor *ids, *position, *begin, *last;     /* inputs: i32 [N] each; see attention.c */
+    struct tensor *store, *sequence, *pages, *gather; /* with states: see struct places */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
      * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
@@ -361,6 +342,13 @@ struct build {  /* one trace */
 };
 struct places { /* what the inputs of a trace take, i32 [N] each */
     const i32 *ids, *position, *begin, *last;
+    /* With states. The tokens of a sequence are neighbours. */
+    const i32 *store;    /* the row of each state that takes the token's; -1: none */
+    const i32 *sequence; /* whose row of `pages` counts */
+    const i32 *pages;    /* [sequences, page_count]: attention.c */
+    /* With latents: the rows, [gathered * ATTENTION_PAGE], whose keys and values are made; `pages`
+     * are then those of this list. */
+    const i32 *gather;
 };
 /* Makes the inputs for N tokens and traces the decoder up to the final norm: [N, D]. */
 struct tensor *model_hidden(struct build *b, i64 tokens);
@@ -378,9 +366,9 @@ double balance_loss(const struct balance *all, i64 layers);
 /* Before graph_run: points the inputs at the caller's memory. A longrope model chooses here, by the
  * length of each document, which of its tables counts. */
 int model_bind(struct build *b, const struct places *p, struct err *e);
-/* Whether a document of `length` positions is the first whose keys turn by other frequencies than
- * those of shorter ones: a cache must then be filled again. */
-bool model_turns_at(const struct model *m, i64 length);
+/* By which frequencies the keys of a document of `length` positions turn: 1, those of longrope's
+ * long documents, or 0. Where it changes, states must be made again. */
+int model_rope_kind(const struct model *m, i64 length);
 struct tensor *model_logits(struct build *b, struct tensor *hidden); /* [N, V] */
 struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor *targets); /* [N] */
 

@@ -28,8 +28,10 @@ int param_stored_as(const struct naming *names, const struct param *p, const cha
                     const void *from, enum dtype d, struct stored_list *list, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
-/* This call's rows go into the cache `to`; the result is all of it. Without a cache, the rows. */
-struct tensor *build_cached(struct build *b, struct tensor *rows, const struct view *to);
+/* This pass's rows go into state `index` of the current layer (model_states); the result is all of
+ * it. Without states, the rows. */
+void states_inputs(struct build *b, i64 tokens); /* of model_hidden */
+struct tensor *build_cached(struct build *b, int index, struct tensor *rows);
 /* ---- GGUF (gguf_config.c, gguf_map.c) */
 struct gguf_arch {
     const char *name, *model_type;

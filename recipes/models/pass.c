@@ -33,9 +33,11 @@ static void sample_trace(struct pass *p, struct tensor *logits) {
     struct graph *g = p->graph;
     const i64 rows = logits ? logits->view.dim[0] : 0, vocab = p->plan.model->config.vocab_size;
     p->step = graph_input(g, "step", I32, DIMS(rows, 2));
+    p->how = graph_input(g, "how", U8, DIMS(rows, (i64)sizeof(struct sample_how)));
     if (p->plan.penalty) p->seen = graph_input(g, "seen", U8, DIMS(rows, vocab));
-    p->out = graph_op(g, &op_sample, &p->plan.sample,
-                      BIND({"logits", logits}, {"step", p->step}, {"seen", p->seen}));
+    p->out =
+        graph_op(g, &op_sample, NULL,
+                 BIND({"logits", logits}, {"step", p->step}, {"how", p->how}, {"seen", p->seen}));
     graph_keep(p->out);
 }
 
@@ -45,7 +47,10 @@ static int trace(struct pass *p, struct err *e) {
     g->shared = plan->memory, g->recompute = plan->train && plan->recompute;
     p->build = (struct build){.g = g,
                               .m = plan->model,
-                              .cache = plan->cache,
+                              .states = plan->states,
+                              .sequences = plan->sequences,
+                              .page_count = plan->page_count,
+                              .gathered = plan->gathered,
                               .dropout = plan->dropout,
                               .dropout_seed = plan->dropout_seed};
     if (plan->balance) balance_trace(&p->build, plan->tokens, plan->balance == BALANCE_LOSS);
@@ -75,6 +80,7 @@ int pass_bind(struct pass *p, const struct pass_inputs *in, struct err *e) {
     if (p->weight) p->weight->view.data = (void *)in->weight;
     if (p->row) p->row->view.data = (void *)in->row;
     if (p->step) p->step->view.data = (void *)in->step;
+    if (p->how) p->how->view.data = (void *)in->how;
     if (p->seen) p->seen->view.data = (void *)in->seen;
     if (p->plan.balance == BALANCE_LOSS) balance_bind(&p->build, in->balance, in->real);
     return model_bind(&p->build, &in->places, e);
@@ -114,14 +120,14 @@ int pass_read_loss(struct pass *p, const i32 *targets, double *sum, struct err *
 
 /* ---- the cache ------------------------------------------------------------------------------- */
 
-/* What two runs must have in common to share a pass; what it samples by is in its attributes. */
+/* What two runs must have in common to share a pass. */
 static bool plan_same(const struct pass_plan *a, const struct pass_plan *b) {
     return a->model == b->model && a->tokens == b->tokens && a->gives == b->gives &&
            a->train == b->train && a->recompute == b->recompute && a->eager == b->eager &&
            !memcmp(&a->dropout, &b->dropout, sizeof a->dropout) &&
            a->dropout_seed == b->dropout_seed && a->balance == b->balance && a->rows == b->rows &&
-           a->penalty == b->penalty && a->cache == b->cache && a->memory == b->memory &&
-           a->gives != PASS_IDS && b->gives != PASS_IDS;
+           a->penalty == b->penalty && a->states == b->states && a->sequences == b->sequences &&
+           a->page_count == b->page_count && a->gathered == b->gathered && a->memory == b->memory;
 }
 
 static i64 pass_bytes(const struct pass *p) {

@@ -22,17 +22,18 @@ struct pass_plan { /* zeros are defaults */
     double dropout;        /* of what adapters read */
     u64 dropout_seed;
     enum pass_balance balance;
-    i64 rows; /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
-    struct sample_attr sample;   /* PASS_IDS */
-    bool penalty;                /* PASS_IDS: `seen` counts */
-    struct cache *cache;         /* NULL: the tokens see themselves alone */
-    struct graph_memory *memory; /* that several passes use in turn; NULL: its own */
+    i64 rows;              /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
+    bool penalty;          /* PASS_IDS: `seen` counts */
+    struct states *states; /* of earlier positions; NULL: the tokens see themselves alone */
+    i64 sequences, page_count, gathered; /* with states: of what struct places says */
+    struct graph_memory *memory;         /* that several passes use in turn; NULL: its own */
 };
 struct pass { /* zero-initialise */
     struct pass_plan plan;
     struct graph *graph; /* NULL: closed. Its slots are the caller's, with `train` */
     struct build build;
-    struct tensor *targets, *weight, *row, *step, *seen, *out; /* NULL where the plan has none */
+    struct tensor *targets, *weight, *row, *step, *how, *seen,
+        *out;                /* NULL where the plan has none */
     float *weights, *losses; /* on the host, made when asked for */
     i64 used;                /* of a cache: when it was asked for last */
 };
@@ -42,6 +43,7 @@ struct pass_inputs { /* of a run; what the plan has no use for may be absent */
     const float *weight;           /* [tokens] d objective / d loss of each row */
     const i32 *row;                /* [rows] */
     const i32 *step;               /* [rows, 2] ops/sample.c */
+    const struct sample_how *how;  /* [rows] */
     const u8 *seen;                /* [rows, V] */
     i32 dropout_at[2];             /* ops/dropout.c */
     const struct balance *balance; /* of the whole step: counted */

@@ -4,6 +4,7 @@
  *
  * A row of `kinds` is a recipe; every row of `ways` is trained once and its state's SHA-256 and its
  * weight file compared with those of the first way. */
+#include "recipes/models/states.h"
 #include "tests/e2e/tiny_run.h"
 
 struct globals globals; /* main.c's, which generation looks at */
@@ -177,50 +178,68 @@ static void groups_are_part_of_the_recipe(void **state) {
 
 /* ---- the cache */
 
-enum { PREFIX = 40, MOST = 150 };
+enum { PREFIX = 40, MOST = 150, PAGES = 3 };
 
 /* Logits [tokens, V] of positions from.. of a sequence. */
-static void logits_of(struct model *m, struct cache *cache, const i32 *ids, i64 from, i64 tokens,
+static void logits_of(struct model *m, struct states *states, const i32 *ids, i64 from, i64 tokens,
                       u8 *out) {
     struct err e = {0};
     struct graph *g = graph_new(&e);
-    struct build b = {.g = g, .m = m, .cache = cache};
-    i32 position[MOST], begin[MOST] = {0};
-    for (i64 i = 0; i < tokens; i++) position[i] = (i32)(from + i);
+    struct build b = {
+        .g = g, .m = m, .states = states, .sequences = 1, .page_count = PAGES, .gathered = PAGES};
+    static const i32 page[PAGES] = {3, 1, 4}, listed[PAGES] = {0, 1, 2};
+    i32 position[MOST], begin[MOST] = {0}, store[MOST], gather[PAGES * ATTENTION_PAGE];
+    for (i64 i = 0; i < tokens; i++) {
+        position[i] = (i32)(from + i);
+        store[i] =
+            (i32)(page[(from + i) / ATTENTION_PAGE] * ATTENTION_PAGE + (from + i) % ATTENTION_PAGE);
+    }
+    for (i64 i = 0; i < COUNT(gather); i++)
+        gather[i] = (i32)(page[i / ATTENTION_PAGE] * ATTENTION_PAGE + i % ATTENTION_PAGE);
     struct tensor *logits = model_logits(&b, model_hidden(&b, tokens));
     graph_keep(logits);
     if (graph_plan(g, false, &e)) fail_msg("%s", e.primary);
-    const struct places p = {ids + from, position, begin, position};
+    const struct places p = {ids + from,
+                             position,
+                             begin,
+                             position,
+                             store,
+                             begin,
+                             states && states->latent ? listed : page,
+                             gather};
     if (model_bind(&b, &p, &e) || graph_run(g, &e)) fail_msg("%s", e.primary);
     memcpy(out, g->memory + logits->offset, (size_t)view_bytes(&logits->view));
     graph_free(g);
 }
 
+/* Latent attention with keys and values as states, and with latents. */
+static void cache_case(const char *folder, enum dtype d, bool latent) {
+    struct err e = {0};
+    struct model m = {0};
+    struct states states = {0};
+    i32 ids[MOST];
+    if (model_open(&m, folder, d, false, &e) || model_rope(&m, MOST, &e) ||
+        states_describe(&states, &m, latent, &e) || states_grow(&states, 5, 0, &e))
+        fail_msg("%s", e.primary);
+    const struct rng r = {7, RNG_TEST, 0, 0};
+    for (i64 i = 0; i < MOST; i++)
+        ids[i] = (i32)(rng_uniform_f64(&r, (u64)i) * (double)m.config.vocab_size);
+    const i64 row = m.config.vocab_size * dtype_size(m.weights.dtype);
+    u8 *whole = mem_new(MOST * row, &e), *steps = mem_new(MOST * row, &e);
+    logits_of(&m, NULL, ids, 0, MOST, whole);
+    logits_of(&m, &states, ids, 0, PREFIX, steps);
+    for (i64 i = PREFIX; i < MOST; i++) logits_of(&m, &states, ids, i, 1, steps + i * row);
+    for (i64 i = 0; i < MOST; i++)
+        if (memcmp(whole + i * row, steps + i * row, (size_t)row))
+            fail_msg("%s, %s: the logits of position %lld differ", folder,
+                     dtype_info[m.weights.dtype].name, (long long)i);
+    mem_free(whole), mem_free(steps);
+    states_free(&states), model_free(&m);
+}
 static void cache_equals_forward(void **state) {
-    const char *folder = *state;
-    for (int d = 0; d < 2; d++) {
-        struct err e = {0};
-        struct model m = {0};
-        struct cache cache;
-        i32 ids[MOST];
-        if (model_open(&m, folder, d ? BF16 : F32, false, &e) || model_rope(&m, MOST, &e) ||
-            cache_new(&cache, &m, MOST, &e))
-            fail_msg("%s", e.primary);
-        const struct rng r = {7, RNG_TEST, 0, 0};
-        for (i64 i = 0; i < MOST; i++)
-            ids[i] = (i32)(rng_uniform_f64(&r, (u64)i) * (double)m.config.vocab_size);
-        const i64 row = m.config.vocab_size * dtype_size(m.weights.dtype);
-        u8 *whole = mem_new(MOST * row, &e), *steps = mem_new(MOST * row, &e);
-        logits_of(&m, NULL, ids, 0, MOST, whole);
-        logits_of(&m, &cache, ids, 0, PREFIX, steps);
-        for (i64 i = PREFIX; i < MOST; i++) logits_of(&m, &cache, ids, i, 1, steps + i * row);
-        for (i64 i = 0; i < MOST; i++)
-            if (memcmp(whole + i * row, steps + i * row, (size_t)row))
-                fail_msg("%s, %s: the logits of position %lld differ", folder,
-                         dtype_info[m.weights.dtype].name, (long long)i);
-        mem_free(whole), mem_free(steps);
-        cache_free(&cache, &m), model_free(&m);
-    }
+    for (int d = 0; d < 2; d++)
+        for (int latent = 0; latent <= (strstr(*state, "deepseek") != NULL); latent++)
+            cache_case(*state, d ? BF16 : F32, latent);
 }
 
 /* A longrope model whose answer passes its original length goes on as an uncached pass would. */
@@ -281,7 +300,8 @@ int main(void) {
         "tests/golden/models/olmo2",       "tests/golden/models/gemma2",
         "tests/golden/models/gemma3_text", "tests/golden/models/bloom",
         "tests/golden/models/falcon_rw",   "tests/golden/models/stablelm_parallel",
-        "tests/golden/models/smollm3"};
+        "tests/golden/models/smollm3",     "tests/golden/models/deepseek_v3",
+        "tests/golden/models/gpt_oss"};
     struct CMUnitTest tests[COUNT(kinds) + COUNT(models) + 2];
     int count = 0;
     for (int i = 0; i < COUNT(kinds); i++)

@@ -119,18 +119,21 @@ static void test_not_finite(void **state) {
         u16 half[ROWS][VOCAB];
         i32 step[ROWS][2] = {{0}}, id[ROWS];
         u8 scratch[4096];
-        const struct sample_attr attr = {.temperature = kind & 1, .top_p = 1, .seed = 3};
+        struct sample_how how[ROWS];
         f[0][0] = NAN, f[1][8] = INFINITY;
+        for (int i = 0; i < ROWS; i++)
+            how[i] = (struct sample_how){.temperature = kind & 1, .top_p = 1, .seed = 3};
         for (int v = 0; v < VOCAB; v++) f[2][v] = f[3][v] = -INFINITY;
         f[3][4] = -2, f[4][7] = -NAN;
         for (int i = 0; i < ROWS * VOCAB; i++)
             half[i / VOCAB][i % VOCAB] = bf16_of_f32(f[i / VOCAB][i % VOCAB]);
         void *data = kind & 2 ? (void *)half : (void *)f;
-        struct op_call c = {.op = &op_sample, .attr = &attr, .scratch = scratch};
+        struct op_call c = {.op = &op_sample, .scratch = scratch};
         struct err e = {0};
         c.in[0] = (struct view){
             .data = data, .dtype = kind & 2 ? BF16 : F32, .rank = 2, .dim = {ROWS, VOCAB}};
         c.in[1] = (struct view){.data = step, .dtype = I32, .rank = 2, .dim = {ROWS, 2}};
+        c.in[2] = (struct view){.data = how, .dtype = U8, .rank = 2, .dim = {ROWS, sizeof how[0]}};
         c.out[0] = (struct view){.data = id, .dtype = I32, .rank = 1, .dim = {ROWS}};
         ok(op_run(&c, &e), &e);
         assert_memory_equal(id, want, sizeof want);
@@ -223,6 +226,33 @@ static void test_chat(void **state) {
     assert_int_equal(2, shell("printf 'Hello\\n' | ./hone chat %s", at("nothing")));
 }
 
+/* Turns compute what is new: of the second, what follows the first's prompt and the answer, of
+ * which the last id is computed too; /reset and the first turn again: the last id of the prompt. */
+static void test_chat_cost(void **state) {
+    (void)state;
+    assert_int_equal(
+        0, shell("printf 'Hello\\n/cost\\nAnd then?\\n/cost\\n/reset\\nHello\\n/cost\\n' | "
+                 "./hone chat " STORIES
+                 " --chat-template chatml --greedy --ignore-eos --max-new-tokens 8"));
+    long long computed[3], reused[3];
+    const char *all = complained(), *line = all;
+    for (int i = 0; i < 3; i++) {
+        line = strstr(line, " tokens computed");
+        assert_non_null(line);
+        const char *from = line;
+        while (from > all && from[-1] != '\n') from--;
+        assert_int_equal(
+            2, sscanf(from, "%lld tokens computed, %lld taken", &computed[i], &reused[i]));
+        line++;
+    }
+    assert_int_equal(0, reused[0]);
+    const long long asked = computed[0] - 7, second = computed[1] - computed[0] - 7;
+    assert_true(asked > 8 && second > 0);
+    assert_true(reused[1] >= asked); /* and of the answer what is written again as it was */
+    assert_int_equal(asked - 1, reused[2] - reused[1]);
+    assert_int_equal(8, computed[2] - computed[1]);
+}
+
 /* Reads from a terminal until `part` comes, or, with NULL, anything. */
 static void terminal_wait(int fd, const char *part) {
     char got[1 << 16];
@@ -262,11 +292,11 @@ static void test_chat_terminal(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_penalty),      cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_stop_ids),     cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_stop_strings), cmocka_unit_test(test_padded),
-        cmocka_unit_test(test_chat),         cmocka_unit_test(test_chat_terminal),
-        cmocka_unit_test(test_samples_beside_training)};
+        cmocka_unit_test(test_penalty),       cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_stop_ids),      cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_stop_strings),  cmocka_unit_test(test_padded),
+        cmocka_unit_test(test_chat),          cmocka_unit_test(test_chat_cost),
+        cmocka_unit_test(test_chat_terminal), cmocka_unit_test(test_samples_beside_training)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

@@ -1,6 +1,7 @@
 /* cmd_chat.c: `hone chat`: a conversation line by line, by the model's chat template. Each turn
- * renders the whole conversation and runs it anew: a template may write earlier turns differently
- * once others follow, so keys of an earlier turn cannot be trusted. Reads a terminal or a pipe. */
+ * renders the whole conversation: a template may write earlier turns differently once others
+ * follow. The engine computes what follows the beginning whose ids are those of an earlier turn.
+ * Reads a terminal or a pipe. */
 #include "train/commands/commands.h"
 
 #include <jansson.h>
@@ -26,6 +27,7 @@ static int answer_token(void *arg, u32 id) { return interrupted ? 1 : stream_tok
 
 struct talk {
     struct loaded l;
+    struct engine *engine;
     struct chat *chat;
     struct ids stops;
     struct text_list stop; /* strings that end an answer */
@@ -83,14 +85,16 @@ static int template_find(struct talk *t, const char *model, struct err *e) {
 
 static int answer(struct talk *t, struct err *e) {
     struct text text = {0};
-    struct ids prompt = {0}, out = {0};
+    struct ids prompt = {0};
     struct stream s = {
         .t = t->l.tokenizer, .stop = &t->stop, .to = globals.json ? NULL : stdout, .e = e};
     i64 full = 0;
     const struct sampling how = sampling_of(t->f, &t->stops, &full);
     int rc = chat_render(t->chat, NULL, t->messages, true, &text, NULL, e) ||
-             tokenizer_encode(t->l.tokenizer, text.data, text.size, false, &prompt, e) ||
-             generate_ids(&t->l.model, prompt.item, prompt.count, &how, &out, answer_token, &s, e);
+             tokenizer_encode(t->l.tokenizer, text.data, text.size, false, &prompt, e);
+    struct sequence q = {
+        .prompt = prompt.item, .count = prompt.count, .each = answer_token, .arg = &s};
+    rc = rc || engine_generate(t->engine, &q, 1, &how, e);
     if (!rc) {
         stream_end(&s);
         message_add(t, "assistant", s.text.data ? s.text.data : "", s.text.size);
@@ -105,13 +109,20 @@ static int answer(struct talk *t, struct err *e) {
         fflush(stdout);
         positions_note(&t->l.model, full);
     }
-    text_free(&text), ids_free(&prompt), ids_free(&out), stream_free(&s);
+    text_free(&text), ids_free(&prompt), ids_free(&q.out), stream_free(&s);
     return rc ? -1 : 0;
 }
 
 static const char commands_help[] =
     "/reset  begin anew\n/exit   leave (or end of input)\n/help   this\n"
+    "/cost   how many tokens were computed, and how many taken from earlier turns\n"
     "^C      end the answer that is being written\n";
+
+static void show_cost(const struct talk *t) {
+    const struct engine_count c = engine_counted(t->engine);
+    fprintf(stderr, "%lld tokens computed, %lld taken from earlier turns\n", (long long)c.computed,
+            (long long)c.reused);
+}
 
 /* A turn that fails (too long, refused by the template) is told, taken back, and not the end; on a
  * pipe it is. */
@@ -128,7 +139,8 @@ static int talk_on(struct talk *t, bool terminal, struct err *e) {
         if (!strcmp(line, "/exit")) break;
         if (!strcmp(line, "/help")) fputs(commands_help, stderr);
         if (!strcmp(line, "/reset")) talk_reset(t);
-        if (!strcmp(line, "/reset") || !strcmp(line, "/help")) continue;
+        if (!strcmp(line, "/cost")) show_cost(t);
+        if (!strcmp(line, "/reset") || !strcmp(line, "/help") || !strcmp(line, "/cost")) continue;
         if (utf8_bad(line, size) >= 0) {
             rc = err_input(e, "what was written is not valid UTF-8");
         } else {
@@ -156,13 +168,13 @@ int cmd_chat(int argc, char **argv, struct err *e) {
     int rc = args_parse(&a, argc, argv, chat_options, &f, e) ||
              args_need(&a, 1, 1, "chat MODEL", e) ||
              generate_open(&t.l, &f, a.rest[0], &t.stops, e) || template_find(&t, a.rest[0], e) ||
-             stop_of_template(&t, e);
+             stop_of_template(&t, e) || !(t.engine = engine_open(&t.l.model, NULL, e));
     if (!rc) {
         talk_reset(&t);
         if (terminal && !quiet) fputs("/help lists commands\n", stderr);
         rc = talk_on(&t, terminal, e);
     }
     json_decref(t.messages), chat_free(t.chat), ids_free(&t.stops), arena_free(&t.arena);
-    loaded_close(&t.l), args_free(&a);
+    engine_close(t.engine), loaded_close(&t.l), args_free(&a);
     return rc ? -1 : 0;
 }

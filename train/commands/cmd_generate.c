@@ -139,7 +139,7 @@ static int asked_read(struct asked *a, const json_t *j, const struct loaded *l,
                : 0;
 }
 
-static int asked_answer(struct asked *a, i64 count, struct loaded *l, const struct sampling *how,
+static int asked_answer(struct asked *a, i64 count, struct engine *g, const struct sampling *how,
                         struct err *e) {
     struct sequence *list = mem_new_array(count, sizeof *list, e);
     int rc = list ? 0 : -1;
@@ -148,7 +148,7 @@ static int asked_answer(struct asked *a, i64 count, struct loaded *l, const stru
                                     .count = a[i].ids.count,
                                     .each = stream_token,
                                     .arg = &a[i].answer};
-    if (!rc) rc = generate_batch(&l->model, list, count, how, e);
+    if (!rc) rc = engine_generate(g, list, count, how, e);
     for (i64 i = 0; !rc && i < count; i++) {
         if (globals.json)
             rc = print_json(a[i].text.data, a[i].text.size, &a[i].answer, e);
@@ -171,7 +171,8 @@ static int generate_file(struct loaded *l, const struct generate_flags *f, const
     struct chat *chat = NULL;
     struct asked *a = mem_new_array(f->batch_size, sizeof *a, e);
     i64 count = 0, line = 1;
-    int rc = !a || file_read(&file, f->prompts, e) ||
+    struct engine *g = engine_open(&l->model, NULL, e); /* batches share what they begin with */
+    int rc = !a || !g || file_read(&file, f->prompts, e) ||
              chat_find(&chat, f->chat_template, l->tokenizer, e);
     for (char *at = file.data, *end; !rc && at < file.data + file.size; at = end + 1, line++) {
         char where[4200];
@@ -186,17 +187,17 @@ static int generate_file(struct loaded *l, const struct generate_flags *f, const
         json_decref(j), count++;
         const bool last = end + 1 >= file.data + file.size;
         if (rc || (count < f->batch_size && !last)) continue;
-        rc = asked_answer(a, count, l, &how, e);
+        rc = asked_answer(a, count, g, &how, e);
         for (; count > 0; count--)
             text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
                 stream_free(&a[count - 1].answer);
     }
-    if (!rc && count) rc = asked_answer(a, count, l, &how, e); /* blank lines at the end */
+    if (!rc && count) rc = asked_answer(a, count, g, &how, e); /* blank lines at the end */
     positions_note(&l->model, full);
     for (; a && count > 0; count--)
         text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
             stream_free(&a[count - 1].answer);
-    mem_free(a), chat_free(chat), text_free(&file);
+    engine_close(g), mem_free(a), chat_free(chat), text_free(&file);
     return rc ? -1 : 0;
 }
 

@@ -42,7 +42,7 @@ int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char 
 int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e);
 int dataset_fits(const struct dataset *d, const struct model *m, struct err *e);
 
-/* ---- continuing texts (generate.c, stream.c) */
+/* ---- continuing texts (engine.c, pool.c, generate.c, stream.c) */
 struct sampling {
     double temperature, top_p, min_p;
     i64 top_k, seed, max_new_tokens;
@@ -52,21 +52,65 @@ struct sampling {
     i64 *full; /* counts texts that ended because the model has no more positions; may be NULL */
 };
 typedef int token_fn(void *arg, u32 id); /* told every id at once; >0: stop, -1: an error */
-struct sequence {                        /* one text of several that are continued together */
+struct page_list {
+    i32 *item; /* by place in the text: each holds ATTENTION_PAGE positions */
+    i64 count, room;
+};
+struct sequence { /* one text of several that are continued together */
     const u32 *prompt;
     i64 count;
     i64 stream;     /* of random numbers: the text depends on it, the seed, and the prompt alone */
     struct ids out; /* the new ids, appended */
     token_fn *each; /* may be NULL */
     void *arg;
-    i64 base, room; /* the generator's own: where it lies in the cache, and its rows there */
-    u32 next;
-    bool done;
+    const struct sampling *how; /* its settings; NULL: what generate_batch is given */
+    struct {                    /* the engine's own, from engine_add to engine_remove */
+        struct ids ids;         /* the prompt and the answer */
+        struct page_list pages;
+        i64 known, room; /* positions whose states are in its pages; ids at most */
+        i64 row;         /* in this step's pass; -1: it waits */
+        int kind;        /* model_rope_kind */
+        bool done;
+    } own;
 };
 /* One line for the user, with `full` of struct sampling; nothing for 0. */
 void positions_note(const struct model *m, i64 full);
-/* Continues `count` prompts in one cache, a step of all in one pass. Each text is bit for bit what
- * it is alone. */
+/* An engine keeps the states of the texts that it continues in a pool of pages (pool.h). Texts come
+ * and go between steps, each with settings of its own; each is bit for bit what it is alone,
+ * whatever else the engine does or did. */
+struct engine;
+struct engine_plan { /* zeros are defaults */
+    i64 bytes;       /* of states, at most; 0: 9 tenths of the memory that is left */
+    i64 positions;   /* that will be wanted at once, if that is known: room is made for them */
+    /* states.h. AUTO: where keys and values of `positions` (0: of the longest text that the model
+     * takes) would not fit. */
+    enum { LATENT_AUTO, LATENT_NEVER, LATENT_ALWAYS } latent;
+};
+struct engine_count {
+    i64 computed, reused; /* positions whose states passes made; that were in the pool already */
+    i64 passes, preempted, evicted, pages;
+};
+/* The model's weights must stay as they are until it is closed. */
+struct engine *engine_open(struct model *m, const struct engine_plan *plan, struct err *e);
+void engine_close(struct engine *g);
+struct model *engine_model(const struct engine *g);
+/* Room for so many positions, as far as `bytes` allows. What is not reserved is taken when texts
+ * want it and nothing can be evicted. */
+int engine_reserve(struct engine *g, i64 positions, struct err *e);
+/* Joins the others with the next step; the memory of q and its prompt stays the caller's. */
+int engine_add(struct engine *g, struct sequence *q, struct err *e);
+/* One pass: the next id of each text, or, where the pool has no room, of those that came first. How
+ * many go on. -1: an error; the texts cannot go on then, but be removed. */
+i64 engine_step(struct engine *g, struct err *e);
+void engine_remove(struct engine *g, struct sequence *q); /* its states stay known */
+/* Takes back the ids from place `count` on, of prompt and answer together. */
+void engine_rollback(struct engine *g, struct sequence *q, i64 count);
+struct engine_count engine_counted(const struct engine *g);
+/* Adds, steps until all have ended, removes. Those without settings have `s`. */
+int engine_generate(struct engine *g, struct sequence *list, i64 count, const struct sampling *s,
+                    struct err *e);
+
+/* The same with an engine of its own. */
 int generate_batch(struct model *m, struct sequence *list, i64 count, const struct sampling *s,
                    struct err *e);
 /* Continues `prompt`; appends the new ids. */

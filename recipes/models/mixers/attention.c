@@ -115,20 +115,20 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     q = turned(b, clipped(b, qk_norm(b, q, &attention_q_norm)), b->query_rope);
     k = turned(b, clipped(b, qk_norm(b, k, &attention_k_norm)), b->rope);
     v = clipped(b, v);
-    if (b->cache)
-        k = build_cached(b, k, &b->cache->k[b->layer]),
-        v = build_cached(b, v, &b->cache->v[b->layer]);
+    k = build_cached(b, 0, k), v = build_cached(b, 1, v);
     struct tensor *o =
         graph_op(b->g, &op_attention, &attr,
                  BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last},
-                      {"sink", build_weight(b, &attention_sink)}, {"slopes", b->slopes}));
+                      {"sink", build_weight(b, &attention_sink)}, {"slopes", b->slopes},
+                      {"pages", b->pages}, {"sequence", b->sequence}));
     return build_linear(b, o, &attention_o);
 }
 
-static int states(const struct config *c, i64 l, enum dtype d, struct mixer_state out[MAX_STATES]) {
-    (void)l;
-    out[0] = (struct mixer_state){"key", STATE_TOKEN, d, c->kv_heads * c->head_dim};
-    out[1] = (struct mixer_state){"value", STATE_TOKEN, d, c->kv_heads * c->head_dim};
+static int states(const struct config *c, i64 l, enum dtype d, bool latent,
+                  struct state_spec out[LAYER_STATES]) {
+    (void)l, (void)latent;
+    out[0] = (struct state_spec){"keys", STATE_TOKEN, d, 1, c->kv_heads * c->head_dim};
+    out[1] = (struct state_spec){"values", STATE_TOKEN, d, 1, c->kv_heads * c->head_dim};
     return 2;
 }
 

@@ -1,9 +1,11 @@
 /* mla.c: multi-head latent attention (DeepSeek-AI, 2024): keys and values of all heads come from
  * one latent per token, and one rotated part is every head's.
  *
- * The cache holds keys and values of all heads, as that of other families does. Rejected for now:
- * caching the latent and folding the up-projection into queries, which is another order of sums: a
- * cached step would no longer have the bits of the whole forward pass. */
+ * States (states.h) are keys and values of all heads, as those of other families, or the latent
+ * with the rotated part, from which each pass makes the keys and values of all positions that it
+ * may ask for, by the same operations and so with the same bits: less memory for more work.
+ * Rejected: folding the up-projection into queries, which is another order of sums: a cached step
+ * would no longer have the bits of the whole forward pass. */
 #include "recipes/models/mixers/mixers.h"
 
 #include <jansson.h>
@@ -73,6 +75,12 @@ static struct tensor *turned(struct build *b, struct tensor *x, i64 head) {
                     BIND({"x", x}, {"position", b->position}, {"table", b->rope[0]}));
 }
 
+/* This pass's rows go into a state; the result is those that the pass may ask for. */
+static struct tensor *gathered(struct build *b, int index, struct tensor *rows) {
+    return graph_op(b->g, &op_embedding, NULL,
+                    BIND({"ids", b->gather}, {"w", build_cached(b, index, rows)}));
+}
+
 /* x [N, D] -> [N, D] */
 static struct tensor *trace(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
@@ -89,22 +97,30 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     q = turned(b, build_linear(b, q, m->q_rank ? &mla_q_b : &mla_q), c->head_dim);
     graph_call(b->g, &op_split, &parts, BIND({"x", build_linear(b, x, &mla_kv_a)}), out);
     struct tensor *latent = latent_norm(b, out[0], &mla_kv_norm),
-                  *kv = build_linear(b, latent, &mla_kv_b), *part = turned(b, out[1], m->turned);
+                  *part = turned(b, out[1], m->turned);
+    if (b->gather) latent = gathered(b, 0, latent), part = gathered(b, 1, part);
+    struct tensor *kv = build_linear(b, latent, &mla_kv_b);
     graph_call(b->g, &op_mla_keys, &heads, BIND({"kv", kv}, {"turned", part}), out);
     struct tensor *k = out[0], *v = out[1];
-    if (b->cache)
-        k = build_cached(b, k, &b->cache->k[b->layer]),
-        v = build_cached(b, v, &b->cache->v[b->layer]);
+    if (!b->gather) k = build_cached(b, 0, k), v = build_cached(b, 1, v);
     struct tensor *o =
         graph_op(b->g, &op_attention, &attr,
-                 BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last}));
+                 BIND({"q", q}, {"k", k}, {"v", v}, {"begin", b->begin}, {"last", b->last},
+                      {"pages", b->pages}, {"sequence", b->sequence}));
     return build_linear(b, o, &mla_o);
 }
 
-static int states(const struct config *c, i64 l, enum dtype d, struct mixer_state out[MAX_STATES]) {
+static int states(const struct config *c, i64 l, enum dtype d, bool latent,
+                  struct state_spec out[LAYER_STATES]) {
     (void)l;
-    out[0] = (struct mixer_state){"key", STATE_TOKEN, d, c->heads * c->head_dim};
-    out[1] = (struct mixer_state){"value", STATE_TOKEN, d, c->heads * c->mla.value};
+    const struct mla_config *m = &c->mla;
+    if (latent) {
+        out[0] = (struct state_spec){"latent", STATE_TOKEN, d, 1, m->kv_rank};
+        out[1] = (struct state_spec){"turned", STATE_TOKEN, d, 1, m->turned};
+    } else {
+        out[0] = (struct state_spec){"keys", STATE_TOKEN, d, 1, c->heads * c->head_dim};
+        out[1] = (struct state_spec){"values", STATE_TOKEN, d, 1, c->heads * m->value};
+    }
     return 2;
 }
 

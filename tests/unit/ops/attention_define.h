@@ -5,7 +5,7 @@
 
 #include "ops/ops.h"
 
-enum { DO, Q, K, V, O, LSE, BEGIN, LAST, SLOPES, SINKS, DQ, DK, DV, DSINK, VIEWS };
+enum { DO, Q, K, V, O, LSE, BEGIN, LAST, SLOPES, SINKS, DQ, DK, DV, DSINK, PAGES, SEQUENCE, VIEWS };
 struct problem {
     struct attention_attr attr;
     struct view view[VIEWS]; /* up to SLOPES in the order of attention_back's inputs */

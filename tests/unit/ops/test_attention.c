@@ -24,7 +24,7 @@ static int call_run(struct op_call *c, struct err *e) {
 }
 static int forward(struct problem *p, struct err *e) {
     struct op_call c = {.op = op_find("attention"), .attr = &p->attr};
-    const int in[] = {Q, K, V, BEGIN, LAST, SINKS, SLOPES};
+    const int in[] = {Q, K, V, BEGIN, LAST, SINKS, SLOPES, PAGES, SEQUENCE};
     for (int i = 0; i < COUNT(in); i++) c.in[i] = p->view[in[i]];
     c.out[0].data = p->view[O].data, c.out[1].data = p->view[LSE].data;
     return call_run(&c, e);
@@ -165,6 +165,87 @@ static void cache_case(const struct attention_attr *a, int sinks, bool slopes, e
     }
     problem_free(&whole), problem_free(&cached);
 }
+/* The same with pages in any order, two sequences of them in one call, each a few queries further;
+ * rows that nobody has stored yet are NaN. */
+static void pages_case(const struct attention_attr *a, int sinks, bool slopes, enum dtype d) {
+    static const i64 step[] = {1, 3, 7, 100};
+    static const i32 pages[] = {6, 1, 4, 0, 5, 2};
+    enum { LENGTH = 150, COUNT_PAGES = 7, ROWS = COUNT_PAGES * ATTENTION_PAGE, EACH = 3 };
+    struct problem whole[2], cached = problem_make(*a, d, 2 * LENGTH, ROWS, LENGTH);
+    struct err e = {0};
+    problem_extend(&cached, sinks, slopes);
+    view_make(&cached.view[PAGES], I32, 2, 2, EACH, 0);
+    view_make(&cached.view[SEQUENCE], I32, 1, 2 * LENGTH, 0, 0);
+    memcpy(cached.view[PAGES].data, pages, sizeof pages);
+    for (int s = 0; s < 2;
+         s++) { /* the second sequence: the first's numbers, the other way round */
+        whole[s] = problem_make(*a, d, LENGTH, LENGTH, LENGTH);
+        problem_extend(&whole[s], sinks, slopes);
+        for (int v = Q; s && v <= V; v++)
+            for (i64 i = 0; i < LENGTH; i++)
+                memcpy(slice(&whole[1].view[v], i, 1).data,
+                       slice(&whole[0].view[v], LENGTH - 1 - i, 1).data,
+                       (size_t)(whole[0].view[v].dim[1] * dtype_size(d)));
+        assert_int_equal(forward(&whole[s], &e), 0);
+    }
+    for (int n = 0; n < COUNT(step); n++) {
+        for (int v = K; v <= V; v++)
+            memset(cached.view[v].data, 0xff, (size_t)view_bytes(&cached.view[v]));
+        for (i64 i = 0; i < LENGTH; i += step[n]) {
+            const i64 count = i64_min(step[n], LENGTH - i);
+            struct problem now = cached;
+            for (i64 k = 0; k < 2 * count; k++) {
+                const i64 s = k / count, place = i + k % count,
+                          row = pages[s * EACH + place / ATTENTION_PAGE] * ATTENTION_PAGE +
+                                place % ATTENTION_PAGE;
+                for (int v = Q; v <= V; v++)
+                    memcpy(slice(&cached.view[v], v == Q ? k : row, 1).data,
+                           slice(&whole[s].view[v], place, 1).data,
+                           (size_t)(cached.view[v].dim[1] * dtype_size(d)));
+                ints(&cached.view[BEGIN])[k] = 0, ints(&cached.view[LAST])[k] = (i32)place;
+                ints(&cached.view[SEQUENCE])[k] = (i32)s;
+            }
+            const int cut[] = {Q, O, BEGIN, LAST, SEQUENCE};
+            for (int v = 0; v < COUNT(cut); v++)
+                now.view[cut[v]] = slice(&cached.view[cut[v]], 0, 2 * count);
+            assert_int_equal(forward(&now, &e), 0);
+            for (int s = 0; s < 2; s++) {
+                const struct view want = slice(&whole[s].view[O], i, count),
+                                  got = slice(&cached.view[O], s * count, count);
+                same_bits(&want, &got, "pages");
+            }
+        }
+    }
+    problem_free(&whole[0]), problem_free(&whole[1]), problem_free(&cached);
+}
+
+/* What a page table cannot say. */
+static void test_bad_pages(void **state) {
+    (void)state;
+    const struct attention_attr a = {2, 1, 16, 0.25, 0, 0, 0, 0};
+    static const struct {
+        i32 begin, last, sequence, page;
+        const char *text;
+    } row[] = {
+        {0, 128, 0, 1, "query 1 asks for keys 0 to 128, and there are 128"},
+        {32, 40, 0, 1, "query 1 begins at 32, in a key block"},
+        {0, 40, 2, 1, "query 1 is of sequence 2 of 2"},
+        {0, 64, 1, 3, "query 1 asks for page 3 of 3"},
+        {0, 64, 1, -1, "query 1 asks for page -1 of 3"},
+        {0, 63, 1, -1, NULL}, /* which it does not ask for */
+    };
+    for (int i = 0; i < COUNT(row); i++) {
+        struct problem p = problem_make(a, F32, 2, 3 * ATTENTION_PAGE, 2);
+        struct err e = {0};
+        view_make(&p.view[PAGES], I32, 2, 2, 2, 0), view_make(&p.view[SEQUENCE], I32, 1, 2, 0, 0);
+        ints(&p.view[BEGIN])[1] = row[i].begin, ints(&p.view[LAST])[1] = row[i].last;
+        ints(&p.view[SEQUENCE])[1] = row[i].sequence, ints(&p.view[PAGES])[3] = row[i].page;
+        assert_int_equal(forward(&p, &e), row[i].text ? -1 : 0);
+        if (row[i].text) assert_non_null(strstr(e.primary, row[i].text));
+        problem_free(&p);
+    }
+}
+
 static void test_cache(void **state) {
     (void)state;
     static const struct {
@@ -180,7 +261,8 @@ static void test_cache(void **state) {
     setting((int)isa_best(), 2);
     for (int n = 0; n < COUNT(kinds); n++)
         for (int half = 0; half < 2; half++)
-            cache_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, half ? BF16 : F32);
+            cache_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, half ? BF16 : F32),
+                pages_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, half ? BF16 : F32);
 }
 
 /* Several sequences of one cache in one call, one query each. */
@@ -387,11 +469,12 @@ static void test_kv_store(void **state) {
 int main(void) {
     isa_float_mode();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definition),  cmocka_unit_test(test_cache),
-        cmocka_unit_test(test_cache_batch), cmocka_unit_test(test_packing),
-        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_sink_chain),
-        cmocka_unit_test(test_slopes),      cmocka_unit_test(test_absent),
-        cmocka_unit_test(test_errors),      cmocka_unit_test(test_kv_store)};
+        cmocka_unit_test(test_definition), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_bad_pages),  cmocka_unit_test(test_cache_batch),
+        cmocka_unit_test(test_packing),    cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_sink_chain), cmocka_unit_test(test_slopes),
+        cmocka_unit_test(test_absent),     cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_kv_store)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pool_stop();
     return failed;

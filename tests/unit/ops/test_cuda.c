@@ -209,6 +209,38 @@ static void test_bad_keys(void **state) {
     free(s);
 }
 
+/* The same of a page table: a sequence, a page that there are not; a begin within a key block. */
+static void test_bad_pages(void **state) {
+    (void)state;
+    static const int at[] = {8, 7, 7, 3};
+    static const i32 wrong[] = {3, 14, -1, 32};
+    struct sample *s = calloc(1, sizeof *s);
+    int first = 0; /* sample with pages; the second is of few queries, the fifth of many */
+    for (; memset(s, 0, sizeof *s), op_attention.sample(first, s) && !s->in[7].present; first++) {
+    }
+    for (int n = 0; n < 16; n++) {
+        const bool many = n >= 8;
+        struct trial given;
+        struct twin t;
+        struct err e = {0};
+        memset(s, 0, sizeof *s);
+        assert_true(op_attention.sample(first + (many ? 4 : 1), s) && s->in[7].present);
+        trial_open(&given, &op_attention, s, BF16, BF16);
+        view_put(&given.call.in[at[n % 4]], at[n % 4] == 7 ? (many ? 8 : 1) : 0, wrong[n % 4]);
+        assert_int_equal(device_open("cuda", &e), 0);
+        shim_late = n % 2;
+        numerics_now = n / 4 % 2 ? NUMERICS_FAST : NUMERICS_PORTABLE;
+        twin_open(&t, &given);
+        assert_int_equal(op_run(&t.call, &e), 0);
+        assert_int_equal(device_sync(&e), -1);
+        assert_int_equal(shim_findings(), 0);
+        twin_close(&t);
+        device_close();
+        trial_close(&given);
+    }
+    free(s);
+}
+
 /* Gradients of attention that nobody wants are not written. */
 static void test_absent(void **state) {
     (void)state;
@@ -276,6 +308,8 @@ int main(int argc, char **argv) {
     }
     if (argc < 2 || !strcmp(argv[1], "attention"))
         tests[n++] = (struct CMUnitTest){"cuda: keys out of range", test_bad_keys, 0, 0, 0};
+    if (argc < 2 || !strcmp(argv[1], "attention"))
+        tests[n++] = (struct CMUnitTest){"cuda: bad page tables", test_bad_pages, 0, 0, 0};
     if (argc < 2 || !strcmp(argv[1], "attention"))
         tests[n++] = (struct CMUnitTest){"cuda: gradients not wanted", test_absent, 0, 0, 0};
     const int failed = _cmocka_run_group_tests("cuda", tests, (size_t)n, NULL, NULL);

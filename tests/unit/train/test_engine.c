@@ -1,0 +1,337 @@
+/* test_engine.c: the engine gives every text the ids that uncached passes over it alone give, of
+ * every family in tests/golden/models: several texts with settings of their own, with and without a
+ * beginning in common, in a pool too small for all of them, with keys and values or latents as
+ * states, after a rollback. What it computes is counted. And slots of sequence states. */
+#include "train/engine/pool.h"
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+struct globals globals; /* main.c's */
+
+enum { NEW = 9, TEXTS = 4, MOST = 140 };
+static struct model model;
+static u32 text[MOST];
+
+static void ok(bool good, const struct err *e) {
+    if (!good) fail_msg("%s: %s", e->primary, e->detail);
+}
+
+static void model_use(const char *folder, enum dtype d) {
+    struct err e = {0};
+    const struct rng r = {5, RNG_TEST, 0, 0};
+    ok(!model_open(&model, folder, d, false, &e), &e);
+    for (i64 i = 0; i < MOST; i++)
+        text[i] = (u32)(rng_uniform_f64(&r, (u64)i) * (double)model.config.vocab_size);
+}
+
+/* Settings of text n. */
+static struct sampling how_of(int n) {
+    return (struct sampling){.temperature = n % 3 ? 0.7 + 0.2 * n : 0,
+                             .top_p = n == 1 ? 0.9 : 1,
+                             .top_k = n == 2 ? 30 : 0,
+                             .seed = 11 + n,
+                             .max_new_tokens = NEW,
+                             .ignore_eos = true,
+                             .repetition_penalty = n == 3 ? 1.4 : 1};
+}
+
+/* The id that follows `ids`, by a pass over all of them that knows nothing of states. */
+static u32 next_of(const u32 *ids, i64 count, const struct sampling *s, i64 stream) {
+    static u8 seen[1 << 18];
+    struct err e = {0};
+    struct pass p = {0};
+    i32 position[MOST], begin[MOST] = {0}, id, row = (i32)count - 1,
+                        step[2] = {(i32)count, (i32)stream};
+    const struct pass_plan plan = {
+        .model = &model, .tokens = count, .gives = PASS_IDS, .rows = 1, .penalty = true};
+    const struct sample_how how = {
+        s->temperature, s->top_k,     s->top_p,
+        s->min_p,       (u64)s->seed, s->repetition_penalty > 0 ? s->repetition_penalty : 1};
+    const struct pass_inputs in = {.places = {(const i32 *)ids, position, begin, position},
+                                   .row = &row,
+                                   .step = step,
+                                   .how = &how,
+                                   .seen = seen};
+    memset(seen, 0, sizeof seen);
+    for (i64 i = 0; i < count; i++) position[i] = (i32)i, seen[ids[i]] = 1;
+    ok(!model_rope(&model, count, &e) && !pass_open(&p, &plan, &e) && !pass_bind(&p, &in, &e) &&
+           !pass_run(&p, &e) && !pass_read(&p, &id, &e),
+       &e);
+    pass_close(&p);
+    return (u32)id;
+}
+static void right(const struct sequence *q, const struct sampling *s, const char *what) {
+    u32 ids[MOST];
+    memcpy(ids, q->prompt, (size_t)q->count * sizeof *ids);
+    assert_int_equal(q->out.count, s->max_new_tokens);
+    for (i64 i = 0; i < q->out.count; i++) {
+        ids[q->count + i] = next_of(ids, q->count + i, s, q->stream);
+        if (ids[q->count + i] != q->out.item[i])
+            fail_msg("%s: id %lld of the answer to %lld ids is %u, expected %u", what, (long long)i,
+                     (long long)q->count, q->out.item[i], ids[q->count + i]);
+    }
+}
+
+/* Lengths from one id to more than a page; with `common`, all have one beginning. */
+static void texts_make(struct sequence *list, struct sampling *how, bool common) {
+    static const i64 lengths[TEXTS] = {60, 1, 33, 66};
+    static u32 own[TEXTS][MOST];
+    const i64 most = i64_min(model.config.max_position_embeddings - NEW - 1, MOST - NEW);
+    for (int n = 0; n < TEXTS; n++) {
+        const i64 count = i64_min(lengths[n], most - n);
+        memcpy(own[n], text + (common ? 0 : n), (size_t)count * sizeof **own);
+        if (common && count > 3) own[n][count - 3] = (u32)n;
+        how[n] = how_of(n);
+        list[n] = (struct sequence){.prompt = own[n], .count = count, .stream = n, .how = &how[n]};
+    }
+}
+
+/* Twice, so that the second time finds what the first one left. */
+static void texts_case(const char *name, struct engine *g, bool common) {
+    struct sequence list[TEXTS], again[TEXTS];
+    struct sampling how[TEXTS];
+    struct err e = {0};
+    texts_make(list, how, common), memcpy(again, list, sizeof again);
+    ok(!engine_generate(g, list, TEXTS, NULL, &e), &e);
+    ok(!engine_generate(g, again, TEXTS, NULL, &e), &e);
+    for (int n = 0; n < TEXTS; n++) {
+        right(&list[n], &how[n], name);
+        assert_int_equal(again[n].out.count, NEW);
+        assert_memory_equal(list[n].out.item, again[n].out.item, NEW * sizeof(u32));
+        ids_free(&list[n].out), ids_free(&again[n].out);
+    }
+}
+
+/* A pool of so many pages. */
+static struct engine_count pool_case(const char *name, i64 pages, bool common, int latent) {
+    struct err e = {0};
+    struct states states = {0};
+    ok(!states_describe(&states, &model, latent == LATENT_ALWAYS, &e), &e);
+    const struct engine_plan plan = {.bytes = pages * states_page_bytes(&states), .latent = latent};
+    states_free(&states);
+    struct engine *g = engine_open(&model, &plan, &e);
+    ok(g, &e);
+    texts_case(name, g, common);
+    const struct engine_count c = engine_counted(g);
+    engine_close(g);
+    return c;
+}
+
+static void families_case(const char *name) {
+    char path[600];
+    snprintf(path, sizeof path, "tests/golden/models/%s", name);
+    model_use(path, F32);
+    const bool latent = model.config.mla.kv_rank > 0;
+    const struct engine_count roomy = pool_case(name, 40, true, LATENT_NEVER),
+                              tight = pool_case(name, 3, latent, latent ? LATENT_ALWAYS : 0);
+    assert_true(roomy.reused > 0 && !roomy.preempted);
+    assert_true(tight.pages <= 3);
+    if (model.config.max_position_embeddings > 100)
+        assert_true(tight.evicted > 0 && tight.preempted > 0);
+    model_free(&model);
+}
+
+static void all_families(void **state) {
+    (void)state;
+    DIR *d = opendir("tests/golden/models");
+    int count = 0;
+    for (struct dirent *at; (at = readdir(d));)
+        if (*at->d_name != '.' && !strstr(at->d_name, "README")) families_case(at->d_name), count++;
+    closedir(d);
+    assert_true(count >= 40);
+}
+
+static void half(void **state) {
+    (void)state;
+    model_use("tests/golden/models/deepseek_v3", BF16);
+    pool_case("deepseek_v3 in bf16", 6, true, LATENT_ALWAYS);
+    pool_case("deepseek_v3 in bf16", 4, false, LATENT_NEVER);
+    model_free(&model);
+}
+
+/* A conversation: each turn is the whole text so far and some ids, of which only the new ones and
+ * the last of the answer, which no pass has read yet, are computed. */
+static void turns(void **state) {
+    (void)state;
+    struct err e = {0};
+    u32 ids[MOST];
+    const struct sampling how = how_of(1);
+    model_use("tests/golden/models/llama", F32);
+    struct engine *g = engine_open(&model, NULL, &e);
+    ok(g, &e);
+    i64 count = 20, computed = 0;
+    memcpy(ids, text, sizeof ids);
+    for (int turn = 0; turn < 5; turn++) {
+        struct sequence q = {.prompt = ids, .count = count};
+        const i64 new = turn ? 12 + 1 : count;
+        ok(!engine_generate(g, &q, 1, &how, &e), &e);
+        right(&q, &how, "turns");
+        assert_int_equal(engine_counted(g).computed - computed, new + NEW - 1);
+        computed = engine_counted(g).computed;
+        memcpy(ids + count, q.out.item, NEW * sizeof *ids);
+        count += NEW + 12;
+        ids_free(&q.out);
+    }
+    /* Another beginning, then an older turn again: no more than its last id is computed. */
+    struct sequence other = {.prompt = ids + 1, .count = 30}, again = {.prompt = ids, .count = 41};
+    ok(!engine_generate(g, &other, 1, &how, &e) && !engine_generate(g, &again, 1, &how, &e), &e);
+    right(&other, &how, "another"), right(&again, &how, "again");
+    assert_int_equal(engine_counted(g).computed - computed, 30 + NEW - 1 + NEW);
+    ids_free(&other.out), ids_free(&again.out);
+    engine_close(g), model_free(&model);
+}
+
+/* Texts of one step share the pages of their beginning that the first of them computes. */
+static void one_step(void **state) {
+    (void)state;
+    struct err e = {0};
+    const struct sampling how = how_of(0);
+    model_use("tests/golden/models/qwen3", F32);
+    struct engine *g = engine_open(&model, NULL, &e);
+    struct sequence list[3];
+    ok(g, &e);
+    for (int n = 0; n < 3; n++) list[n] = (struct sequence){.prompt = text, .count = 100 + n};
+    ok(!engine_generate(g, list, 3, &how, &e), &e);
+    for (int n = 0; n < 3; n++) right(&list[n], &how, "one step"), ids_free(&list[n].out);
+    assert_int_equal(engine_counted(g).computed, 100 + 37 + 38 + 3 * (NEW - 1));
+    engine_close(g), model_free(&model);
+}
+
+/* Ids are taken back, within a page and across one, while another text shares the pages; what is
+ * drawn again is the same. */
+static void rollback(void **state) {
+    (void)state;
+    struct err e = {0};
+    const struct sampling how = {
+        .temperature = 0.8, .top_p = 1, .seed = 3, .max_new_tokens = 30, .ignore_eos = true};
+    static const i64 back[] = {81, 70, 65, 64, 63, 60};
+    model_use("tests/golden/models/phi3", F32);
+    struct engine *g = engine_open(&model, NULL, &e);
+    struct sequence q = {.prompt = text, .count = 60, .how = &how},
+                    beside = {.prompt = text, .count = 62, .how = &how, .stream = 1};
+    u32 drawn[30];
+    ok(g && !engine_add(g, &q, &e), &e);
+    for (int i = 0; i < 25; i++) ok(engine_step(g, &e) == 1, &e);
+    ok(!engine_add(g, &beside, &e), &e);
+    ok(engine_step(g, &e) == 2, &e);
+    memcpy(drawn, q.out.item, 26 * sizeof *drawn);
+    for (int n = 0; n < COUNT(back); n++) {
+        engine_rollback(g, &q, back[n]);
+        assert_int_equal(q.out.count, back[n] - 60);
+        for (int i = 0; i < 3; i++) ok(engine_step(g, &e) >= 1, &e);
+        assert_memory_equal(drawn, q.out.item, (size_t)q.out.count * sizeof *drawn);
+    }
+    while (engine_step(g, &e) > 0) {
+    }
+    assert_int_equal(e.code, 0);
+    right(&q, &how, "rollback"), right(&beside, &how, "beside a rollback");
+    engine_remove(g, &q), engine_remove(g, &beside);
+    ids_free(&q.out), ids_free(&beside.out);
+    engine_close(g), model_free(&model);
+}
+
+/* What cannot be served is said, and the engine goes on. */
+static void refused(void **state) {
+    (void)state;
+    struct err e = {0};
+    const struct sampling how = how_of(0);
+    u32 beyond = 100000;
+    model_use("tests/golden/models/llama", F32);
+    struct states states = {0};
+    ok(!states_describe(&states, &model, false, &e), &e);
+    const struct engine_plan plan = {.bytes = states_page_bytes(&states)};
+    struct engine *g = engine_open(&model, &plan, &e);
+    struct sequence empty = {.prompt = text}, bad = {.prompt = &beyond, .count = 1},
+                    large = {.prompt = text, .count = 60}, good = {.prompt = text, .count = 50};
+    ok(g, &e);
+    assert_int_equal(engine_generate(g, &empty, 1, &how, &e), -1);
+    assert_string_equal(e.primary, "the prompt is empty");
+    e = (struct err){0};
+    assert_int_equal(engine_generate(g, &bad, 1, &how, &e), -1);
+    assert_string_equal(e.primary, "id 100000 is beyond the model's vocabulary of 131");
+    e = (struct err){0};
+    assert_int_equal(engine_generate(g, &large, 1, &how, &e), -1);
+    assert_string_equal(e.primary,
+                        "a text of 65 ids does not fit into the 64 positions of the pool");
+    e = (struct err){0};
+    ok(!engine_generate(g, &good, 1, &how, &e), &e);
+    right(&good, &how, "after errors");
+    ids_free(&good.out), ids_free(&large.out), states_free(&states);
+    engine_close(g), model_free(&model);
+}
+
+/* ---- slots: a toy state of 3 rows of 5 floats, in a model that has pages too */
+
+static float slot_get(struct pool *p, i32 slot, i64 i) {
+    return ((float *)p->states.layer->view[0].data)[slot * 15 + i];
+}
+static void slot_put(struct pool *p, i32 slot, float x) {
+    for (i64 i = 0; i < 15; i++)
+        ((float *)p->states.layer->view[0].data)[slot * 15 + i] = x + (float)i;
+}
+
+static void slots(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct states states = {.layers = 1};
+    ok((states.layer = mem_new(sizeof *states.layer, &e)), &e);
+    states.layer->count = 2;
+    states.layer->spec[0] = (struct state_spec){"toy", STATE_SEQUENCE, F32, 3, 5};
+    states.layer->spec[1] = (struct state_spec){"rows", STATE_TOKEN, F32, 1, 2};
+    struct pool p;
+    pool_open(&p, &states, 1 << 20);
+    struct page_list list = {0}, more = {0};
+    u32 ids[200] = {0};
+    ok(pool_extend(&p, 0, ids, 0, 200, &list, &e) == 1, &e);
+    pool_ready(&p, &list);
+    i32 slot[9];
+    for (int n = 0; n < 9; n++) { /* memory grows, and what is in it stays */
+        ok((slot[n] = pool_slot(&p, &e)) >= 0, &e);
+        for (i64 i = 0; i < 15; i++) assert_true(slot_get(&p, slot[n], i) == 0);
+        slot_put(&p, slot[n], (float)n * 100);
+    }
+    for (int n = 0; n < 9; n++) assert_true(slot_get(&p, slot[n], 14) == (float)n * 100 + 14);
+    /* What was kept after the second page is there again when a text goes back, or begins as it. */
+    pool_slot_at(&p, slot[3], 128);
+    ok(!pool_snapshot(&p, slot[3], list.item[1], &e), &e);
+    slot_put(&p, slot[3], 7), pool_slot_at(&p, slot[3], 192);
+    assert_int_equal(pool_slot_rollback(&p, slot[3], &list, 195, &e), 195);
+    assert_true(slot_get(&p, slot[3], 0) == 7);
+    assert_int_equal(pool_slot_rollback(&p, slot[3], &list, 150, &e), 128);
+    assert_true(slot_get(&p, slot[3], 2) == 302);
+    assert_int_equal(pool_match(&p, 0, ids, 199, &more, &e), 128);
+    assert_int_equal(more.count, 2);
+    assert_int_equal(pool_slot_rollback(&p, slot[5], &more, 128, &e), 128);
+    pool_slot_at(&p, slot[5], 1000);
+    assert_int_equal(pool_slot_rollback(&p, slot[5], &more, 128, &e), 128);
+    assert_true(slot_get(&p, slot[5], 1) == 301);
+    pool_slot_at(&p, slot[5], 1000); /* before any that was kept: from the beginning */
+    assert_int_equal(pool_slot_rollback(&p, slot[5], &more, 127, &e), 0);
+    assert_true(slot_get(&p, slot[5], 1) == 0);
+    /* A slot that is given back is given again; a page that is evicted gives its own back. */
+    pool_slot_free(&p, slot[0]);
+    assert_int_equal(pool_slot(&p, &e), slot[0]);
+    pool_release(&p, &list, 0), pool_release(&p, &more, 0);
+    pool_forget(&p);
+    assert_int_equal(pool_match(&p, 0, ids, 199, &more, &e), 0);
+    i64 used = 0;
+    for (i64 n = 0; n < p.states.slots; n++) used += p.slot[n].used;
+    assert_int_equal(used, 9);
+    mem_free(list.item), mem_free(more.item), pool_close(&p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(slots),       cmocka_unit_test(turns),
+                                       cmocka_unit_test(one_step),    cmocka_unit_test(rollback),
+                                       cmocka_unit_test(refused),     cmocka_unit_test(half),
+                                       cmocka_unit_test(all_families)};
+    struct err e = {0};
+    isa_float_mode();
+    if (pool_start(2, &e)) return 1;
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    pool_stop();
+    return failed;
+}
