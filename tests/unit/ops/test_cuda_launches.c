@@ -217,7 +217,8 @@ static int step_run(struct model *m, i64 rows, i64 length, bool train, bool reco
     return rc;
 }
 
-static int decode_run(struct model *m, i64 texts, i64 length, bool penalty, struct err *e) {
+static int decode_run(struct model *m, i64 texts, i64 length, bool penalty, bool latent,
+                      struct err *e) {
     struct sequence list[8] = {0};
     u32 *prompt = mem_new_array(length, sizeof *prompt, e);
     const struct sampling s = {.temperature = 0.8,
@@ -227,7 +228,11 @@ static int decode_run(struct model *m, i64 texts, i64 length, bool penalty, stru
                                .ignore_eos = true,
                                .repetition_penalty = penalty ? 1.1 : 1};
     for (i64 i = 0; i < texts; i++) list[i].prompt = prompt, list[i].count = length - i;
-    const int rc = generate_batch(m, list, texts, &s, e);
+    const struct engine_plan plan = {.positions = texts * length,
+                                     .latent = latent ? LATENT_ALWAYS : LATENT_NEVER};
+    struct engine *g = engine_open(m, &plan, e);
+    const int rc = g ? engine_generate(g, list, texts, &s, e) : -1;
+    engine_close(g);
     for (i64 i = 0; i < texts; i++) ids_free(&list[i].out);
     mem_free(prompt);
     return rc;
@@ -249,10 +254,14 @@ static void model_run(const struct config *c, const struct how *h, bool slow) {
         }
         rc = step_run(&m, 4, i64_min(positions, 512), false, false, 0, &e);
         done(h, "evaluation", rc, &e), e = (struct err){0};
-        rc = decode_run(&m, 1, i64_min(positions - 4, 700), false, &e);
+        rc = decode_run(&m, 1, i64_min(positions - 4, 700), false, false, &e);
         done(h, "decoding", rc, &e), e = (struct err){0};
-        rc = decode_run(&m, 7, 33, true, &e);
+        rc = decode_run(&m, 7, 33, true, false, &e);
         done(h, "decoding of several", rc, &e), e = (struct err){0};
+        if (c->mla.kv_rank) {
+            rc = decode_run(&m, 3, 200, false, true, &e);
+            done(h, "decoding from latents", rc, &e), e = (struct err){0};
+        }
     } else
         done(h, "opening", rc, &e);
     model_free(&m);

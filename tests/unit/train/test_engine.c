@@ -4,9 +4,12 @@
  * states, after a rollback. What it computes is counted. And slots of sequence states. */
 #include "train/engine/pool.h"
 #include <dirent.h>
+#include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <cmocka.h>
 
 struct globals globals; /* main.c's */
@@ -323,6 +326,72 @@ static void slots(void **state) {
     mem_free(list.item), mem_free(more.item), pool_close(&p);
 }
 
+/* ---- what latents cost (HONE_TABLE=1): a step of one layer with the heads of DeepSeek V3, whose
+ * MLP and vocabulary are small, behind so many positions */
+
+static double user_seconds(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)u.ru_utime.tv_sec + (double)u.ru_utime.tv_usec * 1e-6;
+}
+
+static double step_seconds(i64 positions, bool latent, double *bytes) {
+    enum { STEPS = 3 };
+    struct err e = {0};
+    struct states states = {0};
+    struct pass p = {0};
+    const i64 pages = positions / ATTENTION_PAGE, gathered = latent ? pages : 0;
+    i32 *table = mem_new_array(pages, sizeof *table, &e), zero = 0, last = (i32)positions - 1,
+        id = 5, *gather = mem_new_array(positions, sizeof *gather, &e);
+    for (i64 i = 0; i < pages; i++) table[i] = (i32)i;
+    for (i64 i = 0; i < positions; i++) gather[i] = (i32)i;
+    ok(!states_describe(&states, &model, latent, &e) && !states_grow(&states, pages, 0, &e), &e);
+    for (int i = 0; i < 2; i++) { /* numbers near 0.01 */
+        const struct view *v = &states.layer->view[i];
+        memset(v->data, 0x3c, (size_t)view_bytes(v));
+    }
+    *bytes = (double)states_page_bytes(&states) / ATTENTION_PAGE;
+    const struct pass_plan plan = {.model = &model,
+                                   .tokens = 1,
+                                   .gives = PASS_LOGITS,
+                                   .states = &states,
+                                   .sequences = 1,
+                                   .page_count = pages,
+                                   .gathered = gathered};
+    const struct pass_inputs in = {
+        .places = {&id, &last, &zero, &last, &last, &zero, table, gather}};
+    ok(!pass_open(&p, &plan, &e) && !pass_bind(&p, &in, &e) && !pass_run(&p, &e), &e);
+    const double start = user_seconds();
+    for (int i = 0; i < STEPS; i++) ok(!pass_run(&p, &e), &e);
+    const double seconds = (user_seconds() - start) / STEPS;
+    pass_close(&p), states_free(&states), mem_free(table), mem_free(gather);
+    return seconds;
+}
+
+static int latents_cost(void) {
+    struct err e = {0};
+    struct config c;
+    json_t *j = json_open("tests/golden/configs/DeepSeek-V3.json", &e);
+    json_object_set_new(j, "num_hidden_layers", json_integer(1));
+    json_object_set_new(j, "first_k_dense_replace", json_integer(1));
+    json_object_set_new(j, "intermediate_size", json_integer(64));
+    json_object_set_new(j, "vocab_size", json_integer(64));
+    ok(j && !config_read(&c, j, "DeepSeek-V3", &e), &e);
+    json_decref(j);
+    ok(!model_new(&model, &c, BF16, false, &e) && !model_rope(&model, 16384, &e), &e);
+    model_init(&model, 1);
+    printf("positions, states: CPU user time of a step, bytes of a position\n");
+    for (i64 positions = 1024; positions <= 16384; positions *= 16)
+        for (int latent = 0; latent < 2; latent++) {
+            double bytes;
+            const double seconds = step_seconds(positions, latent, &bytes);
+            printf("%5lld, %s: %8.1f ms, %6.0f\n", (long long)positions,
+                   latent ? "latents        " : "keys and values", seconds * 1e3, bytes);
+        }
+    model_free(&model);
+    return 0;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(slots),       cmocka_unit_test(turns),
                                        cmocka_unit_test(one_step),    cmocka_unit_test(rollback),
@@ -331,6 +400,7 @@ int main(void) {
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;
+    if (getenv("HONE_TABLE")) return latents_cost();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pool_stop();
     return failed;
