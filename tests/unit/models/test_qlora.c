@@ -159,6 +159,35 @@ static void test_packings(void **state) {
     }
 }
 
+/* f8 keeps the codes of an FP8 file, whose tiles have another size than those it makes: the numbers
+ * of the file, to the bit. Only weights whose rows lie otherwise in memory are encoded anew. */
+static void test_f8_kept(void **state) {
+    (void)state;
+    struct model plain, packed;
+    struct err e = {0};
+    static float values[1 << 14];
+    const char *path = "tests/golden/layouts/deepseek_v3_fp8";
+    if (pool_start(1, &e) || model_open(&plain, path, F32, false, &e)) fail_msg("%s", e.primary);
+    load_packing = packing_find("f8");
+    if (model_open(&packed, path, F32, false, &e)) fail_msg("%s", e.primary);
+    load_packing = NULL;
+    int kept = 0, made = 0;
+    for (i64 i = 0; i < packed.params; i++) {
+        const struct view *v = &packed.param[i]->view, *want = &plain.param[i]->view;
+        if (!v->packing) continue;
+        assert_in_range(view_count(v), 1, COUNT(values));
+        view_unpack(values, v, false);
+        if (v->block[0] == 16)
+            kept++, assert_memory_equal(values, want->data, (size_t)view_bytes(want));
+        else
+            made++, assert_true(packed.param[i]->layout);
+    }
+    assert_int_equal(kept, 14);
+    assert_int_equal(made, 2);
+    model_free(&plain), model_free(&packed);
+    pool_stop();
+}
+
 /* The base is held as the run had it, unless told otherwise: other logits. */
 static void test_used_as_trained(void **state) {
     (void)state;
@@ -214,11 +243,10 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens),
-                                       cmocka_unit_test(test_quantised_while_loading),
-                                       cmocka_unit_test(test_run),
-                                       cmocka_unit_test(test_packings),
-                                       cmocka_unit_test(test_used_as_trained),
-                                       cmocka_unit_test(test_merge)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_goldens), cmocka_unit_test(test_quantised_while_loading),
+        cmocka_unit_test(test_run),     cmocka_unit_test(test_packings),
+        cmocka_unit_test(test_f8_kept), cmocka_unit_test(test_used_as_trained),
+        cmocka_unit_test(test_merge)};
     return cmocka_run_group_tests(tests, setup, tiny_remove);
 }
