@@ -327,7 +327,7 @@ struct build {  /* one trace */
     struct states *states; /* NULL: the keys are this batch's own; else set these too: */
     i64 sequences, page_count, gathered;              /* of `pages`; pages that `gather` lists */
     struct tensor *ids, *position, *begin, *last;     /* inputs: i32 [N] each; see attention.c */
-    struct tensor *store, *sequence, *pages, *gather; /* with states: see struct places */
+    struct tensor *store, *sequence, *pages, *gather; /* with states: states.h */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
      * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
@@ -342,13 +342,6 @@ struct build {  /* one trace */
 };
 struct places { /* what the inputs of a trace take, i32 [N] each */
     const i32 *ids, *position, *begin, *last;
-    /* With states. The tokens of a sequence are neighbours. */
-    const i32 *store;    /* the row of each state that takes the token's; -1: none */
-    const i32 *sequence; /* whose row of `pages` counts */
-    const i32 *pages;    /* [sequences, page_count]: attention.c */
-    /* With latents: the rows, [gathered * ATTENTION_PAGE], whose keys and values are made; `pages`
-     * are then those of this list. */
-    const i32 *gather;
 };
 /* Makes the inputs for N tokens and traces the decoder up to the final norm: [N, D]. */
 struct tensor *model_hidden(struct build *b, i64 tokens);

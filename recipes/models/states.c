@@ -128,6 +128,12 @@ void states_inputs(struct build *b, i64 tokens) {
         b->gather = graph_input(g, "gather", I32, DIMS(b->gathered * ATTENTION_PAGE));
 }
 
+void states_bind(struct build *b, const struct state_places *p) {
+    b->store->view.data = (void *)p->store, b->sequence->view.data = (void *)p->sequence;
+    b->pages->view.data = (void *)p->pages;
+    if (b->gather) b->gather->view.data = (void *)p->gather;
+}
+
 struct tensor *build_cached(struct build *b, int index, struct tensor *rows) {
     if (!b->states) return rows;
     struct view *to = &b->states->layer[b->layer].view[index];

@@ -44,4 +44,16 @@ int states_copy_page(struct states *s, i64 to, i64 from, i64 rows, struct err *e
 int states_copy_slot(struct states *s, i64 to, i64 from, struct err *e);
 int states_zero_slot(struct states *s, i64 slot, struct err *e);
 
+/* ---- in a trace: what its inputs take when struct build has states. The tokens of a sequence are
+ * neighbours. */
+struct state_places {
+    const i32 *store;    /* [N] the row of each state that takes the token's; -1: none */
+    const i32 *sequence; /* [N] whose row of `pages` counts */
+    const i32 *pages;    /* [sequences, page_count]: ops/attention/attention.c */
+    /* With latents: the rows, [gathered * ATTENTION_PAGE], whose keys and values are made; `pages`
+     * are then those of this list. */
+    const i32 *gather;
+};
+void states_bind(struct build *b, const struct state_places *p); /* before model_bind */
+
 #endif
