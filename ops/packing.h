@@ -53,13 +53,17 @@ V16_FN float packing_f16(u32 h) { /* finite */
 }
 static inline float packing_magnitude(float x) { return x < 0 ? -x : x; }
 
+#include "ops/packing_f8.h"
 #include "ops/packing_nf4.h"
+#include "ops/packing_q8_0.h"
 
 #define PACKING_LIST(X)                                                                            \
     X(nf4, "nf4", table)                                                                           \
     X(fp4, "fp4", table)                                                                           \
     X(nf4_double, "nf4-double", table)                                                             \
-    X(fp4_double, "fp4-double", table)
+    X(fp4_double, "fp4-double", table)                                                             \
+    X(q8_0, "q8_0", scaled)                                                                        \
+    X(f8, "f8", scaled)
 
 #define X(id, text, frame)                                                                         \
     extern const struct packing packing_##id;                                                      \

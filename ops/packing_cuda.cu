@@ -71,7 +71,9 @@ template <class T, bool half> __global__ void scaled_kernel(void *to, struct vie
             vec_store<half>(to, i, x);
             if (!half) vec_store<half>(to, i + 4, x + 4);
         } else {
-            for (int k = 0; k < n; k++) put1(to, i + k, x[k], half);
+#pragma unroll
+            for (int k = 0; k < EACH; k++)
+                if (k < n) put1(to, i + k, x[k], half);
         }
     }
 }

@@ -310,26 +310,7 @@ int lora_merge(
     struct model *m,
     struct err *e); /* w += scale * B·A in f32, one rounding; the adapter is gone after */
 
-/* ---- what a layer keeps from position to position (states.c): stated by its mixers */
-enum state_kind {
-    STATE_TOKEN,   /* a row for each position */
-    STATE_SEQUENCE /* a slot for each sequence, however long: a convolution's or recurrence's */
-};
-enum { MAX_STATES = 4 }; /* of a layer */
-struct mixer_state {
-    const char *name;
-    enum state_kind kind;
-    enum dtype dtype;
-    i64 columns; /* numbers of a row */
-    i64 rows;    /* SEQUENCE: of a slot. TOKEN: one for each position, and this is 0 */
-};
-/* Those of a layer of a model in dtype d, in a fixed order; how many. `latent`: latent attention
- * keeps its latents, from which keys and values are made again in each pass with the same bits
- * (mixers/mla.c), not keys and values. */
-int model_states(const struct config *c, i64 layer, bool latent, enum dtype d,
-                 struct mixer_state out[MAX_STATES]);
-
-/* ---- the decoder (decoder.c) */
+/* ---- the decoder (decoder.c, mixers/) */
 struct states; /* of earlier positions: states.h */
 /* The balancing loss of mixtures (balance.c), of all tokens that are given to it, in any number of
  * runs. It needs to know all choices beforehand: one pass counts, the next computes. */
@@ -346,8 +327,9 @@ struct build {  /* one trace */
     struct states *states; /* NULL: the keys are this batch's own; else set these too: */
     i64 sequences, page_count, gathered;              /* of `pages`; pages that `gather` lists */
     struct tensor *ids, *position, *begin, *last;     /* inputs: i32 [N] each; see attention.c */
-    struct tensor *store, *sequence, *pages, *gather; /* with states: see struct places */
+    struct tensor *store, *sequence, *pages, *gather; /* with states: states.h */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
+    bool bare; /* as if the model had no adapter */
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
      * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
     double dropout;
@@ -357,18 +339,10 @@ struct build {  /* one trace */
     i32 *row;      /* longrope: positions as rows of its table, */
     i64 positions; /* which has so many for each kind of document */
     i64 layer;
-    bool bare; /* without adapters */
     struct routing *routing; /* balance.c; NULL: nothing of it is traced */
 };
 struct places { /* what the inputs of a trace take, i32 [N] each */
     const i32 *ids, *position, *begin, *last;
-    /* With states. The tokens of a sequence are neighbours. */
-    const i32 *store;    /* the row of each state that takes the token's; -1: none */
-    const i32 *sequence; /* whose row of `pages` counts */
-    const i32 *pages;    /* [sequences, page_count]: attention.c */
-    /* With latents: the rows, [gathered * ATTENTION_PAGE], whose keys and values are made; `pages`
-     * are then those of this list. */
-    const i32 *gather;
 };
 /* Makes the inputs for N tokens and traces the decoder up to the final norm: [N, D]. */
 struct tensor *model_hidden(struct build *b, i64 tokens);

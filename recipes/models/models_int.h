@@ -71,6 +71,8 @@ bool codes_stored(const struct safetensors *s, const struct stored *t);
 void codes_seen(const struct safetensors *s, const struct stored *t, u8 *seen);
 int codes_read(struct param *p, const struct safetensors *s, const struct stored *t,
                const char *where, struct err *e);
+/* The codes of an FP8 file, if they are as `how` has them; 1: they are not. */
+int f8_read(struct param *p, const struct packing *how, const struct stored *t, struct err *e);
 int codes_values(struct stored *plain, const struct safetensors *s, const struct stored *t,
                  int rank, const i64 *dim, const char *where, struct err *e);
 

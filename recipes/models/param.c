@@ -278,8 +278,11 @@ static int packed_read(struct model *m, const struct naming *n, struct param *p,
     struct piece o;
     piece_of(&o, n, p, 0);
     const struct stored *t = safetensors_find(s, o.name);
-    if (t && codes_stored(s, t) && pieces_of(n, p) == 1 && !o.layout)
-        return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
+    const bool same = t && pieces_of(n, p) == 1 && !o.layout;
+    if (same && codes_stored(s, t)) return codes_seen(s, t, seen), codes_read(p, s, t, where, e);
+    const int kept = same ? f8_read(p, m->config.quant.packing, t, e) : 1;
+    if (seen && !kept) seen[t - s->tensor] = 1;
+    if (kept < 1) return kept;
     struct param plain = *p;
     plain.view.packing = NULL;
     if (!(plain.view.data = mem_new(view_bytes(&plain.view), e)))

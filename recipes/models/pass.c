@@ -84,6 +84,7 @@ int pass_bind(struct pass *p, const struct pass_inputs *in, struct err *e) {
     if (p->how) p->how->view.data = (void *)in->how;
     if (p->seen) p->seen->view.data = (void *)in->seen;
     if (p->plan.balance == BALANCE_LOSS) balance_bind(&p->build, in->balance, in->real);
+    if (p->plan.states) states_bind(&p->build, &in->states);
     return model_bind(&p->build, &in->places, e);
 }
 

@@ -4,7 +4,7 @@
 #ifndef HONE_PASS_H
 #define HONE_PASS_H
 
-#include "recipes/models/models.h"
+#include "recipes/models/states.h"
 
 enum pass_gives {
     PASS_NOTHING, /* what balancing counts */
@@ -26,7 +26,7 @@ struct pass_plan { /* zeros are defaults */
     i64 rows;              /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
     bool penalty;          /* PASS_IDS: `seen` counts */
     struct states *states; /* of earlier positions; NULL: the tokens see themselves alone */
-    i64 sequences, page_count, gathered; /* with states: of what struct places says */
+    i64 sequences, page_count, gathered; /* with states: of struct state_places */
     struct graph_memory *memory;         /* that several passes use in turn; NULL: its own */
 };
 struct pass { /* zero-initialise */
@@ -40,6 +40,7 @@ struct pass { /* zero-initialise */
 };
 struct pass_inputs { /* of a run; what the plan has no use for may be absent */
     struct places places;
+    struct state_places states;    /* with states */
     const i32 *targets;            /* [tokens] negative: no loss */
     const float *weight;           /* [tokens] d objective / d loss of each row */
     const i32 *row;                /* [rows] */

@@ -7,10 +7,12 @@
  * and one weight. Blocks run over the weight as memory has it, [out, in].
  *
  * A file's codes are kept as they are if the file has the weight as memory has it; otherwise (fused
- * or transposed weights) they are decoded and the weight is a plain one. What the codes mean is
- * read from the file, not assumed: `quant_map`, `nested_quant_map`, `quant_state` (JSON). Blocks
- * that cross rows follow bitsandbytes' encoder and its GPU code; its AVX-512 code decodes such
- * rows, which no known model has, with other scales (tests/golden/quant/README.md). */
+ * or transposed weights) they are decoded and the weight is a plain one. So are those of FP8 files
+ * where f8 is asked for: the same numbers as without, in half the memory of bf16. What codes of
+ * bitsandbytes mean is read from the file, not assumed: `quant_map`, `nested_quant_map`,
+ * `quant_state` (JSON). Blocks that cross rows follow bitsandbytes' encoder and its GPU code; its
+ * AVX-512 code decodes such rows, which no known model has, with other scales
+ * (tests/golden/quant/README.md). */
 #include "recipes/models/models_int.h"
 
 #include <jansson.h>
@@ -58,6 +60,25 @@ int param_decode(const struct param *p, enum dtype d, void *to, struct err *e) {
     if (!rc) view_unpack(to, &host, d == BF16);
     for (int k = 0; k <= VIEW_PARTS; k++) mem_free(copy[k].data);
     return rc;
+}
+
+/* ---- FP8 files */
+
+/* Whether a tensor's codes and scales are as packing f8 has them, and finite. */
+static bool f8_fits(const struct param *p, const struct stored *t) {
+    if (!t->type || strcmp(t->type, "F8_E4M3") || !t->scale || t->rank != 2 ||
+        memcmp(t->dim, p->view.dim, 2 * sizeof *t->dim))
+        return false;
+    for (i64 i = 0; i < t->bytes; i++)
+        if ((t->data[i] & 0x7f) == 0x7f) return false;
+    return finite((const float *)t->scale->data, t->scale->bytes / 4);
+}
+int f8_read(struct param *p, const struct packing *how, const struct stored *t, struct err *e) {
+    if (how != packing_find("f8") || !f8_fits(p, t)) return 1;
+    if (packed_new(p, how, t->block, e)) return -1;
+    memcpy(p->view.data, t->data, (size_t)t->bytes);
+    memcpy(p->view.part[0], t->scale->data, (size_t)t->scale->bytes);
+    return 0;
 }
 
 /* ---- files of bitsandbytes */

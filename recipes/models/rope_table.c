@@ -152,21 +152,16 @@ int model_rope_kind(const struct model *m, i64 length) {
 int model_bind(struct build *b, const struct places *p, struct err *e) {
     b->ids->view.data = (void *)p->ids, b->position->view.data = (void *)p->position;
     b->begin->view.data = (void *)p->begin, b->last->view.data = (void *)p->last;
-    if (b->store) {
-        b->store->view.data = (void *)p->store, b->sequence->view.data = (void *)p->sequence;
-        b->pages->view.data = (void *)p->pages;
-    }
-    if (b->gather) b->gather->view.data = (void *)p->gather;
     if (b->dropout_place) b->dropout_place->view.data = b->dropout_at;
     const struct rope_config *r = &b->m->config.rope[0];
     if (r->type != ROPE_LONGROPE) return 0;
     const i64 tokens = view_count(&b->position->view);
     if (!b->row && !(b->row = arena_new(&b->g->arena, tokens * (i64)sizeof *b->row, e))) return -1;
+    const i32 *of = b->sequence ? b->sequence->view.data : NULL;
     /* A document is a run of equal begin, in one sequence, and ends with its highest position. */
     for (i64 at = 0, end; at < tokens; at = end) {
         i64 length = 0;
-        for (end = at; end < tokens && p->begin[end] == p->begin[at] &&
-                       (!b->store || p->sequence[end] == p->sequence[at]);
+        for (end = at; end < tokens && p->begin[end] == p->begin[at] && (!of || of[end] == of[at]);
              end++)
             length = i64_max(length, p->position[end] + 1);
         const i64 shift = beyond(r, length) ? b->positions : 0;

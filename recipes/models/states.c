@@ -1,15 +1,13 @@
 /* states.c: memory for what a model keeps of earlier positions. What each layer keeps is said by
- * the mixers' shapes: keys and values of its kv heads, or the latents of latent attention. */
+ * its mixers. */
 #include "recipes/models/mixers/mixers.h"
-#include "recipes/models/models_int.h"
-#include "recipes/models/states.h"
 
-int model_states(const struct config *c, i64 layer, bool latent, enum dtype d,
-                 struct mixer_state out[MAX_STATES]) {
+int model_states(const struct model *m, i64 l, bool latent, struct state_spec out[LAYER_STATES]) {
+    const struct config *c = &m->config;
     int count = 0;
     for (int s = 0; s < BLOCK_SLOTS; s++) {
-        const struct mixer *mixer = c->layer[layer].mixer[s];
-        if (mixer->states) count += mixer->states(c, layer, latent, d, out + count);
+        const struct mixer *mixer = c->layer[l].mixer[s];
+        if (mixer->states) count += mixer->states(c, l, m->weights.dtype, latent, out + count);
     }
     return count;
 }
@@ -18,19 +16,18 @@ int states_describe(struct states *s, const struct model *m, bool latent, struct
     *s = (struct states){.latent = latent && m->config.mla.kv_rank};
     if (!(s->layer = mem_new_array(m->config.layers, sizeof *s->layer, e))) return -1;
     for (s->layers = 0; s->layers < m->config.layers; s->layers++)
-        s->layer[s->layers].count = model_states(&m->config, s->layers, s->latent, m->weights.dtype,
-                                                 s->layer[s->layers].spec);
+        s->layer[s->layers].count = model_states(m, s->layers, latent, s->layer[s->layers].spec);
     return 0;
 }
 
 /* Rows of a page (TOKEN) or of a slot, and how many pages or slots there are. */
-static i64 unit_rows(const struct mixer_state *p) {
+static i64 unit_rows(const struct state_spec *p) {
     return p->kind == STATE_TOKEN ? ATTENTION_PAGE : p->rows;
 }
-static i64 unit_bytes(const struct mixer_state *p, i64 rows) {
+static i64 unit_bytes(const struct state_spec *p, i64 rows) {
     return rows * p->columns * dtype_size(p->dtype);
 }
-static i64 units(const struct states *s, const struct mixer_state *p) {
+static i64 units(const struct states *s, const struct state_spec *p) {
     return p->kind == STATE_TOKEN ? s->pages : s->slots;
 }
 
@@ -40,7 +37,7 @@ int states_grow(struct states *s, i64 pages, i64 slots, struct err *e) {
     const struct states more = {.pages = pages, .slots = slots};
     for (i64 l = 0; l < s->layers; l++)
         for (int i = 0; i < s->layer[l].count; i++) {
-            const struct mixer_state *p = &s->layer[l].spec[i];
+            const struct state_spec *p = &s->layer[l].spec[i];
             struct view *v = &s->layer[l].view[i];
             const i64 rows = units(&more, p) * unit_rows(p), had = v->data ? v->dim[0] : 0;
             if (rows <= had) continue;
@@ -91,7 +88,7 @@ static int units_copy(struct states *s, enum state_kind kind, i64 to, i64 from, 
                       struct err *e) {
     for (i64 l = 0; l < s->layers; l++)
         for (int i = 0; i < s->layer[l].count; i++) {
-            const struct mixer_state *p = &s->layer[l].spec[i];
+            const struct state_spec *p = &s->layer[l].spec[i];
             if (p->kind != kind) continue;
             u8 *data = s->layer[l].view[i].data;
             const i64 unit = unit_bytes(p, unit_rows(p));
@@ -111,7 +108,7 @@ int states_copy_slot(struct states *s, i64 to, i64 from, struct err *e) {
 int states_zero_slot(struct states *s, i64 slot, struct err *e) {
     for (i64 l = 0; l < s->layers; l++)
         for (int i = 0; i < s->layer[l].count; i++) {
-            const struct mixer_state *p = &s->layer[l].spec[i];
+            const struct state_spec *p = &s->layer[l].spec[i];
             const i64 unit = unit_bytes(p, unit_rows(p));
             if (p->kind == STATE_SEQUENCE &&
                 device_zero((u8 *)s->layer[l].view[i].data + slot * unit, unit, e))
@@ -129,6 +126,12 @@ void states_inputs(struct build *b, i64 tokens) {
     b->pages = graph_input(g, "pages", I32, DIMS(b->sequences, b->page_count));
     if (b->states->latent)
         b->gather = graph_input(g, "gather", I32, DIMS(b->gathered * ATTENTION_PAGE));
+}
+
+void states_bind(struct build *b, const struct state_places *p) {
+    b->store->view.data = (void *)p->store, b->sequence->view.data = (void *)p->sequence;
+    b->pages->view.data = (void *)p->pages;
+    if (b->gather) b->gather->view.data = (void *)p->gather;
 }
 
 struct tensor *build_cached(struct build *b, int index, struct tensor *rows) {

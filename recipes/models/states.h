@@ -10,10 +10,22 @@
 
 #include "recipes/models/models.h"
 
+enum state_kind { STATE_TOKEN, STATE_SEQUENCE };
+struct state_spec {
+    const char *name;
+    enum state_kind kind;
+    enum dtype dtype;
+    i64 rows, columns; /* TOKEN: of a position (rows 1); SEQUENCE: of a slot */
+};
+enum { LAYER_STATES = 4 };
+/* What layer l keeps; how many. `latent`: latent attention keeps its latents, from which keys and
+ * values are made again in each pass with the same bits (mixers/mla.c), not keys and values. */
+int model_states(const struct model *m, i64 l, bool latent, struct state_spec out[LAYER_STATES]);
+
 struct layer_states {
     int count;
-    struct mixer_state spec[MAX_STATES];
-    struct view view[MAX_STATES]; /* [pages * ATTENTION_PAGE, columns]; [slots * rows, columns] */
+    struct state_spec spec[LAYER_STATES];
+    struct view view[LAYER_STATES]; /* [pages * ATTENTION_PAGE, columns]; [slots * rows, columns] */
 };
 struct states { /* zero-initialise; states_free also after a failure */
     i64 layers, pages, slots;
@@ -31,5 +43,17 @@ bool states_have(const struct states *s, enum state_kind kind);
 int states_copy_page(struct states *s, i64 to, i64 from, i64 rows, struct err *e);
 int states_copy_slot(struct states *s, i64 to, i64 from, struct err *e);
 int states_zero_slot(struct states *s, i64 slot, struct err *e);
+
+/* ---- in a trace: what its inputs take when struct build has states. The tokens of a sequence are
+ * neighbours. */
+struct state_places {
+    const i32 *store;    /* [N] the row of each state that takes the token's; -1: none */
+    const i32 *sequence; /* [N] whose row of `pages` counts */
+    const i32 *pages;    /* [sequences, page_count]: ops/attention/attention.c */
+    /* With latents: the rows, [gathered * ATTENTION_PAGE], whose keys and values are made; `pages`
+     * are then those of this list. */
+    const i32 *gather;
+};
+void states_bind(struct build *b, const struct state_places *p); /* before model_bind */
 
 #endif

@@ -34,7 +34,7 @@ static void model_compute(struct model *m) {
     struct build b = {.g = g, .m = m};
     struct tensor *logits = model_logits(&b, model_hidden(&b, 3));
     graph_keep(logits);
-    const struct places p = {ids, position, begin, position};
+    const struct places p = {.ids = ids, .position = position, .begin = begin, .last = position};
     if (!graph_plan(g, false, &e) && !model_bind(&b, &p, &e)) graph_run(g, &e);
     graph_free(g);
 }

@@ -195,12 +195,12 @@ static int batch_run(struct engine *g, u32 *ids, struct err *e) {
     struct pass_batch *b = &g->batch;
     const i32 *in = b->places;
     const i64 t = b->tokens;
-    const struct pass_inputs inputs = {
-        .places = {in, in + t, in + 2 * t, in + 3 * t, in + 4 * t, in + 5 * t, b->pages, b->gather},
-        .row = b->row,
-        .step = b->step,
-        .how = b->how,
-        .seen = b->had};
+    const struct pass_inputs inputs = {.places = {in, in + t, in + 2 * t, in + 3 * t},
+                                       .states = {in + 4 * t, in + 5 * t, b->pages, b->gather},
+                                       .row = b->row,
+                                       .step = b->step,
+                                       .how = b->how,
+                                       .seen = b->had};
     return batch_put(g, e) || pass_bind(&b->pass, &inputs, e) || pass_run(&b->pass, e) ||
                    pass_read(&b->pass, ids, e)
                ? -1

@@ -124,11 +124,11 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     return build_linear(b, o, &attention_o);
 }
 
-static int states(const struct config *c, i64 l, bool latent, enum dtype d,
-                  struct mixer_state out[MAX_STATES]) {
+static int states(const struct config *c, i64 l, enum dtype d, bool latent,
+                  struct state_spec out[LAYER_STATES]) {
     (void)l, (void)latent;
-    out[0] = (struct mixer_state){"key", STATE_TOKEN, d, c->kv_heads * c->head_dim, 0};
-    out[1] = (struct mixer_state){"value", STATE_TOKEN, d, c->kv_heads * c->head_dim, 0};
+    out[0] = (struct state_spec){"keys", STATE_TOKEN, d, 1, c->kv_heads * c->head_dim};
+    out[1] = (struct state_spec){"values", STATE_TOKEN, d, 1, c->kv_heads * c->head_dim};
     return 2;
 }
 

@@ -6,6 +6,7 @@
 #define HONE_MIXERS_H
 
 #include "recipes/models/models_int.h"
+#include "recipes/models/states.h"
 
 struct mixer {
     const char *name;
@@ -17,9 +18,10 @@ struct mixer {
      * where no later one of the slot has the layer. */
     bool (*at)(const json_t *j, i64 l, const char *where, struct err *e);
     struct tensor *(*trace)(struct build *b, struct tensor *x); /* x [N, D] -> [N, D] */
-    /* What a layer keeps: fills `out`; how many. NULL: it sees each token by itself. */
-    int (*states)(const struct config *c, i64 l, bool latent, enum dtype d,
-                  struct mixer_state out[MAX_STATES]); /* model_states */
+    /* What layer l keeps in a model of dtype d (states.h): fills `out`; how many. NULL: it sees
+     * each token by itself. */
+    int (*states)(const struct config *c, i64 l, enum dtype d, bool latent,
+                  struct state_spec out[LAYER_STATES]);
     /* Operations of a training step per token of a document of `length`, besides the products with
      * weights, which are counted by weight. NULL: none to speak of */
     double (*flops)(const struct config *c, i64 l, i64 length);

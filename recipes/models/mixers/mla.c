@@ -110,16 +110,17 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     return build_linear(b, o, &mla_o);
 }
 
-static int states(const struct config *c, i64 l, bool latent, enum dtype d,
-                  struct mixer_state out[MAX_STATES]) {
+static int states(const struct config *c, i64 l, enum dtype d, bool latent,
+                  struct state_spec out[LAYER_STATES]) {
     (void)l;
+    const struct mla_config *m = &c->mla;
     if (latent) {
-        out[0] = (struct mixer_state){"latent", STATE_TOKEN, d, c->mla.kv_rank, 0};
-        out[1] = (struct mixer_state){"turned", STATE_TOKEN, d, c->mla.turned, 0};
-        return 2;
+        out[0] = (struct state_spec){"latent", STATE_TOKEN, d, 1, m->kv_rank};
+        out[1] = (struct state_spec){"turned", STATE_TOKEN, d, 1, m->turned};
+    } else {
+        out[0] = (struct state_spec){"keys", STATE_TOKEN, d, 1, c->heads * c->head_dim};
+        out[1] = (struct state_spec){"values", STATE_TOKEN, d, 1, c->heads * m->value};
     }
-    out[0] = (struct mixer_state){"key", STATE_TOKEN, d, c->heads * c->head_dim, 0};
-    out[1] = (struct mixer_state){"value", STATE_TOKEN, d, c->heads * c->mla.value, 0};
     return 2;
 }
 

@@ -62,7 +62,8 @@ struct run {
 enum mode { PLANNED, EAGER, RECOMPUTE };
 
 static void run_bind(struct run *r, i64 from) {
-    const struct places p = {ids + from, position + from, begin, last};
+    const struct places p = {
+        .ids = ids + from, .position = position + from, .begin = begin, .last = last};
     struct err e = {0};
     assert_int_equal(0, model_bind(&r->build, &p, &e));
     for (int i = 0; i < r->g->tensors; i++)

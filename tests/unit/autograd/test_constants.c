@@ -54,7 +54,8 @@ static void pass_run(struct pass *p) {
     static i32 ids[TOKENS], position[TOKENS], begin[TOKENS];
     struct err e = {0};
     for (i32 i = 0; i < TOKENS; i++) ids[i] = i * 7 % VOCAB, position[i] = i;
-    const struct places places = {ids, position, begin, position};
+    const struct places places = {
+        .ids = ids, .position = position, .begin = begin, .last = position};
     if (model_bind(&p->build, &places, &e) || graph_run(p->build.g, &e) ||
         graph_read(p->build.g, p->logits, p->value, &e))
         fail_msg("%s", e.primary);

@@ -1,6 +1,7 @@
 /* test_families.c: `hone inspect` of the configuration of each published model of the families that
  * are known prints exactly the number of parameters that the model has (golden/configs). What
  * layers may be and what they keep, by configurations of a line. */
+#include "recipes/models/states.h"
 #include "tests/e2e/tiny_run.h"
 
 #include <jansson.h>
@@ -62,30 +63,27 @@ static void test_layer_types(void **state) {
     assert_string_equal("expected full_attention or sliding_attention", e.detail);
 }
 
-/* Keys and values of as many heads as have them; latent attention's of all. */
-static void test_states(void **state) {
-    (void)state;
-    static struct config c;
+/* Keys and values of as many heads as have them; latent attention's of all, or its latents. */
+static void states_of(const char *more, bool latent, const i64 *columns) {
+    static struct model m;
     struct err e = {0};
-    struct mixer_state s[MAX_STATES];
-    ok(config_of(&c, "\"model_type\": \"llama\", \"num_key_value_heads\": 2", &e), &e);
-    assert_int_equal(2, model_states(&c, 1, false, BF16, s));
+    struct state_spec s[LAYER_STATES];
+    m.weights.dtype = BF16;
+    ok(config_of(&m.config, more, &e), &e);
+    assert_int_equal(2, model_states(&m, 1, latent, s));
     for (int i = 0; i < 2; i++) {
         assert_int_equal(STATE_TOKEN, s[i].kind);
         assert_int_equal(BF16, s[i].dtype);
-        assert_int_equal(2 * 8, s[i].columns);
+        assert_int_equal(columns[i], s[i].columns);
     }
-    ok(config_of(&c,
-                 "\"model_type\": \"deepseek_v3\", \"v_head_dim\": 8, \"kv_lora_rank\": 16, "
-                 "\"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 4, \"q_lora_rank\": null",
-                 &e),
-       &e);
-    assert_int_equal(2, model_states(&c, 0, false, F32, s));
-    assert_int_equal(4 * 12, s[0].columns);
-    assert_int_equal(4 * 8, s[1].columns);
-    assert_int_equal(2, model_states(&c, 0, true, F32, s));
-    assert_int_equal(16, s[0].columns);
-    assert_int_equal(4, s[1].columns);
+}
+static void test_states(void **state) {
+    (void)state;
+    const char *deep = "\"model_type\": \"deepseek_v3\", \"v_head_dim\": 8, \"kv_lora_rank\": 16, "
+                       "\"qk_nope_head_dim\": 8, \"qk_rope_head_dim\": 4, \"q_lora_rank\": null";
+    states_of("\"model_type\": \"llama\", \"num_key_value_heads\": 2", false, (i64[]){16, 16});
+    states_of(deep, false, (i64[]){4 * 12, 4 * 8});
+    states_of(deep, true, (i64[]){16, 4});
 }
 
 /* Dropout draws by layer and by the module's number in it: no two modules of a family's layers have

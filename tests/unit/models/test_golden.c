@@ -221,8 +221,7 @@ static void test_chatglm(void **state) {
        &e);
     for (int i = 0; i < COUNT(top); i++) rows_copy(&chat, top[i], -1, false, &glm, &top[i], 1);
     for (i64 l = 0; l < c.layers; l++) {
-        rows_copy(&chat, &attention_qkv, l, false, &glm, qkv, 3);
-        rows_copy(&chat, &attention_qkv, l, true, &glm, qkv, 3);
+        for (int k = 0; k < 2; k++) rows_copy(&chat, &attention_qkv, l, k, &glm, qkv, 3);
         for (int i = 0; i < COUNT(same); i++)
             rows_copy(&chat, same[i], l, false, &glm, &same[i], 1);
     }
@@ -280,7 +279,8 @@ static struct tensor *loss_traced(struct graph *g, struct model *m, const struct
     graph_keep(loss);
     graph_backward(g, &(struct seed){loss, weight}, 1);
     ok(graph_plan(g, false, &e), &e);
-    const struct places p = {r->ids, r->position, r->begin, r->last};
+    const struct places p = {
+        .ids = r->ids, .position = r->position, .begin = r->begin, .last = r->last};
     ok(model_bind(&b, &p, &e), &e);
     targets->view.data = r->targets, weight->view.data = r->weight;
     return loss;

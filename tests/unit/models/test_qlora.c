@@ -118,6 +118,74 @@ static void test_run(void **state) {
     (void)state;
     run_check("whole", "", 28), run_check("dora", "use_dora=true", 42);
     run_check("ends", "use_dora=true lora_target_modules=embed_tokens,lm_head,q_proj", 12);
+    for (int i = 0; i < packing_count; i++) {
+        char more[80];
+        snprintf(more, sizeof more, "load_in_4bit=false quantize=%s", packing_table[i]->name);
+        run_check(packing_table[i]->name, more, 28);
+    }
+    const struct manifest a = manifest_of(at("whole/checkpoints/step-000004")),
+                          b = manifest_of(at("nf4-double/checkpoints/step-000004")),
+                          c = manifest_of(at("nf4/checkpoints/step-000004"));
+    assert_string_equal(a.state_sha256, b.state_sha256); /* the same, said otherwise */
+    assert_string_not_equal(a.state_sha256, c.state_sha256);
+}
+
+/* Every packed type: logits of the packed model are those of the model that it decodes to, bit for
+ * bit, and others than the model's; a text is sampled from it. */
+static void test_packings(void **state) {
+    (void)state;
+    const char *ids = QUANT "llama_nf4/golden.safetensors";
+    hone(0, "forward %s --ids %s --out %s", base(), ids, at("plain.safetensors"));
+    for (int i = 0; i < packing_count; i++) {
+        const char *name = packing_table[i]->name;
+        struct safetensors file[3];
+        hone(0, "export %s --output %s --precision fp32 --quantize %s --max-kl 1 --quiet", base(),
+             at("decoded-%s", name), name);
+        hone(0, "forward %s --ids %s --out %s --quantize %s", base(), ids, at("got.safetensors"),
+             name);
+        hone(0, "forward %s --ids %s --out %s", at("decoded-%s", name), ids,
+             at("want.safetensors"));
+        open_file(&file[0], at("got.safetensors")), open_file(&file[1], at("want.safetensors"));
+        open_file(&file[2], at("plain.safetensors"));
+        const struct stored *got = need(&file[0], "logits"), *want = need(&file[1], "logits"),
+                            *plain = need(&file[2], "logits");
+        if (memcmp(got->data, want->data, (size_t)got->bytes)) fail_msg("%s: other logits", name);
+        assert_memory_not_equal(got->data, plain->data, (size_t)got->bytes);
+        for (int k = 0; k < 3; k++) safetensors_close(&file[k]);
+        hone(0,
+             "generate %s --tokenizer " TINY_TOKENIZER
+             " --quantize %s --prompt 'First' --max-new-tokens 5 --greedy",
+             base(), name);
+    }
+}
+
+/* f8 keeps the codes of an FP8 file, whose tiles have another size than those it makes: the numbers
+ * of the file, to the bit. Only weights whose rows lie otherwise in memory are encoded anew. */
+static void test_f8_kept(void **state) {
+    (void)state;
+    struct model plain, packed;
+    struct err e = {0};
+    static float values[1 << 14];
+    const char *path = "tests/golden/layouts/deepseek_v3_fp8";
+    if (pool_start(1, &e) || model_open(&plain, path, F32, false, &e)) fail_msg("%s", e.primary);
+    if (model_open_packed(&packed, path, F32, false, packing_find("f8"), &e))
+        fail_msg("%s", e.primary);
+    int kept = 0, made = 0;
+    for (i64 i = 0; i < packed.weights.params; i++) {
+        const struct view *v = &packed.weights.param[i]->view,
+                          *want = &plain.weights.param[i]->view;
+        if (!v->packing) continue;
+        assert_in_range(view_count(v), 1, COUNT(values));
+        view_unpack(values, v, false);
+        if (v->block[0] == 16)
+            kept++, assert_memory_equal(values, want->data, (size_t)view_bytes(want));
+        else
+            made++, assert_true(packed.weights.param[i]->layout);
+    }
+    assert_int_equal(kept, 14);
+    assert_int_equal(made, 2);
+    model_free(&plain), model_free(&packed);
+    pool_stop();
 }
 
 /* The base is held as the run had it, unless told otherwise: other logits. */
@@ -177,7 +245,8 @@ static int setup(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goldens), cmocka_unit_test(test_quantised_while_loading),
-        cmocka_unit_test(test_run), cmocka_unit_test(test_used_as_trained),
+        cmocka_unit_test(test_run),     cmocka_unit_test(test_packings),
+        cmocka_unit_test(test_f8_kept), cmocka_unit_test(test_used_as_trained),
         cmocka_unit_test(test_merge)};
     return cmocka_run_group_tests(tests, setup, tiny_remove);
 }

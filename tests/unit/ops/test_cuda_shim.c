@@ -392,9 +392,13 @@ static void test_bad_index(void **state) {
         const i32 index[3] = {2, 9, 0};
         struct err e = {0};
         assert_int_equal(device_open("cuda", &e), 0);
-        struct view x = {device_new(3 * 32, &e), F32, 2, {3, 8}},
-                    ids = {device_new(sizeof index, &e), I32, 1, {3}},
-                    table = {device_new(4 * 32, &e), F32, 2, {4, 8}};
+        struct view x = {.data = device_new(3 * 32, &e), .dtype = F32, .rank = 2, .dim = {3, 8}},
+                    ids = {.data = device_new(sizeof index, &e),
+                           .dtype = I32,
+                           .rank = 1,
+                           .dim = {3}},
+                    table = {
+                        .data = device_new(4 * 32, &e), .dtype = F32, .rank = 2, .dim = {4, 8}};
         assert_int_equal(device_write(ids.data, index, sizeof index, &e), 0);
         struct op_call c = {.op = row[i].op, .attr = &turn, .in = {x, ids}, .out = {table}};
         if (!row[i].gradient) c.out[0] = x;

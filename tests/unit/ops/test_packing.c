@@ -1,7 +1,9 @@
 /* test_packing.c: for each packed type of the list: its values are the same bits on every
  * instruction set and wherever decoding starts, one rounding from those of its reference; a product
- * with it has the bits of the product with the decoded weight; and what is no packed argument, or
- * lacks a part, is refused by name. */
+ * with it has the bits of the product with the decoded weight; what is no packed argument, or lacks
+ * a part, is refused by name. What files hold is read as their formats say. */
+#include "base/quant.h"
+#include "checkpoints/checkpoints.h"
 #include "ops/ops.h"
 
 #include <setjmp.h>
@@ -145,13 +147,46 @@ static void test_refused(void **state) {
     assert_null(packing_find("auto"));
 }
 
+/* q8_0's bytes are those of the encoder of GGUF files; what f8's codes are worth is what FP8 files
+ * mean by them. Both encode what they decode to the same bytes again. */
+static void test_formats(void **state) {
+    (void)state;
+    enum { ROWS = 24, COLS = 96, COUNT_OF = ROWS * COLS };
+    static float x[COUNT_OF], back[COUNT_OF];
+    static u8 want[COUNT_OF / 32 * 34];
+    const struct rng r = {1, RNG_TEST, 0, 0};
+    struct err e = {0};
+    for (i64 i = 0; i < COUNT_OF; i++) x[i] = rng_normal(&r, (u64)i);
+    struct view v = packed_new(packing_find("q8_0"), F32, ROWS, COLS);
+    gguf_type_of("Q8_0")->encode(x, COUNT_OF / 32, want);
+    assert_int_equal(view_memory(&v), sizeof want);
+    assert_memory_equal(v.data, want, sizeof want);
+    view_unpack(back, &v, false);
+    assert_int_equal(v.packing->encode(&v, back, false, &e), 0);
+    assert_memory_equal(v.data, want, sizeof want);
+    packed_free(&v);
+
+    v = packed_new(packing_find("f8"), F32, 2, 127);
+    *(float *)v.part[0] = 1;
+    u8 codes[254];
+    for (int i = 0; i < 254; i++) ((u8 *)v.data)[i] = codes[i] = (u8)(i < 127 ? i : i + 1);
+    view_unpack(back, &v, false);
+    for (int i = 0; i < 254; i++) {
+        const float worth = fp8_to_f32(codes[i], FP8_E4M3);
+        assert_memory_equal(&back[i], &worth, sizeof worth);
+    }
+    assert_int_equal(v.packing->encode(&v, back, false, &e), 0);
+    assert_memory_equal(v.data, codes, sizeof codes);
+    packed_free(&v);
+}
+
 int main(void) {
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_decode),
-                                       cmocka_unit_test(test_product),
-                                       cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode), cmocka_unit_test(test_product),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_formats)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pool_stop();
     return failed;
