@@ -33,7 +33,6 @@ struct packing_job {
     const struct view *v;
     const void *from;
     bool half;
-    float *absmax;
 };
 static inline float packing_get(const struct packing_job *j, i64 i) {
     return j->half ? bf16_to_f32(((const u16 *)j->from)[i]) : ((const float *)j->from)[i];

@@ -62,7 +62,7 @@ static inline void f8_task(void *arg, i64 begin, i64 end, int worker) {
 }
 static inline int f8_encode(const struct view *v, const void *from, bool half, struct err *e) {
     (void)e;
-    struct packing_job job = {v, from, half, NULL};
+    struct packing_job job = {v, from, half};
     pool_run(f8_bytes(v, 1) / 4, f8_task, &job);
     return 0;
 }

@@ -31,19 +31,19 @@ static inline struct quant table_quant(const struct view *v) {
     return q;
 }
 
-static inline void table_task(const struct packing_job *j, enum quant4 type, i64 begin, i64 end) {
+struct table_job {
+    struct packing_job of;
+    enum quant4 type;
+    float *absmax;
+};
+static inline void table_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct table_job *t = (const struct table_job *)arg;
+    const struct packing_job *j = &t->of;
     const i64 block = j->v->block[0], at = begin * PACKING_TASK * block,
               last = i64_min(end * PACKING_TASK * block, view_count(j->v));
-    quant4_encode(type, (u8 *)j->v->data + at / 2, j->absmax + begin * PACKING_TASK,
+    quant4_encode(t->type, (u8 *)j->v->data + at / 2, t->absmax + begin * PACKING_TASK,
                   (const u8 *)j->from + at * (j->half ? 2 : 4), j->half, last - at, block);
-}
-static inline void nf4_task(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    table_task((const struct packing_job *)arg, QUANT_NF4, begin, end);
-}
-static inline void fp4_task(void *arg, i64 begin, i64 end, int worker) {
-    (void)worker;
-    table_task((const struct packing_job *)arg, QUANT_FP4, begin, end);
 }
 static inline int table_encode(const struct view *v, const void *from, bool half, enum quant4 type,
                                struct err *e) {
@@ -51,9 +51,8 @@ static inline int table_encode(const struct view *v, const void *from, bool half
     float *code = (float *)v->part[1],
           *absmax = (float *)(v->block[1] ? mem_new(i64_max(blocks, 1) * 4, e) : v->part[0]);
     if (!absmax) return -1;
-    struct packing_job job = {v, from, half, absmax};
-    pool_run((blocks + PACKING_TASK - 1) / PACKING_TASK, type == QUANT_FP4 ? fp4_task : nf4_task,
-             &job);
+    struct table_job job = {{v, from, half}, type, absmax};
+    pool_run((blocks + PACKING_TASK - 1) / PACKING_TASK, table_task, &job);
     for (int i = 0; i < QUANT_TABLE; i++) code[i] = quant4_code[type][i];
     if (!v->block[1]) return 0;
     quant_double((u8 *)v->part[0], (float *)v->part[2], code, absmax, blocks);

@@ -55,7 +55,7 @@ static inline void q8_0_task(void *arg, i64 begin, i64 end, int worker) {
 }
 static inline int q8_0_encode(const struct view *v, const void *from, bool half, struct err *e) {
     (void)e;
-    struct packing_job job = {v, from, half, NULL};
+    struct packing_job job = {v, from, half};
     pool_run((q8_0_blocks(v) + PACKING_TASK - 1) / PACKING_TASK, q8_0_task, &job);
     return 0;
 }

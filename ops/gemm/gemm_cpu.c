@@ -138,10 +138,11 @@ static struct operand decoded(const struct operand *from, bool half, i64 i, i64 
     const i64 n = i64_min(count, from->count - i), lines = from->k_inner ? n : depth,
               length = from->k_inner ? depth : n;
     const struct view *v = from->packed;
+    void (*const decode)(void *, const struct view *, i64, i64, bool) =
+        v->packing->decode[isa_now()];
     for (i64 l = 0; l < lines; l++)
-        v->packing->decode[isa_now()](
-            room + l * length * from->size, v,
-            from->k_inner ? (i + l) * from->ld + k : (k + l) * from->ld + i, length, half);
+        decode(room + l * length * from->size, v,
+               from->k_inner ? (i + l) * from->ld + k : (k + l) * from->ld + i, length, half);
     return (struct operand){room, length, n, from->size, from->k_inner, from->in_order, NULL};
 }
 
@@ -153,7 +154,7 @@ static void pack_panels(const struct job *j, float *to, const struct operand *fr
                         i64 count, int width, i64 first, i64 depth) {
     _Alignas(64) u8 room[GEMM_DECODE];
     const i64 lanes = pack_lanes(j->how, depth), step = !from->k_inner ? pack_k(j->how, 16)
-                                                        : from->packed  ? GEMM_DECODE / (COLS * 4)
+                                                        : from->packed ? GEMM_DECODE / (COLS * 4)
                                                                        : depth;
     for (i64 p = 0; p < depth; p += step) {
         const i64 some = i64_min(step, depth - p);
