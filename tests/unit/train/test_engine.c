@@ -46,7 +46,7 @@ static u32 next_of(const u32 *ids, i64 count, const struct sampling *s, i64 stre
     static u8 seen[1 << 18];
     struct err e = {0};
     struct pass p = {0};
-    i32 position[MOST], begin[MOST] = {0}, id, row = (i32)count - 1,
+    i32 position[MOST], begin[MOST] = {0}, id = 0, row = (i32)count - 1,
                         step[2] = {(i32)count, (i32)stream};
     const struct pass_plan plan = {
         .model = &model, .tokens = count, .gives = PASS_IDS, .rows = 1, .penalty = true};
