@@ -46,7 +46,7 @@ static u32 next_of(const u32 *ids, i64 count, const struct sampling *s, i64 stre
     static u8 seen[1 << 18];
     struct err e = {0};
     struct pass p = {0};
-    i32 position[MOST], begin[MOST] = {0}, id, row = (i32)count - 1,
+    i32 position[MOST], begin[MOST] = {0}, id = 0, row = (i32)count - 1,
                         step[2] = {(i32)count, (i32)stream};
     const struct pass_plan plan = {
         .model = &model, .tokens = count, .gives = PASS_IDS, .rows = 1, .penalty = true};
@@ -266,6 +266,37 @@ static void refused(void **state) {
     engine_close(g), model_free(&model);
 }
 
+/* Without memory somewhere: said, and the engine serves the next texts as ever. */
+static void faults(void **state) {
+    (void)state;
+    model_use("tests/golden/models/deepseek_v3", F32);
+    struct sampling how[TEXTS];
+    i64 failures = 0;
+    for (int n = 1, done = 0; !done; n += 1 + n / 16) {
+        struct err e = {0};
+        struct sequence list[TEXTS];
+        char spec[32];
+        texts_make(list, how, true);
+        const struct engine_plan plan = {.latent = LATENT_ALWAYS};
+        struct engine *g = engine_open(&model, &plan, &e);
+        ok(g, &e);
+        snprintf(spec, sizeof spec, "alloc:%d", n);
+        fault_arm(spec);
+        const int rc = engine_generate(g, list, TEXTS, NULL, &e);
+        fault_arm(NULL);
+        assert_int_equal(rc ? -1 : 0, rc);
+        assert_true(!rc == !e.code && (!rc || e.starved));
+        done = !rc, failures += !!rc;
+        e = (struct err){0};
+        ok(!engine_generate(g, list, 2, NULL, &e), &e);
+        if (done || n < 40) right(&list[0], &how[0], "after a failure");
+        for (int i = 0; i < TEXTS; i++) ids_free(&list[i].out);
+        engine_close(g);
+    }
+    assert_true(failures > 30);
+    model_free(&model);
+}
+
 /* ---- what latents cost (HONE_TABLE=1): a step of one layer with the heads of DeepSeek V3, whose
  * MLP and vocabulary are small, behind so many positions */
 
@@ -333,9 +364,10 @@ static int latents_cost(void) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(turns),    cmocka_unit_test(one_step),
-                                       cmocka_unit_test(rollback), cmocka_unit_test(refused),
-                                       cmocka_unit_test(half),     cmocka_unit_test(all_families)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(turns),       cmocka_unit_test(one_step),
+                                       cmocka_unit_test(rollback),    cmocka_unit_test(refused),
+                                       cmocka_unit_test(half),        cmocka_unit_test(faults),
+                                       cmocka_unit_test(all_families)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;
