@@ -17,13 +17,18 @@ static void table_ref(double *to, const struct view *v, i64 at, i64 count) {
     }
 }
 
+static double value_of(v16 x) {
+    float lane[16];
+    v16_store(lane, x);
+    return (double)lane[0];
+}
 #define REF_table(id)
 #define NAME_table(id) table_ref
 #define REF_scaled(id)                                                                             \
     static void id##_ref(double *to, const struct view *v, i64 at, i64 count) {                    \
         for (i64 i = 0; i < count; i++) {                                                          \
             const struct packing_run r = id##_run(v, at + i);                                      \
-            to[i] = (double)id##_value(*r.code) * (double)r.scale;                                 \
+            to[i] = value_of(id##_value(v16_set(*r.code))) * (double)r.scale;                      \
         }                                                                                          \
     }
 #define NAME_scaled(id) id##_ref

@@ -11,7 +11,8 @@
  * For row X(id, text, frame) the header has PACKING_id, the members block, bytes and encode of
  * struct packing, and what the frame asks for:
  *   scaled  id_run(v, i): the scale of element i, how many elements from i on share it, and their
- *           codes, a byte each; id_value(code). An element is value * scale in f32, rounded once.
+ *           codes, a byte each; id_value(code), of the code as a number from 0 to 255, in the
+ *           vocabulary of base/v16.h. An element is value * scale in f32, rounded once.
  *   table   nothing: 4-bit codes, with blocks and tables as base/quant.h has them (packing_nf4.h).
  * Rejected: one kernel that reads tables of 256 values (a gather for what is one conversion). */
 #ifndef HONE_PACKING_H

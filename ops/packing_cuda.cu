@@ -89,7 +89,7 @@ static int scaled_decode(void *to, const struct view *v, bool half, struct err *
 #define TYPE_scaled(id)                                                                            \
     struct id##_row {                                                                              \
         DEVICE struct packing_run run(const struct view &v, i64 i) { return id##_run(&v, i); }     \
-        DEVICE float value(u8 code) { return id##_value(code); }                                   \
+        DEVICE float value(u8 code) { return id##_value((float)code); }                            \
     };
 #define DECODE_scaled(id) scaled_decode<id##_row>(to, v, half, e)
 #define DECODE_table(id)  table_decode(to, v, half, e)

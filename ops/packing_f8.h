@@ -24,11 +24,17 @@ V16_FN struct packing_run f8_run(const struct view *v, i64 i) {
     r.count = (end < cols ? end : cols) - col, r.code = (const u8 *)v->data + i;
     return r;
 }
-/* Below 8 the exponent is that of denormal numbers, eighths of 2^-6; f32 has bias 127, this 7. */
-V16_FN float f8_value(u8 code) {
-    const u32 rest = code & 0x7fu;
-    const float size = rest < 8 ? (float)rest * 0x1p-9f : packing_bits((rest << 20) + (120u << 23));
-    return code & 0x80 ? -size : size;
+/* A sign, four bits of exponent e and three of mantissa m: (8 + m) * 2^(e - 10), or, where e is 0,
+ * m * 2^-9. */
+V16_FN v16 f8_value(v16 code) {
+    const m16 plus = v16_lt(code, v16_set(128));
+    const v16 rest = v16_sub(code, v16_select(plus, v16_set(0), v16_set(128))),
+              e = v16_round(v16_sub(v16_mul(rest, v16_set(0.125f)), v16_set(0.4375f))),
+              whole = v16_add(v16_sub(rest, v16_mul(e, v16_set(8))), v16_set(8)),
+              large = v16_scale2(whole, v16_sub(e, v16_set(10))),
+              small = v16_mul(rest, v16_set(0x1p-9f)),
+              size = v16_select(v16_lt(rest, v16_set(8)), small, large);
+    return v16_mul(size, v16_select(plus, v16_set(1), v16_set(-1)));
 }
 
 static inline void f8_tile(const struct packing_job *j, i64 row, i64 col, float *scale) {

@@ -26,7 +26,9 @@ V16_FN struct packing_run q8_0_run(const struct view *v, i64 i) {
     r.count = Q8_0_BLOCK - at, r.code = block + 2 + at;
     return r;
 }
-V16_FN float q8_0_value(u8 code) { return (float)(signed char)code; }
+V16_FN v16 q8_0_value(v16 code) { /* of a byte, the number with a sign */
+    return v16_sub(code, v16_select(v16_lt(code, v16_set(128)), v16_set(0), v16_set(256)));
+}
 
 static inline void q8_0_block(const struct packing_job *j, i64 at, u8 *to) {
     const i64 count = i64_min(Q8_0_BLOCK, view_count(j->v) - at);

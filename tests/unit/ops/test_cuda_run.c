@@ -123,8 +123,11 @@ static void adapters(void **state) {
     put(at("lora.yaml"), recipe, (i64)strlen(recipe));
     snprintf(line, sizeof line, "train %s model_name_or_path=%s dataset.0.path=%s", at("lora.yaml"),
              at("fp32-0/checkpoints/step-000012"), at("data.h5"));
-    static const char *const base[] = {"", "load_in_4bit=true bnb_4bit_use_double_quant=true",
+    static const char *const base[] = {"",
+                                       "load_in_4bit=true bnb_4bit_use_double_quant=true",
                                        "lora_target_modules=lm_head,v_proj lora_dropout=0.1",
+                                       "quantize=q8_0",
+                                       "use_dora=true quantize=f8",
                                        ("use_dora=true load_in_4bit=true lora_dropout=0.1 "
                                         "lora_target_modules=lm_head,embed_tokens,v_proj")};
     for (int i = 0; i < COUNT(base); i++) {
