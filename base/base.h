@@ -262,6 +262,9 @@ int dir_list(const char *path, char ***names, i64 *count,
 void names_free(char **names, i64 count);
 
 /* ---- SHA-256 (sha256.c, libcrypto) ----------------------------------------------------------- */
+/* The newest definition of the digests of batches and of states, which new runs use: README.md of
+ * data/datasets and of checkpoints. 1: one stream over everything. */
+enum { DIGEST_VERSION = 2 };
 
 struct sha256 {
     void *context;

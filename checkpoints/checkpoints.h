@@ -188,11 +188,10 @@ struct lora_pattern { /* values for the modules whose path ends in a match of a 
 struct lora_config {
     i64 r;
     double lora_alpha, lora_dropout;
-    struct text_list target_modules; /* matches what equals an item or ends in "." and an item */
-    const char *target_regex;        /* or a pattern for the whole path, or "all-linear" */
-    struct text_list
-        target_parameters;            /* of a mixture: "mlp.experts.down_proj"; matched alike */
-    struct text_list exclude_modules; /* the same for what is left out */
+    struct text_list target_modules;    /* matches what equals an item or ends in "." and an item */
+    const char *target_regex;           /* or a pattern for the whole path, or "all-linear" */
+    struct text_list target_parameters; /* of a mixture: "mlp.experts.down_proj"; matched alike */
+    struct text_list exclude_modules;   /* the same for what is left out */
     const char *exclude_regex;
     struct text_list layers_to_transform;            /* numbers of layers; none: all */
     struct lora_pattern rank_pattern, alpha_pattern; /* in place of r and lora_alpha */
@@ -274,12 +273,31 @@ int state_get_f64(struct state_reader *r, const char *name, double *value, struc
 /* The caller frees it (mem_free). */
 char *state_get_text(struct state_reader *r, const char *name, struct err *e);
 
+/* ==== the digest of a training state: state_digest.c ==== */
+struct state_row { /* a tensor, by name */
+    const char *name;
+    char sha256[65]; /* of its elements: row major, little endian */
+};
+struct state_rows { /* zero-initialise; state_rows_free */
+    struct state_row *row;
+    i64 count, room;
+    struct arena arena;
+};
+int state_row_add(struct state_rows *rows, const char *name, const void *data, i64 bytes,
+                  struct err *e);
+/* Adds the rows that somebody else has. */
+int state_rows_join(struct state_rows *rows, const struct state_rows *more, struct err *e);
+/* Of all rows, in any order, after so many steps. Sorts them; two of one name are an error. */
+int state_rows_digest(struct state_rows *rows, i64 step, char hex[65], struct err *e);
+void state_rows_free(struct state_rows *rows);
+
 /* ==== manifests: manifest.c, manifest_verify.c ==== */
 /* manifest.json: what a checkpoint consists of and where it comes from. */
 struct manifest {
     i64 step;
     char parent[65]; /* SHA-256 of the manifest.json of the checkpoint before it; "" for none */
     char state_sha256[65]; /* the trainer's digest of weights and optimizer state */
+    i64 digest_version;    /* by which; 0: DIGEST_VERSION when it is written */
     char numerics_level[16];
     i64 numerics_version;
     char hone_version[64];

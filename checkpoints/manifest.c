@@ -1,8 +1,11 @@
 /* manifest.c: manifest.json, the list of what a checkpoint is made of.
  *
  * {"format", "step", "parent": SHA-256 of the previous checkpoint's manifest.json or null,
- * "state_sha256", "numerics_level", "numerics_version", "hone_version", "files": [{"name", "size",
- * "sha256"}], "tensors": [{"name", "dtype", "shape", "sha256"}]}
+ * "state_sha256", "digest_version", "numerics_level", "numerics_version", "hone_version", "files":
+ * [{"name", "size", "sha256"}], "tensors": [{"name", "dtype", "shape", "sha256"}]}
+ *
+ * Format hone-manifest-1, of 4bb1f6d and before, has no digest_version: it is 1. A run that began
+ * so goes on so.
  *
  * The parent's hash makes a run's checkpoints a chain: whoever trusts the last manifest can trust
  * all before it. Tensors are listed besides files so that the same weights are recognised in other
@@ -81,17 +84,22 @@ int seal_verify(const char *folder, struct err *e) {
     return status ? -1 : 0;
 }
 
+static const char *const formats[] = {"", "hone-manifest-1", "hone-manifest-2"};
+
 int manifest_write(const char *folder, const struct manifest *m, const struct stored *tensor,
                    i64 count, struct err *e) {
     struct text out = {0};
     struct arena a = {0};
     char *path = path_join(&a, folder, "manifest.json", e);
+    const i64 digests = m->digest_version ? m->digest_version : DIGEST_VERSION;
     int status =
         !path ||
-        text_printf(&out, e, "{\n  \"format\": \"hone-manifest-1\",\n  \"step\": %lld,\n",
-                    (long long)m->step) ||
+        text_printf(&out, e, "{\n  \"format\": \"%s\",\n  \"step\": %lld,\n",
+                    formats[digests == 1 ? 1 : 2], (long long)m->step) ||
         line_text(&out, "parent", m->parent, e) ||
         line_text(&out, "state_sha256", m->state_sha256, e) ||
+        (digests != 1 &&
+         text_printf(&out, e, "  \"digest_version\": %lld,\n", (long long)digests)) ||
         line_text(&out, "numerics_level", m->numerics_level, e) ||
         text_printf(&out, e, "  \"numerics_version\": %lld,\n", (long long)m->numerics_version) ||
         line_text(&out, "hone_version", m->hone_version, e) || files_add(&out, folder, e) ||
@@ -116,8 +124,8 @@ json_t *manifest_json(const char *folder, struct err *e) {
     json_t *j = path ? json_open(path, e) : NULL;
     if (j) {
         const char *format = json_string_value(json_object_get(j, "format"));
-        if (!format || strcmp(format, "hone-manifest-1"))
-            err_input(e, "%s has format %.100s; expected hone-manifest-1", path,
+        if (!format || (strcmp(format, formats[1]) && strcmp(format, formats[2])))
+            err_input(e, "%s has format %.100s; expected hone-manifest-1 or hone-manifest-2", path,
                       format ? format : "missing");
         else if (!json_is_array(json_object_get(j, "files")) ||
                  !json_is_array(json_object_get(j, "tensors")))
@@ -150,6 +158,9 @@ int manifest_read(const char *folder, struct manifest *m, struct err *e) {
     if (!j) return -1;
     m->step = json_i64(j, "step", -1, folder, e);
     m->numerics_version = json_i64(j, "numerics_version", 0, folder, e);
+    m->digest_version = 1;
+    if (strcmp(json_string_value(json_object_get(j, "format")), formats[1]))
+        m->digest_version = json_i64(j, "digest_version", 0, folder, e);
     int status =
         member_read(m->parent, sizeof m->parent, j, "parent", folder, e) ||
         member_read(m->state_sha256, sizeof m->state_sha256, j, "state_sha256", folder, e) ||
@@ -157,6 +168,9 @@ int manifest_read(const char *folder, struct manifest *m, struct err *e) {
         member_read(m->hone_version, sizeof m->hone_version, j, "hone_version", folder, e);
     if (!status && !e->code && m->step < 0)
         status = err_input(e, "%s/manifest.json: step is missing or negative", folder);
+    if (!status && !e->code && (m->digest_version < 1 || m->digest_version > DIGEST_VERSION))
+        status = err_input(e, "%s/manifest.json: digest_version is %lld; expected 1 to %d", folder,
+                           (long long)m->digest_version, DIGEST_VERSION);
     json_decref(j);
     return status || e->code ? -1 : 0;
 }

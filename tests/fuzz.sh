@@ -32,7 +32,8 @@ recipe) i=0
     done
     printf 'seed: 1\nmodel_name_or_path: m\ndataset: [{path: d.h5, weight: 2}]\nsave_at: [1, 2]\nlr: 1e-3\n' >> "$at/corpus/seed-0"
     printf '{"format": "hone recipe lock 1", "recipe": {"seed": 1}, "environment": {}, "files": []}' >> "$at/corpus/seed-1"
-    printf '{"hone_log":1,"run":"a","lock":"00"}\n{"step":1,"tokens":2,"loss":1.5,"prev":""}\n' >> "$at/corpus/seed-2" ;;
+    printf '{"hone_log":1,"run":"a","lock":"00"}\n{"step":1,"tokens":2,"loss":1.5,"prev":""}\n' >> "$at/corpus/seed-2"
+    printf '\002{"hone_log":2,"digests":2,"metrics":["m"],"run":"a"}\n{"step":1,"m_hex":"0x1p+1"}\n' > "$at/corpus/seed-3" ;;
 tokenizer) for file in stories260K.json unigram.model unigram-map.model bpe.model ranks/small.tiktoken; do
         { cat $golden/tokenizers/$file && printf '\0~\0\0the <s>cat\t1  '; } > "$at/corpus/$(basename $file)"
     done

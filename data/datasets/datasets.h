@@ -103,7 +103,7 @@ struct ngram {
 };
 int dataset_ngram(struct dataset *train, struct dataset *valid, struct ngram *out, struct err *e);
 
-/* ==== order and loader (order.c, loader.c, loader_sample.c) =================================== */
+/* ==== order and loader (order.c, loader.c, loader_sample.c, digest.c) ========================= */
 
 /* A pseudorandom permutation of [0, count), computed by position. */
 struct order {
@@ -118,11 +118,13 @@ struct loader_config {
     i64 datasets_count;
     const double *weights; /* [datasets_count] shares; NULL: laid end to end, each epoch has all */
     bool packing;          /* samples are blocks of the token stream; else one document each */
+    i64 rows;              /* not packing: documents that make a sample, 2: a pair; 0: 1 */
     bool document_mask;    /* packing: attention, positions and targets stay within documents */
     bool shuffle;
     bool one_pass; /* evaluation: in order, every token once, the last step may be short */
     i64 max_seq_length, global_batch_size, micro_batch_size; /* tokens; samples; samples */
     u64 seed;
+    int digest_version; /* 0: DIGEST_VERSION */
 };
 /* A micro-batch: samples laid end to end, each padded to a multiple of LOADER_PAD tokens. Padding
  * is documents of its own, of at most max_seq_length tokens: ids 0, targets -100. */
@@ -136,14 +138,25 @@ struct batch {
     const i32 *last;     /* [tokens] */
     const i32 *real;     /* [tokens] 0: padding */
 };
+struct
+    sample_row { /* what a sample is made of: the block, the document, or each of its documents */
+    i64 at, tokens, trained; /* first token in the step; without padding */
+    i64 sample;              /* of the step, from 0 */
+};
 struct step_batches {
     i64 step, samples, tokens, trained; /* of the whole step */
-    i64 count;                          /* of micro-batches */
+    i64 count;                          /* of micro-batches, whose tokens are end to end */
     const struct batch *batch;
-    /* SHA-256 over the samples in order of (ids, targets) without padding, little-endian i32: the
-     * same for any micro_batch_size */
-    char digest[65];
+    const i32 *ids, *targets;     /* [tokens] of all of them */
+    const struct sample_row *row; /* [rows] in their order */
+    i64 rows;
+    char digest[65]; /* of the samples, by README.md: the same for any micro_batch_size */
 };
+/* Digests of version 2: of one sample, whose rows lie in `ids` and `targets`; of a step's samples,
+ * in their order. So each rank computes those of its samples, and any of them that of the step. */
+int sample_digest(const i32 *ids, const i32 *targets, const struct sample_row *row, i64 rows,
+                  char hex[65], struct err *e);
+int batch_digest(const char (*sample)[65], i64 count, char hex[65], struct err *e);
 struct loader;
 /* Step s takes global samples [s B, (s + 1) B): a pure function of the configuration and s. A
  * thread prepares step s + 1 while s is in use. The datasets must stay open; *out is good until the

@@ -34,6 +34,6 @@ struct sample {
 };
 int sampler_open(struct sampler *s, const struct loader_config *c, struct err *e);
 void sampler_close(struct sampler *s);
-struct sample sampler_at(const struct sampler *s, i64 global);
+struct sample sampler_at(const struct sampler *s, i64 global, i64 row); /* one row of it */
 
 #endif

@@ -2,7 +2,7 @@
  *
  * A step is a pure function of the configuration and its number, so the loader has no state worth
  * saving: to resume is to ask for another step. Two buffers are used in turn: one is with the
- * caller, a thread fills the other with the step that follows. The digest runs over samples, not
+ * caller, a thread fills the other with the step that follows. The digest is of samples, not of
  * micro-batches, so it does not change with the split. */
 #include "data/datasets/datasets_int.h"
 #include <pthread.h>
@@ -16,9 +16,11 @@ struct prepared {
     i64 step; /* -1: nothing */
     struct err err;
     struct step_batches out;
-    struct sample *sample; /* [global batch] */
-    struct batch *batch;   /* [micro-batches] */
-    i32 *column;           /* [6, capacity]: ids, targets, position, begin, last, real */
+    struct sample *sample;  /* [rows] */
+    struct sample_row *row; /* [rows of the global batch] */
+    char (*digest)[65];     /* [global batch] of each sample */
+    struct batch *batch;    /* [micro-batches] */
+    i32 *column;            /* [6, capacity]: ids, targets, position, begin, last, real */
     i64 capacity;
     u32 *ids; /* [max_seq_length + 1] */
     u8 *trained;
@@ -78,19 +80,42 @@ static int prepared_room(struct prepared *p, i64 tokens, struct err *e) {
     return 0;
 }
 
+/* Version 1: a stream over the ids and targets of all samples. */
+static int stream_digest(const struct step_batches *s, char hex[65], struct err *e) {
+    struct sha256 h;
+    if (sha256_begin(&h, e)) return -1;
+    for (i64 i = 0; i < s->rows; i++) {
+        const i64 at = s->row[i].at, bytes = s->row[i].tokens * (i64)sizeof(i32);
+        sha256_add(&h, s->ids + at, bytes), sha256_add(&h, s->targets + at, bytes);
+    }
+    sha256_end(&h, hex);
+    return 0;
+}
+
+static int step_digest(const struct prepared *p, struct step_batches *s, int version,
+                       struct err *e) {
+    const i64 rows = s->samples ? s->rows / s->samples : 0;
+    if (version == 1) return stream_digest(s, s->digest, e);
+    for (i64 i = 0; i < s->samples; i++)
+        if (sample_digest(s->ids, s->targets, s->row + i * rows, rows, p->digest[i], e)) return -1;
+    return batch_digest((const char(*)[65])p->digest, s->samples, s->digest, e);
+}
+
 static int step_prepare(const struct loader *l, struct prepared *p, i64 step, struct err *e) {
     const struct loader_config *c = &l->sampler.config;
-    struct sha256 digest;
-    struct step_batches out = {.step = step, .samples = step_samples(l, step), .batch = p->batch};
-    for (i64 i = 0; i < out.samples; i++) {
-        p->sample[i] = sampler_at(&l->sampler, step * c->global_batch_size + i);
+    struct step_batches out = {
+        .step = step, .samples = step_samples(l, step), .batch = p->batch, .row = p->row};
+    out.rows = out.samples * c->rows;
+    for (i64 i = 0; i < out.rows; i++) {
+        p->sample[i] =
+            sampler_at(&l->sampler, step * c->global_batch_size + i / c->rows, i % c->rows);
         out.tokens += round_up(p->sample[i].inputs, LOADER_PAD);
     }
-    if (prepared_room(p, out.tokens, e) || sha256_begin(&digest, e)) return -1;
-    int r = 0;
+    if (prepared_room(p, out.tokens, e)) return -1;
+    out.ids = p->column, out.targets = p->column + p->capacity;
     i64 at = 0, origin = 0;
-    for (i64 i = 0; i < out.samples && !r; i++) {
-        if (i % c->micro_batch_size == 0) {
+    for (i64 i = 0; i < out.rows; i++) {
+        if (i % (c->rows * c->micro_batch_size) == 0) {
             const i32 *column = p->column + (origin = at);
             p->batch[out.count++] = (struct batch){.ids = column,
                                                    .targets = column + p->capacity,
@@ -101,16 +126,16 @@ static int step_prepare(const struct loader *l, struct prepared *p, i64 step, st
         }
         struct batch *b = &p->batch[out.count - 1];
         const struct sample *x = &p->sample[i];
-        r = sample_fill(p, x, c, at, origin, &b->trained, e);
-        if (r) break;
-        sha256_add(&digest, p->column + at, x->inputs * (i64)sizeof(i32));
-        sha256_add(&digest, p->column + p->capacity + at, x->inputs * (i64)sizeof(i32));
-        b->samples++, at += round_up(x->inputs, LOADER_PAD), b->tokens = at - origin;
+        struct sample_row *row = &p->row[i];
+        *row = (struct sample_row){.at = at, .tokens = x->inputs, .sample = i / c->rows};
+        if (sample_fill(p, x, c, at, origin, &row->trained, e)) return -1;
+        b->trained += row->trained, b->samples += (i + 1) % c->rows == 0;
+        at += round_up(x->inputs, LOADER_PAD), b->tokens = at - origin;
     }
-    sha256_end(&digest, out.digest);
     for (i64 i = 0; i < out.count; i++) out.trained += p->batch[i].trained;
+    if (step_digest(p, &out, c->digest_version, e)) return -1;
     p->out = out;
-    return r;
+    return 0;
 }
 
 static void *loader_thread(void *arg) {
@@ -140,15 +165,19 @@ struct loader *loader_open(const struct loader_config *c, struct err *e) {
     pthread_mutex_init(&l->lock, NULL), pthread_cond_init(&l->turn, NULL);
     l->wanted = -1;
     int r = sampler_open(&l->sampler, c, e);
+    if (!r && !c->digest_version) l->sampler.config.digest_version = DIGEST_VERSION;
     for (int i = 0; i < 2 && !r; i++) {
         struct prepared *p = &l->slot[i];
         p->step = -1;
-        p->sample = mem_new_array(c->global_batch_size, sizeof *p->sample, e);
+        const i64 rows = c->global_batch_size * l->sampler.config.rows;
+        p->sample = mem_new_array(rows, sizeof *p->sample, e);
+        p->row = mem_new_array(rows, sizeof *p->row, e);
+        p->digest = mem_new_array(c->global_batch_size, sizeof *p->digest, e);
         p->batch = mem_new_array((c->global_batch_size - 1) / c->micro_batch_size + 1,
                                  sizeof *p->batch, e);
         p->ids = mem_new_array(c->max_seq_length + 1, sizeof *p->ids, e);
         p->trained = mem_new_array(c->max_seq_length + 1, sizeof *p->trained, e);
-        if (!p->sample || !p->batch || !p->ids || !p->trained) r = -1;
+        if (!p->sample || !p->row || !p->digest || !p->batch || !p->ids || !p->trained) r = -1;
     }
     if (!r && !(l->started = !pthread_create(&l->thread, NULL, loader_thread, l)))
         r = err_failed(e, "cannot start the thread that reads data");
@@ -168,8 +197,9 @@ void loader_close(struct loader *l) {
     }
     for (int i = 0; i < 2; i++) {
         struct prepared *p = &l->slot[i];
-        mem_free(p->sample), mem_free(p->batch), mem_free(p->column), mem_free(p->ids),
-            mem_free(p->trained);
+        mem_free(p->sample), mem_free(p->row), mem_free(p->digest), mem_free(p->batch),
+            mem_free(p->column);
+        mem_free(p->ids), mem_free(p->trained);
     }
     sampler_close(&l->sampler);
     pthread_cond_destroy(&l->turn), pthread_mutex_destroy(&l->lock);

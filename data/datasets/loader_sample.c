@@ -14,7 +14,7 @@ enum { SAMPLER_SLOTS = 65536 };
 
 static i64 dataset_samples(const struct loader_config *c, const struct dataset *d) {
     const struct dataset_info *f = dataset_info(d);
-    if (!c->packing) return f->documents;
+    if (!c->packing) return f->documents / c->rows;
     return (f->tokens - 1 + (c->one_pass ? c->max_seq_length - 1 : 0)) / c->max_seq_length;
 }
 
@@ -86,7 +86,8 @@ static int mix_fill(struct sampler *s, struct err *e) {
 
 int sampler_open(struct sampler *s, const struct loader_config *c, struct err *e) {
     *s = (struct sampler){.config = *c};
-    const i64 n = c->datasets_count, length = c->max_seq_length;
+    s->config.rows = i64_max(c->rows, 1);
+    const i64 n = c->datasets_count, length = c->max_seq_length, rows = s->config.rows;
     if (n < 1 || n > UINT16_MAX)
         return err_input(e, "%lld datasets; at least one is needed, at most %d", (long long)n,
                          UINT16_MAX);
@@ -96,9 +97,12 @@ int sampler_open(struct sampler *s, const struct loader_config *c, struct err *e
                          "must be at least 1",
                          (long long)length, (long long)c->global_batch_size,
                          (long long)c->micro_batch_size);
-    if (length > INT32_MAX / 2 || c->global_batch_size > INT32_MAX ||
+    if (rows > 1 && (c->packing || rows > UINT16_MAX))
+        return err_input(e, "samples of %lld documents: at most %d, and packing must be false",
+                         (long long)rows, UINT16_MAX);
+    if (length > INT32_MAX / 2 || c->global_batch_size > INT32_MAX / rows ||
         round_up(length, LOADER_PAD) >
-            INT32_MAX / i64_min(c->micro_batch_size, c->global_batch_size))
+            INT32_MAX / (rows * i64_min(c->micro_batch_size, c->global_batch_size)))
         return err_input(
             e, "a micro-batch of %lld samples of %lld tokens is over the limit of %d tokens",
             (long long)c->micro_batch_size, (long long)length, INT32_MAX);
@@ -120,7 +124,7 @@ static i64 shuffled(const struct sampler *s, i64 k, i64 count, u32 stream) {
     return (i64)order_at(&o, (u64)(k % count));
 }
 
-struct sample sampler_at(const struct sampler *s, i64 global) {
+struct sample sampler_at(const struct sampler *s, i64 global, i64 row) {
     const i64 length = s->config.max_seq_length;
     i64 which = 0, index;
     if (s->slot) {
@@ -139,6 +143,7 @@ struct sample sampler_at(const struct sampler *s, i64 global) {
         x.inputs = i64_min(length, f->tokens - 1 - x.first);
         x.known = x.inputs + 1;
     } else {
+        index = index * s->config.rows + row;
         x.first = (i64)f->documents_at[index];
         x.known = x.inputs = i64_min(length, (i64)f->documents_at[index + 1] - x.first);
     }

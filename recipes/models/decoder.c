@@ -127,7 +127,7 @@ struct tensor *model_loss(struct build *b, struct tensor *hidden, struct tensor 
     const struct xent_attr attr = {b->m->config.logit_softcap};
     graph_at(b->g, "lm_head");
     struct tensor *w = build_weight(b, &top_head), *bias = build_bias(b, &top_head);
-    if (!head->adapter.a)
+    if (!module_adapter(&t, head)->a)
         return graph_op(b->g, &op_linear_xent, &attr,
                         BIND({"x", hidden}, {"w", w}, {"targets", targets}, {"bias", bias}));
     const struct head_in l = lora_head(&t, head, hidden, w);

@@ -329,6 +329,7 @@ struct build {  /* one trace */
     struct tensor *ids, *position, *begin, *last;     /* inputs: i32 [N] each; see attention.c */
     struct tensor *store, *sequence, *pages, *gather; /* with states: states.h */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
+    bool bare; /* as if the model had no adapter */
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
      * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
     double dropout;

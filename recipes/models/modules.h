@@ -112,8 +112,11 @@ struct tracing {
     double dropout; /* the share of an adapter's inputs that is dropped */
     u64 dropout_seed;
     struct tensor *dropout_place; /* ops/dropout.c; NULL: nothing is dropped */
+    bool bare;                    /* as if no module had an adapter */
 };
 struct tensor *param_tensor(struct graph *g, struct param *p);
+/* The adapter that counts in this trace; its `a` is NULL where there is none. */
+const struct lora_pair *module_adapter(const struct tracing *t, const struct module *m);
 /* y = x·W^T with what is attached: bias, adapter. */
 struct tensor *module_linear(const struct tracing *t, const struct module *m, struct tensor *x);
 /* Rows of the embedding [V, D], or with an adapter of the adapted one. */

@@ -51,6 +51,7 @@ static int trace(struct pass *p, struct err *e) {
                               .sequences = plan->sequences,
                               .page_count = plan->page_count,
                               .gathered = plan->gathered,
+                              .bare = plan->bare,
                               .dropout = plan->dropout,
                               .dropout_seed = plan->dropout_seed};
     if (plan->balance) balance_trace(&p->build, plan->tokens, plan->balance == BALANCE_LOSS);
@@ -125,7 +126,7 @@ int pass_read_loss(struct pass *p, const i32 *targets, double *sum, struct err *
 static bool plan_same(const struct pass_plan *a, const struct pass_plan *b) {
     return a->model == b->model && a->tokens == b->tokens && a->gives == b->gives &&
            a->train == b->train && a->recompute == b->recompute && a->eager == b->eager &&
-           !memcmp(&a->dropout, &b->dropout, sizeof a->dropout) &&
+           a->bare == b->bare && !memcmp(&a->dropout, &b->dropout, sizeof a->dropout) &&
            a->dropout_seed == b->dropout_seed && a->balance == b->balance && a->rows == b->rows &&
            a->penalty == b->penalty && a->states == b->states && a->sequences == b->sequences &&
            a->page_count == b->page_count && a->gathered == b->gathered && a->memory == b->memory;

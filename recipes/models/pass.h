@@ -19,7 +19,8 @@ struct pass_plan { /* zeros are defaults */
     enum pass_gives gives;
     bool train;            /* PASS_LOSS: with the gradient of every trainable parameter */
     bool recompute, eager; /* gradient_checkpointing; a buffer for each tensor */
-    double dropout;        /* of what adapters read */
+    bool bare;             /* the model as if it had no adapter */
+    double dropout; /* of what adapters read */
     u64 dropout_seed;
     enum pass_balance balance;
     i64 rows;              /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */

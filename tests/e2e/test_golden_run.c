@@ -4,23 +4,27 @@
  * the new lines. */
 #include "tests/e2e/tiny_run.h"
 
-#define AT "tests/golden/run/"
+#define AT      "tests/golden/run/"
+#define DIGESTS "tests/golden/digests2/sha256.txt" /* of the same run, by version 2 */
 
 static struct text wrong;
 
 /* The recorded line `NAME SHA256`. */
-static void check(const char *name, const char *sha256, const char *how) {
+static void check_in(const char *file, const char *name, const char *sha256, const char *how) {
     struct err e = {0};
     char line[200];
     snprintf(line, sizeof line, "%s %s\n", name, sha256);
-    if (!strstr(text_of(AT "sha256.txt"), line))
-        assert_int_equal(0, text_printf(&wrong, &e, "%s: %s", how, line));
+    if (!strstr(text_of(file), line))
+        assert_int_equal(0, text_printf(&wrong, &e, "%s: %s: %s", file, how, line));
+}
+static void check(const char *name, const char *sha256, const char *how) {
+    check_in(AT "sha256.txt", name, sha256, how);
 }
 static void report(void) {
     char all[8192];
     snprintf(all, sizeof all, "%s", wrong.data ? wrong.data : "");
     text_free(&wrong);
-    if (*all) fail_msg("not in " AT "sha256.txt:\n%s", all);
+    if (*all) fail_msg("not in the file:\n%s", all);
 }
 
 static void tokenizer_and_dataset(void **state) {
@@ -49,11 +53,17 @@ static void weights_and_state(void **state) {
         snprintf(name, sizeof name, "%s/model.safetensors", precision);
         check(name, sha_of(at("%s-%s/%s", precision, isa_name[i], weights)), isa_name[i]);
         snprintf(name, sizeof name, "%s/state", precision);
-        check(name,
-              manifest_of(at("%s-%s/checkpoints/step-000012", precision, isa_name[i])).state_sha256,
-              isa_name[i]);
+        check(name, state_1_of(run, 12), isa_name[i]);
+        check_in(
+            DIGESTS, name,
+            manifest_of(at("%s-%s/checkpoints/step-000012", precision, isa_name[i])).state_sha256,
+            isa_name[i]);
         struct log_rows rows = log_of(run);
         assert_int_equal(12, rows.count);
+        for (i64 k = 0; k < rows.count; k++) {
+            snprintf(name, sizeof name, "batch %lld", (long long)k + 1);
+            check_in(DIGESTS, name, rows.row[k].batch, isa_name[i]);
+        }
         assert_true(rows.row[0].loss > 5.9 && rows.row[11].loss < rows.row[0].loss - 0.3);
         log_rows_free(&rows);
     }

@@ -36,6 +36,10 @@ static void goes_on(void **state) {
              o->recipe, run, to, o->keys);
         snprintf(path, sizeof path, "%s/checkpoints/step-%06d", run, to);
         const struct manifest made = manifest_of(path);
+        struct log_rows log = log_of(run);
+        assert_int_equal(made.digest_version, 1); /* what it began with */
+        assert_int_equal(log.digest_version, 1);
+        log_rows_free(&log);
         snprintf(path, sizeof path, OLD "%s/checkpoints/step-000004", o->name);
         const struct manifest published = manifest_of(path);
         assert_string_equal(made.state_sha256, to == 6 ? o->state : published.state_sha256);

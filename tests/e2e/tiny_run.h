@@ -164,6 +164,21 @@ static inline struct manifest manifest_of(const char *checkpoint) {
     if (manifest_read(checkpoint, &m, &e)) fail_msg("%s", e.primary);
     return m;
 }
+/* The state of a checkpoint as version 1 of the digest sees it, which older versions of this
+ * program recorded: the run's recipe is opened, the checkpoint loaded (which compares the digest
+ * that its manifest has). */
+static inline const char *state_1_of(const char *run, i64 step) {
+    static char hex[65];
+    struct err e = {0};
+    struct recipe r;
+    struct trainer t = {0};
+    char lock[65], *checkpoint = checkpoint_path(run, step, &e);
+    if (!checkpoint || lock_read(&r, run, lock, &e) || trainer_open(&t, &r, run, 1, &e) ||
+        trainer_load(&t, checkpoint, &e) || optimizer_digest(&t.optimizer, 1, hex, &e))
+        fail_msg("%s: %s", run, e.primary);
+    mem_free(checkpoint), trainer_close(&t), recipe_free(&r);
+    return hex;
+}
 static inline struct log_rows log_of(const char *run) {
     struct log_rows rows = {0};
     struct err e = {0};

@@ -166,8 +166,10 @@ static int folder_hold(struct session *s, struct err *e) {
 static int session_prepare(struct session *s, char lock[65], struct err *e) {
     struct lock_files files = {0};
     char *checkpoint = NULL;
-    int rc = resume_from(s, &checkpoint, &s->resumed, e) || dir_make(s->run_dir, e) ||
-             folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, e) ||
+    struct manifest m = {0}; /* its digests go on in the same version */
+    int rc = resume_from(s, &checkpoint, &s->resumed, e) ||
+             (checkpoint && manifest_read(checkpoint, &m, e)) || dir_make(s->run_dir, e) ||
+             folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, m.digest_version, e) ||
              lock_files_of(&s->t, &files, e);
     s->loaded = checkpoint != NULL;
     if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
@@ -209,6 +211,8 @@ static int session_open(struct session *s, struct err *e) {
     const struct log_start start = {.run_dir = s->run_dir,
                                     .run_id = id,
                                     .lock_sha256 = lock,
+                                    .digest_version = s->t.digest_version,
+                                    .metrics = rc ? NULL : s->t.objective->metrics,
                                     .resume_step = s->resumed,
                                     .csv = wanted(s->r, "csv"),
                                     .tensorboard = wanted(s->r, "tensorboard"),
@@ -276,6 +280,14 @@ static int samples_write(struct session *s, i64 step, struct err *e) {
     return mem_free(path), rc ? -1 : 0;
 }
 
+/* What the objective reports besides; ends the line. */
+static void metrics_print(const struct session *s, const struct log_row *row) {
+    const struct metric *m = s->t.objective->metrics;
+    for (i64 i = 0; row->trained && m && m[i].name; i++)
+        printf("  %s %.4g", m[i].name, row->metric[i]);
+    printf("\n"), fflush(stdout);
+}
+
 static void step_print(const struct session *s, const struct log_row *row) {
     const i64 step = row->step;
     const double left = row->tokens_per_second > 0 && step > 0
@@ -288,14 +300,14 @@ static void step_print(const struct session *s, const struct log_row *row) {
         if (row->trained)
             printf("  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", row->loss, row->lr,
                    row->grad_norm, row->tokens_per_second);
-        printf("\n"), fflush(stdout);
+        metrics_print(s, row);
     } else if (row->trained && !quiet && s->r->logging_steps > 0 &&
                step % s->r->logging_steps == 0) {
         progress_end();
-        printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s\n",
-               (long long)step, (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
+        printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", (long long)step,
+               (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
                row->tokens_per_second);
-        fflush(stdout);
+        metrics_print(s, row);
     }
     progress_line("step %lld/%lld  loss %.4f  %.0f tokens/s  %.0f MiB  %d:%02d left",
                   (long long)step, (long long)s->t.total_steps, row->loss, row->tokens_per_second,
@@ -314,7 +326,7 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
         row->evaluated = true;
     }
     if (save) {
-        if (optimizer_digest(&s->t.optimizer, digest, e)) return -1;
+        if (optimizer_digest(&s->t.optimizer, s->t.digest_version, digest, e)) return -1;
         row->state = digest;
     }
     row->seconds = s->seconds_before + clock_seconds() - s->start, row->peak_bytes = mem_peak_rss();
@@ -344,6 +356,7 @@ static int session_run(struct session *s, struct err *e) {
                               .batch = result.batch,
                               .tokens_per_second =
                                   (double)result.tokens / (clock_seconds() - begin)};
+        memcpy(row.metric, result.metric, sizeof row.metric);
         const bool stop = stop_asked, save = save_now(s, s->t.optimizer.step);
         if (step_done(s, &row, save || stop, e)) return -1;
         if (!stop || s->t.optimizer.step == s->t.total_steps) continue;

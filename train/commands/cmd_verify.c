@@ -50,6 +50,9 @@ static int check_files(struct verification *v, bool deep, struct err *e) {
         char *folder = checkpoint_path(v->run, v->list.step[i], e);
         const struct log_row *row = row_of(v, v->list.step[i]);
         int rc = !folder || manifest_read(folder, &m, e);
+        if (!rc && m.digest_version != v->log.digest_version)
+            rc = err_failed(e, "%s has a digest of version %lld; the log has version %lld", folder,
+                            (long long)m.digest_version, (long long)v->log.digest_version);
         if (!rc && (!row || !row->state || strcmp(row->state, m.state_sha256)))
             rc = err_failed(e,
                             "%s/log.jsonl: the log has another state digest for step %lld than the "
@@ -111,7 +114,8 @@ int cmd_verify(int argc, char **argv, struct err *e) {
     if (!rc && v.log.lock_sha256 && strcmp(lock, v.log.lock_sha256) && !quiet)
         printf(
             "note     recipe.lock changed since the log began (the run was resumed, or edited)\n");
-    rc = rc || lock_carried(v.run, ERR_FAILED, e) || trainer_open(&v.t, &v.r, v.run, e) ||
+    rc = rc || lock_carried(v.run, ERR_FAILED, e) ||
+         trainer_open(&v.t, &v.r, v.run, v.log.digest_version, e) ||
          check_order(&v, f.order_steps, e);
     if (!rc && f.replay) rc = verify_replay(&v, &f, e);
     trainer_close(&v.t), recipe_free(&v.r), log_rows_free(&v.log), mem_free(v.list.step),

@@ -50,7 +50,7 @@ static struct stretch segment_part(const struct verification *v, struct stretch 
 
 static int state_compare(struct verification *v, i64 step, const char *published, char digest[65],
                          struct err *e) {
-    if (optimizer_digest(&v->t.optimizer, digest, e)) return -1;
+    if (optimizer_digest(&v->t.optimizer, v->t.digest_version, digest, e)) return -1;
     if (!strcmp(digest, published)) return 0;
     return err_failed(e, "replay: the state after step %lld is %s, the published one %s",
                       (long long)step, digest, published);
@@ -60,9 +60,13 @@ static int step_compare(struct verification *v, i64 step, const struct log_row *
                         struct err *e) {
     struct step_result result;
     if (trainer_step(&v->t, &result, e)) return -1;
-    if (row && !memcmp(&row->loss, &result.loss, 8) &&
-        !memcmp(&row->grad_norm, &result.grad_norm, 8))
-        return 0;
+    const bool same = row && !memcmp(&row->loss, &result.loss, 8) &&
+                      !memcmp(&row->grad_norm, &result.grad_norm, 8);
+    for (i64 i = 0; same && i < v->log.metrics; i++)
+        if (memcmp(&row->metric[i], &result.metric[i], 8))
+            return err_failed(e, "replay: step %lld gives %s %a, the log says %a", (long long)step,
+                              v->log.metric[i], result.metric[i], row->metric[i]);
+    if (same) return 0;
     return err_failed(
         e, "replay: step %lld gives loss %a and gradient norm %a, the log says %a and %a",
         (long long)step, result.loss, result.grad_norm, row ? row->loss : 0,

@@ -1,11 +1,14 @@
 /* log.c: log.jsonl, what happened at each step, so written that it cannot be rewritten unseen.
  *
  * One JSON object a line. The first is the header
- *   {"hone_log": 1, "run": ID, "lock": SHA-256 of recipe.lock}
- * and each later one describes an optimizer step:
+ *   {"hone_log": 2, "digests": 2, "metrics": [NAME], "run": ID, "lock": SHA-256 of recipe.lock}
+ * ("digests": how `batch` and `state` are defined; "metrics": what its objective reports besides,
+ * if anything. {"hone_log": 1, "run", "lock"}, of 4bb1f6d and
+ * before, means 1: such a log goes on so) and each later one describes an optimizer step:
  *   step, tokens                     steps done, tokens trained
  *   loss, lr, grad_norm, eval_loss   nine decimal digits, to read; aux_loss where there is one
  *   loss_hex, lr_hex, ...            the same as C's %a, all bits
+ *   NAME, NAME_hex                   the same of each metric
  *   batch, state                     SHA-256 of the step's token ids, of the state after it
  *   seconds, tokens_per_second, peak_bytes
  *   prev                             SHA-256 of the line before, without its newline
@@ -33,7 +36,8 @@ struct log {
     int fd, csv_fd;
     char *path, *csv_path;
     char head[65];
-    i64 bytes;
+    i64 bytes, metrics;
+    char *metric[LOG_METRICS];
     struct tb *tb;
     double time; /* since 1970, when `seconds` was 0 */
 };
@@ -47,24 +51,27 @@ static int add_number(struct text *t, const char *name, double x, struct err *e)
                                : "inf");
 }
 
-static int line_of_row(struct text *t, const struct log_row *r, const char *prev, struct err *e) {
+static int line_of_row(const struct log *log, struct text *t, const struct log_row *r,
+                       struct err *e) {
     int rc = text_printf(t, e, "{\"step\":%lld,\"tokens\":%lld", (long long)r->step,
                          (long long)r->tokens);
     if (r->trained)
         rc = rc || add_number(t, "loss", r->loss, e) || add_number(t, "lr", r->lr, e) ||
              add_number(t, "grad_norm", r->grad_norm, e);
     if (r->balanced) rc = rc || add_number(t, "aux_loss", r->aux_loss, e);
+    for (i64 i = 0; r->trained && i < log->metrics; i++)
+        rc = rc || add_number(t, log->metric[i], r->metric[i], e);
     if (r->evaluated) rc = rc || add_number(t, "eval_loss", r->eval_loss, e);
     if (r->batch) rc = rc || text_printf(t, e, ",\"batch\":\"%s\"", r->batch);
     if (r->state) rc = rc || text_printf(t, e, ",\"state\":\"%s\"", r->state);
     return rc || text_printf(t, e,
                              ",\"seconds\":%.3f,\"tokens_per_second\":%.1f,\"peak_bytes\":%lld,"
                              "\"prev\":\"%s\"}\n",
-                             r->seconds, r->tokens_per_second, (long long)r->peak_bytes, prev);
+                             r->seconds, r->tokens_per_second, (long long)r->peak_bytes, log->head);
 }
 
 static double number(const json_t *j, const char *name, const char *where, struct err *e) {
-    char hex[32];
+    char hex[64];
     snprintf(hex, sizeof hex, "%s_hex", name);
     const char *text = json_text(j, hex, NULL, where, e);
     char *end = NULL;
@@ -96,6 +103,8 @@ static int read_row(struct log_rows *rows, struct log_row *r, const json_t *j, c
         r->eval_loss = number(j, "eval_loss", where, e);
     if ((r->balanced = json_object_get(j, "aux_loss_hex") != NULL))
         r->aux_loss = number(j, "aux_loss", where, e);
+    for (i64 i = 0; r->trained && i < rows->metrics; i++)
+        r->metric[i] = number(j, rows->metric[i], where, e);
     r->batch = digest(rows, j, "batch", where, e), r->state = digest(rows, j, "state", where, e);
     r->seconds = json_f64(j, "seconds", 0, where, e);
     r->tokens_per_second = json_f64(j, "tokens_per_second", 0, where, e);
@@ -125,6 +134,26 @@ struct scan {
     struct text kept;
 };
 
+static int read_header(struct log_rows *rows, const json_t *j, const char *where, struct err *e) {
+    const i64 format = json_i64(j, "hone_log", 0, where, e);
+    if (format != 1 && format != 2)
+        return err_input(e, "%s: not the header of a hone log, \"hone_log\": 1 or 2", where);
+    rows->digest_version = format == 1 ? 1 : json_i64(j, "digests", 0, where, e);
+    if (rows->digest_version < 1 || rows->digest_version > DIGEST_VERSION)
+        return err_input(e, "%s: \"digests\" is %lld; expected 1 to %d", where,
+                         (long long)rows->digest_version, DIGEST_VERSION);
+    const json_t *metrics = json_object_get(j, "metrics");
+    for (size_t i = 0; i < json_array_size(metrics) && !e->code; i++) {
+        const char *name = json_string_value(json_array_get(metrics, i));
+        if (!name || i >= LOG_METRICS || strlen(name) > 48)
+            return err_input(e, "%s: \"metrics\" is not a list of at most %d names", where,
+                             LOG_METRICS);
+        rows->metric[rows->metrics++] = arena_text(&rows->arena, name, e);
+    }
+    rows->run_id = arena_text(&rows->arena, json_text(j, "run", "", where, e), e);
+    return e->code ? -1 : 0;
+}
+
 static int read_line(struct log_rows *rows, struct scan *s, const char *line, i64 size,
                      i64 number_1, const char *path, struct err *e) {
     char where[4200];
@@ -135,18 +164,16 @@ static int read_line(struct log_rows *rows, struct scan *s, const char *line, i6
     int rc = 0;
     const char *prev = json_text(j, "prev", "", where, e);
     bool header = number_1 == 1, resume = json_object_get(j, "resume") != NULL;
-    if (header && json_i64(j, "hone_log", 0, where, e) != 1)
-        rc = err_input(e, "%s: not the header of a hone log, \"hone_log\": 1", where);
-    else if (!header && s->chain && strcmp(prev, rows->head))
+    if (header)
+        rc = read_header(rows, j, where, e);
+    else if (s->chain && strcmp(prev, rows->head))
         rc = err_failed(e, "%s: the hash chain breaks: line %lld was changed, removed or inserted",
                         where, (long long)number_1 - 1),
         err_detail(e, "\"prev\" is %.64s, the line before has %s", prev, rows->head);
-    else if (header || resume)
+    if (!rc && (header || resume))
         rows->lock_sha256 = digest(rows, j, "lock", where, e);
-    else
+    else if (!rc)
         rc = read_row(rows, &row, j, where, e);
-    if (!rc && header)
-        rows->run_id = arena_text(&rows->arena, json_text(j, "run", "", where, e), e);
     i64 step = resume ? json_i64(j, "resume", 0, where, e) : row.step;
     rc = rc || e->code ? -1 : 0;
     if (!rc && s->to_step >= 0 && !header && (step > s->to_step || (resume && step == s->to_step)))
@@ -225,16 +252,19 @@ static int csv_row(struct log *log, const struct log_row *r, struct err *e) {
              csv_number(&t, r->trained, r->loss, e) || csv_number(&t, r->trained, r->lr, e) ||
              csv_number(&t, r->trained, r->grad_norm, e) ||
              csv_number(&t, r->evaluated, r->eval_loss, e) ||
-             csv_number(&t, r->balanced, r->aux_loss, e) ||
-             text_printf(&t, e, ",%.3f,%.1f,%lld\n", r->seconds, r->tokens_per_second,
-                         (long long)r->peak_bytes) ||
-             file_write_all(log->csv_fd, t.data, t.size, log->csv_path, e);
+             csv_number(&t, r->balanced, r->aux_loss, e);
+    for (i64 i = 0; i < log->metrics; i++) rc = rc || csv_number(&t, r->trained, r->metric[i], e);
+    rc = rc ||
+         text_printf(&t, e, ",%.3f,%.1f,%lld\n", r->seconds, r->tokens_per_second,
+                     (long long)r->peak_bytes) ||
+         file_write_all(log->csv_fd, t.data, t.size, log->csv_path, e);
     text_free(&t);
     return rc ? -1 : 0;
 }
 
 static int tb_row(struct log *log, const struct log_row *r, struct err *e) {
-    struct tb_scalar s[7];
+    struct tb_scalar s[7 + LOG_METRICS];
+    char tag[LOG_METRICS][64];
     i64 n = 0;
     if (r->trained) {
         s[n++] = (struct tb_scalar){"train/loss", r->loss};
@@ -243,6 +273,10 @@ static int tb_row(struct log *log, const struct log_row *r, struct err *e) {
         s[n++] = (struct tb_scalar){"speed/tokens_per_second", r->tokens_per_second};
     }
     if (r->balanced) s[n++] = (struct tb_scalar){"train/aux_loss", r->aux_loss};
+    for (i64 i = 0; r->trained && i < log->metrics; i++) {
+        snprintf(tag[i], sizeof tag[i], "train/%s", log->metric[i]);
+        s[n++] = (struct tb_scalar){tag[i], r->metric[i]};
+    }
     if (r->evaluated) s[n++] = (struct tb_scalar){"eval/loss", r->eval_loss};
     s[n++] = (struct tb_scalar){"memory/peak_mib", (double)r->peak_bytes / 1048576};
     return tb_scalars(log->tb, log->time + r->seconds, r->step, s, n, e);
@@ -252,15 +286,23 @@ static int derive(struct log *log, const struct log_row *r, struct err *e) {
     return (log->csv_fd >= 0 && csv_row(log, r, e)) || (log->tb && tb_row(log, r, e)) ? -1 : 0;
 }
 
+static int csv_head(struct log *log, struct err *e) {
+    struct text t = {0};
+    int rc = text_printf(&t, e, "step,tokens,loss,lr,grad_norm,eval_loss,aux_loss");
+    for (i64 i = 0; i < log->metrics; i++) rc = rc || text_printf(&t, e, ",%s", log->metric[i]);
+    rc = rc || text_printf(&t, e, ",seconds,tokens_per_second,peak_bytes\n") ||
+         file_write_all(log->csv_fd, t.data, t.size, log->csv_path, e);
+    text_free(&t);
+    return rc ? -1 : 0;
+}
+
 static int open_derived(struct log *log, const struct log_start *s, const struct log_rows *rows,
                         struct err *e) {
-    static const char head[] =
-        "step,tokens,loss,lr,grad_norm,eval_loss,aux_loss,seconds,tokens_per_second,peak_bytes\n";
     if (s->csv) {
         if (!(log->csv_path = path_join(NULL, s->run_dir, "log.csv", e))) return -1;
         log->csv_fd = file_own(log->csv_path, O_WRONLY | O_CREAT | O_TRUNC, e);
         if (log->csv_fd < 0) return -1;
-        if (file_write_all(log->csv_fd, head, sizeof head - 1, log->csv_path, e)) return -1;
+        if (csv_head(log, e)) return -1;
     }
     if (s->tensorboard) {
         char *dir = path_join(NULL, s->run_dir, "tensorboard", e);
@@ -290,11 +332,18 @@ static int append(struct log *log, const struct text *line, struct err *e) {
 
 static int begin_new(struct log *log, const struct log_start *s, struct err *e) {
     struct text t = {0};
-    int rc = text_printf(&t, e, "{\"hone_log\":1,\"run\":") ||
-             json_text_add(&t, s->run_id, (i64)strlen(s->run_id), e) ||
-             text_printf(&t, e, ",\"lock\":\"%s\"}\n", s->lock_sha256) ||
-             file_replace(log->path, t.data, t.size, e) ||
-             sha256_bytes(t.data, t.size - 1, log->head, e);
+    const i64 digests = s->digest_version ? s->digest_version : DIGEST_VERSION;
+    int rc = digests == 1
+                 ? text_printf(&t, e, "{\"hone_log\":1")
+                 : text_printf(&t, e, "{\"hone_log\":2,\"digests\":%lld", (long long)digests);
+    for (i64 i = 0; i < log->metrics; i++)
+        rc = rc || text_printf(&t, e, "%s\"%s\"%s", i ? "," : ",\"metrics\":[", log->metric[i],
+                               i + 1 < log->metrics ? "" : "]");
+    rc = rc || text_printf(&t, e, ",\"run\":") ||
+         json_text_add(&t, s->run_id, (i64)strlen(s->run_id), e) ||
+         text_printf(&t, e, ",\"lock\":\"%s\"}\n", s->lock_sha256) ||
+         file_replace(log->path, t.data, t.size, e) ||
+         sha256_bytes(t.data, t.size - 1, log->head, e);
     log->bytes = t.size;
     text_free(&t);
     return rc ? -1 : 0;
@@ -310,6 +359,16 @@ static int cut_back(struct log *log, const struct log_start *s, struct log_rows 
         rc = err_input(e, "%s ends at step %lld, the checkpoint is of step %lld", log->path,
                        (long long)last, (long long)s->resume_step),
         err_hint(e, "resume from an earlier checkpoint, or start a new run from this one");
+    bool same = rows->metrics == log->metrics;
+    for (i64 i = 0; !rc && same && i < log->metrics; i++)
+        same = !strcmp(rows->metric[i], log->metric[i]);
+    if (!rc && !same)
+        rc = err_input(e, "%s has other metrics than the task reports", log->path),
+        err_hint(e, "go on with the program that began the run, or start a new one");
+    if (!rc && s->digest_version && s->digest_version != rows->digest_version)
+        rc = err_input(e, "%s has digests of version %lld, the checkpoint of version %lld",
+                       log->path, (long long)rows->digest_version, (long long)s->digest_version),
+        err_hint(e, "resume from a checkpoint of the run that wrote the log");
     if (!rc && rows->bytes < path_size(log->path))
         rc = file_replace(log->path, scan.kept.data, scan.kept.size, e);
     if (!rc) memcpy(log->head, rows->head, sizeof log->head), log->bytes = rows->bytes;
@@ -348,14 +407,20 @@ struct log *log_open(const struct log_start *s, struct err *e) {
     struct log *log = mem_new(sizeof *log, e);
     if (!log) return NULL;
     log->fd = log->csv_fd = -1;
-    int rc = !(log->path = path_join(NULL, s->run_dir, "log.jsonl", e)) || start(log, s, &rows, e);
+    int rc = !(log->path = path_join(NULL, s->run_dir, "log.jsonl", e));
+    for (const struct metric *m = s->metrics; !rc && m && m->name; m++)
+        if (log->metrics == LOG_METRICS)
+            rc = err_failed(e, "a log has at most %d metrics", LOG_METRICS);
+        else
+            rc = !(log->metric[log->metrics++] = mem_text(m->name, e));
+    rc = rc || start(log, s, &rows, e);
     log_rows_free(&rows);
     return rc ? log_close(log, e), NULL : log;
 }
 
 int log_step(struct log *log, const struct log_row *row, struct err *e) {
     struct text t = {0};
-    int rc = line_of_row(&t, row, log->head, e) || append(log, &t, e) || derive(log, row, e);
+    int rc = line_of_row(log, &t, row, e) || append(log, &t, e) || derive(log, row, e);
     text_free(&t);
     return rc ? -1 : 0;
 }
@@ -370,6 +435,7 @@ int log_close(struct log *log, struct err *e) {
                               (close(log->fd) ? err_system(e, "close", log->path) : 0));
     if (log->csv_fd >= 0 && close(log->csv_fd)) rc = err_system(e, "close", log->csv_path);
     if (tb_close(log->tb, e)) rc = -1;
+    for (i64 i = 0; i < log->metrics; i++) mem_free(log->metric[i]);
     mem_free(log->path), mem_free(log->csv_path), mem_free(log);
     return rc ? -1 : 0;
 }

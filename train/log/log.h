@@ -6,6 +6,13 @@
 #include "base/base.h"
 
 /* ---- log (log.c): runs/NAME/log.jsonl, and log.csv and tensorboard/ derived from it ---------- */
+/* What an objective reports of a step beside its loss: a column of log.jsonl and log.csv, the tag
+ * train/NAME of TensorBoard, a chart of the report. A list of them ends with a row without name. */
+enum { LOG_METRICS = 8 };
+struct metric {
+    const char *name; /* lower case letters, digits and '_' */
+    const char *help;
+};
 struct log_row {
     i64 step;   /* optimizer steps done: the first update gives 1; 0 may carry the evaluation before
                    it */
@@ -14,6 +21,7 @@ struct log_row {
     double loss, lr, grad_norm; /* where trained; loss: mean over the step's trained tokens, nats */
     double eval_loss;           /* where evaluated; nats a token */
     double aux_loss;            /* where balanced: of a mixture; `loss` has it, times its factor */
+    double metric[LOG_METRICS]; /* where trained: those of the log, in their order */
     const char *batch, *state;  /* SHA-256 in hex: of the step's token ids; of the state after it;
                                    NULL if not taken */
     double seconds; /* wall time since the run began, without the time between stop and resume */
@@ -23,18 +31,23 @@ struct log_row {
 struct log_start {
     const char *run_dir, *run_id;
     const char *lock_sha256;
+    i64 digest_version; /* of `batch` and `state`; 0: DIGEST_VERSION. That of a log that goes on */
     i64 resume_step; /* -1: a new run; 0: from the start; else the step of the checkpoint that goes
                         on */
-    bool csv, tensorboard; /* report_to */
-    double time;           /* seconds since 1970, stamped on event files */
+    const struct metric *metrics; /* columns of a new log; NULL: none */
+    bool csv, tensorboard;        /* report_to */
+    double time;                  /* seconds since 1970, stamped on event files */
 };
 struct log;
 struct log_rows { /* zero-initialise; log_rows_free */
     struct log_row *row;
     i64 count;
     const char *run_id, *lock_sha256; /* of the header line */
-    char head[65];                    /* SHA-256 of the last line */
-    i64 bytes; /* of whole lines; what follows in the file was torn off by a crash */
+    i64 digest_version;               /* too */
+    const char *metric[LOG_METRICS];  /* too: the names */
+    i64 metrics;
+    char head[65]; /* SHA-256 of the last line */
+    i64 bytes;     /* of whole lines; what follows in the file was torn off by a crash */
     struct arena arena;
 };
 struct log *log_open(const struct log_start *start, struct err *e);

@@ -4,6 +4,7 @@
 #define HONE_LOOP_H
 
 #include "train/engine/engine.h"
+#include "train/log/log.h"
 
 /* ---- optimizer (optimizer.c, optimizer_state.c) */
 enum { GROUP_LEVELS = 17, SLOT_USES = 4 }; /* 2^16 reduction groups */
@@ -65,8 +66,12 @@ int optimizer_group_done(struct optimizer *o, i64 group, struct err *e);
 double optimizer_rate(const struct optimizer *o, double lr);
 /* Adds up uses and groups, clips, updates. grad_norm: before clipping. */
 int optimizer_update(struct optimizer *o, i64 groups, double lr, double *grad_norm, struct err *e);
-int optimizer_digest(const struct optimizer *o, char hex[65],
-                     struct err *e); /* SHA-256 of step, masters (or bf16 weights), m, v */
+/* SHA-256 of step, masters (or weights, where there are none), m, v: of the definition `version`
+ * (checkpoints/README.md). */
+int optimizer_digest(const struct optimizer *o, i64 version, char hex[65], struct err *e);
+/* Version 2's rows of the trainable parameters from `first` on: what a rank that has them adds. */
+int optimizer_rows(const struct optimizer *o, i64 first, i64 count, struct state_rows *rows,
+                   struct err *e);
 i64 optimizer_bytes(const struct optimizer *o);
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
@@ -89,9 +94,54 @@ int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_ste
 double schedule_lr(const struct schedule *s,
                    i64 step); /* the rate that optimizer step `step`, from 0, uses */
 
-/* ---- the trainer (trainer.c, trainer_data.c, trainer_save.c) */
+/* ---- objectives (objectives.c, objective_NAME.c): README.md says how to add one */
+enum { EARLIER_PASSES = 4, FROZEN_MODELS = 4 };
+struct objective_model { /* beside the trained one; it reads, and is not trained */
+    const char *name;
+    /* Which text of the task's keys names its folder: an offset in their struct, or -1. Where there
+     * is none, it is what the trained model starts from. */
+    i64 path;
+};
+struct objective_step { /* a step as its objective sees it; arrays are [tokens], as in `batches` */
+    const struct recipe *r;
+    const void *with; /* the task's keys */
+    const struct step_batches *batches;
+    /* -log p of each target, 0 where there is none: in each earlier pass, then in that which trains
+     */
+    const float *loss[EARLIER_PASSES + 1];
+    float *weight; /* d objective / d (-log p) of each token */
+};
+/* What a sample is made of: changes how the loader makes samples (rows, packing). */
+typedef int rows_fn(struct loader_config *c, const struct recipe *r, struct err *e);
+/* Fills `weight`, from the losses of earlier passes if there are any. The step is given whole, so
+ * nothing depends on how it is cut into micro-batches. */
+typedef int weights_fn(const struct objective_step *s, struct err *e);
+/* After the training pass: what the log calls `loss`, and the values of `metrics`. */
+typedef int measure_fn(const struct objective_step *s, double *loss, double *metric, struct err *e);
+struct objective {
+    struct task task; /* first: task_at */
+    const struct objective_model
+        *models; /* frozen ones; ends with a row without name; NULL: none */
+    /* Which models give losses before the training pass, a pass each, without dropout: names, ""
+     * for the trained one; ends with NULL. NULL: no such pass */
+    const char *const *passes;
+    rows_fn *rows; /* NULL: as the recipe says */
+    weights_fn *weights;
+    measure_fn *measure;
+    const struct metric *metrics; /* NULL: none */
+};
+extern const struct objective *const
+    *objectives; /* ends with NULL; tests put another in its place */
+const struct objective *objective_find(const char *name);
+
+/* ---- the trainer (trainer.c, trainer_step.c, trainer_data.c, trainer_models.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
 enum { DATASETS = 16 };
+struct frozen {
+    const char *name, *path;   /* path: NULL where no key names it */
+    struct model *model, *own; /* own: opened for it alone, or NULL */
+    bool bare;                 /* the trained model, read as if it had no adapter */
+};
 struct trainer {
     const struct recipe *r;
     const char *run_dir;
@@ -100,33 +150,41 @@ struct trainer {
     struct dataset *dataset[DATASETS], *eval_dataset[DATASETS];
     double weight[DATASETS];
     struct loader *loader, *eval_loader;
-    struct model model;
+    const struct objective *objective;
+    struct model model; /* the trained one */
+    struct frozen other[FROZEN_MODELS];
+    i64 others;
     struct lora_config lora;
     struct optimizer optimizer;
     struct schedule schedule;
-    struct pass_cache passes;   /* one for each size of micro-batch and use */
-    struct graph_memory memory; /* of all of them */
-    struct balance balance;     /* of the step, where the model is `balanced` */
+    struct pass_cache passes;                 /* one for each size of micro-batch and use */
+    struct graph_memory memory;               /* of all of them */
+    struct balance balance;                   /* of the step, where the model is `balanced` */
+    float *loss[EARLIER_PASSES + 1], *token_weight; /* [room] of struct objective_step */
+    i64 room, rows;                           /* rows: of a sample */
     i64 total_steps, tokens_seen;
+    i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
 /* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
- * model's config is written. */
-int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, struct err *e);
+ * model's config is written. digest_version: 0 for a new run, else that of what it goes on with. */
+int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,
+                 struct err *e);
 void trainer_close(struct trainer *t);
 struct step_result {
     double loss, lr, grad_norm;
     double aux_loss; /* of a model that is `balanced`: part of the loss, times aux_coef */
+    double metric[LOG_METRICS]; /* of the objective */
     i64 tokens;
     char batch[65];
 };
 int trainer_step(struct trainer *t, struct step_result *out, struct err *e);
 int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
                  struct err *e); /* mean over trained tokens of eval_dataset */
-/* A checkpoint at the current step; `digest`: optimizer_digest. */
+/* A checkpoint at the current step; `digest`: optimizer_digest of the run's version. */
 int trainer_save(struct trainer *t, const char digest[65], struct err *e);
 int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
 /* Refuses, with the plan and what would fit, a step that does not. */
@@ -137,6 +195,16 @@ i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
+int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
+void trainer_models_close(struct trainer *t);
+/* The pass of a use over so many tokens; `of`: a frozen model, NULL: the trained one. */
+struct pass *trainer_pass(struct trainer *t, i64 tokens, enum use use, const struct frozen *of,
+                          struct err *e);
+/* Runs it on a micro-batch, before which the step had `first` tokens; `weight`: with USE_TRAIN. */
+struct pass *trainer_run(struct trainer *t, const struct batch *b, enum use use,
+                         const struct frozen *of, i64 first, const float *weight, struct err *e);
+/* The model of an objective's pass: NULL for "". */
+const struct frozen *trainer_frozen(const struct trainer *t, const char *name);
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 
 /* ---- evaluation (evaluate.c) */

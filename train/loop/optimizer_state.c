@@ -8,6 +8,11 @@
 static const char *const parts[STATE_PARTS] = {"master",   "m",        "v",   "extra",
                                                "m_absmax", "v_absmax", "row", "col"};
 
+/* What the digest sees of part k: a parameter without a master is its own. */
+static struct view held(const struct moments *s, int k) {
+    return k || s->state[0].data ? s->state[k] : s->p->view;
+}
+
 /* The shape in state.h5: the parameter's own, but for scales and sums. */
 static struct view stored_as(const struct moments *s, int k) {
     struct view v = s->state[k];
@@ -15,7 +20,8 @@ static struct view stored_as(const struct moments *s, int k) {
     return v;
 }
 
-int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
+/* Version 1: a stream over the step, then each parameter's name and tensors. */
+static int stream_digest(const struct optimizer *o, char hex[65], struct err *e) {
     struct sha256 h;
     if (sha256_begin(&h, e)) return -1;
     sha256_add(&h, &o->step, sizeof o->step);
@@ -25,7 +31,7 @@ int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
         const struct moments *s = &o->of[i];
         sha256_add(&h, s->p->name, (i64)strlen(s->p->name) + 1);
         for (int k = 0; from && k < STATE_PARTS; k++) {
-            const struct view own = k || s->state[0].data ? s->state[k] : s->p->view;
+            const struct view own = held(s, k);
             if (!own.data) continue;
             from = device_peek(own.data, view_bytes(&own), &copy, e);
             if (from) sha256_add(&h, from, view_bytes(&own));
@@ -33,6 +39,34 @@ int optimizer_digest(const struct optimizer *o, char hex[65], struct err *e) {
     }
     mem_free(copy.data);
     return sha256_end(&h, hex), from ? 0 : -1;
+}
+
+int optimizer_rows(const struct optimizer *o, i64 first, i64 count, struct state_rows *rows,
+                   struct err *e) {
+    struct device_buffer copy = {0};
+    int rc = 0;
+    for (i64 i = first; i < first + count; i++)
+        for (int k = 0; !rc && k < STATE_PARTS; k++) {
+            char name[256];
+            const struct moments *s = &o->of[i];
+            const struct view own = held(s, k);
+            if (!own.data) continue;
+            const bool weight = own.data == s->p->view.data;
+            snprintf(name, sizeof name, "%s/%s", s->p->name, weight ? "weight" : parts[k]);
+            const void *from = device_peek(own.data, view_bytes(&own), &copy, e);
+            rc = !from || state_row_add(rows, name, from, view_bytes(&own), e);
+        }
+    mem_free(copy.data);
+    return rc ? -1 : 0;
+}
+
+int optimizer_digest(const struct optimizer *o, i64 version, char hex[65], struct err *e) {
+    struct state_rows rows = {0};
+    if (version == 1) return stream_digest(o, hex, e);
+    const int rc =
+        optimizer_rows(o, 0, o->count, &rows, e) || state_rows_digest(&rows, o->step, hex, e);
+    state_rows_free(&rows);
+    return rc ? -1 : 0;
 }
 
 i64 optimizer_bytes(const struct optimizer *o) {

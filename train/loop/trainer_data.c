@@ -99,7 +99,7 @@ i64 trainer_micro_batch(const struct recipe *r) {
 static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 count, bool eval,
                                  struct err *e) {
     const struct recipe *r = t->r;
-    const struct loader_config c = {
+    struct loader_config c = {
         .datasets = of,
         .weights = eval || count < 2 ? NULL : t->weight,
         .datasets_count = count,
@@ -110,7 +110,10 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
         .max_seq_length = r->max_seq_length,
         .global_batch_size = eval ? r->micro_batch_size : r->global_batch_size,
         .micro_batch_size = eval ? r->micro_batch_size : trainer_micro_batch(r),
-        .seed = (u64)r->seed};
+        .seed = (u64)r->seed,
+        .digest_version = (int)t->digest_version};
+    if (t->objective->rows && !eval && t->objective->rows(&c, r, e)) return NULL;
+    if (!eval) t->rows = i64_max(c.rows, 1);
     return loader_open(&c, e);
 }
 
@@ -317,6 +320,8 @@ int lock_files_of(const struct trainer *t, struct lock_files *files, struct err 
     const struct recipe *r = t->r;
     if (r->model_name_or_path && lock_files_add(files, "model", r->model_name_or_path, e))
         return -1;
+    for (i64 i = 0; i < t->others; i++)
+        if (t->other[i].path && lock_files_add(files, "model", t->other[i].path, e)) return -1;
     if (t->tokenizer && lock_files_add(files, "tokenizer", tokenizer_path(t->tokenizer), e))
         return -1;
     if (r->chat_template && path_exists(r->chat_template)) {

@@ -15,6 +15,7 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
         optimizer_save(&t->optimizer, w, e) || state_put_i64(w, "tokens_seen", t->tokens_seen, e) ||
         state_put_i64(w, "samples_seen", t->optimizer.step * t->r->global_batch_size, e) ||
         state_put_i64(w, "reduction_groups", t->r->reduction_groups, e) ||
+        (t->digest_version > 1 && state_put_i64(w, "digest_version", t->digest_version, e)) ||
         state_put_text(w, "state_sha256", digest, e);
     return state_finish(w, !rc, e) || rc ? -1 : 0;
 }
@@ -71,7 +72,9 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     i64 bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
     struct stored_list list;
     const int listed = model_stored(&t->model, t->r->use_peft, &list, e);
-    struct manifest m = {.step = t->optimizer.step, .numerics_version = NUMERICS_VERSION};
+    struct manifest m = {.step = t->optimizer.step,
+                         .digest_version = t->digest_version,
+                         .numerics_version = NUMERICS_VERSION};
     strcpy(m.numerics_level, numerics_now == NUMERICS_FAST ? "R2" : "R4"); /* ops/NUMERICS.md */
     for (i64 i = 0; i < list.count; i++) bytes += list.tensor[i].bytes;
     for (int i = 0; build_info && build_info[i]; i += 2)
@@ -118,7 +121,8 @@ int trainer_load(struct trainer *t, const char *folder, struct err *e) {
     struct state_reader *r = path ? state_open(path, e) : NULL;
     int rc = !r || optimizer_load(&t->optimizer, r, e) ||
              state_get_i64(r, "tokens_seen", &t->tokens_seen, e) ||
-             optimizer_digest(&t->optimizer, digest, e) || manifest_sha256(folder, t->parent, e);
+             optimizer_digest(&t->optimizer, m.digest_version, digest, e) ||
+             manifest_sha256(folder, t->parent, e);
     state_close(r), mem_free(path);
     if (!rc && strcmp(digest, m.state_sha256))
         rc = err_failed(e, "%s: the state's digest is %.16s..., but its manifest says %.16s...",

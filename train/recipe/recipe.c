@@ -85,16 +85,49 @@ static int bind_data(struct recipe *r, struct data_list *list, const struct node
     return 0;
 }
 
+/* A key of the recipe's task. */
+static int bind_task_key(struct recipe *r, const struct task *task, const struct node *n,
+                         struct err *e) {
+    const struct option *o = task->options ? option_find(task->options, n->key) : NULL;
+    const struct task *other = NULL;
+    if (o) return bind_option(r, task->options, r->task_with, o, n, e);
+    task_option(n->key, &other);
+    err_input(e, "%s: '%s' is a key of task: %s, and the task is %s", n->where, n->key,
+              other ? other->name : "another", task->name);
+    return err_hint(e, "leave it out, or set task: %s", other ? other->name : "that one");
+}
+
+/* Which task it is says which keys there are. */
+static const struct task *bind_task(struct recipe *r, const struct node *root, struct err *e) {
+    char names[256];
+    const struct option *o = option_find(recipe_options, "task");
+    struct option row[] = {*o, {0}};
+    const struct node *n = node_find(root, "task");
+    task_names(names, sizeof names);
+    row->type = OPT_CHOICE, row->choices = names;
+    if (n && bind_option(r, row, r, row, n, e)) return NULL;
+    const struct task *task = task_find(r->task);
+    if (!task) return err_failed(e, "there is no task '%s'", r->task), NULL;
+    if (!task->options) return task;
+    r->task_with = arena_new(&r->arena, task->size, e);
+    return r->task_with && !option_defaults(task->options, r->task_with, &r->arena, e) ? task
+                                                                                       : NULL;
+}
+
 static int bind(struct recipe *r, const struct node *root, struct err *e) {
     i64 rows = 0;
     while (recipe_options[rows].key) rows++;
     if (!(r->where = arena_new(&r->arena, rows * (i64)sizeof *r->where, e))) return -1;
     if (option_defaults(recipe_options, r, &r->arena, e)) return -1;
+    const struct task *task = bind_task(r, root, e);
+    if (!task) return -1;
     for (const struct node *n = root->child; n; n = n->next) {
         const struct option *o = option_find(recipe_options, n->key);
         if (o) {
             if (bind_option(r, recipe_options, r, o, n, e)) return -1;
             r->where[o - recipe_options] = n->where;
+        } else if (task_option(n->key, NULL)) {
+            if (bind_task_key(r, task, n, e)) return -1;
         } else if (!strcmp(n->key, "model")) {
             if (n->kind != NODE_MAP)
                 return err_input(e, "%s: 'model' is a mapping, as in config.json", n->where);

@@ -28,6 +28,7 @@ struct optim_args { /* optims.c: which optimizer takes which */
  */
 struct recipe {
     const char *task;
+    void *task_with;                /* its own keys: struct task */
     const char *model_name_or_path; /* NULL: `model` describes a new one */
     json_t *model;                  /* config.json as given in the recipe, or NULL */
     const char *tokenizer;          /* tokenizer.json or its folder; NULL: the model's own */
@@ -103,6 +104,19 @@ struct optim { /* a row of optims.c */
     const struct option *args; /* of struct optim_args: what `optim_args` may say */
 };
 const struct optim *optim_find(const char *name); /* NULL: adamw */
+
+/* ---- tasks by name: what a recipe knows of the objectives (train/loop/objectives.c) */
+struct task {
+    const char *name, *help;
+    const struct option *options; /* keys of its own; NULL: none */
+    i64 size;                     /* of the struct that these fill */
+};
+const struct task *task_at(i64 i); /* in objectives.c; NULL behind the last */
+const struct task *task_find(const char *name);
+/* The key of any task, and whose it is (may be NULL); NULL: of none. */
+const struct option *task_option(const char *key, const struct task **whose);
+void task_names(char *out, size_t size); /* "pretrain sft" */
+void tasks_help(FILE *to);
 
 /* ---- lock (lock.c): runs/NAME/recipe.lock ---------------------------------------------------- */
 struct lock_files { /* zero-initialise; lock_files_free */

@@ -25,8 +25,7 @@
     { #k, OPT_TEXT_LIST, AT(k), d, 0, 0, NULL, h }
 
 const struct option recipe_options[] = {
-    CHOICE(task, "pretrain", "pretrain sft",
-           "pretrain: train on every token; sft: train on completions of prompts"),
+    TEXT(task, "pretrain", "what to train for: the tasks are listed below"),
     TEXT(model_name_or_path, NULL, "folder of the model to start from"),
     TEXT(tokenizer, NULL, "tokenizer.json or its folder (default: the model's own)"),
     CHOICE(precision, "fp32", "fp32 bf16",

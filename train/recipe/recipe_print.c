@@ -56,8 +56,10 @@ static int data_json(json_t *object, const char *key, const struct data_list *da
 
 json_t *recipe_json(const struct recipe *r, struct err *e) {
     json_t *j = json_object();
-    if (j && !table_json(j, recipe_options, r) && !data_json(j, "dataset", &r->dataset) &&
-        !data_json(j, "eval_dataset", &r->eval_dataset) &&
+    const struct task *task = task_find(r->task);
+    if (j && !table_json(j, recipe_options, r) &&
+        (!task || !task->options || !table_json(j, task->options, r->task_with)) &&
+        !data_json(j, "dataset", &r->dataset) && !data_json(j, "eval_dataset", &r->eval_dataset) &&
         (!r->model || !json_object_set_new(j, "model", json_deep_copy(r->model))))
         return j;
     json_decref(j);
@@ -80,6 +82,12 @@ static void help_range(const struct option *o, char out[96]) {
     }
 }
 
+static void tasks_range(char *out, size_t size) {
+    task_names(out, size);
+    for (char *p = out; *p; p++)
+        if (*p == ' ') *p = '|';
+}
+
 int recipe_help(FILE *to) {
     fprintf(to, "Recipe keys (YAML; on the command line: key=value, with dots to reach inside)\n");
     const struct key_section *s = recipe_sections;
@@ -87,12 +95,14 @@ int recipe_help(FILE *to) {
         char range[96];
         if (s->first_key && !strcmp(s->first_key, o->key)) fprintf(to, "\n%s\n", s++->title);
         help_range(o, range);
+        if (!strcmp(o->key, "task")) tasks_range(range, sizeof range);
         fprintf(to, "  %-28s %-32s %s%s%s%s\n", o->key, range, o->help, o->otherwise ? " [" : "",
                 o->otherwise ? o->otherwise : "", o->otherwise ? "]" : "");
         if (!strcmp(o->key, "seed"))
             for (const struct key_help *k = recipe_structured; k->key; k++)
                 fprintf(to, "  %-28s %-32s %s\n", k->key, k->type, k->help);
     }
+    tasks_help(to);
     optims_help(to);
     fprintf(to, "\nSpellings of other tools that are taken too\n");
     for (const struct key_alias *k = recipe_aliases; k->alias; k++)

@@ -33,6 +33,10 @@ static const char *key_nearest(const char *key) {
     for (const struct option *o = recipe_options; o->key; o++) nearer(key, o->key, &best, &least);
     for (const struct key_help *k = recipe_structured; k->key; k++)
         nearer(key, k->key, &best, &least);
+    const struct task *t;
+    for (i64 i = 0; (t = task_at(i)); i++)
+        for (const struct option *o = t->options; o && o->key; o++)
+            nearer(key, o->key, &best, &least);
     for (const struct key_alias *k = recipe_aliases; k->alias; k++)
         nearer(key, k->alias, &best, &least);
     return best;
@@ -142,7 +146,8 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     while (k->alias && strcmp(k->alias, n->key)) k++;
     if (k->alias && apply_alias(r, n, k, e)) return NULL;
     if (refuse_absent(n, n->key, e) || key_is_absent(n->key)) return NULL;
-    bool known = option_find(recipe_options, n->key) || is_structured(n->key);
+    bool known =
+        option_find(recipe_options, n->key) || is_structured(n->key) || task_option(n->key, NULL);
     if (!known) return recipe_unknown_key(n->where, n->key, key_nearest(n->key), e), NULL;
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))

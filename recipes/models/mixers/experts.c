@@ -137,7 +137,8 @@ static struct sorted routed(struct build *b, struct tensor *x) {
 static struct tensor *expert_linear(struct build *b, struct tensor *rows,
                                     const struct module_type *type, const struct sorted *s) {
     const struct module *m = build_module(b, type);
-    const struct lora_pair *lora = &m->adapter;
+    const struct tracing t = build_tracing(b);
+    const struct lora_pair *lora = module_adapter(&t, m);
     const struct lora_attr attr = {lora->scale};
     return graph_op(b->g, &op_expert_linear, &attr,
                     BIND({"x", rows}, {"w", param_tensor(b->g, m->weight)}, {"offset", s->offset},

@@ -9,11 +9,12 @@
 /* Seeds that no backward pass can begin with. */
 static void test_bad_seeds(void **state) {
     (void)state;
-    static const char *const said[] = {"seed 0 of the backward pass is missing",
-                                       "the seed of 'y' has 5 elements, not its 4",
-                                       "'y' has two seeds",
-                                       "operation linear_xent: the gradient of its loss must be an "
-                                       "input"};
+    static const char *const said[] = {
+        "seed 0 of the backward pass is missing",
+        "the seed of 'y' has 5 elements, not its 4",
+        "'y' has two seeds",
+        "operation linear_xent: the gradient of its loss must be an input",
+    };
     for (int kind = 0; kind < 4; kind++) {
         struct err e = {0};
         struct graph *g = graph_new(&e);

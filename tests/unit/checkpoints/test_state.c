@@ -272,11 +272,31 @@ static int tear_down(void **state) {
     return dir_remove(folder, &e);
 }
 
+/* The digest, literally as README.md defines it. */
+static void digest_as_defined(void **state) {
+    (void)state;
+    struct state_rows rows = {0};
+    struct err e = {0};
+    char a[65], b[65], want[65], got[65], text[400];
+    ok(state_row_add(&rows, "w/weight", "12345678", 8, &e), &e);
+    ok(state_row_add(&rows, "w/m", "abcd", 4, &e), &e);
+    ok(sha256_bytes("12345678", 8, a, &e) || sha256_bytes("abcd", 4, b, &e), &e);
+    const int size =
+        snprintf(text, sizeof text, "hone state 2\nstep 17\n%s  w/m\n%s  w/weight\n", b, a);
+    ok(sha256_bytes(text, size, want, &e) || state_rows_digest(&rows, 17, got, &e), &e);
+    assert_string_equal(got, want);
+    state_rows_free(&rows);
+    ok(state_rows_digest(&rows, 0, got, &e) || sha256_bytes("hone state 2\nstep 0\n", 20, want, &e),
+       &e);
+    assert_string_equal(got, want);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(same_bytes), cmocka_unit_test(mismatches),
-        cmocka_unit_test(damaged),    cmocka_unit_test(faults),     cmocka_unit_test(full_disk),
-        cmocka_unit_test(bench),
+        cmocka_unit_test(digest_as_defined), cmocka_unit_test(round_trip),
+        cmocka_unit_test(same_bytes),        cmocka_unit_test(mismatches),
+        cmocka_unit_test(damaged),           cmocka_unit_test(faults),
+        cmocka_unit_test(full_disk),         cmocka_unit_test(bench),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -108,6 +108,59 @@ static void test_documents(void **state) {
     loader_close(l), dataset_close(d);
 }
 
+/* Two documents a sample: they stay together, in order, whichever the split. */
+static void test_pairs(void **state) {
+    (void)state;
+    static const char text[] = "a\nbb\nccc\ndddd\neeeee\nffffff\ng\n";
+    struct err e = {0};
+    struct dataset *d = dataset_of("pairs.txt", text, sizeof text - 1, &lines);
+    struct loader_config c = {.datasets = &d,
+                              .datasets_count = 1,
+                              .rows = 2,
+                              .shuffle = true,
+                              .max_seq_length = 4,
+                              .global_batch_size = 3,
+                              .micro_batch_size = 3};
+    struct loader *l = loader_must(&c);
+    assert_int_equal(loader_samples(l), 3); /* the seventh has no partner */
+    const struct step_batches *s = step_must(l, 0);
+    assert_int_equal(s->rows, 6);
+    i64 seen = 0;
+    for (i64 i = 0; i < s->rows; i++) {
+        const struct sample_row *row = &s->row[i];
+        const i64 first = s->ids[row->at], length = i64_min(first - 'a' + 2, 4);
+        assert_int_equal(row->sample, i / 2);
+        assert_int_equal(row->at, 32 * i);
+        assert_int_equal(row->tokens, length);
+        assert_int_equal(row->trained, length - 1);
+        assert_int_equal((first - 'a') % 2, i % 2);
+        if (i % 2) assert_int_equal(first, s->ids[row[-1].at] + 1);
+        seen |= 1 << (first - 'a');
+    }
+    assert_int_equal(seen, 63);
+    char sample[3][65], all[65];
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(sample_digest(s->ids, s->targets, s->row + 2 * i, 2, sample[i], &e), 0);
+    assert_int_equal(batch_digest((const char(*)[65])sample, 3, all, &e), 0);
+    assert_string_equal(s->digest, all);
+    c.micro_batch_size = 1;
+    struct loader *split = loader_must(&c);
+    const struct step_batches *w = step_must(split, 0);
+    assert_string_equal(w->digest, s->digest);
+    assert_int_equal(w->count, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(w->batch[i].samples, 1);
+        assert_int_equal(w->batch[i].tokens, 64);
+        i32_equal(w->batch[i].ids, s->ids + 64 * i, 64);
+        i32_equal(w->batch[i].begin + 32, (i32[]){32, 32}, 2); /* they do not see each other */
+    }
+    loader_close(l), loader_close(split);
+    c.packing = true;
+    assert_null(loader_open(&c, &e));
+    assert_non_null(strstr(e.primary, "samples of 2 documents"));
+    dataset_close(d);
+}
+
 /* ---- what must not change anything ----------------------------------------------------------- */
 
 static void test_splits_and_seeks(void **state) {
@@ -156,7 +209,65 @@ static void test_splits_and_seeks(void **state) {
     dataset_close(d);
 }
 
-/* The digest is part of a run's log: it must not change. */
+/* A step's digest is that of the digests of its samples, whoever computed them. */
+static void test_digest_of_pieces(void **state) {
+    (void)state;
+    enum { BATCH = 12 };
+    struct err e = {0};
+    struct dataset *d = alphabet("pieces.txt", 300, 'a');
+    struct loader_config c = {.datasets = &d,
+                              .datasets_count = 1,
+                              .shuffle = true,
+                              .max_seq_length = 40,
+                              .global_batch_size = BATCH,
+                              .micro_batch_size = 5,
+                              .seed = 3};
+    struct loader *whole = loader_must(&c);
+    for (i64 ranks = 1; ranks <= BATCH; ranks++) {
+        char sample[BATCH][65], all[65];
+        if (BATCH % ranks) continue;
+        c.global_batch_size = BATCH / ranks, c.micro_batch_size = 1;
+        struct loader *l = loader_must(&c);
+        for (i64 i = 0; i < BATCH; i++) { /* step 3 of the whole */
+            const struct step_batches *s = step_must(l, (3 * BATCH + i) / c.global_batch_size);
+            const struct batch *b = &s->batch[i % c.global_batch_size];
+            i64 n = 0;
+            while (n < b->tokens && b->real[n]) n++;
+            const struct sample_row row = {.tokens = n};
+            assert_int_equal(sample_digest(b->ids, b->targets, &row, 1, sample[i], &e), 0);
+        }
+        assert_int_equal(batch_digest((const char(*)[65])sample, BATCH, all, &e), 0);
+        assert_string_equal(all, step_must(whole, 3)->digest);
+        memcpy(sample[2], sample[7], 65); /* another sample */
+        assert_int_equal(batch_digest((const char(*)[65])sample, BATCH, all, &e), 0);
+        assert_string_not_equal(all, step_must(whole, 3)->digest);
+        loader_close(l);
+    }
+    loader_close(whole), dataset_close(d);
+}
+
+/* Literally, as README.md says it. */
+static void test_digest_as_defined(void **state) {
+    (void)state;
+    static const u8 bytes[] = {2, 0, 0, 0, 7, 0, 0, 0, 1, 2, 0, 0, 0x9c, 0xff, 0xff, 0xff, 8};
+    struct err e = {0};
+    u8 all[sizeof bytes + 3] = {0};
+    char want[65], got[65], text[160];
+    memcpy(all, bytes, sizeof bytes);
+    assert_int_equal(sha256_bytes(all, sizeof all, want, &e), 0);
+    assert_int_equal(sample_digest((i32[]){7, 513}, (i32[]){-100, 8},
+                                   &(struct sample_row){.tokens = 2}, 1, got, &e),
+                     0);
+    assert_string_equal(got, want);
+    const int size = snprintf(text, sizeof text, "hone batch 2\n%s\n%s\n", got, got);
+    char two[2][65];
+    memcpy(two[0], got, 65), memcpy(two[1], got, 65);
+    assert_int_equal(sha256_bytes(text, size, want, &e), 0);
+    assert_int_equal(batch_digest((const char(*)[65])two, 2, got, &e), 0);
+    assert_string_equal(got, want);
+}
+
+/* The digest is part of a run's log: it must not change, in neither version. */
 static void test_known_digest(void **state) {
     (void)state;
     struct dataset *d = alphabet("k.txt", 300, 'a');
@@ -168,10 +279,15 @@ static void test_known_digest(void **state) {
                               .max_seq_length = 64,
                               .global_batch_size = 8,
                               .micro_batch_size = 3,
-                              .seed = 42};
+                              .seed = 42,
+                              .digest_version = 1};
     struct loader *l = loader_must(&c);
     assert_string_equal(step_must(l, 5)->digest,
                         "121c923c2f52a41966c51c25be2a140c545f785e8bb1d12973146c790c9939b3");
+    loader_close(l);
+    c.digest_version = 0;
+    assert_string_equal(step_must(l = loader_must(&c), 5)->digest,
+                        "4228b6963b9272e73e30010ec7203b3cb06070318e5c4382f3010ed3ed93101f");
     loader_close(l), dataset_close(d);
 }
 
@@ -347,11 +463,18 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_packed),           cmocka_unit_test(test_documents),
-        cmocka_unit_test(test_splits_and_seeks), cmocka_unit_test(test_known_digest),
-        cmocka_unit_test(test_epochs),           cmocka_unit_test(test_mix),
-        cmocka_unit_test(test_one_pass),         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_splits_and_seeks),
+        cmocka_unit_test(test_known_digest),
+        cmocka_unit_test(test_epochs),
+        cmocka_unit_test(test_mix),
+        cmocka_unit_test(test_one_pass),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_digest_of_pieces),
+        cmocka_unit_test(test_digest_as_defined),
+        cmocka_unit_test(test_pairs),
     };
     return cmocka_run_group_tests_name("loader", tests, folder_make, folder_remove);
 }

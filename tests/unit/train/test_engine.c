@@ -1,7 +1,7 @@
 /* test_engine.c: the engine gives every text the ids that uncached passes over it alone give, of
  * every family in tests/golden/models: several texts with settings of their own, with and without a
  * beginning in common, in a pool too small for all of them, with keys and values or latents as
- * states, after a rollback. What it computes is counted. And slots of sequence states. */
+ * states, after a rollback. What it computes is counted. */
 #include "train/engine/pool.h"
 #include <dirent.h>
 #include <jansson.h>
@@ -266,66 +266,6 @@ static void refused(void **state) {
     engine_close(g), model_free(&model);
 }
 
-/* ---- slots: a toy state of 3 rows of 5 floats, in a model that has pages too */
-
-static float slot_get(struct pool *p, i32 slot, i64 i) {
-    return ((float *)p->states.layer->view[0].data)[slot * 15 + i];
-}
-static void slot_put(struct pool *p, i32 slot, float x) {
-    for (i64 i = 0; i < 15; i++)
-        ((float *)p->states.layer->view[0].data)[slot * 15 + i] = x + (float)i;
-}
-
-static void slots(void **state) {
-    (void)state;
-    struct err e = {0};
-    struct states states = {.layers = 1};
-    ok((states.layer = mem_new(sizeof *states.layer, &e)), &e);
-    states.layer->count = 2;
-    states.layer->spec[0] = (struct state_spec){"toy", STATE_SEQUENCE, F32, 3, 5};
-    states.layer->spec[1] = (struct state_spec){"rows", STATE_TOKEN, F32, 1, 2};
-    struct pool p;
-    pool_open(&p, &states, 1 << 20);
-    struct page_list list = {0}, more = {0};
-    u32 ids[200] = {0};
-    ok(pool_extend(&p, 0, ids, 0, 200, &list, &e) == 1, &e);
-    pool_ready(&p, &list);
-    i32 slot[9];
-    for (int n = 0; n < 9; n++) { /* memory grows, and what is in it stays */
-        ok((slot[n] = pool_slot(&p, &e)) >= 0, &e);
-        for (i64 i = 0; i < 15; i++) assert_true(slot_get(&p, slot[n], i) == 0);
-        slot_put(&p, slot[n], (float)n * 100);
-    }
-    for (int n = 0; n < 9; n++) assert_true(slot_get(&p, slot[n], 14) == (float)n * 100 + 14);
-    /* What was kept after the second page is there again when a text goes back, or begins as it. */
-    pool_slot_at(&p, slot[3], 128);
-    ok(!pool_snapshot(&p, slot[3], list.item[1], &e), &e);
-    slot_put(&p, slot[3], 7), pool_slot_at(&p, slot[3], 192);
-    assert_int_equal(pool_slot_rollback(&p, slot[3], &list, 195, &e), 195);
-    assert_true(slot_get(&p, slot[3], 0) == 7);
-    assert_int_equal(pool_slot_rollback(&p, slot[3], &list, 150, &e), 128);
-    assert_true(slot_get(&p, slot[3], 2) == 302);
-    assert_int_equal(pool_match(&p, 0, ids, 199, &more, &e), 128);
-    assert_int_equal(more.count, 2);
-    assert_int_equal(pool_slot_rollback(&p, slot[5], &more, 128, &e), 128);
-    pool_slot_at(&p, slot[5], 1000);
-    assert_int_equal(pool_slot_rollback(&p, slot[5], &more, 128, &e), 128);
-    assert_true(slot_get(&p, slot[5], 1) == 301);
-    pool_slot_at(&p, slot[5], 1000); /* before any that was kept: from the beginning */
-    assert_int_equal(pool_slot_rollback(&p, slot[5], &more, 127, &e), 0);
-    assert_true(slot_get(&p, slot[5], 1) == 0);
-    /* A slot that is given back is given again; a page that is evicted gives its own back. */
-    pool_slot_free(&p, slot[0]);
-    assert_int_equal(pool_slot(&p, &e), slot[0]);
-    pool_release(&p, &list, 0), pool_release(&p, &more, 0);
-    pool_forget(&p);
-    assert_int_equal(pool_match(&p, 0, ids, 199, &more, &e), 0);
-    i64 used = 0;
-    for (i64 n = 0; n < p.states.slots; n++) used += p.slot[n].used;
-    assert_int_equal(used, 9);
-    mem_free(list.item), mem_free(more.item), pool_close(&p);
-}
-
 /* ---- what latents cost (HONE_TABLE=1): a step of one layer with the heads of DeepSeek V3, whose
  * MLP and vocabulary are small, behind so many positions */
 
@@ -393,10 +333,9 @@ static int latents_cost(void) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(slots),       cmocka_unit_test(turns),
-                                       cmocka_unit_test(one_step),    cmocka_unit_test(rollback),
-                                       cmocka_unit_test(refused),     cmocka_unit_test(half),
-                                       cmocka_unit_test(all_families)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(turns),    cmocka_unit_test(one_step),
+                                       cmocka_unit_test(rollback), cmocka_unit_test(refused),
+                                       cmocka_unit_test(half),     cmocka_unit_test(all_families)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

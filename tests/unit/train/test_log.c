@@ -14,8 +14,13 @@
 
 static char dir[64], path[128];
 
+static i64 digests; /* the version that open_at asks for */
+static const struct metric *metrics;
+
 static struct log *open_at(i64 step, const char *lock, struct err *e) {
     struct log_start s = {.run_dir = dir,
+                          .digest_version = digests,
+                          .metrics = metrics,
                           .run_id = "te\"st",
                           .lock_sha256 = lock,
                           .resume_step = step,
@@ -37,6 +42,7 @@ static struct log_row row_at(i64 step) {
                             .grad_norm = 1 / 3.0,
                             .eval_loss = 8.5 / sqrt(x + 1),
                             .aux_loss = 2 + 1 / (x + 3),
+                            .metric = {x / 3, 1 / (x - 5)},
                             .batch = step % 2 ? LOCK : NULL,
                             .state = step % 4 ? NULL : LOCK2,
                             .seconds = x / 8,
@@ -158,6 +164,63 @@ static void test_killed_at_any_byte(void **state) {
     text_free(&whole), text_free(&torn);
 }
 
+/* A log keeps the version of digests that it began with, and no other goes on with it. */
+static void test_digest_versions(void **state) {
+    (void)state;
+    static const char *const head[] = {"{\"hone_log\":1,\"run\":\"te\\\"st\",\"lock\":",
+                                       "{\"hone_log\":2,\"digests\":2,\"run\":"};
+    for (i64 version = 1; version <= 2; version++) {
+        struct err e = {0};
+        struct log_rows rows;
+        struct text t = {0};
+        digests = version;
+        write_steps(version == 1 ? -1 : 0, 0, 6, LOCK);
+        write_steps(4, 5, 6, LOCK);
+        read_file("log.jsonl", &t);
+        assert_int_equal(strncmp(t.data, head[version - 1], strlen(head[version - 1])), 0);
+        assert_int_equal(log_read(&rows, path, &e), 0);
+        assert_int_equal(rows.digest_version, version);
+        log_rows_free(&rows), text_free(&t);
+        digests = 3 - version;
+        assert_null(open_at(4, LOCK, &e));
+        assert_non_null(strstr(e.primary, "log.jsonl has digests of version "));
+    }
+    digests = 0;
+}
+
+/* What an objective reports besides: columns named in the header, which a resume keeps. */
+static void test_metrics(void **state) {
+    (void)state;
+    static const struct metric two[] = {{"margin", ""}, {"spread", ""}, {0}};
+    struct err e = {0};
+    struct log_rows rows;
+    struct text t = {0}, csv = {0};
+    metrics = two;
+    write_steps(-1, 0, 8, LOCK);
+    write_steps(4, 5, 8, LOCK);
+    assert_int_equal(log_read(&rows, path, &e), 0);
+    assert_int_equal(rows.metrics, 2);
+    assert_string_equal(rows.metric[0], "margin");
+    for (i64 s = 1; s <= 8; s++) {
+        const struct log_row want = row_at(s), *row = &rows.row[s];
+        assert_memory_equal(row->metric, want.metric, 2 * sizeof *want.metric);
+    }
+    log_rows_free(&rows);
+    read_file("log.jsonl", &t), read_file("log.csv", &csv);
+    assert_non_null(
+        strstr(t.data, "{\"hone_log\":2,\"digests\":2,\"metrics\":[\"margin\",\"spread\"],"));
+    assert_non_null(strstr(t.data, "\"spread\":null,\"spread_hex\":\"inf\""));
+    assert_non_null(strstr(csv.data, ",eval_loss,aux_loss,margin,spread,seconds,"));
+    assert_non_null(
+        strstr(csv.data,
+               "\n4,256,3.57770876,4.28571429e-05,0.333333333,3.80131556,,1.33333333,-1,0.500,"));
+    metrics = two + 1;
+    assert_null(open_at(4, LOCK, &e));
+    assert_non_null(strstr(e.primary, "has other metrics than the task reports"));
+    metrics = NULL;
+    text_free(&t), text_free(&csv);
+}
+
 static void test_new_lock_is_recorded(void **state) {
     (void)state;
     struct err e = {0};
@@ -195,15 +258,19 @@ static void test_tampering(void **state) {
     text_add(&cut, t.data, line3 - t.data, &e), text_printf(&cut, &e, "%s", line4);
     file_write(path, cut.data, cut.size, &e);
     refuse(":5: the hash chain breaks");
-    static const char *const bad[] = {"",
-                                      "\n",
-                                      "{}\n",
-                                      "{\"hone_log\":2}\n",
-                                      "[1]\n",
-                                      "{\"hone_log\":1,\"run\":7}\n",
-                                      "{\"hone_log\":1,\"run\":\"a\",\"lock\":\"xyz\"}\n",
-                                      "{\"hone_log\":1",
-                                      "\xff\n"};
+    static const char *const bad[] = {
+        "",
+        "\n",
+        "{}\n",
+        "{\"hone_log\":2}\n",
+        "[1]\n",
+        "{\"hone_log\":1,\"run\":7}\n",
+        "{\"hone_log\":1,\"run\":\"a\",\"lock\":\"xyz\"}\n",
+        "{\"hone_log\":1",
+        "{\"hone_log\":2,\"digests\":3,\"run\":\"a\"}\n",
+        "{\"hone_log\":2,\"digests\":2,\"metrics\":[1],\"run\":\"a\"}\n",
+        "{\"hone_log\":3,\"digests\":2,\"run\":\"a\"}\n",
+        "\xff\n"};
     for (i64 i = 0; i < COUNT(bad); i++) {
         struct err why = {0};
         struct log_rows rows;
@@ -266,6 +333,8 @@ int main(void) {
         TEST(test_not_finite),
         TEST(test_resume_equals_uninterrupted),
         TEST(test_killed_at_any_byte),
+        TEST(test_digest_versions),
+        TEST(test_metrics),
         TEST(test_new_lock_is_recorded),
         TEST(test_tampering),
         TEST(test_faults),

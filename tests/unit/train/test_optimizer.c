@@ -257,8 +257,8 @@ static void check_groups(int groups, int uses) {
         assert_int_equal(optimizer_update(&a.optimizer, groups, 1e-2, &norm_a, &e), 0);
         assert_int_equal(optimizer_update(&b.optimizer, 1, 1e-2, &norm_b, &e), 0);
         assert_true(norm_a == norm_b);
-        assert_int_equal(optimizer_digest(&a.optimizer, digest_a, &e), 0);
-        assert_int_equal(optimizer_digest(&b.optimizer, digest_b, &e), 0);
+        assert_int_equal(optimizer_digest(&a.optimizer, DIGEST_VERSION, digest_a, &e), 0);
+        assert_int_equal(optimizer_digest(&b.optimizer, DIGEST_VERSION, digest_b, &e), 0);
         assert_string_equal(digest_a, digest_b);
     }
     optimizer_free(&a.optimizer), optimizer_free(&b.optimizer);
@@ -296,13 +296,13 @@ static void test_not_finite(void **state) {
     char before[65], after[65];
     float bad[LARGEST] = {[3] = NAN};
     bed_open(&b, &plain, &inputs, BF16, 1);
-    assert_int_equal(optimizer_digest(&b.optimizer, before, &e), 0);
+    assert_int_equal(optimizer_digest(&b.optimizer, DIGEST_VERSION, before, &e), 0);
     add_gradient(&b, 1, 0, bad, 1);
     assert_int_equal(optimizer_update(&b.optimizer, 1, 1e-2, &norm, &e), -1);
     assert_string_equal(e.primary, "the gradient norm is not finite at step 1");
     assert_int_equal(e.code, ERR_FAILED);
     e = (struct err){0};
-    assert_int_equal(optimizer_digest(&b.optimizer, after, &e), 0);
+    assert_int_equal(optimizer_digest(&b.optimizer, DIGEST_VERSION, after, &e), 0);
     assert_string_equal(before, after);
     optimizer_free(&b.optimizer);
 }
@@ -357,13 +357,13 @@ static void check_state(enum dtype d, bool masters) {
     memcpy(b.f32, a.f32, sizeof b.f32); /* weights come from the weight file */
     if (!masters) memcpy(b.bf16, a.bf16, sizeof b.bf16);
     update_by_noise(&a, 2), update_by_noise(&b, 2);
-    assert_int_equal(optimizer_digest(&a.optimizer, digest_a, &e), 0);
-    assert_int_equal(optimizer_digest(&b.optimizer, digest_b, &e), 0);
+    assert_int_equal(optimizer_digest(&a.optimizer, DIGEST_VERSION, digest_a, &e), 0);
+    assert_int_equal(optimizer_digest(&b.optimizer, DIGEST_VERSION, digest_b, &e), 0);
     assert_string_equal(digest_a, digest_b);
     assert_int_equal(unlink(path), 0);
     if (!masters) { /* the parameter itself is in the digest */
         b.bf16[1][0] ^= 1;
-        assert_int_equal(optimizer_digest(&b.optimizer, digest_b, &e), 0);
+        assert_int_equal(optimizer_digest(&b.optimizer, DIGEST_VERSION, digest_b, &e), 0);
         assert_string_not_equal(digest_a, digest_b);
     }
     optimizer_free(&a.optimizer), optimizer_free(&b.optimizer);

@@ -238,6 +238,11 @@
     charts[id] = new Chart($(id), { type: 'line', data: { datasets: sets }, options: options(yscale, fromZero, 0.95 * lowest(sets)), plugins: [crosshair] });
   }
   const small = (column, label, scale) => runs.map((r, i) => line(many ? r.name : label, series(r.log, column, scale), many ? colour(i) : css('--steel'), { borderWidth: 1.5 }));
+  /* What an objective reports besides its loss: a chart each. */
+  const metrics = [...new Set(runs.flatMap(r => Object.keys(r.log.metrics)))];
+  for (const name of metrics)
+    $('curves').append(el('div', { class: 'panel' }, el('h3', null, name.replaceAll('_', ' ')), el('div', { class: 'chart' }, el('canvas', { id: 'metric-' + name }))));
+  const measured = name => runs.map((r, i) => line(many ? r.name : name, r.log.metrics[name] ? series(Object.assign({ measured: r.log.metrics[name] }, r.log), 'measured') : [], many ? colour(i) : css('--steel'), { borderWidth: 1.5 }));
   function drawAll() {
     Chart.defaults.font.family = css('--sans');
     draw('loss', lossSets(), view.yscale);
@@ -249,6 +254,7 @@
     if (!many && known(planned) && memory[0].data.length)
       memory.push(line('planned', [memory[0].data[0], last(memory[0].data)].map(p => ({ x: p.x, y: planned / 2 ** 30 })), css('--faint'), { borderWidth: 1.2, borderDash: [5, 5], mark: 'planned', quiet: true }));
     draw('memory', memory, 'linear', true);
+    for (const name of metrics) draw('metric-' + name, measured(name), 'linear');
     $('legend').replaceChildren(...legend.map(([kind, color, text]) => el('span', null, el('i', { class: kind, style: 'color:' + color + (kind === 'dot' ? '' : ';border-color:' + color) }), text)));
   }
   function choice(id, key, choices) {
