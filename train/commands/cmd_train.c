@@ -29,15 +29,16 @@ static void on_signal(int number) {
     stop_asked = urgent || stop_asked == 2 ? 2 : 1;
 }
 
-/* What nohup ignores stays ignored. SIGPIPE is taken all the same: children of some programs have
- * it ignored, and a reader that has gone is a reason to save and stop for them too. */
+/* What nohup ignores stays ignored. The others are taken all the same: shells start what runs in
+ * the background with SIGINT ignored, some programs their children with SIGPIPE, and whoever sends
+ * one means it. */
 static void signals_take(void) {
     static const int number[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
     const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     struct sigaction before;
     for (int i = 0; i < COUNT(number); i++)
         if (!sigaction(number[i], NULL, &before) &&
-            (before.sa_handler != SIG_IGN || number[i] == SIGPIPE))
+            (before.sa_handler != SIG_IGN || number[i] != SIGHUP))
             sigaction(number[i], &action, NULL);
 }
 

@@ -34,11 +34,12 @@ static const char *run_line(const char *precision, const char *run, const char *
              at("data.h5"), at("%s", run), more);
     return line;
 }
-static void check(const char *name, const char *sha256) {
+static void check_in(const char *file, const char *name, const char *sha256) {
     char line[200];
     snprintf(line, sizeof line, "%s %s\n", name, sha256);
-    if (!strstr(text_of(AT "sha256.txt"), line)) fail_msg("%s is not in " AT "sha256.txt", line);
+    if (!strstr(text_of(file), line)) fail_msg("%s is not in %s", line, file);
 }
+static void check(const char *name, const char *sha256) { check_in(AT "sha256.txt", name, sha256); }
 static const char *state_of(const char *run, const char *step) {
     static struct manifest m[4];
     static int turn;
@@ -53,7 +54,8 @@ static void portable_run(void **state) {
     snprintf(run, sizeof run, "%s-0", precision);
     cuda(0, "%s numerics=portable", run_line(precision, run, "save_at=0,2"));
     snprintf(name, sizeof name, "%s/state", precision);
-    check(name, state_of(run, "000012"));
+    check(name, state_1_of(at("%s", run), 12));
+    check_in("tests/golden/digests2/sha256.txt", name, state_of(run, "000012"));
     snprintf(name, sizeof name, "%s/model.safetensors", precision);
     check(name, sha_of(at("%s/checkpoints/step-000012/model.safetensors", run)));
     hone(0, "verify %s --replay --from 0 --quiet", at("%s", run));

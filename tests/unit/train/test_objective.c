@@ -180,8 +180,8 @@ static void judges(void **state) {
         if (i == 4) { /* its weights are planned for, its files in the lock */
             i64 weights_bytes = 0;
             struct lock_files files = {0};
-            for (i64 p = 0; p < b.t.other[0].own->params; p++)
-                weights_bytes += param_bytes(b.t.other[0].own->param[p]);
+            for (i64 p = 0; p < b.t.other[0].own->weights.params; p++)
+                weights_bytes += param_bytes(b.t.other[0].own->weights.param[p]);
             assert_int_equal(bytes - shared, weights_bytes);
             assert_int_equal(lock_files_of(&b.t, &files, &e), 0);
             i64 found = 0;
@@ -198,7 +198,7 @@ static void judges(void **state) {
 
 /* Weights are d objective / d loss: twice the weight is twice the gradient, and weights that an
  * earlier pass of the whole step gave do not depend on how the step is cut. */
-static void weights_count(void **state) {
+static void weights_counted(void **state) {
     (void)state;
     struct bed a, b;
     bed_open(&a, WORDS("task=judged")), bed_open(&b, WORDS("task=judged", "strength=2"));
@@ -343,7 +343,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(passes_change_nothing),
         cmocka_unit_test(judges),
-        cmocka_unit_test(weights_count),
+        cmocka_unit_test(weights_counted),
         cmocka_unit_test(keys_of_a_task),
         cmocka_unit_test(no_start),
         cmocka_unit_test(a_run),

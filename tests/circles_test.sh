@@ -1,5 +1,5 @@
 #!/bin/sh
-# circles.sh: no two files of the program call each other, be it through others. Read from the object files: a call is
+# circles_test.sh: no two files of the program call each other, be it through others. Read from the object files: a call is
 # a relocation in code; what tables of constants point to (kernels, operations, commands) is data. Two groups are one file
 # each here: the template engine, whose statements hold expressions and expressions macros, and the device layer.
 set -eu
