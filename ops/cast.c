@@ -1,8 +1,8 @@
 /* cast.c: a matrix times a number, in another type or turned: what stands between the products of
  * Muon's iteration (train/loop/muon.c).
  *
- *   x [R, C] f32 or bf16, square_sum [1] f64 or absent -> y [R, C], or [C, R] if `turned`; bf16 if
- *   `half`, else f32
+ *   x [R, C] f32 or bf16, square_sum [1] f64 or absent -> y [R, C], or [C, R] if `transposed`;
+ *   bf16 if `half`, else f32
  *
  *   f = factor, or f32(factor / max(sqrt(square_sum), eps)), in f64;  y = round(x * f) */
 #include "ops/ops_int.h"
@@ -18,7 +18,7 @@ static int cast_shape(struct op_call *c, struct err *e) {
             x->dtype == F64 ? F64
             : a->half       ? BF16
                             : F32,
-            2, (i64[]){x->dim[a->turned], x->dim[!a->turned]});
+            2, (i64[]){x->dim[a->transposed], x->dim[!a->transposed]});
     return 0;
 }
 static void cast_ref(const struct op_call *c) {
@@ -27,7 +27,7 @@ static void cast_ref(const struct op_call *c) {
     const double *x = c->in[0].data, *sum = c->in[1].data;
     const double f = sum ? a->factor / fmax(sqrt(*sum), a->eps) : a->factor;
     for (i64 i = 0; i < rows * cols; i++)
-        ((double *)c->out[0].data)[a->turned ? i % cols * rows + i / cols : i] = x[i] * f;
+        ((double *)c->out[0].data)[a->transposed ? i % cols * rows + i / cols : i] = x[i] * f;
 }
 static bool cast_sample(int index, struct sample *s) {
     static const i64 size[][2] = {{1, 1},    {3, 5},   {17, 33},    {64, 16},

@@ -47,7 +47,7 @@ CPU_KERNEL(cast) {
     const struct cast_attr *a = c->attr;
     const double *sum = c->in[1].data, root = sum ? __builtin_sqrt(*sum) : 0;
     struct call t = {c, (float)(sum ? a->factor / (root > a->eps ? root : a->eps) : a->factor)};
-    if (a->turned)
+    if (a->transposed)
         pool_run((c->in[0].dim[1] + 15) / 16, turned_task, &t);
     else
         pool_run((view_count(&c->in[0]) + VALUES - 1) / VALUES, straight_task, &t);

@@ -15,12 +15,12 @@ __global__ void cast_kernel(const void *x, const double *sum, void *y, i64 rows,
         if (row + k < rows && col + lane < cols) {
             const i64 at = (row + k) * cols + col + lane;
             const float v = v16_mul(get1(x, at, x_half), f);
-            if (a.turned)
+            if (a.transposed)
                 tile[k * (SIDE + 1) + lane] = v;
             else
                 put1(y, at, v, a.half);
         }
-    if (!a.turned) return;
+    if (!a.transposed) return;
     __syncthreads();
     for (int k = line; k < SIDE; k += LINES)
         if (row + lane < rows && col + k < cols)

@@ -20,9 +20,9 @@ static int mla_keys_shape(struct op_call *c, struct err *e) {
     const struct mla_attr *a = attr_of(c);
     const i64 rows = c->in[0].dim[0];
     if (need_width(c, 0, -1, a->heads * (a->plain + a->value), e) ||
-        need_width(c, 1, rows, a->turned, e))
+        need_width(c, 1, rows, a->rope_dim, e))
         return -1;
-    set_out(c, 0, c->in[0].dtype, 2, (i64[]){rows, a->heads * (a->turned + a->plain)});
+    set_out(c, 0, c->in[0].dtype, 2, (i64[]){rows, a->heads * (a->rope_dim + a->plain)});
     set_out(c, 1, c->in[0].dtype, 2, (i64[]){rows, a->heads * a->value});
     return 0;
 }
@@ -30,15 +30,15 @@ static int mla_keys_shape(struct op_call *c, struct err *e) {
 static i64 kv_at(const struct mla_attr *a, i64 h, i64 d) { return h * (a->plain + a->value) + d; }
 static void mla_keys_ref(const struct op_call *c) {
     const struct mla_attr *a = attr_of(c);
-    const i64 kv = a->heads * (a->plain + a->value), key = a->turned + a->plain;
+    const i64 kv = a->heads * (a->plain + a->value), key = a->rope_dim + a->plain;
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
         for (i64 h = 0; h < a->heads; h++) {
             const double *from = (double *)c->in[0].data + n * kv,
-                         *turned = (double *)c->in[1].data + n * a->turned;
+                         *turned = (double *)c->in[1].data + n * a->rope_dim;
             double *k = (double *)c->out[0].data + (n * a->heads + h) * key,
                    *v = (double *)c->out[1].data + (n * a->heads + h) * a->value;
             for (i64 d = 0; d < key; d++)
-                k[d] = d < a->turned ? turned[d] : from[kv_at(a, h, d - a->turned)];
+                k[d] = d < a->rope_dim ? turned[d] : from[kv_at(a, h, d - a->rope_dim)];
             for (i64 d = 0; d < a->value; d++) v[d] = from[kv_at(a, h, a->plain + d)];
         }
 }
@@ -78,25 +78,25 @@ const struct op op_mla_keys = {
 static int mla_keys_back_shape(struct op_call *c, struct err *e) {
     const struct mla_attr *a = attr_of(c);
     const i64 rows = c->in[0].dim[0];
-    if (need_width(c, 0, -1, a->heads * (a->turned + a->plain), e) ||
+    if (need_width(c, 0, -1, a->heads * (a->rope_dim + a->plain), e) ||
         need_width(c, 1, rows, a->heads * a->value, e))
         return -1;
     set_out(c, 0, c->in[0].dtype, 2, (i64[]){rows, a->heads * (a->plain + a->value)});
-    set_out(c, 1, c->in[0].dtype, 2, (i64[]){rows, a->turned});
+    set_out(c, 1, c->in[0].dtype, 2, (i64[]){rows, a->rope_dim});
     return 0;
 }
 static void mla_keys_back_ref(const struct op_call *c) {
     const struct mla_attr *a = attr_of(c);
-    const i64 kv = a->heads * (a->plain + a->value), key = a->turned + a->plain;
+    const i64 kv = a->heads * (a->plain + a->value), key = a->rope_dim + a->plain;
     for (i64 n = 0; n < c->in[0].dim[0]; n++) {
         double *to = (double *)c->out[0].data + n * kv,
-               *turned = (double *)c->out[1].data + n * a->turned;
-        for (i64 d = 0; d < a->turned; d++) turned[d] = 0;
+               *turned = (double *)c->out[1].data + n * a->rope_dim;
+        for (i64 d = 0; d < a->rope_dim; d++) turned[d] = 0;
         for (i64 h = 0; h < a->heads; h++) {
             const double *k = (double *)c->in[0].data + (n * a->heads + h) * key,
                          *v = (double *)c->in[1].data + (n * a->heads + h) * a->value;
-            for (i64 d = 0; d < a->turned; d++) turned[d] += k[d];
-            for (i64 d = 0; d < a->plain; d++) to[kv_at(a, h, d)] = k[a->turned + d];
+            for (i64 d = 0; d < a->rope_dim; d++) turned[d] += k[d];
+            for (i64 d = 0; d < a->plain; d++) to[kv_at(a, h, d)] = k[a->rope_dim + d];
             for (i64 d = 0; d < a->value; d++) to[kv_at(a, h, a->plain + d)] = v[d];
         }
     }

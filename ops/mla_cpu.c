@@ -13,11 +13,11 @@ static void key_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
     const struct mla_attr *a = c->attr;
-    const i64 size = dtype_size(c->in[0].dtype), key = a->turned + a->plain,
+    const i64 size = dtype_size(c->in[0].dtype), key = a->rope_dim + a->plain,
               both = a->plain + a->value;
     for (i64 i = begin * a->heads; i < end * a->heads; i++) {
-        copy(c->out[0].data, i * key, c->in[1].data, i / a->heads * a->turned, a->turned, size);
-        copy(c->out[0].data, i * key + a->turned, c->in[0].data, i * both, a->plain, size);
+        copy(c->out[0].data, i * key, c->in[1].data, i / a->heads * a->rope_dim, a->rope_dim, size);
+        copy(c->out[0].data, i * key + a->rope_dim, c->in[0].data, i * both, a->plain, size);
         copy(c->out[1].data, i * a->value, c->in[0].data, i * both + a->plain, a->value, size);
     }
 }
@@ -27,20 +27,20 @@ static void back_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
     const struct mla_attr *a = c->attr;
-    const i64 size = dtype_size(c->in[0].dtype), key = a->turned + a->plain,
+    const i64 size = dtype_size(c->in[0].dtype), key = a->rope_dim + a->plain,
               both = a->plain + a->value;
     const bool half = is_half(&c->in[0]);
     for (i64 i = begin * a->heads; c->out[0].data && i < end * a->heads; i++) {
-        copy(c->out[0].data, i * both, c->in[0].data, i * key + a->turned, a->plain, size);
+        copy(c->out[0].data, i * both, c->in[0].data, i * key + a->rope_dim, a->plain, size);
         copy(c->out[0].data, i * both + a->plain, c->in[1].data, i * a->value, a->value, size);
     }
     for (i64 n = begin; c->out[1].data && n < end; n++)
-        for (i64 d = 0; d < a->turned; d += 16) {
+        for (i64 d = 0; d < a->rope_dim; d += 16) {
             v16 sum = v16_set(0);
             for (i64 h = 0; h < a->heads; h++)
                 sum = v16_add(sum, v16_get_n(c->in[0].data, (n * a->heads + h) * key + d,
-                                             a->turned - d, half));
-            v16_put_n(c->out[1].data, n * a->turned + d, sum, a->turned - d, half);
+                                             a->rope_dim - d, half));
+            v16_put_n(c->out[1].data, n * a->rope_dim + d, sum, a->rope_dim - d, half);
         }
 }
 CPU_KERNEL(mla_keys_back) { return (void)e, pool_run(c->in[0].dim[0], back_rows, (void *)c), 0; }

@@ -8,22 +8,22 @@ struct parts {
     const void *a, *b; /* kv and turned; or dk and dv */
     void *x, *y;       /* k and v; or dkv and dturned */
     i64 rows;
-    int heads, turned, plain, value;
+    int heads, rope_dim, plain, value;
 };
 
 template <bool half, bool wide> __global__ void keys_kernel(struct parts p) {
     constexpr int width = span_width<half, wide>;
-    const int key = p.turned + p.plain, both = p.plain + p.value, items = (key + p.value) / width;
+    const int key = p.rope_dim + p.plain, both = p.plain + p.value, items = (key + p.value) / width;
     const i64 stride = (i64)gridDim.x * BLOCK;
     for (i64 at = (i64)blockIdx.x * BLOCK + threadIdx.x; at < p.rows * p.heads * items;
          at += stride) {
         const i64 head = at / items;
         const int d = (int)(at % items) * width;
         float x[width];
-        if (d < p.turned)
-            span_fetch<half, wide>(x, p.b, head / p.heads * p.turned + d);
+        if (d < p.rope_dim)
+            span_fetch<half, wide>(x, p.b, head / p.heads * p.rope_dim + d);
         else
-            span_fetch<half, wide>(x, p.a, head * both + d - p.turned);
+            span_fetch<half, wide>(x, p.a, head * both + d - p.rope_dim);
         if (d < key)
             span_store<half, wide>(p.x, head * key + d, x);
         else
@@ -32,15 +32,15 @@ template <bool half, bool wide> __global__ void keys_kernel(struct parts p) {
 }
 template <bool half, bool wide> __global__ void keys_back_kernel(struct parts p) {
     constexpr int width = span_width<half, wide>;
-    const int key = p.turned + p.plain, both = p.plain + p.value, items = both / width,
-              sums = p.turned / width;
+    const int key = p.rope_dim + p.plain, both = p.plain + p.value, items = both / width,
+              sums = p.rope_dim / width;
     const i64 stride = (i64)gridDim.x * BLOCK, first = (i64)blockIdx.x * BLOCK + threadIdx.x;
     float x[width], sum[width];
     for (i64 at = first; p.x && at < p.rows * p.heads * items; at += stride) {
         const i64 head = at / items;
         const int d = (int)(at % items) * width;
         if (d < p.plain)
-            span_fetch<half, wide>(x, p.a, head * key + p.turned + d);
+            span_fetch<half, wide>(x, p.a, head * key + p.rope_dim + d);
         else
             span_fetch<half, wide>(x, p.b, head * p.value + d - p.plain);
         span_store<half, wide>(p.x, head * both + d, x);
@@ -54,7 +54,7 @@ template <bool half, bool wide> __global__ void keys_back_kernel(struct parts p)
             span_fetch<half, wide>(x, p.a, (n * p.heads + h) * key + d);
             for (int i = 0; i < width; i++) sum[i] = v16_add(sum[i], x[i]);
         }
-        span_store<half, wide>(p.y, n * p.turned + d, sum);
+        span_store<half, wide>(p.y, n * p.rope_dim + d, sum);
     }
 }
 
@@ -62,17 +62,17 @@ static struct parts parts_of(const struct op_call *c) {
     const struct mla_attr *a = (const struct mla_attr *)c->attr;
     const struct parts p = {c->in[0].data,  c->in[1].data,   c->out[0].data,
                             c->out[1].data, c->in[0].dim[0], (int)a->heads,
-                            (int)a->turned, (int)a->plain,   (int)a->value};
+                            (int)a->rope_dim, (int)a->plain,   (int)a->value};
     return p;
 }
 static bool wide_parts(const struct parts &p, bool half) {
     const void *all[] = {p.a, p.b, p.x, p.y};
     const int width = half ? 8 : 4;
-    return aligned16(all, 4) && p.turned % width == 0 && p.plain % width == 0 &&
+    return aligned16(all, 4) && p.rope_dim % width == 0 && p.plain % width == 0 &&
            p.value % width == 0;
 }
 static int grid_of(const struct parts &p, int width) {
-    return grid_for(p.rows * p.heads * ((p.turned + p.plain + p.value) / width), BLOCK);
+    return grid_for(p.rows * p.heads * ((p.rope_dim + p.plain + p.value) / width), BLOCK);
 }
 CUDA_KERNEL(mla_keys) {
     const struct parts p = parts_of(c);

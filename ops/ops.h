@@ -53,7 +53,7 @@ static inline i64 view_rows(const struct view *v) {
 /* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
 struct packing {
     const char *name;
-    i64 block[2]; /* of the views that it encodes */
+    i64 block[2];                                 /* of the views that it encodes */
     i64 (*bytes)(const struct view *v, int slot); /* of `slot` (view_slot); 0: it has none */
     /* From so many f32 or, `half`, bf16 values in host memory, into memory that v has. */
     int (*encode)(const struct view *v, const void *from, bool half, struct err *e);
@@ -64,7 +64,7 @@ struct packing {
 };
 extern const struct packing *const packing_table[];
 extern const int packing_count;
-extern const char packing_choices[]; /* "auto none" and all names: of options */
+extern const char packing_choices[];                  /* "auto none" and all names: of options */
 const struct packing *packing_find(const char *name); /* NULL if there is none */
 
 /* The memory of a view: slot 0 is `data`, 1 to VIEW_PARTS are its parts. */
@@ -269,7 +269,7 @@ struct plan_attr {
     i64 experts;
 };
 struct mla_attr {
-    i64 heads, turned, plain, value; /* columns of each head: with RoPE, without, of its value */
+    i64 heads, rope_dim, plain, value; /* columns of each head: with RoPE, without, of its value */
 };
 enum update_rule {
     UPDATE_ADAMW,
@@ -289,7 +289,7 @@ struct update_attr {
 };
 struct cast_attr { /* cast.c */
     double factor, eps;
-    bool turned, half;
+    bool transposed, half;
 };
 struct sample_how {     /* no attribute: the bytes of a row of `how` (sample.c) */
     double temperature; /* 0: greedy, lowest id among equals */
@@ -320,9 +320,9 @@ struct sample {
         enum dtype dtype; /* F32 follows the precision under test; BF16 is itself, and F64 for the
                            * reference; others are themselves */
         const struct packing *packing; /* the floats are packed so */
-    } in[OP_IN], out[OP_OUT]; /* out: only those that are written in place or added to */
-    enum bench bench;         /* large: the benchmark times it, tests skip it */
-    bool no_gradient_check;   /* finite differences make no sense here (ids, random choices) */
+    } in[OP_IN], out[OP_OUT];          /* out: only those that are written in place or added to */
+    enum bench bench;                  /* large: the benchmark times it, tests skip it */
+    bool no_gradient_check; /* finite differences make no sense here (ids, random choices) */
 };
 /* Helpers for sample functions: floats uniform in [low, high] that follow the precision; f32
  * always; integers. */

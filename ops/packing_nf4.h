@@ -14,12 +14,12 @@ static inline i64 table_blocks(const struct view *v) {
     return (view_count(v) + v->block[0] - 1) / v->block[0];
 }
 static inline i64 table_bytes(const struct view *v, int slot) {
-    const i64 blocks = table_blocks(v), twice = v->block[1];
+    const i64 blocks = table_blocks(v), double_quant = v->block[1];
     switch (slot) {
     case 0: return (view_count(v) + 1) / 2;
-    case 1: return blocks * (twice ? 1 : 4);
-    case 2: return (twice ? QUANT_TABLE_DOUBLE : QUANT_TABLE) * 4;
-    default: return twice ? (blocks + twice - 1) / twice * 4 : 0;
+    case 1: return blocks * (double_quant ? 1 : 4);
+    case 2: return (double_quant ? QUANT_TABLE_DOUBLE : QUANT_TABLE) * 4;
+    default: return double_quant ? (blocks + double_quant - 1) / double_quant * 4 : 0;
     }
 }
 static inline struct quant table_quant(const struct view *v) {

@@ -64,7 +64,7 @@ static int rope_read(struct config *c, struct rope_config *r, const json_t *all,
     if (!(share > 0 && share <= 1))
         return err_input(e, "%s: 'partial_rotary_factor' is %g; expected more than 0, at most 1",
                          where, share);
-    r->dims = c->mla.kv_rank ? c->mla.turned : (i64)((double)c->head_dim * share);
+    r->dims = c->mla.kv_rank ? c->mla.rope_dim : (i64)((double)c->head_dim * share);
     r->attention_factor = 1;
     if (r->dims < 2 || r->dims % 2)
         return err_input(e, "%s: RoPE would turn %lld of %lld dimensions; expected an even number",

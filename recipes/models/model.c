@@ -26,7 +26,7 @@ i64 dim_of(const struct config *c, enum dim_name d) {
     case DIM_SF: return c->shared_size;
     case DIM_QR: return c->mla.q_rank;
     case DIM_KVR: return c->mla.kv_rank;
-    case DIM_KVRT: return c->mla.kv_rank + c->mla.turned;
+    case DIM_KVRT: return c->mla.kv_rank + c->mla.rope_dim;
     case DIM_KVB: return c->heads * (c->mla.plain + c->mla.value);
     case DIM_HV: return c->heads * c->mla.value;
     default: return 0;
@@ -130,7 +130,7 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     if (!p) return -1;
     p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
     p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
-    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->turned = c->mla.turned,
+    p->stacked = w->stacked_layout & LAYOUT_STACKED, p->rope_dim = c->mla.rope_dim,
     p->keys = c->mla.plain;
     p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
     p->heads = w->type->kind == MODULE_NORM && w->type->of_keys ? c->kv_heads : c->heads,

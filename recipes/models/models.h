@@ -76,7 +76,7 @@ struct config {
     double aux_coef;             /* times this; -1: the family has none */
     double glu_limit, glu_alpha; /* GPT-OSS; 0: no limit */
     struct mla_config {          /* kv_rank 0: no latent attention */
-        i64 q_rank, kv_rank, plain, turned, value;
+        i64 q_rank, kv_rank, plain, rope_dim, value;
     } mla;
     double norm_eps, initializer_range;
     double embedding_scale, attention_softcap, logit_softcap, clip_qkv; /* 0: none */
@@ -127,8 +127,7 @@ enum layout {
     LAYOUT_QKV_GROUPS = 2, /* per key-value head: its query heads, its key, its value */
     LAYOUT_GU_ALT = 4,     /* rows of gate and up take turns */
     LAYOUT_PAIRS = 8,      /* GGUF: the halves of a head that RoPE turns together take turns */
-    LAYOUT_TURNED_LAST =
-        16,                /* per head: rows without RoPE, then those with; in memory the reverse */
+    LAYOUT_ROPE_LAST = 16, /* per head: rows without RoPE, then those with; in memory the reverse */
     LAYOUT_STACKED = 32,   /* of stacked_layout: the only form that files have */
     LAYOUT_EXPERTS_A = 64, /* adapters of experts as PEFT stores them: [E * r, in] */
     LAYOUT_EXPERTS_B = 128, /* [out, r * E], the expert's number innermost */

@@ -21,12 +21,12 @@ enum module_kind {
     MODULE_FIXED,   /* not trained, f32 */
     MODULE_BUFFER   /* a number that is stored beside the parameters, and is none of them */
 };
-struct gguf_module {       /* how a GGUF file has it */
-    const char *stem;      /* its name behind "blk.N."; "a|b": of two parts. NULL: no tensor */
-    const char *list;      /* the key of a list with one number for each layer, instead */
-    bool cut;              /* always two tensors; of a weight by head (`heads`), in each head */
-    bool heads, turned;    /* turned: rows of a head take turns where llama.cpp turns pairs */
-    bool precise, is_bias; /* always F32; its name ends in .bias */
+struct gguf_module {        /* how a GGUF file has it */
+    const char *stem;       /* its name behind "blk.N."; "a|b": of two parts. NULL: no tensor */
+    const char *list;       /* the key of a list with one number for each layer, instead */
+    bool cut;               /* always two tensors; of a weight by head (`heads`), in each head */
+    bool heads, rope_pairs; /* rope_pairs: rows of a head take turns where llama.cpp turns pairs */
+    bool precise, is_bias;  /* always F32; its name ends in .bias */
 };
 struct module_type { /* one object for each place of a computation: compared by address */
     const char *name;
@@ -42,7 +42,7 @@ struct module_type { /* one object for each place of a computation: compared by 
 enum { STREAMS = 40 };
 
 /* As PEFT's create_loraplus_optimizer groups them: vectors and B; adapters of embeddings. */
-enum pace { PACE_PLAIN, PACE_FAST, PACE_EMBEDDING, PACES };
+enum lr_group { LR_GROUP_PLAIN, LR_GROUP_FAST, LR_GROUP_EMBEDDING, LR_GROUPS };
 struct param {
     const char *name; /* by module path, as transformers names it; a pattern where one parameter is
                        * several tensors (weight_rule); or "MODULE.lora_A" */
@@ -51,15 +51,15 @@ struct param {
     bool placed;
     const struct module_type *type; /* NULL: an adapter's tensor */
     bool trainable;
-    bool decay;     /* weight decay applies: matrices, not norms and biases */
-    enum pace pace; /* which learning rate LoRA+ gives it */
-    bool saved;     /* in modules_to_save: trained, and part of the adapter's file */
+    bool decay;             /* weight decay applies: matrices, not norms and biases */
+    enum lr_group lr_group; /* which learning rate LoRA+ gives it */
+    bool saved;             /* in modules_to_save: trained, and part of the adapter's file */
     bool scalar;
     void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
     i64 layer;   /* -1: none */
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
-    i64 turned;          /* what TURNED_LAST goes by */
+    i64 rope_dim;        /* what ROPE_LAST goes by */
     i64 keys;            /* of latent attention: rows of a head that are its key */
     const struct weight_rule *rule;
     bool stacked; /* the file has the other form */

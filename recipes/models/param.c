@@ -81,8 +81,8 @@ static void gguf_piece(struct piece *o, const struct gguf_arch *arch, const stru
                         .cols = cols,
                         .stride = stride};
     gguf_name(o->name, arch, p, part);
-    o->layout = p->layout & LAYOUT_TURNED_LAST;
-    if (arch->rope_rows && p->type->gguf.turned) o->layout = LAYOUT_PAIRS;
+    o->layout = p->layout & LAYOUT_ROPE_LAST;
+    if (arch->rope_rows && p->type->gguf.rope_pairs) o->layout = LAYOUT_PAIRS;
     if (latent && !part) o->layout = LAYOUT_T;
     if (arch->one_plus && p->type->kind == MODULE_NORM) o->add = 1;
     if (p->scalar) return;
@@ -128,9 +128,9 @@ static i64 row_on_disk(const struct param *p, const struct piece *o, i64 r) {
                            : (head - p->heads - p->kv_heads) * (group + 2) + group + 1;
         return at * width + r % width;
     }
-    if (o->layout & LAYOUT_TURNED_LAST) {
+    if (o->layout & LAYOUT_ROPE_LAST) {
         const i64 head = o->block / p->heads, at = r % head;
-        return r - at + (at < p->turned ? head - p->turned + at : at - p->turned);
+        return r - at + (at < p->rope_dim ? head - p->rope_dim + at : at - p->rope_dim);
     }
     if (o->layout & LAYOUT_PAIRS) {
         const i64 width = o->block / (p->type->of_keys ? p->kv_heads : p->heads);

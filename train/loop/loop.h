@@ -42,7 +42,7 @@ struct optimizer {
     const struct optim *kind;
     struct optim_args with;
     double beta1, beta2, eps, weight_decay, max_grad_norm, max_grad_value;
-    double ratio[PACES];          /* LoRA+: learning rates over the schedule's */
+    double ratio[LR_GROUPS];      /* LoRA+: learning rates over the schedule's */
     struct view decoded[2], maps; /* coded: room for a part of m and v; maps [2, 256]: of m, v */
     u64 seed;                     /* of stochastic rounding, where a parameter has no master */
     i64 step;                     /* updates done */
@@ -157,11 +157,11 @@ struct trainer {
     struct lora_config lora;
     struct optimizer optimizer;
     struct schedule schedule;
-    struct pass_cache passes;                 /* one for each size of micro-batch and use */
-    struct graph_memory memory;               /* of all of them */
-    struct balance balance;                   /* of the step, where the model is `balanced` */
+    struct pass_cache passes;                       /* one for each size of micro-batch and use */
+    struct graph_memory memory;                     /* of all of them */
+    struct balance balance;                         /* of the step, where the model is `balanced` */
     float *loss[EARLIER_PASSES + 1], *token_weight; /* [room] of struct objective_step */
-    i64 room, rows;                           /* rows: of a sample */
+    i64 room, rows;                                 /* rows: of a sample */
     i64 total_steps, tokens_seen;
     i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */

@@ -128,9 +128,9 @@ int optimizer_new(struct optimizer *o, struct model *m, const struct recipe *r, 
                             .ratio = {1, 1, 1},
                             .learning_rate = r->learning_rate,
                             .seed = (u64)r->seed};
-    if (r->use_peft) o->ratio[PACE_FAST] = r->loraplus_lr_ratio;
+    if (r->use_peft) o->ratio[LR_GROUP_FAST] = r->loraplus_lr_ratio;
     if (r->use_peft && r->loraplus_lr_embedding > 0 && r->learning_rate > 0)
-        o->ratio[PACE_EMBEDDING] = r->loraplus_lr_embedding / r->learning_rate;
+        o->ratio[LR_GROUP_EMBEDDING] = r->loraplus_lr_embedding / r->learning_rate;
     if (o->kind->rule == UPDATE_RMSPROP) o->beta2 = o->with.alpha;
     if (o->kind->rule == UPDATE_RMSPROP || o->kind->rule == UPDATE_ADAGRAD) o->eps = o->with.eps;
     const i64 now = (i64)sizeof *o->now + m->weights.params * (i64)sizeof *o->now->hyper;
@@ -257,7 +257,7 @@ static void hyper_of(const struct optimizer *o, const struct moments *s, double 
     const double t = (double)(o->step + 1), wd = s->p->decay ? o->weight_decay : 0;
     const bool others = o->kind->form == FORM_MUON && !s->muon && o->with.adamw_lr > 0,
                decoupled = s->rule == UPDATE_ADAMW || s->rule == UPDATE_LION || s->muon;
-    const double rate = lr * o->ratio[s->p->pace] *
+    const double rate = lr * o->ratio[s->p->lr_group] *
                         (others && o->learning_rate > 0 ? o->with.adamw_lr / o->learning_rate : 1);
     if (is_factored(o)) return hyper_factored(o, s, rate, wd, squares, h);
     h[0] = (float)scale, h[1] = decoupled ? (float)(1 - rate * wd) : 1, h[2] = (float)rate;

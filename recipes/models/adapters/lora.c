@@ -45,7 +45,7 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
                                  "which PEFT would cut apart",
                                  p->name);
             found = p->saved = p->trainable = true;
-            p->pace = p->view.rank == 1 ? PACE_FAST : PACE_PLAIN;
+            p->lr_group = p->view.rank == 1 ? LR_GROUP_FAST : LR_GROUP_PLAIN;
         }
         if (!found)
             return err_input(e, "modules_to_save: no module of the model is named %s",

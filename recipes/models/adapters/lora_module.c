@@ -93,7 +93,7 @@ static int magnitude_add(struct weights *all, const char *module, const struct p
     if (packed) mem_free(plain.view.data);
     mem_free(start.norm);
     g->layer = w->layer, g->layout = to->b->layout, g->heads = w->heads, g->kv_heads = w->kv_heads;
-    g->turned = w->turned;
+    g->rope_dim = w->rope_dim;
     return to->magnitude = g, rc;
 }
 
@@ -111,7 +111,7 @@ static int linear_adapt(struct weights *all, struct module *at, struct lora_conf
     a->layer = b->layer = w->layer;
     /* B's rows lie in a file as those of the layer do; a transposed layer's adapter is not. */
     b->layout = w->layout & ~(u32)LAYOUT_T, b->heads = w->heads, b->kv_heads = w->kv_heads;
-    b->turned = w->turned;
+    b->rope_dim = w->rope_dim;
     to->a = a, to->b = b;
     if (lora_is_pissa(c)) {
         struct lora_pair minus = {a, b, NULL, -to->scale};

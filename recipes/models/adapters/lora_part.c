@@ -9,10 +9,10 @@ struct param *lora_part_new(struct weights *w, const char *module, enum lora_par
     const char *name = lora_key(&w->arena, module, part, e);
     struct param *p = name ? param_add(w, name, rank, dim, w->dtype, false, e) : NULL;
     if (p)
-        p->trainable = true, p->pace = part == LORA_A ? PACE_PLAIN
-                                       : part == LORA_EMBED_A || part == LORA_EMBED_B
-                                           ? PACE_EMBEDDING
-                                           : PACE_FAST;
+        p->trainable = true, p->lr_group = part == LORA_A ? LR_GROUP_PLAIN
+                                           : part == LORA_EMBED_A || part == LORA_EMBED_B
+                                               ? LR_GROUP_EMBEDDING
+                                               : LR_GROUP_FAST;
     return p;
 }
 

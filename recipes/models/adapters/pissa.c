@@ -15,7 +15,7 @@
 
 #include <string.h>
 
-static bool is_b(const struct param *p) { return p->pace == PACE_FAST; }
+static bool is_b(const struct param *p) { return p->lr_group == LR_GROUP_FAST; }
 
 /* sqrt(values) * from [r, n] into a half, and `sign` times what it then holds as its start. */
 static int part_set(struct weights *all, struct param *p, const double *from, const double *values,

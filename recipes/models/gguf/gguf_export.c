@@ -117,7 +117,7 @@ static json_t *values_of(const struct model *m, const struct gguf_arch *arch, co
                  {"intermediate_size", c->intermediate_size},
                  {"num_attention_heads", c->heads},
                  {"num_key_value_heads", c->mla.kv_rank ? 1 : c->kv_heads},
-                 {"head_dim", c->mla.kv_rank ? c->mla.kv_rank + c->mla.turned : c->head_dim},
+                 {"head_dim", c->mla.kv_rank ? c->mla.kv_rank + c->mla.rope_dim : c->head_dim},
                  {"sliding_window", window},
                  {"n_group", c->route.groups},
                  {"topk_group", c->route.top_groups}};

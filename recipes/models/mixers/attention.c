@@ -3,14 +3,14 @@
 #include "recipes/models/mixers/mixers.h"
 
 const struct module_type attention_q = {"q", MODULE_LINEAR,         &mixer_attention,
-                                        14,  .gguf.stem = "attn_q", .gguf.turned = true};
+                                        14,  .gguf.stem = "attn_q", .gguf.rope_pairs = true};
 const struct module_type attention_k = {"k",
                                         MODULE_LINEAR,
                                         &mixer_attention,
                                         15,
                                         .of_keys = true,
                                         .gguf.stem = "attn_k",
-                                        .gguf.turned = true};
+                                        .gguf.rope_pairs = true};
 const struct module_type attention_v = {"v", MODULE_LINEAR, &mixer_attention, 16,
                                         .gguf.stem = "attn_v"};
 const struct module_type attention_qkv = {"qkv", MODULE_LINEAR, &mixer_attention, 17,

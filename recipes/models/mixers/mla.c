@@ -26,13 +26,13 @@ const struct module_type mla_o = {"o", MODULE_LINEAR, &mixer_mla, 22, .gguf.stem
 
 const struct weight_rule rules_mla[] = {
     {&mla_q, "model.layers.%L.self_attn.q_proj.weight", .rows = DIM_HZ, .cols = DIM_D,
-     .when = HAS_Q_PLAIN, .layout = LAYOUT_TURNED_LAST},
+     .when = HAS_Q_PLAIN, .layout = LAYOUT_ROPE_LAST},
     {&mla_q_a, "model.layers.%L.self_attn.q_a_proj.weight", .rows = DIM_QR, .cols = DIM_D,
      .when = HAS_Q_LATENT},
     {&mla_q_norm, "model.layers.%L.self_attn.q_a_layernorm.weight", .rows = DIM_QR,
      .when = HAS_Q_LATENT},
     {&mla_q_b, "model.layers.%L.self_attn.q_b_proj.weight", .rows = DIM_HZ, .cols = DIM_QR,
-     .when = HAS_Q_LATENT, .layout = LAYOUT_TURNED_LAST},
+     .when = HAS_Q_LATENT, .layout = LAYOUT_ROPE_LAST},
     {&mla_kv_a, "model.layers.%L.self_attn.kv_a_proj_with_mqa.weight", .rows = DIM_KVRT,
      .cols = DIM_D},
     {&mla_kv_norm, "model.layers.%L.self_attn.kv_a_layernorm.weight", .rows = DIM_KVR},
@@ -49,14 +49,14 @@ static int read(struct config *c, const json_t *j, const char *where, struct err
         m->q_rank = config_size(j, "q_lora_rank", -1, most, where, e);
     m->kv_rank = config_size(j, "kv_lora_rank", -1, most, where, e);
     m->plain = config_size(j, "qk_nope_head_dim", -1, most, where, e);
-    m->turned = config_size(j, "qk_rope_head_dim", -1, most, where, e);
+    m->rope_dim = config_size(j, "qk_rope_head_dim", -1, most, where, e);
     m->value = config_size(j, "v_head_dim", -1, most, where, e);
-    if (!e->code && (m->turned % 2 || m->value > 256))
+    if (!e->code && (m->rope_dim % 2 || m->value > 256))
         return err_input(e,
                          "%s: 'qk_rope_head_dim' is %lld and 'v_head_dim' %lld; expected an even "
                          "number and at most 256",
-                         where, (long long)m->turned, (long long)m->value);
-    c->head_dim = m->plain + m->turned, c->kv_heads = c->heads;
+                         where, (long long)m->rope_dim, (long long)m->value);
+    c->head_dim = m->plain + m->rope_dim, c->kv_heads = c->heads;
     c->has |= m->q_rank ? HAS_Q_LATENT : HAS_Q_PLAIN;
     return e->code ? -1 : 0;
 }
@@ -70,7 +70,7 @@ static struct tensor *latent_norm(struct build *b, struct tensor *x,
 }
 static struct tensor *turned(struct build *b, struct tensor *x, i64 head) {
     const struct config *c = &b->m->config;
-    const struct rope_attr attr = {head, c->mla.turned, c->family->interleaved};
+    const struct rope_attr attr = {head, c->mla.rope_dim, c->family->interleaved};
     return graph_op(b->g, &op_rope, &attr,
                     BIND({"x", x}, {"position", b->position}, {"table", b->rope[0]}));
 }
@@ -85,8 +85,8 @@ static struct tensor *gathered(struct build *b, int index, struct tensor *rows) 
 static struct tensor *trace(struct build *b, struct tensor *x) {
     const struct config *c = &b->m->config;
     const struct mla_config *m = &c->mla;
-    const struct split_attr parts = {{m->kv_rank, m->turned, 0}};
-    const struct mla_attr heads = {c->heads, m->turned, m->plain, m->value};
+    const struct split_attr parts = {{m->kv_rank, m->rope_dim, 0}};
+    const struct mla_attr heads = {c->heads, m->rope_dim, m->plain, m->value};
     const struct attention_attr attr = {.heads = c->heads,
                                         .kv_heads = c->heads,
                                         .head_dim = c->head_dim,
@@ -97,7 +97,7 @@ static struct tensor *trace(struct build *b, struct tensor *x) {
     q = turned(b, build_linear(b, q, m->q_rank ? &mla_q_b : &mla_q), c->head_dim);
     graph_call(b->g, &op_split, &parts, BIND({"x", build_linear(b, x, &mla_kv_a)}), out);
     struct tensor *latent = latent_norm(b, out[0], &mla_kv_norm),
-                  *part = turned(b, out[1], m->turned);
+                  *part = turned(b, out[1], m->rope_dim);
     if (b->gather) latent = gathered(b, 0, latent), part = gathered(b, 1, part);
     struct tensor *kv = build_linear(b, latent, &mla_kv_b);
     graph_call(b->g, &op_mla_keys, &heads, BIND({"kv", kv}, {"turned", part}), out);
@@ -116,7 +116,7 @@ static int states(const struct config *c, i64 l, enum dtype d, bool latent,
     const struct mla_config *m = &c->mla;
     if (latent) {
         out[0] = (struct state_spec){"latent", STATE_TOKEN, d, 1, m->kv_rank};
-        out[1] = (struct state_spec){"turned", STATE_TOKEN, d, 1, m->turned};
+        out[1] = (struct state_spec){"turned", STATE_TOKEN, d, 1, m->rope_dim};
     } else {
         out[0] = (struct state_spec){"keys", STATE_TOKEN, d, 1, c->heads * c->head_dim};
         out[1] = (struct state_spec){"values", STATE_TOKEN, d, 1, c->heads * m->value};
