@@ -324,9 +324,9 @@ struct build {  /* one trace */
     struct graph *g;
     struct model *m;
     struct states *states; /* NULL: the keys are this batch's own; else set these too: */
-    i64 sequences, page_count, gathered;              /* of `pages`; pages that `gather` lists */
-    struct tensor *ids, *position, *begin, *last;     /* inputs: i32 [N] each; see attention.c */
-    struct tensor *store, *sequence, *pages, *gather; /* with states: states.h */
+    i64 sequences, page_count, gathered;          /* of `pages`; pages that `gather` lists */
+    struct tensor *ids, *position, *begin, *last; /* inputs: i32 [N] each; see attention.c */
+    struct tensor *store, *sequence, *pages, *gather, *slot; /* with states: states.h */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     bool bare; /* as if the model had no adapter */
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before

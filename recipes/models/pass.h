@@ -20,7 +20,7 @@ struct pass_plan { /* zeros are defaults */
     bool train;            /* PASS_LOSS: with the gradient of every trainable parameter */
     bool recompute, eager; /* gradient_checkpointing; a buffer for each tensor */
     bool bare;             /* the model as if it had no adapter */
-    double dropout; /* of what adapters read */
+    double dropout;        /* of what adapters read */
     u64 dropout_seed;
     enum pass_balance balance;
     i64 rows;              /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */

@@ -124,6 +124,7 @@ void states_inputs(struct build *b, i64 tokens) {
     b->store = graph_input(g, "store", I32, DIMS(tokens));
     b->sequence = graph_input(g, "sequence", I32, DIMS(tokens));
     b->pages = graph_input(g, "pages", I32, DIMS(b->sequences, b->page_count));
+    if (states_have(b->states, STATE_SEQUENCE)) b->slot = graph_input(g, "slot", I32, DIMS(tokens));
     if (b->states->latent)
         b->gather = graph_input(g, "gather", I32, DIMS(b->gathered * ATTENTION_PAGE));
 }
@@ -132,6 +133,7 @@ void states_bind(struct build *b, const struct state_places *p) {
     b->store->view.data = (void *)p->store, b->sequence->view.data = (void *)p->sequence;
     b->pages->view.data = (void *)p->pages;
     if (b->gather) b->gather->view.data = (void *)p->gather;
+    if (b->slot) b->slot->view.data = (void *)p->slot;
 }
 
 struct tensor *build_cached(struct build *b, int index, struct tensor *rows) {

@@ -53,6 +53,7 @@ struct state_places {
     /* With latents: the rows, [gathered * ATTENTION_PAGE], whose keys and values are made; `pages`
      * are then those of this list. */
     const i32 *gather;
+    const i32 *slot; /* of each token's sequence, where a mixer keeps states of sequences */
 };
 void states_bind(struct build *b, const struct state_places *p); /* before model_bind */
 

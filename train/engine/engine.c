@@ -16,7 +16,7 @@
 struct pass_batch {
     struct pass pass;
     i64 tokens, rows, page_count, gathered, moves;
-    i32 *places; /* ids, position, begin, last, store, sequence: [6][tokens] */
+    i32 *places; /* ids, position, begin, last, store, sequence, slot: [7][tokens] */
     i32 *row, *step, *pages, *gather;
     struct sample_how *how;
     u8 *had; /* [rows][V], where there is a penalty */
@@ -92,7 +92,7 @@ static int batch_open(struct engine *g, const struct pass_batch *need, struct er
                                    .gathered = b->gathered,
                                    .eager = globals.eager};
     const i64 size = sizeof(i32);
-    if (!(b->places = mem_new_array(6 * b->tokens, size, e)) ||
+    if (!(b->places = mem_new_array(7 * b->tokens, size, e)) ||
         !(b->row = mem_new_array(b->rows, size, e)) ||
         !(b->step = mem_new_array(2 * b->rows, size, e)) ||
         !(b->pages = mem_new_array(b->rows * b->page_count, size, e)) ||
@@ -156,6 +156,7 @@ static i64 text_put(struct engine *g, const struct sequence *q, i64 r, i64 n) {
         b->places[2 * t + n] = 0;
         b->places[4 * t + n] = row_of_page(q->own.pages.item[at / ATTENTION_PAGE], at);
         b->places[5 * t + n] = (i32)r;
+        b->places[6 * t + n] = q->own.slot < 0 ? 0 : q->own.slot;
     }
     b->row[r] = (i32)n - 1;
     b->step[2 * r] = (i32)q->own.ids.count, b->step[2 * r + 1] = (i32)q->stream;
@@ -168,6 +169,7 @@ static void idle_put(struct pass_batch *b, i64 r) {
     for (i64 t = b->tokens; r < b->rows; r++) {
         b->places[r] = b->places[t + r] = b->places[2 * t + r] = b->places[5 * t + r] = 0;
         b->places[3 * t + r] = b->places[4 * t + r] = -1;
+        b->places[6 * t + r] = 0; /* nobody's */
         b->row[r] = (i32)r, b->step[2 * r] = b->step[2 * r + 1] = 0;
         b->how[r] = (struct sample_how){.top_p = 1, .repetition_penalty = 1};
     }
@@ -195,12 +197,13 @@ static int batch_run(struct engine *g, u32 *ids, struct err *e) {
     struct pass_batch *b = &g->batch;
     const i32 *in = b->places;
     const i64 t = b->tokens;
-    const struct pass_inputs inputs = {.places = {in, in + t, in + 2 * t, in + 3 * t},
-                                       .states = {in + 4 * t, in + 5 * t, b->pages, b->gather},
-                                       .row = b->row,
-                                       .step = b->step,
-                                       .how = b->how,
-                                       .seen = b->had};
+    const struct pass_inputs inputs = {
+        .places = {in, in + t, in + 2 * t, in + 3 * t},
+        .states = {in + 4 * t, in + 5 * t, b->pages, b->gather, in + 6 * t},
+        .row = b->row,
+        .step = b->step,
+        .how = b->how,
+        .seen = b->had};
     return batch_put(g, e) || pass_bind(&b->pass, &inputs, e) || pass_run(&b->pass, e) ||
                    pass_read(&b->pass, ids, e)
                ? -1
@@ -215,7 +218,7 @@ static int pages_give(struct engine *g, struct sequence *q, struct err *e) {
     const int kind = model_rope_kind(g->m, ids->count);
     if (kind != q->own.kind) pool_release(&g->pool, &q->own.pages, q->own.known = 0);
     q->own.kind = kind;
-    if (!q->own.known && !q->own.pages.count) {
+    if (!q->own.known && !q->own.pages.count && !states_have(&g->pool.states, STATE_SEQUENCE)) {
         const i64 found = pool_match(&g->pool, kind, ids->item, ids->count - 1, &q->own.pages, e);
         if (found < 0) return -1;
         q->own.known = found, g->counted.reused += found;
@@ -361,6 +364,7 @@ int engine_add(struct engine *g, struct sequence *q, struct err *e) {
     if (sequence_check(g->m, q, e)) return -1;
     q->own.room = i64_min(q->count + q->how->max_new_tokens, g->m->config.max_position_embeddings);
     if (model_rope(g->m, q->own.room, e)) return -1;
+    q->own.slot = -1;
     if (g->count == g->room) {
         const i64 size = (i64)sizeof *g->list, room = 2 * g->room + 8;
         void *more = mem_grow(g->list, g->count * size, room * size, e);
@@ -369,6 +373,8 @@ int engine_add(struct engine *g, struct sequence *q, struct err *e) {
     }
     for (i64 i = 0; i < q->count; i++)
         if (ids_add(&q->own.ids, q->prompt[i], e)) return ids_free(&q->own.ids), -1;
+    if (states_have(&g->pool.states, STATE_SEQUENCE) && (q->own.slot = pool_slot(&g->pool, e)) < 0)
+        return ids_free(&q->own.ids), -1;
     g->list[g->count++] = q;
     return 0;
 }
@@ -380,6 +386,7 @@ void engine_remove(struct engine *g, struct sequence *q) {
     memmove(g->list + at, g->list + at + 1, (size_t)(--g->count - at) * sizeof *g->list);
     pool_release(&g->pool, &q->own.pages, 0);
     mem_free(q->own.pages.item), ids_free(&q->own.ids);
+    if (q->own.slot >= 0) pool_slot_free(&g->pool, q->own.slot);
     memset(&q->own, 0, sizeof q->own);
 }
 
@@ -387,6 +394,7 @@ void engine_rollback(struct engine *g, struct sequence *q, i64 count) {
     if (count >= q->own.ids.count) return;
     q->own.ids.count = count, q->out.count = i64_max(0, count - q->count);
     q->own.known = i64_min(q->own.known, count - 1); /* the last id's pass gives what follows */
+    if (q->own.slot >= 0) q->own.known = 0;          /* made again from the first position */
     pool_release(&g->pool, &q->own.pages, q->own.known);
     q->own.done = false;
 }
@@ -415,6 +423,7 @@ struct engine *engine_open(struct model *m, const struct engine_plan *plan, stru
         rc = states_describe(&states, m, true, e);
     }
     pool_open(&g->pool, &states, bytes);
+    if (!rc && states_have(&g->pool.states, STATE_SEQUENCE)) rc = pool_slot(&g->pool, e) < 0;
     if (!rc && !engine_reserve(g, plan->positions, e)) return g;
     engine_close(g);
     return NULL;

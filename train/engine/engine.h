@@ -68,6 +68,7 @@ struct sequence { /* one text of several that are continued together */
         struct ids ids;         /* the prompt and the answer */
         struct page_list pages;
         i64 known, room; /* positions whose states are in its pages; ids at most */
+        i32 slot;        /* of sequence states; -1: none */
         i64 row;         /* in this step's pass; -1: it waits */
         int kind;        /* model_rope_kind */
         bool done;
