@@ -339,7 +339,7 @@ static void a_template_from_a_pipe(void **state) {
         size_t k;
         char file[64];
         snprintf(file, sizeof file, "%s/recipe.lock", run[i]);
-        assert_non_null(lock[i] = json_load_file(at(file), 0, NULL));
+        assert_non_null(lock[i] = json_load_file(at("%s", file), 0, NULL));
         json_array_foreach(json_object_get(lock[i], "files"), k, item) {
             if (!strcmp(json_string_value(json_object_get(item, "role")), "chat_template"))
                 hash[i] = json_string_value(json_object_get(item, "sha256"));

@@ -149,10 +149,11 @@ static void test_bad_target(void **state) {
     void *targets = device_new(sizeof target, &e), *loss = device_new(3 * sizeof(float), &e);
     assert_int_equal(device_write(targets, target, sizeof target, &e), 0);
     const struct xent_attr attr = {0};
-    struct op_call c = {
-        .op = op,
-        .attr = &attr,
-        .in = {{x.device, F32, 2, {3, 8}}, {w.device, F32, 2, {5, 8}}, {targets, I32, 1, {3}}}};
+    struct op_call c = {.op = op,
+                        .attr = &attr,
+                        .in = {{.data = x.device, .dtype = F32, .rank = 2, .dim = {3, 8}},
+                               {.data = w.device, .dtype = F32, .rank = 2, .dim = {5, 8}},
+                               {.data = targets, .dtype = I32, .rank = 1, .dim = {3}}}};
     assert_int_equal(op_shape(&c, &e), 0);
     c.out[0].data = loss, c.scratch = device_new(op_scratch(&c), &e);
     assert_int_equal(op_run(&c, &e), 0);

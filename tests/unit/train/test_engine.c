@@ -330,7 +330,7 @@ static double step_seconds(i64 positions, bool latent, double *bytes) {
                                    .page_count = pages,
                                    .gathered = gathered};
     const struct pass_inputs in = {.places = {&id, &last, &zero, &last},
-                                   .states = {&last, &zero, table, gather}};
+                                   .states = {&last, &zero, table, gather, NULL}};
     ok(!pass_open(&p, &plan, &e) && !pass_bind(&p, &in, &e) && !pass_run(&p, &e), &e);
     const double start = user_seconds();
     for (int i = 0; i < STEPS; i++) ok(!pass_run(&p, &e), &e);
