@@ -200,7 +200,8 @@ static void logits_of(struct model *m, struct states *states, const i32 *ids, i6
     graph_keep(logits);
     if (graph_plan(g, false, &e)) fail_msg("%s", e.primary);
     const struct places p = {ids + from, position, begin, position};
-    const struct state_places at = {store, begin, states && states->latent ? listed : page, gather};
+    const struct state_places at = {store, begin, states && states->latent ? listed : page, gather,
+                                    NULL};
     if (states) states_bind(&b, &at);
     if (model_bind(&b, &p, &e) || graph_run(g, &e)) fail_msg("%s", e.primary);
     memcpy(out, g->memory + logits->offset, (size_t)view_bytes(&logits->view));
