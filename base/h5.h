@@ -58,6 +58,10 @@ struct h5_writer *h5_create(const char *path, struct err *e);
 int h5_append(struct h5_writer *w, const void *data, i64 size, struct h5_piece *piece,
               struct err *e);
 int h5_add(struct h5_writer *w, const struct h5_array *a, struct err *e);
+/* h5_append and h5_add of a whole array, contiguous: [rows], or [rows, columns] where columns > 1.
+ */
+int h5_put_array(struct h5_writer *w, const char *name, enum h5_type type, i64 rows, i64 columns,
+                 const void *data, struct err *e);
 /* Attributes of the root group. */
 int h5_put_i64(struct h5_writer *w, const char *name, i64 value, struct err *e);
 int h5_put_f64(struct h5_writer *w, const char *name, double value, struct err *e);

@@ -205,6 +205,19 @@ int h5_add(struct h5_writer *w, const struct h5_array *a, struct err *e) {
     return header_write(w, &o, &at, e) || node_add(w, a->name, at, e) ? -1 : 0;
 }
 
+int h5_put_array(struct h5_writer *w, const char *name, enum h5_type type, i64 rows, i64 columns,
+                 const void *data, struct err *e) {
+    struct h5_piece piece;
+    const struct h5_array a = {.name = name,
+                               .type = type,
+                               .rank = columns > 1 ? 2 : 1,
+                               .dim = {rows, columns > 1 ? columns : 0},
+                               .piece = &piece,
+                               .pieces = 1};
+    return h5_append(w, data, rows * columns * h5_size[type], &piece, e) || h5_add(w, &a, e) ? -1
+                                                                                             : 0;
+}
+
 static int root_put(struct h5_writer *w, const char *name, enum h5_type type, i64 size,
                     const void *value, struct err *e) {
     w->root.err = e;

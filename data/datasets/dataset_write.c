@@ -323,21 +323,6 @@ static int put_tokens(struct writer *w, struct err *e) {
     return h5_add(w->h5, &a, e);
 }
 
-/* A whole array, contiguous: [rows], or [rows, columns] where columns > 1. */
-static int put_array(struct writer *w, const char *name, enum h5_type type, i64 rows, i64 columns,
-                     const void *data, struct err *e) {
-    struct h5_piece piece;
-    const struct h5_array a = {.name = name,
-                               .type = type,
-                               .rank = columns > 1 ? 2 : 1,
-                               .dim = {rows, columns > 1 ? columns : 0},
-                               .piece = &piece,
-                               .pieces = 1};
-    return h5_append(w->h5, data, rows * columns * h5_size[type], &piece, e) || h5_add(w->h5, &a, e)
-               ? -1
-               : 0;
-}
-
 static int writer_tables(struct writer *w, struct err *e) {
     struct h5_writer *h = w->h5;
     const struct encoder *c = &w->job->encoder;
@@ -360,11 +345,12 @@ static int writer_tables(struct writer *w, struct err *e) {
                          (const u64 *)(void *)w->spans.data, spans, identity, e))
         return -1;
     return put_tokens(w, e) ||
-           put_array(w, "documents", H5_U64, documents + 1, 1, w->documents.data, e) ||
-           (spans && put_array(w, "labels_spans", H5_U64, spans, 2, w->spans.data, e)) ||
-           put_array(w, "chunks", H5_U64, w->written, 2, w->chunks.data, e) ||
-           put_array(w, "chunk_sha256", H5_U8, w->written, DATASET_HASH, w->hashes.data, e) ||
-           put_array(w, "source", H5_U8, w->sources.size, 1, w->sources.data, e) ||
+           h5_put_array(w->h5, "documents", H5_U64, documents + 1, 1, w->documents.data, e) ||
+           (spans && h5_put_array(w->h5, "labels_spans", H5_U64, spans, 2, w->spans.data, e)) ||
+           h5_put_array(w->h5, "chunks", H5_U64, w->written, 2, w->chunks.data, e) ||
+           h5_put_array(w->h5, "chunk_sha256", H5_U8, w->written, DATASET_HASH, w->hashes.data,
+                        e) ||
+           h5_put_array(w->h5, "source", H5_U8, w->sources.size, 1, w->sources.data, e) ||
            h5_put_i64(h, "pipeline_version", DATASET_PIPELINE, e) ||
            h5_put_text(h, "sha256", identity, e) || h5_put_text(h, "source_sha256", source, e) ||
            h5_put_text(h, "tokenizer_sha256", c->sha256, e) ||

@@ -2,19 +2,14 @@
  * what tests/golden/run/sha256.txt records, on every instruction set. A change that alters any bit
  * of training shows here; if it is meant, NUMERICS_VERSION goes up and the failure's message holds
  * the new lines. */
-#include "tests/e2e/tiny_run.h"
-
-#define AT      "tests/golden/run/"
-#define DIGESTS "tests/golden/digests2/sha256.txt" /* of the same run, by version 2 */
+#include "tests/e2e/golden_run.h"
 
 static struct text wrong;
 
-/* The recorded line `NAME SHA256`. */
 static void check_in(const char *file, const char *name, const char *sha256, const char *how) {
     struct err e = {0};
     char line[200];
-    snprintf(line, sizeof line, "%s %s\n", name, sha256);
-    if (!strstr(text_of(file), line))
+    if (!recorded(file, name, sha256, line))
         assert_int_equal(0, text_printf(&wrong, &e, "%s: %s: %s", file, how, line));
 }
 static void check(const char *name, const char *sha256, const char *how) {
@@ -72,10 +67,7 @@ static void weights_and_state(void **state) {
 
 static int set_up(void **state) {
     if (tiny_folder(state)) return -1;
-    hone(0,
-         "tokenize " AT "corpus.txt --tokenizer " AT "tokenizer.json --document-separator '\n\n' "
-         "--output %s --quiet",
-         at("data.h5"));
+    golden_data();
     return 0;
 }
 

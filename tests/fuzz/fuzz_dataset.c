@@ -73,16 +73,7 @@ static void file_changed(struct input in) {
 
 static void array_made(struct h5_writer *w, const char *name, enum h5_type type, i64 rows,
                        i64 columns, const void *data) {
-    struct err e = {0};
-    struct h5_piece piece;
-    const struct h5_array a = {.name = name,
-                               .type = type,
-                               .rank = columns > 1 ? 2 : 1,
-                               .dim = {rows, columns > 1 ? columns : 0},
-                               .piece = &piece,
-                               .pieces = rows > 0};
-    if (h5_append(w, data, rows * columns * h5_size[type], &piece, &e) || h5_add(w, &a, &e))
-        abort();
+    if (h5_put_array(w, name, type, rows, columns, data, &(struct err){0})) abort();
 }
 
 /* One chunk: raw bytes as they are, compressed alone, or compressed as a whole chunk. */

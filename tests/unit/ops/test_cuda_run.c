@@ -2,9 +2,7 @@
  * portable numerics a whole run gives the hashes that the CPU gives, and what one device began the
  * other goes on with and verifies; with fast numerics a run repeats itself. And what a user is told
  * when there is no driver, no device, too little memory, or a kernel that dies. */
-#include "tests/e2e/tiny_run.h"
-
-#define AT "tests/golden/run/"
+#include "tests/e2e/golden_run.h"
 
 static char gpu[256]; /* the program with the shim; on a real GPU, HONE_GPU_PROGRAM */
 static bool real;
@@ -36,8 +34,7 @@ static const char *run_line(const char *precision, const char *run, const char *
 }
 static void check_in(const char *file, const char *name, const char *sha256) {
     char line[200];
-    snprintf(line, sizeof line, "%s %s\n", name, sha256);
-    if (!strstr(text_of(file), line)) fail_msg("%s is not in %s", line, file);
+    if (!recorded(file, name, sha256, line)) fail_msg("%s is not in %s", line, file);
 }
 static void check(const char *name, const char *sha256) { check_in(AT "sha256.txt", name, sha256); }
 static const char *state_of(const char *run, const char *step) {
@@ -55,7 +52,7 @@ static void portable_run(void **state) {
     cuda(0, "%s numerics=portable", run_line(precision, run, "save_at=0,2"));
     snprintf(name, sizeof name, "%s/state", precision);
     check(name, state_1_of(at("%s", run), 12));
-    check_in("tests/golden/digests2/sha256.txt", name, state_of(run, "000012"));
+    check_in(DIGESTS, name, state_of(run, "000012"));
     snprintf(name, sizeof name, "%s/model.safetensors", precision);
     check(name, sha_of(at("%s/checkpoints/step-000012/model.safetensors", run)));
     hone(0, "verify %s --replay --from 0 --quiet", at("%s", run));
@@ -291,10 +288,7 @@ static int set_up(void **state) {
     else if (!file_read(&newest, "build/newest", &(struct err){0}))
         snprintf(gpu, sizeof gpu, "%.*s-shim", (int)strcspn(newest.data, "\n"), newest.data);
     text_free(&newest);
-    hone(0,
-         "tokenize " AT "corpus.txt --tokenizer " AT "tokenizer.json --document-separator '\n\n' "
-         "--output %s --quiet",
-         at("data.h5"));
+    golden_data();
     return 0;
 }
 
