@@ -40,8 +40,11 @@ static void fuzz_begin(void) {
         .sources = &source,
         .sources_count = 1,
         .options = {.completion_only_loss = true},
-        .encoder = {NULL, byte_encode, 258, 257, 256,
-                    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"},
+        .encoder = {.encode = byte_encode,
+                    .vocab_size = 258,
+                    .bos = 257,
+                    .eos = 256,
+                    .sha256 = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"},
         .add_eos = true,
         .path = good_path};
     if (file_write(source, rows, sizeof rows - 1, &e) || dataset_build(&job, &e) ||

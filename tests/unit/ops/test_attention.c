@@ -454,8 +454,9 @@ static void test_kv_store(void **state) {
     u16 cache[4][2] = {{0}}, x[2][2] = {{1, 2}, {3, 4}};
     i32 at[2] = {3, 1};
     struct op_call c = {.op = op_find("kv_store"),
-                        .in = {{x, BF16, 2, {2, 2}}, {at, I32, 1, {2}}},
-                        .out = {{cache, BF16, 2, {4, 2}}}};
+                        .in = {{.data = x, .dtype = BF16, .rank = 2, .dim = {2, 2}},
+                               {.data = at, .dtype = I32, .rank = 1, .dim = {2}}},
+                        .out = {{.data = cache, .dtype = BF16, .rank = 2, .dim = {4, 2}}}};
     struct err e = {0};
     assert_int_equal(op_shape(&c, &e), 0);
     assert_int_equal(op_run(&c, &e), 0);
