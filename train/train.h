@@ -21,9 +21,9 @@ extern struct globals globals;
 struct command {
     const char *name, *usage, *help;                  /* one line each */
     int (*run)(int argc, char **argv, struct err *e); /* argv[0] is the command's first argument */
-    const struct option *options; /* its flags, for help; NULL: none, or a recipe's keys */
+    const struct option *options;                     /* its flags, for help; NULL: none */
+    int (*help_more)(FILE *to); /* what help says beyond these; NULL: nothing */
 };
-extern const struct command commands[]; /* ends with a row without name */
 /* `--key value`, `--key=value`, `key=value` and `--flag` by the table; everything else is
  * positional. '-' and '_' are the same in keys. `rest`: the positional arguments (they point into
  * argv). */

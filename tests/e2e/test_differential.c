@@ -21,6 +21,8 @@
 #include <dirent.h>
 #include <jansson.h>
 
+extern const struct command command_train, command_tokenize;
+
 enum { WAYS = 2, IN_TEST = 24, LONGEST = 40, FAMILIES = 64, WORDS = 96 };
 
 struct draw {
@@ -270,7 +272,7 @@ static void train_here(const struct drawn *r, const struct way *w, int leg, stru
                                .quiet = true};
     quiet = true;
     if (isa_force(isa_of(p), e) || pool_start((int)p->threads, e)) fail_msg("%s", e->primary);
-    cmd_train(count, argv, e);
+    command_train.run(count, argv, e);
     pool_stop(), text_free(&line);
 }
 
@@ -391,7 +393,7 @@ static void data_make(const char *name, i64 documents, u64 seed, bool sft) {
     put(jsonl, lines.data, lines.size);
     char tokenizer[] = "--tokenizer=tests/golden/interop/families/tokenizer.json";
     char *argv[] = {jsonl, tokenizer, output, all};
-    if (cmd_tokenize(sft ? 4 : 3, argv, &e)) fail_msg("%s", e.primary);
+    if (command_tokenize.run(sft ? 4 : 3, argv, &e)) fail_msg("%s", e.primary);
     text_free(&lines);
 }
 

@@ -15,7 +15,7 @@ struct bench_flags {
     const char *precision, *tokenizer, *text, *peers, *optim;
 };
 #define ROW_OF struct bench_flags
-const struct option bench_options[] = {
+static const struct option bench_options[] = {
     ROW(seconds, OPT_FLOAT, "0.3", 0.01, 60, "time for each operation"),
     ROW(steps, OPT_INT, "4", 1, 1000, "training steps to time"),
     ROW(batch, OPT_INT, "4", 1, 4096, "training step: rows"),
@@ -317,7 +317,7 @@ static int bench_step(const struct shape *form, enum dtype d, const struct bench
     return rc ? -1 : 0;
 }
 
-int cmd_bench(int argc, char **argv, struct err *e) {
+static int cmd_bench(int argc, char **argv, struct err *e) {
     struct bench_flags f = {0};
     struct args a;
     int rc = args_parse(&a, argc, argv, bench_options, &f, e);
@@ -355,3 +355,7 @@ int cmd_bench(int argc, char **argv, struct err *e) {
     args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_bench = {
+    "bench",   "bench [NAME ...]", "speed against this machine's measured peak",
+    cmd_bench, bench_options,      NULL};

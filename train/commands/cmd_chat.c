@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-const struct option chat_options[] = {
+static const struct option chat_options[] = {
     GENERATE_ROW(system, OPT_TEXT, NULL, 0, 0, "what the model is told first"),
     GENERATE_ROW(chat_template, OPT_TEXT, NULL, 0, 0,
                  "chatml, llama3, alpaca, a file or text; default: the model's own"),
@@ -160,7 +160,7 @@ static int talk_on(struct talk *t, bool terminal, struct err *e) {
     return rc;
 }
 
-int cmd_chat(int argc, char **argv, struct err *e) {
+static int cmd_chat(int argc, char **argv, struct err *e) {
     struct generate_flags f = {0};
     struct args a;
     struct talk t = {.f = &f, .messages = json_array()};
@@ -178,3 +178,10 @@ int cmd_chat(int argc, char **argv, struct err *e) {
     engine_close(t.engine), loaded_close(&t.l), args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_chat = {"chat",
+                                     "chat MODEL [--system TEXT] [--adapter DIR[=WEIGHT]]...",
+                                     "talk to a model, by its chat template",
+                                     cmd_chat,
+                                     chat_options,
+                                     NULL};

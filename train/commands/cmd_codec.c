@@ -9,7 +9,7 @@
 struct codec_flags {
     bool add_special_tokens, offsets, skip_special_tokens;
 };
-const struct option codec_options[] = {
+static const struct option codec_options[] = {
     {"add_special_tokens", OPT_BOOL, offsetof(struct codec_flags, add_special_tokens), "false", 0,
      0, NULL, "encode: add what the tokenizer's post-processor adds (bos, ...)"},
     {"offsets", OPT_BOOL, offsetof(struct codec_flags, offsets), "false", 0, 0, NULL,
@@ -142,12 +142,34 @@ static int codec(int argc, char **argv, const char *usage, enum codec kind, stru
     free(line), tokenizer_free(t), chat_free(c), args_free(&a);
     return rc ? -1 : 0;
 }
-int cmd_encode(int argc, char **argv, struct err *e) {
+static int cmd_encode(int argc, char **argv, struct err *e) {
     return codec(argc, argv, "encode TOKENIZER < JSONL", ENCODE, e);
 }
-int cmd_decode(int argc, char **argv, struct err *e) {
+static int cmd_decode(int argc, char **argv, struct err *e) {
     return codec(argc, argv, "decode TOKENIZER < JSONL", DECODE, e);
 }
-int cmd_render(int argc, char **argv, struct err *e) {
+static int cmd_render(int argc, char **argv, struct err *e) {
     return codec(argc, argv, "render TEMPLATE < JSONL", RENDER, e);
 }
+
+const struct command command_encode = {"encode",
+                                       "encode TOKENIZER < JSONL",
+                                       "{\"text\": ...} to {\"ids\": [...]}",
+                                       cmd_encode,
+                                       codec_options,
+                                       NULL};
+
+const struct command command_decode = {"decode",
+                                       "decode TOKENIZER < JSONL",
+                                       "{\"ids\": [...]} to {\"text\": ...}",
+                                       cmd_decode,
+                                       codec_options,
+                                       NULL};
+
+const struct command command_render = {
+    "render",
+    "render TEMPLATE < JSONL",
+    "{\"messages\": ...} to {\"text\": ...} by a chat template (file, folder or name)",
+    cmd_render,
+    NULL,
+    NULL};

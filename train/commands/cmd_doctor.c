@@ -3,7 +3,7 @@
 
 #include <unistd.h>
 
-int cmd_doctor(int argc, char **argv, struct err *e) {
+static int cmd_doctor(int argc, char **argv, struct err *e) {
     (void)argv;
     if (argc) return err_input(e, "doctor takes no arguments");
     for (int i = 0; build_info[i]; i += 2) printf("%-18s %s\n", build_info[i], build_info[i + 1]);
@@ -20,3 +20,6 @@ int cmd_doctor(int argc, char **argv, struct err *e) {
     cuda_report(stdout);
     return 0;
 }
+
+const struct command command_doctor = {
+    "doctor", "doctor", "what this build and this machine can do", cmd_doctor, NULL, NULL};

@@ -10,7 +10,7 @@ struct eval_flags {
     bool packing;
 };
 #define ROW_OF struct eval_flags
-const struct option eval_options[] = {
+static const struct option eval_options[] = {
     ROW(data, OPT_TEXT, NULL, 0, 0, "the tokenised dataset"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),
@@ -44,7 +44,7 @@ static int eval_run(const struct loaded *l, const struct eval_flags *f, struct d
     return rc ? -1 : 0;
 }
 
-int cmd_eval(int argc, char **argv, struct err *e) {
+static int cmd_eval(int argc, char **argv, struct err *e) {
     struct eval_flags f = {0};
     struct args a;
     struct loaded l = {0};
@@ -72,3 +72,10 @@ int cmd_eval(int argc, char **argv, struct err *e) {
     dataset_close(d), loaded_close(&l), args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_eval = {"eval",
+                                     "eval MODEL --data FILE.h5 [--adapter DIR[=WEIGHT]]...",
+                                     "loss and perplexity on a dataset",
+                                     cmd_eval,
+                                     eval_options,
+                                     NULL};

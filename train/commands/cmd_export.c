@@ -16,7 +16,7 @@ struct export_flags {
     struct text_list adapter;
 };
 #define ROW_OF struct export_flags
-const struct option export_options[] = {
+static const struct option export_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the folder to write, or X.gguf"),
     ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP ", to merge"),
     {"merge_into", OPT_CHOICE, offsetof(struct export_flags, merge_into), "dequantized", 0, 0,
@@ -191,7 +191,7 @@ static int export_run(const struct export_flags *f, struct loaded *l, double *kl
     return rc ? -1 : 0;
 }
 
-int cmd_export(int argc, char **argv, struct err *e) {
+static int cmd_export(int argc, char **argv, struct err *e) {
     struct export_flags f = {0};
     struct args a;
     struct loaded l = {0};
@@ -231,3 +231,10 @@ int cmd_export(int argc, char **argv, struct err *e) {
     loaded_close(&l), args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_export = {"export",
+                                       "export MODEL --output DIR [--adapter DIR[=WEIGHT]]...",
+                                       "merge an adapter; write a Hugging Face folder",
+                                       cmd_export,
+                                       export_options,
+                                       NULL};

@@ -13,7 +13,7 @@ struct forward_flags {
 };
 #undef ROW_OF
 #define ROW_OF struct forward_flags
-const struct option forward_options[] = {
+static const struct option forward_options[] = {
     ROW(ids, OPT_TEXT, NULL, 0, 0,
         "safetensors with input_ids [B,T] int64 and optional labels and document_ids [B,T]"),
     ROW(out, OPT_TEXT, NULL, 0, 0,
@@ -248,7 +248,7 @@ static int results_write(struct stored_list *o, const char *path, struct err *e)
     return rc ? -1 : 0;
 }
 
-int cmd_forward(int argc, char **argv, struct err *e) {
+static int cmd_forward(int argc, char **argv, struct err *e) {
     struct forward_flags f = {0};
     struct args a;
     struct loaded l = {0};
@@ -275,3 +275,10 @@ int cmd_forward(int argc, char **argv, struct err *e) {
     stored_free(&o);
     return rc ? -1 : 0;
 }
+
+const struct command command_forward = {"forward",
+                                        "forward MODEL --ids F.safetensors --out O.safetensors",
+                                        "logits, loss, gradients: parity with other systems",
+                                        cmd_forward,
+                                        forward_options,
+                                        NULL};

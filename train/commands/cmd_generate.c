@@ -5,7 +5,7 @@
 #include <jansson.h>
 #include <string.h>
 
-const struct option generate_options[] = {
+static const struct option generate_options[] = {
     GENERATE_ROW(prompt, OPT_TEXT, "", 0, 0, "text to go on from"),
     GENERATE_ROW(prompts, OPT_TEXT, NULL, 0, 0,
                  "JSON lines: {\"prompt\": ...} or, by the chat template, {\"messages\": [...]}"),
@@ -201,7 +201,7 @@ static int generate_file(struct loaded *l, const struct generate_flags *f, const
     return rc ? -1 : 0;
 }
 
-int cmd_generate(int argc, char **argv, struct err *e) {
+static int cmd_generate(int argc, char **argv, struct err *e) {
     struct generate_flags f = {0};
     struct args a;
     struct loaded l = {0};
@@ -213,3 +213,11 @@ int cmd_generate(int argc, char **argv, struct err *e) {
     loaded_close(&l), args_free(&a), ids_free(&stops);
     return rc ? -1 : 0;
 }
+
+const struct command command_generate = {
+    "generate",
+    "generate MODEL --prompt TEXT | --prompts FILE.jsonl [--adapter DIR[=WEIGHT]]...",
+    "continue a text, or several at once",
+    cmd_generate,
+    generate_options,
+    NULL};

@@ -10,7 +10,7 @@ struct inspect_flags {
     const char *tokenizer;
     bool tensors;
 };
-const struct option inspect_options[] = {
+static const struct option inspect_options[] = {
     {"tokens", OPT_INT, offsetof(struct inspect_flags, tokens), "0", 0, 1 << 20, NULL,
      "dataset: show the first N tokens, trained ones in green"},
     {"tokenizer", OPT_TEXT, offsetof(struct inspect_flags, tokenizer), NULL, 0, 0, NULL,
@@ -235,7 +235,7 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
            "config.json, .yaml, and the words ops, families");
 }
 
-int cmd_inspect(int argc, char **argv, struct err *e) {
+static int cmd_inspect(int argc, char **argv, struct err *e) {
     struct inspect_flags f = {0};
     struct args a;
     const int rc = args_parse(&a, argc, argv, inspect_options, &f, e) ||
@@ -243,3 +243,11 @@ int cmd_inspect(int argc, char **argv, struct err *e) {
     args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_inspect = {
+    "inspect",
+    "inspect THING",
+    "show a model, checkpoint, dataset, tokenizer, recipe, run; `inspect ops`, `inspect families`",
+    cmd_inspect,
+    inspect_options,
+    NULL};

@@ -4,13 +4,13 @@
 struct report_flags {
     const char *output;
 };
-const struct option report_options[] = {
+static const struct option report_options[] = {
     {"output", OPT_TEXT, offsetof(struct report_flags, output), NULL, 0, 0, NULL,
      "the page to write; default: report.html in the first run's folder"},
     {0},
 };
 
-int cmd_report(int argc, char **argv, struct err *e) {
+static int cmd_report(int argc, char **argv, struct err *e) {
     struct report_flags f = {0};
     struct args a;
     char *path = NULL;
@@ -25,3 +25,10 @@ int cmd_report(int argc, char **argv, struct err *e) {
     mem_free(path), args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_report = {"report",
+                                       "report RUN ... [--output FILE.html]",
+                                       "one page of a run, or of several side by side",
+                                       cmd_report,
+                                       report_options,
+                                       NULL};

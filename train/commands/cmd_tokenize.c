@@ -13,7 +13,7 @@ struct tokenize_flags {
     i64 seed;
 };
 #define ROW_OF struct tokenize_flags
-const struct option tokenize_options[] = {
+static const struct option tokenize_options[] = {
     ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer.json or its folder"),
     ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
     ROW(validation, OPT_FLOAT, "0", 0, 0.9, "fraction held out of --output"),
@@ -90,7 +90,7 @@ static int datasets_make(const struct tokenize_flags *f, struct args *a, const s
     return rc || dataset_print(f->output, e) || dataset_print(f->validation_output, e) ? -1 : 0;
 }
 
-int cmd_tokenize(int argc, char **argv, struct err *e) {
+static int cmd_tokenize(int argc, char **argv, struct err *e) {
     static const char usage[] = "tokenize SOURCE ... --tokenizer T --output FILE.h5";
     struct tokenize_flags f = {0};
     struct args a;
@@ -124,7 +124,7 @@ struct tokenizer_flags {
     struct text_list special_tokens;
 };
 #define ROW_OF struct tokenizer_flags
-const struct option tokenizer_options[] = {
+static const struct option tokenizer_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the tokenizer.json to write"),
     ROW(vocab_size, OPT_INT, "4096", 257, 1 << 24,
         "entries, the 256 bytes and special tokens included"),
@@ -151,7 +151,7 @@ static int tokenizer_make(const struct tokenizer_flags *f, const struct args *a,
     return 0;
 }
 
-int cmd_tokenizer(int argc, char **argv, struct err *e) {
+static int cmd_tokenizer(int argc, char **argv, struct err *e) {
     static const char usage[] = "tokenizer train SOURCE ... --output tokenizer.json";
     struct tokenizer_flags f = {0};
     struct args a;
@@ -173,3 +173,17 @@ int cmd_tokenizer(int argc, char **argv, struct err *e) {
     args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_tokenize = {"tokenize",
+                                         "tokenize SOURCE ... --tokenizer T --output FILE.h5",
+                                         "text or JSONL to a tokenised dataset",
+                                         cmd_tokenize,
+                                         tokenize_options,
+                                         NULL};
+
+const struct command command_tokenizer = {"tokenizer",
+                                          "tokenizer train SOURCE ... --output tokenizer.json",
+                                          "train a byte-level BPE",
+                                          cmd_tokenizer,
+                                          tokenizer_options,
+                                          NULL};

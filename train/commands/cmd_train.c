@@ -377,7 +377,7 @@ static int session_run(struct session *s, struct err *e) {
     return 0;
 }
 
-int cmd_train(int argc, char **argv, struct err *e) {
+static int cmd_train(int argc, char **argv, struct err *e) {
     struct recipe r = {0};
     if (argc < 1) {
         err_input(e, "which recipe?");
@@ -399,3 +399,25 @@ int cmd_train(int argc, char **argv, struct err *e) {
     if (s.held >= 0) close(s.held);
     return rc ? -1 : 0;
 }
+
+static const char signals_text[] =
+    "SIGINT (^C), SIGTERM, SIGHUP, or a reader of the output that goes away (SIGPIPE): the step "
+    "is\n"
+    "finished and saved, and the program ends with exit code 3: stopped and saved;\n"
+    "resume_from_checkpoint=auto goes on from there. A second SIGINT or SIGTERM ends it at once,\n"
+    "without saving: killed by that signal (128 + its number in a shell). So does the first one "
+    "while\n"
+    "the data is still being read: there is nothing to save.\n"
+    "Exit codes: 0 all steps done, 1 an error while training, 2 usage or bad input, 3 stopped.\n";
+
+static int train_help(FILE *to) {
+    fprintf(to, "%s\n", signals_text);
+    return recipe_help(to);
+}
+
+const struct command command_train = {"train",
+                                      "train RECIPE.yaml [key=value ...]",
+                                      "pretrain or fine-tune by a recipe",
+                                      cmd_train,
+                                      NULL,
+                                      train_help};

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define ROW_OF struct verify_flags
-const struct option verify_options[] = {
+static const struct option verify_options[] = {
     ROW(replay, OPT_BOOL, "false", 0, 0,
         "recompute steps from a checkpoint on and compare bits; without --from from one chosen at "
         "random"),
@@ -91,7 +91,7 @@ static int check_order(struct verification *v, i64 most, struct err *e) {
     return verify_note(v, "order", text, e);
 }
 
-int cmd_verify(int argc, char **argv, struct err *e) {
+static int cmd_verify(int argc, char **argv, struct err *e) {
     struct verify_flags f = {0};
     struct args a;
     struct verification v = {0};
@@ -122,3 +122,11 @@ int cmd_verify(int argc, char **argv, struct err *e) {
         args_free(&a);
     return rc ? -1 : 0;
 }
+
+const struct command command_verify = {
+    "verify",
+    "verify RUN [--replay]",
+    "check a run's files, manifests, log and data order; recompute steps",
+    cmd_verify,
+    verify_options,
+    NULL};

@@ -1,25 +1,10 @@
-/* commands.h: the commands, and what several of them share. */
+/* commands.h: what several commands share. A command is `command_NAME` of its cmd_NAME.c, which
+ * main.c lists. */
 #ifndef HONE_COMMANDS_H
 #define HONE_COMMANDS_H
 
 #include "train/log/log.h"
 #include "train/loop/loop.h"
-
-/* ---- commands, a file each */
-int cmd_train(int, char **, struct err *), cmd_tokenize(int, char **, struct err *),
-    cmd_tokenizer(int, char **, struct err *);
-int cmd_generate(int, char **, struct err *), cmd_export(int, char **, struct err *),
-    cmd_inspect(int, char **, struct err *);
-int cmd_verify(int, char **, struct err *), cmd_report(int, char **, struct err *),
-    cmd_forward(int, char **, struct err *);
-int cmd_chat(int, char **, struct err *);
-int cmd_encode(int, char **, struct err *), cmd_decode(int, char **, struct err *),
-    cmd_render(int, char **, struct err *), cmd_bench(int, char **, struct err *);
-int cmd_doctor(int, char **, struct err *), cmd_help(int, char **, struct err *),
-    cmd_eval(int, char **, struct err *);
-extern const struct option tokenize_options[], tokenizer_options[], generate_options[],
-    chat_options[], export_options[], verify_options[], report_options[], forward_options[],
-    codec_options[], bench_options[], eval_options[], inspect_options[];
 
 /* ---- generate and chat (cmd_generate.c) */
 /* Flags that hone generate and hone chat share. */
@@ -52,15 +37,8 @@ int generate_open(struct loaded *l, const struct generate_flags *f, const char *
                   struct ids *stops, struct err *e);
 struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full);
 
-/* ---- forward (cmd_forward.c) */
-/* A graph for forward passes without gradients, its inputs set to one sequence of `count` ids at
- * positions 0... */
-int forward_loss(struct model *m, const struct batch *b, float *loss,
-                 struct err *e); /* loss [tokens] */
-
 /* ---- bench (bench_tokenizer.c) */
-int bench_tokenizer(const char *tokenizer, const char *text, const char *peers,
-                    struct err *e);
+int bench_tokenizer(const char *tokenizer, const char *text, const char *peers, struct err *e);
 
 /* ---- GGUF (gguf_vocabulary.c, gguf_export.c) */
 /* Tokens, merges or scores, special ids and chat template of l->tokenizer, a tokenizer.json. */

@@ -18,8 +18,7 @@ static const struct option global_options[] = {
      "cpu, cuda or cuda:N"},
     {"numerics", OPT_CHOICE, offsetof(struct globals, numerics), "auto", 0, 0, "auto portable fast",
      "what products promise, where no recipe says it: auto is fast on a GPU, portable on a CPU"},
-    {"quantize", OPT_CHOICE, offsetof(struct globals, quantize), "auto", 0, 0,
-     packing_choices,
+    {"quantize", OPT_CHOICE, offsetof(struct globals, quantize), "auto", 0, 0, packing_choices,
      "how linear weights are packed; auto: as the run that trained the adapter had them"},
     {"eager", OPT_BOOL, offsetof(struct globals, eager), "false", 0, 0, NULL,
      "a buffer for every tensor: the debugging mode, same bits"},
@@ -34,44 +33,17 @@ static const struct option global_options[] = {
     {0},
 };
 
-const struct command commands[] = {
-    {"train", "train RECIPE.yaml [key=value ...]", "pretrain or fine-tune by a recipe", cmd_train,
-     NULL},
-    {"tokenize", "tokenize SOURCE ... --tokenizer T --output FILE.h5",
-     "text or JSONL to a tokenised dataset", cmd_tokenize, tokenize_options},
-    {"tokenizer", "tokenizer train SOURCE ... --output tokenizer.json", "train a byte-level BPE",
-     cmd_tokenizer, tokenizer_options},
-    {"generate", "generate MODEL --prompt TEXT | --prompts FILE.jsonl [--adapter DIR[=WEIGHT]]...",
-     "continue a text, or several at once", cmd_generate, generate_options},
-    {"chat", "chat MODEL [--system TEXT] [--adapter DIR[=WEIGHT]]...",
-     "talk to a model, by its chat template", cmd_chat, chat_options},
-    {"eval", "eval MODEL --data FILE.h5 [--adapter DIR[=WEIGHT]]...",
-     "loss and perplexity on a dataset", cmd_eval, eval_options},
-    {"export", "export MODEL --output DIR [--adapter DIR[=WEIGHT]]...",
-     "merge an adapter; write a Hugging Face folder", cmd_export, export_options},
-    {"inspect", "inspect THING",
-     "show a model, checkpoint, dataset, tokenizer, recipe, run; `inspect ops`, `inspect families`",
-     cmd_inspect, inspect_options},
-    {"verify", "verify RUN [--replay]",
-     "check a run's files, manifests, log and data order; recompute steps", cmd_verify,
-     verify_options},
-    {"report", "report RUN ... [--output FILE.html]",
-     "one page of a run, or of several side by side", cmd_report, report_options},
-    {"forward", "forward MODEL --ids F.safetensors --out O.safetensors",
-     "logits, loss, gradients: parity with other systems", cmd_forward, forward_options},
-    {"encode", "encode TOKENIZER < JSONL", "{\"text\": ...} to {\"ids\": [...]}", cmd_encode,
-     codec_options},
-    {"decode", "decode TOKENIZER < JSONL", "{\"ids\": [...]} to {\"text\": ...}", cmd_decode,
-     codec_options},
-    {"render", "render TEMPLATE < JSONL",
-     "{\"messages\": ...} to {\"text\": ...} by a chat template (file, folder or name)", cmd_render,
-     NULL},
-    {"bench", "bench [NAME ...]", "speed against this machine's measured peak", cmd_bench,
-     bench_options},
-    {"doctor", "doctor", "what this build and this machine can do", cmd_doctor, NULL},
-    {"help", "help [COMMAND]", "this list, or a command's options", cmd_help, NULL},
-    {0},
-};
+/* clang-format off */
+#define COMMANDS(X)                                                                                \
+    X(train) X(tokenize) X(tokenizer) X(generate) X(chat) X(eval) X(export) X(inspect) X(verify)   \
+    X(report) X(forward) X(encode) X(decode) X(render) X(bench) X(doctor) X(help)
+/* clang-format on */
+#define X(name) extern const struct command command_##name; /* in cmd_NAME.c */
+COMMANDS(X)
+#undef X
+#define X(name) &command_##name,
+static const struct command *const commands[] = {COMMANDS(X) NULL};
+#undef X
 
 static void options_print(const struct option *o) {
     for (; o && o->key; o++) {
@@ -85,44 +57,38 @@ static void options_print(const struct option *o) {
 }
 
 static const struct command *command_find(const char *name, const char *before, struct err *e) {
-    const struct command *near = commands;
-    for (const struct command *c = commands; c->name; c++) {
-        if (!strcmp(c->name, name)) return c;
-        if (edit_distance(name, c->name) < edit_distance(name, near->name)) near = c;
+    const struct command *near = commands[0];
+    for (const struct command *const *c = commands; *c; c++) {
+        if (!strcmp((*c)->name, name)) return *c;
+        if (edit_distance(name, (*c)->name) < edit_distance(name, near->name)) near = *c;
     }
     err_input(e, "there is no command '%s'", name);
     err_hint(e, "did you mean `hone %s%s`? `hone help` lists all", before, near->name);
     return NULL;
 }
 
-static const char train_signals[] =
-    "SIGINT (^C), SIGTERM, SIGHUP, or a reader of the output that goes away (SIGPIPE): the step "
-    "is\n"
-    "finished and saved, and the program ends with exit code 3: stopped and saved;\n"
-    "resume_from_checkpoint=auto goes on from there. A second SIGINT or SIGTERM ends it at once,\n"
-    "without saving: killed by that signal (128 + its number in a shell). So does the first one "
-    "while\n"
-    "the data is still being read: there is nothing to save.\n"
-    "Exit codes: 0 all steps done, 1 an error while training, 2 usage or bad input, 3 stopped.\n";
-
-int cmd_help(int argc, char **argv, struct err *e) {
+static int cmd_help(int argc, char **argv, struct err *e) {
     if (argc > 0) {
         const struct command *c = command_find(argv[0], "help ", e);
         if (!c) return -1;
         printf("hone %s\n\n%s.\n\n", c->usage, c->help);
-        if (!strcmp(c->name, "train")) return puts(train_signals), recipe_help(stdout);
+        if (c->help_more) return c->help_more(stdout);
         options_print(c->options);
         return 0;
     }
     puts("hone: trains, fine-tunes and runs language models, reproducibly.\n\n  hone COMMAND "
          "[ARGUMENTS] [key=value ...]\n");
-    for (const struct command *c = commands; c->name; c++) printf("  %-10s %s\n", c->name, c->help);
+    for (const struct command *const *c = commands; *c; c++)
+        printf("  %-10s %s\n", (*c)->name, (*c)->help);
     puts("\nGlobal flags:");
     options_print(global_options);
     puts("\n`hone help COMMAND` says more. Exit codes: 0 done, 1 a failed check or training error, "
          "2 usage or bad input, 3 a run that was stopped and saved.");
     return 0;
 }
+
+const struct command command_help = {
+    "help", "help [COMMAND]", "this list, or a command's options", cmd_help, NULL, NULL};
 
 /* Takes the global flags out of argv; the rest stays in order. */
 static int globals_take(int *argc, char **argv, struct arena *a, struct err *e) {
