@@ -16,14 +16,14 @@
 static void bind(struct render *r, struct scope *s, struct bytes name, struct value v) {
     for (struct binding *b = s->first; b; b = b->next)
         if (bytes_same(b->name, name)) return (void)(b->value = v);
-    struct binding *b = make(r, sizeof *b);
+    struct binding *b = jinja_make(r, sizeof *b);
     if (!b) return;
     *b = (struct binding){s->first, name, v};
     s->first = b;
 }
 
 static struct scope *scope_new(struct render *r, struct scope *outer) {
-    struct scope *s = make(r, sizeof *s);
+    struct scope *s = jinja_make(r, sizeof *s);
     if (s) s->outer = outer;
     return s;
 }
@@ -37,21 +37,22 @@ void assign_target(struct render *r, const struct node *target, struct value v) 
     r->line = target->line;
     if (target->kind == N_NAME) return assign(r, target->name, v);
     if (target->kind == N_ATTR) {
-        const struct value of = eval(r, target->kid[0]);
+        const struct value of = jinja_eval(r, target->kid[0]);
         if (r->failed) return;
         if (of.kind != V_NAMESPACE)
-            return (void)fail(r, "cannot assign attribute on non-namespace object '%.*s'",
-                              (int)i64_min(target->kid[0]->name.size, 80),
-                              target->kid[0]->name.data);
+            return (void)jinja_fail(r, "cannot assign attribute on non-namespace object '%.*s'",
+                                    (int)i64_min(target->kid[0]->name.size, 80),
+                                    target->kid[0]->name.data);
         if (target->name.data[0] == '_')
-            return (void)fail(r, "a namespace cannot have an attribute that starts with '_'");
+            return (void)jinja_fail(r, "a namespace cannot have an attribute that starts with '_'");
         return dict_set(r, of.as.dict, v_text(target->name.data, target->name.size), v);
     }
     const struct list *l = items_of(r, v);
     i64 count = 0, i = 0;
     for (const struct node *k = target->kid[0]; k; k = k->next) count++;
     if (!r->failed && count != l->count)
-        return (void)fail(r, "%lld values for %lld names", (long long)l->count, (long long)count);
+        return (void)jinja_fail(r, "%lld values for %lld names", (long long)l->count,
+                                (long long)count);
     for (const struct node *k = target->kid[0]; k && !r->failed; k = k->next)
         assign_target(r, k, l->item[i++]);
 }
@@ -71,14 +72,14 @@ static struct value captured(struct render *r, const struct node *body, struct s
 static struct value with_input(struct render *r, const struct node *filters, struct value input) {
     const struct value before = r->input;
     r->input = input;
-    const struct value v = eval(r, filters);
+    const struct value v = jinja_eval(r, filters);
     return r->input = before, v;
 }
 
 /* ---- macros */
 
 struct value macro_new(struct render *r, struct node *n) {
-    struct macro *m = make(r, sizeof *m);
+    struct macro *m = jinja_make(r, sizeof *m);
     if (!m) return v_none;
     *m = (struct macro){n, r->scope};
     return (struct value){V_MACRO, false, {.macro = m}};
@@ -97,7 +98,7 @@ struct value macro_call(struct render *r, struct macro *m, struct call *c) {
         const bool has = given(c, index, name);
         struct value v =
             has ? arg(c, index, name, v_none) : v_undefined(p->name.data, p->name.size);
-        if (!has && p->kid[0]) v = eval(r, p->kid[0]);
+        if (!has && p->kid[0]) v = jinja_eval(r, p->kid[0]);
         assign(r, p->name, v);
     }
     if (given(c, INT32_MAX, "caller")) assign(r, caller, arg(c, INT32_MAX, "caller", v_none));
@@ -108,13 +109,13 @@ struct value macro_call(struct render *r, struct macro *m, struct call *c) {
 
 static void run_call_block(struct render *r, struct node *n) {
     const struct node *call = n->kid[1];
-    const struct value f = eval(r, call->kid[0]);
+    const struct value f = jinja_eval(r, call->kid[0]);
     struct call c = call_of(r, call->kid[0]->name, call->kid[1]), more = c;
-    more.count = c.count + 1, more.item = make(r, more.count * (i64)sizeof *more.item);
+    more.count = c.count + 1, more.item = jinja_make(r, more.count * (i64)sizeof *more.item);
     if (!more.item) return;
     if (c.count) memcpy(more.item, c.item, (size_t)c.count * sizeof *c.item);
     more.item[c.count] = (struct argument){{"caller", 6}, macro_new(r, n), false};
-    print(r, r->out, call_value(r, f, &more), false);
+    jinja_print(r, r->out, call_value(r, f, &more), false);
 }
 
 /* ---- loops */
@@ -128,7 +129,7 @@ static bool loop_passes(struct loop *l, i64 at) {
         if (!own) return true;
         r->scope = own;
         assign_target(r, l->node->kid[0], l->items->item[at]);
-        l->passed[at] = r->failed || truth(eval(r, l->node->kid[2])) ? 1 : 2;
+        l->passed[at] = r->failed || truth(jinja_eval(r, l->node->kid[2])) ? 1 : 2;
         r->scope = before;
     }
     return l->passed[at] == 1;
@@ -163,17 +164,17 @@ struct value loop_attribute(struct render *r, struct loop *l, struct bytes name)
     if (bytes_are(name, "nextitem"))
         return loop_last(l) ? v_undefined("there is no next item", 21)
                             : l->items->item[loop_next(l, l->at + 1)];
-    return fail(r, "'loop.%.*s' is not supported", (int)i64_min(name.size, 40), name.data);
+    return jinja_fail(r, "'loop.%.*s' is not supported", (int)i64_min(name.size, 40), name.data);
 }
 
 static enum flow run_for(struct render *r, struct node *n) {
     struct scope *before = r->scope;
-    struct loop *l = make(r, sizeof *l);
-    const struct value of = eval(r, n->kid[1]);
+    struct loop *l = jinja_make(r, sizeof *l);
+    const struct value of = jinja_eval(r, n->kid[1]);
     if (r->failed) return BREAK;
     *l = (struct loop){.r = r, .node = n, .scope = before, .items = items_of(r, of), .index = -1};
     l->previous = -1;
-    if (n->kid[2] && l->items->count) l->passed = make(r, l->items->count);
+    if (n->kid[2] && l->items->count) l->passed = jinja_make(r, l->items->count);
     for (i64 at = 0; !r->failed && (at = loop_next(l, at)) < l->items->count; at++) {
         l->previous = l->index < 0 ? -1 : l->at;
         l->at = at, l->index++;
@@ -198,7 +199,7 @@ static enum flow run_with(struct render *r, struct node *n) {
     const struct node *value = n->kid[1];
     if (!own) return BREAK;
     for (const struct node *t = n->kid[0]; t && !r->failed; t = t->next, value = value->next)
-        bind(r, own, t->name, eval(r, value->kid[0]));
+        bind(r, own, t->name, jinja_eval(r, value->kid[0]));
     r->scope = own;
     const enum flow flow = run_body(r, n->kid[3]);
     return r->scope = before, flow;
@@ -209,10 +210,10 @@ static enum flow run_with(struct render *r, struct node *n) {
 static void run_generation(struct render *r, struct node *n) {
     const i64 from = r->out->size;
     const struct value v = captured(r, n->kid[3], scope_new(r, r->scope));
-    put(r, r->out, v.as.text.data, v.as.text.size);
+    jinja_put(r, r->out, v.as.text.data, v.as.text.size);
     if (!r->generation || r->failed) return;
     if (r->out != r->root)
-        fail(r, "'generation' inside a macro or a set block is not supported");
+        jinja_fail(r, "'generation' inside a macro or a set block is not supported");
     else if (spans_add(r->generation, from, r->out->size, r->e))
         r->failed = true;
 }
@@ -221,16 +222,16 @@ static enum flow run_node(struct render *r, struct node *n) {
     struct value v;
     r->line = n->line;
     switch (n->kind) {
-    case N_DATA: put(r, r->out, n->name.data, n->name.size); break;
+    case N_DATA: jinja_put(r, r->out, n->name.data, n->name.size); break;
     case N_OUTPUT:
-        v = eval(r, n->kid[0]);
-        if (!r->failed) print(r, r->out, v, false);
+        v = jinja_eval(r, n->kid[0]);
+        if (!r->failed) jinja_print(r, r->out, v, false);
         break;
     case N_IF:
-        if (truth(eval(r, n->kid[0]))) return r->failed ? BREAK : run_body(r, n->kid[1]);
+        if (truth(jinja_eval(r, n->kid[0]))) return r->failed ? BREAK : run_body(r, n->kid[1]);
         return n->kid[2] ? run_body(r, n->kid[2]) : GO;
     case N_FOR: return run_for(r, n);
-    case N_SET: assign_target(r, n->kid[0], eval(r, n->kid[1])); break;
+    case N_SET: assign_target(r, n->kid[0], jinja_eval(r, n->kid[1])); break;
     case N_SET_BLOCK:
         v = captured(r, n->kid[3], scope_new(r, r->scope));
         assign_target(r, n->kid[0], with_input(r, n->kid[1], v));
@@ -239,13 +240,13 @@ static enum flow run_node(struct render *r, struct node *n) {
     case N_CALL_BLOCK: run_call_block(r, n); break;
     case N_FILTER_BLOCK:
         v = with_input(r, n->kid[1], captured(r, n->kid[3], scope_new(r, r->scope)));
-        if (!r->failed) print(r, r->out, v, false);
+        if (!r->failed) jinja_print(r, r->out, v, false);
         break;
     case N_WITH: return run_with(r, n);
     case N_GENERATION: run_generation(r, n); break;
     case N_BREAK: return BREAK;
     case N_CONTINUE: return CONTINUE;
-    default: fail(r, "an expression where a statement was expected");
+    default: jinja_fail(r, "an expression where a statement was expected");
     }
     return GO;
 }
@@ -253,7 +254,7 @@ static enum flow run_node(struct render *r, struct node *n) {
 enum flow run_body(struct render *r, const struct node *n) {
     enum flow flow = GO;
     if (!deeper(r)) return r->depth--, BREAK;
-    for (; n && flow == GO && step(r, 0); n = n->next) {
+    for (; n && flow == GO && jinja_step(r, 0); n = n->next) {
         flow = run_node(r, (struct node *)(uintptr_t)n);
         if (r->failed) flow = BREAK;
     }

@@ -220,10 +220,10 @@ struct call { /* one call's arguments */
     struct argument *item;
     i64 count;
 };
-struct value fail(struct render *r, const char *fmt, ...) PRINTF(2, 3); /* undefined */
-bool step(struct render *r, i64 bytes);  /* false: failed, or the limits are reached */
-bool deeper(struct render *r);           /* depth++; false: too deep. Pair with r->depth-- */
-void *make(struct render *r, i64 bytes); /* zeroed; NULL: failed */
+struct value jinja_fail(struct render *r, const char *fmt, ...) PRINTF(2, 3); /* undefined */
+bool jinja_step(struct render *r, i64 bytes);  /* false: failed, or the limits are reached */
+bool deeper(struct render *r);                 /* depth++; false: too deep. Pair with r->depth-- */
+void *jinja_make(struct render *r, i64 bytes); /* zeroed; NULL: failed */
 
 static const struct value v_none = {.kind = V_NONE};
 static inline struct value v_bool(bool b) { return (struct value){V_BOOL, false, {.truth = b}}; }
@@ -250,7 +250,7 @@ i64 integer_of(struct value v);
 double real_of(struct value v);
 bool equal(struct render *r, struct value a, struct value b);
 /* -1, 0, 1, or 2 where neither is less, as NaN; fails where Python does. */
-int order(struct render *r, struct value a, struct value b);
+int jinja_order(struct render *r, struct value a, struct value b);
 bool contains(struct render *r, struct value in, struct value what);
 struct list *items_of(struct render *r, struct value v); /* what a for loop sees; never NULL */
 i64 length_of(struct render *r, struct value v);         /* fails as len() does */
@@ -259,7 +259,7 @@ bool bytes_same(struct bytes a, struct bytes b);
 bool bytes_are(struct bytes a, const char *text);
 
 /* Appends str(v); `repr`: repr(v). */
-void print(struct render *r, struct text *out, struct value v, bool repr);
+void jinja_print(struct render *r, struct text *out, struct value v, bool repr);
 struct value text_of(struct render *r, struct value v); /* str(v) */
 struct json_form {
     const char *item, *key; /* separators */
@@ -268,7 +268,7 @@ struct json_form {
 };
 void print_json(struct render *r, struct text *out, struct value v, const struct json_form *f,
                 i64 level);
-void put(struct render *r, struct text *out, const char *data, i64 size);
+void jinja_put(struct render *r, struct text *out, const char *data, i64 size);
 
 /* ---- texts (jinja_text.c): Python's str */
 bool is_blank(i64 code); /* str.isspace */
@@ -309,7 +309,7 @@ bool given(struct call *c, i64 index, const char *name);
 void call_done(struct render *r, struct call *c); /* fails if an argument was not taken */
 
 /* ---- evaluation (jinja_eval.c, jinja_run.c) */
-struct value eval(struct render *r, const struct node *n);
+struct value jinja_eval(struct render *r, const struct node *n);
 struct value call_value(struct render *r, struct value f, struct call *c);
 struct call call_of(struct render *r, struct bytes name, const struct node *args);
 struct value attribute(struct render *r, struct value of, struct bytes name);

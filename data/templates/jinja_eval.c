@@ -13,7 +13,7 @@ static struct value lookup(struct render *r, struct bytes name) {
 }
 
 static struct value undefined_use(struct render *r, struct value v) {
-    return fail(r, "'%.*s' is undefined", (int)i64_min(v.as.text.size, 80), v.as.text.data);
+    return jinja_fail(r, "'%.*s' is undefined", (int)i64_min(v.as.text.size, 80), v.as.text.data);
 }
 
 /* What `of.name` that does not exist becomes: printed as nothing, refused when looked into. */
@@ -30,10 +30,10 @@ struct value attribute(struct render *r, struct value of, struct bytes name) {
     if (of.kind == V_UNDEFINED) return undefined_use(r, of);
     if (of.kind == V_LOOP) return loop_attribute(r, of.as.loop, name);
     if (of.kind == V_NAMESPACE || (of.kind == V_DICT && !has_method(of, name)))
-        step(r, of.as.dict->count), found = dict_find_text(of.as.dict, name);
+        jinja_step(r, of.as.dict->count), found = dict_find_text(of.as.dict, name);
     if (found) return *found;
     if (of.kind == V_NAMESPACE || !has_method(of, name)) return missing(r, of, name);
-    struct method *m = make(r, sizeof *m);
+    struct method *m = jinja_make(r, sizeof *m);
     if (!m) return v_none;
     *m = (struct method){of, name};
     return (struct value){V_METHOD, false, {.method = m}};
@@ -64,18 +64,18 @@ struct value subscript(struct render *r, struct value of, struct value at) {
 }
 
 static struct value slice(struct render *r, const struct node *n) {
-    struct value of = eval(r, n->kid[0]), part[3];
+    struct value of = jinja_eval(r, n->kid[0]), part[3];
     for (int i = 0; i < 3; i++) {
-        part[i] = n->kid[i + 1] ? eval(r, n->kid[i + 1]) : v_none;
+        part[i] = n->kid[i + 1] ? jinja_eval(r, n->kid[i + 1]) : v_none;
         if (part[i].kind != V_NONE && !is_integer(part[i]))
-            return fail(r, "a slice bound that is '%s'", type_name(part[i]));
+            return jinja_fail(r, "a slice bound that is '%s'", type_name(part[i]));
     }
     const i64 by = part[2].kind == V_NONE ? 1 : integer_of(part[2]);
     if (of.kind == V_UNDEFINED) return undefined_use(r, of);
     if (of.kind != V_TEXT &&
         (of.kind != V_LIST || of.as.list->form == LAZY || of.as.list->form == VIEW))
         return v_undefined("a slice", 7);
-    if (!by) return fail(r, "a slice with step 0");
+    if (!by) return jinja_fail(r, "a slice with step 0");
     const struct list *l = items_of(r, of);
     i64 bound[2] = {by > 0 ? 0 : l->count - 1, by > 0 ? l->count : -1};
     for (int i = 0; i < 2; i++) {
@@ -86,9 +86,9 @@ static struct value slice(struct render *r, const struct node *n) {
     }
     struct value out = v_list(r, of.kind == V_TEXT ? LIST : of.as.list->form);
     struct text text = {0};
-    for (i64 i = bound[0]; (by > 0 ? i < bound[1] : i > bound[1]) && step(r, 0);) {
+    for (i64 i = bound[0]; (by > 0 ? i < bound[1] : i > bound[1]) && jinja_step(r, 0);) {
         if (of.kind == V_TEXT)
-            put(r, &text, l->item[i].as.text.data, l->item[i].as.text.size);
+            jinja_put(r, &text, l->item[i].as.text.data, l->item[i].as.text.size);
         else
             list_add(r, out, l->item[i]);
         if (__builtin_add_overflow(i, by, &i)) break;
@@ -97,7 +97,7 @@ static struct value slice(struct render *r, const struct node *n) {
 }
 
 static struct value joined(struct render *r, struct bytes a, struct bytes b) {
-    char *copy = make(r, a.size + b.size + 1);
+    char *copy = jinja_make(r, a.size + b.size + 1);
     if (!copy) return v_text("", 0);
     if (a.size) memcpy(copy, a.data, (size_t)a.size);
     if (b.size) memcpy(copy + a.size, b.data, (size_t)b.size);
@@ -107,8 +107,8 @@ static struct value joined(struct render *r, struct bytes a, struct bytes b) {
 static struct value repeated(struct render *r, struct value of, i64 times) {
     struct value out = of.kind == V_LIST ? v_list(r, of.as.list->form) : v_none;
     struct text text = {0};
-    for (i64 i = 0; i < times && step(r, 0); i++) {
-        if (of.kind == V_TEXT) put(r, &text, of.as.text.data, of.as.text.size);
+    for (i64 i = 0; i < times && jinja_step(r, 0); i++) {
+        if (of.kind == V_TEXT) jinja_put(r, &text, of.as.text.data, of.as.text.size);
         for (i64 k = 0; of.kind == V_LIST && k < of.as.list->count && !r->failed; k++)
             list_add(r, out, of.as.list->item[k]);
     }
@@ -125,7 +125,7 @@ static struct value add(struct render *r, struct value a, struct value b) {
     if (a.kind == V_LIST && b.kind == V_LIST && a.as.list->form == b.as.list->form &&
         a.as.list->form <= TUPLE)
         return list_joined(r, a.as.list, b.as.list);
-    return fail(r, "'+' between '%s' and '%s'", type_name(a), type_name(b));
+    return jinja_fail(r, "'+' between '%s' and '%s'", type_name(a), type_name(b));
 }
 
 static double floor_of(double x) {
@@ -135,19 +135,21 @@ static double floor_of(double x) {
 
 static struct value real_arithmetic(struct render *r, struct bytes op, double a, double b) {
     const bool divides = op.data[0] == '/' || op.data[0] == '%';
-    if (divides && b == 0) return fail(r, "division by zero");
+    if (divides && b == 0) return jinja_fail(r, "division by zero");
     if (bytes_are(op, "+")) return v_real(a + b);
     if (bytes_are(op, "-")) return v_real(a - b);
     if (bytes_are(op, "*")) return v_real(a * b);
     if (bytes_are(op, "/")) return v_real(a / b);
     if (bytes_are(op, "//")) return v_real(floor_of(a / b));
-    return fail(r, "'%.*s' of numbers with a fraction is not supported", (int)op.size, op.data);
+    return jinja_fail(r, "'%.*s' of numbers with a fraction is not supported", (int)op.size,
+                      op.data);
 }
 
 static struct value whole_arithmetic(struct render *r, struct bytes op, i64 a, i64 b) {
     i64 out = 1;
     bool over = false;
-    if (bytes_are(op, "/")) return b ? v_real((double)a / (double)b) : fail(r, "division by zero");
+    if (bytes_are(op, "/"))
+        return b ? v_real((double)a / (double)b) : jinja_fail(r, "division by zero");
     if (bytes_are(op, "+"))
         over = __builtin_add_overflow(a, b, &out);
     else if (bytes_are(op, "-"))
@@ -155,10 +157,11 @@ static struct value whole_arithmetic(struct render *r, struct bytes op, i64 a, i
     else if (bytes_are(op, "*"))
         over = __builtin_mul_overflow(a, b, &out);
     else if (bytes_are(op, "**")) {
-        if (b < 0 || b > 4096) return fail(r, "'**' with %lld is not supported", (long long)b);
+        if (b < 0 || b > 4096)
+            return jinja_fail(r, "'**' with %lld is not supported", (long long)b);
         for (i64 i = 0; i < b && !over; i++) over = __builtin_mul_overflow(out, a, &out);
     } else {
-        if (!b) return fail(r, "division by zero");
+        if (!b) return jinja_fail(r, "division by zero");
         if (b == -1) {
             over = op.size == 2 && a == INT64_MIN;
             out = op.size == 2 && !over ? -a : 0;
@@ -167,11 +170,11 @@ static struct value whole_arithmetic(struct render *r, struct bytes op, i64 a, i
             out = op.size == 2 ? a / b - down : rest + (down ? b : 0);
         }
     }
-    return over ? fail(r, "'%.*s': more than 64 bits", (int)op.size, op.data) : v_int(out);
+    return over ? jinja_fail(r, "'%.*s': more than 64 bits", (int)op.size, op.data) : v_int(out);
 }
 
 static struct value binary(struct render *r, const struct node *n) {
-    const struct value a = eval(r, n->kid[0]), b = eval(r, n->kid[1]);
+    const struct value a = jinja_eval(r, n->kid[0]), b = jinja_eval(r, n->kid[1]);
     const struct bytes op = n->name;
     r->line = n->line;
     if (r->failed) return v_none;
@@ -186,9 +189,9 @@ static struct value binary(struct render *r, const struct node *n) {
                right = b.kind == V_TEXT || (b.kind == V_LIST && b.as.list->form <= TUPLE);
     if (bytes_are(op, "*") && left && is_integer(b)) return repeated(r, a, integer_of(b));
     if (bytes_are(op, "*") && right && is_integer(a)) return repeated(r, b, integer_of(a));
-    return fail(r, "'%.*s' between '%s' and '%s'%s", (int)op.size, op.data, type_name(a),
-                type_name(b),
-                bytes_are(op, "%") && a.kind == V_TEXT ? ": formatting is not supported" : "");
+    return jinja_fail(
+        r, "'%.*s' between '%s' and '%s'%s", (int)op.size, op.data, type_name(a), type_name(b),
+        bytes_are(op, "%") && a.kind == V_TEXT ? ": formatting is not supported" : "");
 }
 
 static bool compare(struct render *r, struct bytes op, struct value a, struct value b) {
@@ -198,16 +201,16 @@ static bool compare(struct render *r, struct bytes op, struct value a, struct va
     if (bytes_are(op, "!=")) return !equal(r, a, b);
     if (a.kind == V_UNDEFINED || b.kind == V_UNDEFINED)
         return undefined_use(r, a.kind == V_UNDEFINED ? a : b), false;
-    const int o = order(r, a, b);
+    const int o = jinja_order(r, a, b);
     if (o == 2) return false;
     const bool orequal = op.size == 2;
     return (orequal && !o) || o == (op.data[0] == '<' ? -1 : 1);
 }
 
 static struct value comparison(struct render *r, const struct node *n) {
-    struct value left = eval(r, n->kid[0]);
+    struct value left = jinja_eval(r, n->kid[0]);
     for (const struct node *k = n->kid[1]; k && !r->failed; k = k->next) {
-        const struct value right = eval(r, k->kid[0]);
+        const struct value right = jinja_eval(r, k->kid[0]);
         r->line = n->line;
         if (r->failed || !compare(r, k->name, left, right)) return v_bool(false);
         left = right;
@@ -216,13 +219,13 @@ static struct value comparison(struct render *r, const struct node *n) {
 }
 
 static struct value unary(struct render *r, const struct node *n) {
-    const struct value v = eval(r, n->kid[0]);
+    const struct value v = jinja_eval(r, n->kid[0]);
     if (n->name.data[0] == 'n') return v_bool(!truth(v));
     const bool minus = n->name.data[0] == '-';
     if (v.kind == V_UNDEFINED) return undefined_use(r, v);
-    if (!is_number(v)) return fail(r, "a sign in front of a '%s'", type_name(v));
+    if (!is_number(v)) return jinja_fail(r, "a sign in front of a '%s'", type_name(v));
     if (v.kind == V_FLOAT) return minus ? v_real(-v.as.real) : v;
-    if (minus && integer_of(v) == INT64_MIN) return fail(r, "'-': more than 64 bits");
+    if (minus && integer_of(v) == INT64_MIN) return jinja_fail(r, "'-': more than 64 bits");
     return v_int(minus ? -integer_of(v) : integer_of(v));
 }
 
@@ -230,10 +233,10 @@ struct call call_of(struct render *r, struct bytes name, const struct node *args
     struct call c = {.name = name};
     i64 count = 0;
     for (const struct node *n = args; n; n = n->next) count++;
-    if (count) c.item = make(r, count * (i64)sizeof *c.item);
+    if (count) c.item = jinja_make(r, count * (i64)sizeof *c.item);
     if (!c.item) return c;
     for (const struct node *n = args; n; n = n->next)
-        c.item[c.count++] = (struct argument){n->name, eval(r, n->kid[0]), false};
+        c.item[c.count++] = (struct argument){n->name, jinja_eval(r, n->kid[0]), false};
     return c;
 }
 
@@ -242,7 +245,7 @@ struct value call_value(struct render *r, struct value f, struct call *c) {
     if (f.kind == V_MACRO) return macro_call(r, f.as.macro, c);
     if (f.kind == V_METHOD) return call_method(r, f.as.method, c);
     if (f.kind == V_UNDEFINED) return undefined_use(r, f);
-    if (f.kind != V_GLOBAL) return fail(r, "a '%s' cannot be called", type_name(f));
+    if (f.kind != V_GLOBAL) return jinja_fail(r, "a '%s' cannot be called", type_name(f));
     c->name = (struct bytes){f.as.global->name, (i64)strlen(f.as.global->name)};
     const struct value v = f.as.global->run(r, c);
     return call_done(r, c), v;
@@ -252,19 +255,20 @@ static struct value collection(struct render *r, const struct node *n) {
     if (n->kind == N_DICT) {
         struct value d = v_dict(r);
         for (const struct node *k = n->kid[0]; k && !r->failed; k = k->next->next) {
-            const struct value key = eval(r, k->kid[0]), value = eval(r, k->next->kid[0]);
+            const struct value key = jinja_eval(r, k->kid[0]),
+                               value = jinja_eval(r, k->next->kid[0]);
             if (!r->failed) dict_set(r, d.as.dict, key, value);
         }
         return d;
     }
     struct value list = v_list(r, n->kind == N_TUPLE ? TUPLE : LIST);
     for (const struct node *k = n->kid[0]; k && !r->failed; k = k->next)
-        list_add(r, list, eval(r, k->kid[0]));
+        list_add(r, list, jinja_eval(r, k->kid[0]));
     return list;
 }
 
 static struct value applied(struct render *r, const struct node *n) { /* a filter or a test */
-    const struct value in = eval(r, n->kid[0]);
+    const struct value in = jinja_eval(r, n->kid[0]);
     struct call c = call_of(r, n->name, n->kid[1]);
     r->line = n->line;
     if (r->failed) return v_none;
@@ -285,18 +289,18 @@ static struct value eval_node(struct render *r, const struct node *n) {
     case N_TUPLE:
     case N_DICT: return collection(r, n);
     case N_ATTR:
-        v = eval(r, n->kid[0]);
+        v = jinja_eval(r, n->kid[0]);
         r->line = n->line;
         return attribute(r, v, n->name);
     case N_ITEM: {
-        v = eval(r, n->kid[0]);
-        const struct value at = eval(r, n->kid[1]);
+        v = jinja_eval(r, n->kid[0]);
+        const struct value at = jinja_eval(r, n->kid[1]);
         r->line = n->line;
         return r->failed ? v_none : subscript(r, v, at);
     }
     case N_SLICE: return slice(r, n);
     case N_CALL: {
-        v = eval(r, n->kid[0]);
+        v = jinja_eval(r, n->kid[0]);
         struct call c = call_of(r, n->kid[0]->name, n->kid[1]);
         r->line = n->line;
         return call_value(r, v, &c);
@@ -306,18 +310,18 @@ static struct value eval_node(struct render *r, const struct node *n) {
     case N_UNARY: return unary(r, n);
     case N_BINARY: return binary(r, n);
     case N_COMPARE: return comparison(r, n);
-    case N_AND: v = eval(r, n->kid[0]); return truth(v) ? eval(r, n->kid[1]) : v;
-    case N_OR: v = eval(r, n->kid[0]); return truth(v) ? v : eval(r, n->kid[1]);
+    case N_AND: v = jinja_eval(r, n->kid[0]); return truth(v) ? jinja_eval(r, n->kid[1]) : v;
+    case N_OR: v = jinja_eval(r, n->kid[0]); return truth(v) ? v : jinja_eval(r, n->kid[1]);
     case N_COND:
-        if (truth(eval(r, n->kid[0]))) return eval(r, n->kid[1]);
-        return n->kid[2] ? eval(r, n->kid[2]) : v_undefined("an if without else", 18);
+        if (truth(jinja_eval(r, n->kid[0]))) return jinja_eval(r, n->kid[1]);
+        return n->kid[2] ? jinja_eval(r, n->kid[2]) : v_undefined("an if without else", 18);
     case N_INPUT: return r->input;
-    default: return fail(r, "a statement where an expression was expected");
+    default: return jinja_fail(r, "a statement where an expression was expected");
     }
 }
 
-struct value eval(struct render *r, const struct node *n) {
+struct value jinja_eval(struct render *r, const struct node *n) {
     struct value v = v_none;
-    if (deeper(r) && step(r, 0)) r->line = n->line, v = eval_node(r, n);
+    if (deeper(r) && jinja_step(r, 0)) r->line = n->line, v = eval_node(r, n);
     return r->depth--, v;
 }

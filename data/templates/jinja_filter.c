@@ -25,11 +25,11 @@ void call_done(struct render *r, struct call *c) {
         const struct argument *a = c->item + i;
         if (a->taken) continue;
         if (a->name.data)
-            fail(r, "'%.*s' takes no argument '%.*s'", (int)c->name.size, c->name.data,
-                 (int)i64_min(a->name.size, 40), a->name.data);
+            jinja_fail(r, "'%.*s' takes no argument '%.*s'", (int)c->name.size, c->name.data,
+                       (int)i64_min(a->name.size, 40), a->name.data);
         else
-            fail(r, "'%.*s' takes fewer than %lld arguments", (int)c->name.size, c->name.data,
-                 (long long)i + 1);
+            jinja_fail(r, "'%.*s' takes fewer than %lld arguments", (int)c->name.size, c->name.data,
+                       (long long)i + 1);
     }
 }
 
@@ -39,7 +39,8 @@ static struct bytes text_arg(struct render *r, struct call *c, i64 index, const 
 }
 static i64 int_arg(struct render *r, struct call *c, i64 index, const char *name, i64 otherwise) {
     const struct value v = arg(c, index, name, v_int(otherwise));
-    if (!is_integer(v)) fail(r, "%.*s: '%s' is no integer", (int)c->name.size, c->name.data, name);
+    if (!is_integer(v))
+        jinja_fail(r, "%.*s: '%s' is no integer", (int)c->name.size, c->name.data, name);
     return is_integer(v) ? integer_of(v) : 0;
 }
 
@@ -72,15 +73,16 @@ static struct value f_escape(struct render *r, struct value in, struct call *c) 
 static struct value f_trim(struct render *r, struct value in, struct call *c) {
     const struct value chars = arg(c, 0, "chars", v_none);
     struct value v = text_of(r, in);
-    if (chars.kind != V_NONE && chars.kind != V_TEXT) return fail(r, "trim: 'chars' is not a text");
-    step(r, v.as.text.size);
+    if (chars.kind != V_NONE && chars.kind != V_TEXT)
+        return jinja_fail(r, "trim: 'chars' is not a text");
+    jinja_step(r, v.as.text.size);
     v.as.text = strip(v.as.text, chars.kind == V_TEXT ? &chars.as.text : NULL, true, true);
     return v;
 }
 static struct value f_replace(struct render *r, struct value in, struct call *c) {
     const struct bytes s = text_of(r, in).as.text, old = text_arg(r, c, 0, "old", ""),
                        with = text_arg(r, c, 1, "new", "");
-    if (!given(c, 1, "new")) return fail(r, "replace needs two texts");
+    if (!given(c, 1, "new")) return jinja_fail(r, "replace needs two texts");
     const struct value count = arg(c, 2, "count", v_none);
     return replace_text(r, s, old, with, is_integer(count) ? integer_of(count) : -1);
 }
@@ -97,17 +99,18 @@ static struct value f_indent(struct render *r, struct value in, struct call *c) 
                blank = truth(arg(c, 2, "blank", v_bool(false)));
     struct text made = {0}, out = {0};
     i64 spaces = is_integer(width) ? i64_min(integer_of(width), 1 << 16) : 0;
-    if (width.kind == V_TEXT) put(r, &made, width.as.text.data, width.as.text.size);
-    while (spaces-- > 0) put(r, &made, " ", 1);
+    if (width.kind == V_TEXT) jinja_put(r, &made, width.as.text.data, width.as.text.size);
+    while (spaces-- > 0) jinja_put(r, &made, " ", 1);
     const struct bytes by = v_take(r, &made).as.text, s = text_of(r, in).as.text;
-    put(r, &made, s.data, s.size), put(r, &made, "\n", 1); /* so that one at the end stays */
+    jinja_put(r, &made, s.data, s.size),
+        jinja_put(r, &made, "\n", 1); /* so that one at the end stays */
     const struct list *lines = items_of(r, split_lines(r, v_take(r, &made).as.text));
-    if (first) put(r, &out, by.data, by.size);
+    if (first) jinja_put(r, &out, by.data, by.size);
     for (i64 i = 0; i < lines->count && !r->failed; i++) {
         const struct bytes line = lines->item[i].as.text;
-        if (i) put(r, &out, "\n", 1);
-        if (i && (blank || line.size)) put(r, &out, by.data, by.size);
-        put(r, &out, line.data, line.size);
+        if (i) jinja_put(r, &out, "\n", 1);
+        if (i && (blank || line.size)) jinja_put(r, &out, by.data, by.size);
+        jinja_put(r, &out, line.data, line.size);
     }
     return v_take(r, &out);
 }
@@ -121,10 +124,10 @@ static struct value f_tojson(struct render *r, struct value in, struct call *c) 
     if (indent.kind == V_TEXT) f.indent = indent.as.text;
     if (is_integer(indent)) {
         i64 n = i64_min(integer_of(indent), 1 << 16);
-        while (n-- > 0 && !r->failed) put(r, &spaces, " ", 1);
+        while (n-- > 0 && !r->failed) jinja_put(r, &spaces, " ", 1);
         f.indent = v_take(r, &spaces).as.text;
     } else if (indent.kind != V_NONE && indent.kind != V_TEXT) {
-        return fail(r, "tojson: 'indent' is neither a number nor a text");
+        return jinja_fail(r, "tojson: 'indent' is neither a number nor a text");
     }
     f.item = f.indent.data ? "," : ", ", f.key = ": ";
     if (separators.kind == V_LIST && separators.as.list->count == 2 &&
@@ -134,7 +137,7 @@ static struct value f_tojson(struct render *r, struct value in, struct call *c) 
         f.item = v_copy(r, item.data, item.size).as.text.data; /* copies end with a NUL */
         f.key = v_copy(r, key.data, key.size).as.text.data;
     } else if (separators.kind != V_NONE) {
-        return fail(r, "tojson: 'separators' is not a pair of texts");
+        return jinja_fail(r, "tojson: 'separators' is not a pair of texts");
     }
     print_json(r, &out, in, &f, 0);
     return v_take(r, &out);
@@ -174,25 +177,25 @@ static struct value f_int(struct render *r, struct value in, struct call *c) {
     i64 whole = 0, base = int_arg(r, c, 1, "base", 10);
     double x = 0;
     if (in.kind == V_UNDEFINED)
-        return fail(r, "'%.*s' is undefined", (int)in.as.text.size, in.as.text.data);
+        return jinja_fail(r, "'%.*s' is undefined", (int)in.as.text.size, in.as.text.data);
     if (is_integer(in)) return v_int(integer_of(in));
     if (in.kind == V_TEXT && read_int(in.as.text, base, &whole)) return v_int(whole);
     for (i64 at = 0, code; in.kind == V_TEXT && at < in.as.text.size;)
         if ((code = utf8_next(in.as.text.data, in.as.text.size, &at)) > 127 && is_digit(code))
-            return fail(r, "int: digits beyond ASCII are not supported");
+            return jinja_fail(r, "int: digits beyond ASCII are not supported");
     if (in.kind == V_FLOAT)
         x = in.as.real;
     else if (in.kind != V_TEXT || !read_real(in.as.text, &x))
         return otherwise;
     if (x != x || x - x != 0) return otherwise;
-    if (x >= 0x1p63 || x < -0x1p63) return fail(r, "int: %g has more than 64 bits", x);
+    if (x >= 0x1p63 || x < -0x1p63) return jinja_fail(r, "int: %g has more than 64 bits", x);
     return v_int((i64)x);
 }
 static struct value f_float(struct render *r, struct value in, struct call *c) {
     const struct value otherwise = arg(c, 0, "default", v_real(0));
     double x = 0;
     if (in.kind == V_UNDEFINED)
-        return fail(r, "'%.*s' is undefined", (int)in.as.text.size, in.as.text.data);
+        return jinja_fail(r, "'%.*s' is undefined", (int)in.as.text.size, in.as.text.data);
     if (is_number(in)) return v_real(real_of(in));
     return in.kind == V_TEXT && read_real(in.as.text, &x) ? v_real(x) : otherwise;
 }
@@ -200,7 +203,7 @@ static struct value f_abs(struct render *r, struct value in, struct call *c) {
     (void)c;
     if (is_integer(in) && integer_of(in) != INT64_MIN)
         return v_int(integer_of(in) < 0 ? -integer_of(in) : integer_of(in));
-    if (in.kind != V_FLOAT) return fail(r, "abs of a '%s'", type_name(in));
+    if (in.kind != V_FLOAT) return jinja_fail(r, "abs of a '%s'", type_name(in));
     return v_real(in.as.real < 0 ? -in.as.real : in.as.real);
 }
 /* round(x, 0, "common"): the nearest whole number, halves to even; other precisions by decimal
@@ -209,7 +212,8 @@ static struct value f_round(struct render *r, struct value in, struct call *c) {
     const i64 places = int_arg(r, c, 0, "precision", 0);
     const struct bytes how = text_arg(r, c, 1, "method", "common");
     if (!is_number(in) || !bytes_are(how, "common") || places < 0 || places > 15)
-        return fail(r, "round of a '%s' with these arguments is not supported", type_name(in));
+        return jinja_fail(r, "round of a '%s' with these arguments is not supported",
+                          type_name(in));
     char text[400];
     snprintf(text, sizeof text, "%.*f", (int)places, real_of(in));
     const struct value v = v_real(strtod(text, NULL));

@@ -12,7 +12,8 @@ typedef bool test_run(struct render *r, struct value in, struct call *c);
     }
 static struct value other(struct call *c) { return arg(c, 0, NULL, v_none); }
 static i64 modulo(struct render *r, struct value in, i64 by) {
-    if (!is_integer(in) || !by) return fail(r, "'%s' is no integer to divide", type_name(in)), 0;
+    if (!is_integer(in) || !by)
+        return jinja_fail(r, "'%s' is no integer to divide", type_name(in)), 0;
     return by == -1 ? 0 : integer_of(in) % by;
 }
 static bool cased(struct render *r, struct value in, enum letter_case how) {
@@ -41,10 +42,10 @@ TEST(t_sequence, in.kind == V_TEXT || in.kind == V_DICT || in.kind == V_UNDEFINE
 TEST(t_callable, in.kind >= V_MACRO || in.kind == V_UNDEFINED)
 TEST(t_equal, equal(r, in, other(c)))
 TEST(t_unequal, !equal(r, in, other(c)))
-TEST(t_less, order(r, in, other(c)) == -1)
-TEST(t_greater, order(r, in, other(c)) == 1)
-TEST(t_least, order(r, in, other(c)) <= 0)
-TEST(t_most, (unsigned)order(r, in, other(c)) <= 1)
+TEST(t_less, jinja_order(r, in, other(c)) == -1)
+TEST(t_greater, jinja_order(r, in, other(c)) == 1)
+TEST(t_least, jinja_order(r, in, other(c)) <= 0)
+TEST(t_most, (unsigned)jinja_order(r, in, other(c)) <= 1)
 TEST(t_in, contains(r, other(c), in))
 TEST(t_odd, modulo(r, in, 2) != 0)
 TEST(t_even, modulo(r, in, 2) == 0)
@@ -102,8 +103,8 @@ const struct test *test_find(struct bytes name) {
 
 static struct value g_raise(struct render *r, struct call *c) {
     const struct bytes s = text_of(r, arg(c, 0, "message", v_none)).as.text;
-    return fail(r, "the template refuses this conversation: %.*s", (int)i64_min(s.size, 300),
-                s.data);
+    return jinja_fail(r, "the template refuses this conversation: %.*s", (int)i64_min(s.size, 300),
+                      s.data);
 }
 
 static struct value g_namespace(struct render *r, struct call *c) {
@@ -134,16 +135,16 @@ static struct value g_range(struct render *r, struct call *c) {
     i64 part[3] = {0, 0, 1};
     for (int i = 0; i < 3 && i < c->count; i++) {
         const struct value v = arg(c, i, NULL, v_none);
-        if (!is_integer(v)) return fail(r, "range: '%s' is no integer", type_name(v));
+        if (!is_integer(v)) return jinja_fail(r, "range: '%s' is no integer", type_name(v));
         part[i] = integer_of(v);
     }
     if (c->count == 1) part[1] = part[0], part[0] = 0;
     if (!c->count || !part[2])
-        return fail(r, "range needs 1 to 3 integers, and a step that is not 0");
+        return jinja_fail(r, "range needs 1 to 3 integers, and a step that is not 0");
     struct value list = v_list(r, RANGE);
     for (i64 i = part[0]; (part[2] > 0 ? i < part[1] : i > part[1]) && !r->failed;) {
         list_add(r, list, v_int(i));
-        if (list.as.list->count > 100000) return fail(r, "range: more than 100000 items");
+        if (list.as.list->count > 100000) return jinja_fail(r, "range: more than 100000 items");
         if (__builtin_add_overflow(i, part[2], &i)) break;
     }
     return list;
@@ -154,7 +155,7 @@ static struct value g_strftime(struct render *r, struct call *c) {
     const time_t now = (time_t)r->now;
     struct tm t;
     char out[256];
-    if (format.size > 200) return fail(r, "strftime_now: a format of more than 200 bytes");
+    if (format.size > 200) return jinja_fail(r, "strftime_now: a format of more than 200 bytes");
     if (!format.size || !localtime_r(&now, &t)) return v_text("", 0);
     const struct bytes copy = v_copy(r, format.data, format.size).as.text;
     const size_t n = r->failed ? 0 : strftime(out, sizeof out, copy.data, &t);

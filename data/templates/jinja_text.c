@@ -62,7 +62,7 @@ static bool line_end(i64 c) {
 struct value split_lines(struct render *r, struct bytes s) {
     struct value list = v_list(r, LIST);
     i64 from = 0;
-    for (i64 at = 0; at < s.size && step(r, 1);) {
+    for (i64 at = 0; at < s.size && jinja_step(r, 1);) {
         const i64 end = at, code = utf8_next(s.data, s.size, &at);
         if (!line_end(code)) continue;
         if (code == '\r' && at < s.size && s.data[at] == '\n') at++;
@@ -88,12 +88,12 @@ struct value to_case(struct render *r, struct bytes s, enum letter_case how) {
         const int code = utf8_next(s.data, s.size, &at);
         const bool upper = how == UPPER || (start && how >= FIRST);
         if (several(code, upper)) {
-            fail(r, "the case of U+%04X depends on more than itself, which is not supported",
-                 (unsigned)code);
+            jinja_fail(r, "the case of U+%04X depends on more than itself, which is not supported",
+                       (unsigned)code);
             break;
         }
         const i32 made = upper ? utf8proc_toupper(code) : utf8proc_tolower(code);
-        put(r, &out, utf8, utf8_put((u32)made, utf8));
+        jinja_put(r, &out, utf8, utf8_put((u32)made, utf8));
         /* the filter `title` starts words after blanks and - ( { [ < */
         start = how == TITLE && (is_blank(code) || (code < 128 && strchr("-({[<", code)));
     }
@@ -109,16 +109,16 @@ struct value replace_text(struct render *r, struct bytes s, struct bytes old, st
             old.size ? memmem(s.data + at, (size_t)(s.size - at), old.data, (size_t)old.size)
                      : s.data + at;
         if (!hit) break;
-        put(r, &out, s.data + at, hit - s.data - at);
-        put(r, &out, with.data, with.size);
+        jinja_put(r, &out, s.data + at, hit - s.data - at);
+        jinja_put(r, &out, with.data, with.size);
         at = hit - s.data + old.size, count--;
         if (old.size) continue;
         if (at >= s.size) break; /* between all characters, and at both ends */
         const i64 from = at;
         utf8_next(s.data, s.size, &at);
-        put(r, &out, s.data + from, at - from);
+        jinja_put(r, &out, s.data + from, at - from);
     }
-    put(r, &out, s.data + at, s.size - at);
+    jinja_put(r, &out, s.data + at, s.size - at);
     return v_take(r, &out);
 }
 
@@ -131,7 +131,7 @@ struct value escape_text(struct render *r, struct value v) {
     for (i64 i = 0; i < s.size && !r->failed; i++) {
         const char *found = s.data[i] ? strchr(plain, s.data[i]) : NULL;
         const char *with = found ? shown[found - plain] : s.data + i;
-        put(r, &out, with, found ? (i64)strlen(with) : 1);
+        jinja_put(r, &out, with, found ? (i64)strlen(with) : 1);
     }
     v = v_take(r, &out);
     return v.safe = true, v;
@@ -142,13 +142,13 @@ struct value escape_text(struct render *r, struct value v) {
 static struct bytes text_arg(struct render *r, struct call *c, i64 index, const char *name) {
     const struct value v = arg(c, index, name, v_none);
     if (v.kind == V_TEXT) return v.as.text;
-    fail(r, "%.*s: expected a text as argument %lld, found %s", (int)c->name.size, c->name.data,
-         (long long)index + 1, type_name(v));
+    jinja_fail(r, "%.*s: expected a text as argument %lld, found %s", (int)c->name.size,
+               c->name.data, (long long)index + 1, type_name(v));
     return (struct bytes){"", 0};
 }
 static i64 int_arg(struct render *r, struct call *c, i64 index, const char *name, i64 otherwise) {
     const struct value v = arg(c, index, name, v_int(otherwise));
-    if (!is_integer(v)) fail(r, "%.*s: expected an integer", (int)c->name.size, c->name.data);
+    if (!is_integer(v)) jinja_fail(r, "%.*s: expected an integer", (int)c->name.size, c->name.data);
     return is_integer(v) ? integer_of(v) : 0;
 }
 
@@ -158,7 +158,7 @@ static struct value m_strip_ends(struct render *r, struct bytes s, struct call *
                                  bool right) {
     const bool what = arg(c, 0, "chars", v_none).kind != V_NONE;
     const struct bytes chars = what ? text_arg(r, c, 0, "chars") : (struct bytes){"", 0};
-    step(r, s.size + 8 * chars.size);
+    jinja_step(r, s.size + 8 * chars.size);
     s = strip(s, what ? &chars : NULL, left, right);
     return v_text(s.data, s.size);
 }
@@ -205,7 +205,7 @@ static struct value split_blank(struct render *r, struct bytes s, i64 most) {
     struct value list = v_list(r, LIST);
     for (s = strip(s, NULL, true, false); s.size && !r->failed; s = strip(s, NULL, true, false)) {
         i64 end = 0, next = 0;
-        while (next < s.size && step(r, 1)) {
+        while (next < s.size && jinja_step(r, 1)) {
             if (is_blank(utf8_next(s.data, s.size, &next))) break;
             end = next;
         }
@@ -221,8 +221,8 @@ static struct value m_split(struct render *r, struct bytes s, struct call *c) {
     if (blank) return split_blank(r, s, most);
     const struct bytes sep = text_arg(r, c, 0, "sep");
     struct value list = v_list(r, LIST);
-    if (!sep.size) return fail(r, "split: empty separator");
-    while (most != 0 && step(r, s.size)) {
+    if (!sep.size) return jinja_fail(r, "split: empty separator");
+    while (most != 0 && jinja_step(r, s.size)) {
         const char *hit = memmem(s.data, (size_t)s.size, sep.data, (size_t)sep.size);
         if (!hit) break;
         list_add(r, list, v_text(s.data, hit - s.data));
@@ -234,9 +234,9 @@ static struct value m_split(struct render *r, struct bytes s, struct call *c) {
 static struct value m_rsplit(struct render *r, struct bytes s, struct call *c) {
     const struct bytes sep = text_arg(r, c, 0, "sep");
     i64 most = int_arg(r, c, 1, "maxsplit", -1);
-    if (r->failed || !sep.size) return fail(r, "rsplit needs a separator");
+    if (r->failed || !sep.size) return jinja_fail(r, "rsplit needs a separator");
     struct value back = v_list(r, LIST), list = v_list(r, LIST);
-    for (i64 at = s.size - sep.size; at >= 0 && most != 0 && step(r, 0); at--) {
+    for (i64 at = s.size - sep.size; at >= 0 && most != 0 && jinja_step(r, 0); at--) {
         if (memcmp(s.data + at, sep.data, (size_t)sep.size)) continue;
         list_add(r, back, v_text(s.data + at + sep.size, s.size - at - sep.size));
         s.size = at, at -= sep.size - 1, most--;
@@ -264,7 +264,7 @@ static struct value m_capitalize(struct render *r, struct bytes s, struct call *
 }
 static struct value m_find(struct render *r, struct bytes s, struct call *c) {
     const struct bytes what = text_arg(r, c, 0, "sub");
-    step(r, s.size);
+    jinja_step(r, s.size);
     const char *hit = memmem(s.data, (size_t)s.size, what.data, (size_t)what.size);
     return v_int(hit ? code_count((struct bytes){s.data, hit - s.data}) : -1);
 }
@@ -272,7 +272,7 @@ static struct value m_count(struct render *r, struct bytes s, struct call *c) {
     const struct bytes what = text_arg(r, c, 0, "sub");
     i64 n = 0;
     if (!what.size) return v_int(code_count(s) + 1);
-    for (const char *hit; step(r, s.size); n++) {
+    for (const char *hit; jinja_step(r, s.size); n++) {
         if (!(hit = memmem(s.data, (size_t)s.size, what.data, (size_t)what.size))) break;
         s.size -= hit - s.data + what.size, s.data = hit + what.size;
     }
@@ -283,15 +283,15 @@ static struct value m_join(struct render *r, struct bytes s, struct call *c) {
     struct text out = {0};
     for (i64 i = 0; i < l->count && !r->failed; i++) {
         if (l->item[i].kind != V_TEXT)
-            fail(r, "join: item %lld is '%s', expected a text", (long long)i,
-                 type_name(l->item[i]));
-        if (i) put(r, &out, s.data, s.size);
-        if (!r->failed) put(r, &out, l->item[i].as.text.data, l->item[i].as.text.size);
+            jinja_fail(r, "join: item %lld is '%s', expected a text", (long long)i,
+                       type_name(l->item[i]));
+        if (i) jinja_put(r, &out, s.data, s.size);
+        if (!r->failed) jinja_put(r, &out, l->item[i].as.text.data, l->item[i].as.text.size);
     }
     return v_take(r, &out);
 }
 static struct value all_of(struct render *r, struct bytes s, bool (*is)(i64)) {
-    step(r, s.size);
+    jinja_step(r, s.size);
     for (i64 at = 0; at < s.size;)
         if (!is(utf8_next(s.data, s.size, &at))) return v_bool(false);
     return v_bool(s.size > 0);
@@ -394,14 +394,15 @@ static struct value list_method(struct render *r, const struct list *l, struct b
     struct value copy = v_list(r, l->form);
     const bool copies = bytes_are(name, "copy");
     const struct value what = copies ? v_none : arg(c, 0, NULL, v_none);
-    for (i64 i = 0; i < l->count && step(r, 0); i++) {
+    for (i64 i = 0; i < l->count && jinja_step(r, 0); i++) {
         if (copies)
             list_add(r, copy, l->item[i]);
         else if (equal(r, l->item[i], what) && (n++, bytes_are(name, "index")))
             return v_int(i);
     }
     if (copies) return copy;
-    return bytes_are(name, "count") ? v_int(n) : fail(r, "index: the value is not in the list");
+    return bytes_are(name, "count") ? v_int(n)
+                                    : jinja_fail(r, "index: the value is not in the list");
 }
 
 struct value call_method(struct render *r, const struct method *m, struct call *c) {
@@ -411,12 +412,13 @@ struct value call_method(struct render *r, const struct method *m, struct call *
     if (v.kind == V_TEXT) {
         int i = 0;
         if (listed(absent, m->name))
-            return fail(r, "the method '%.*s' is not supported", (int)m->name.size, m->name.data);
+            return jinja_fail(r, "the method '%.*s' is not supported", (int)m->name.size,
+                              m->name.data);
         while (!bytes_are(m->name, methods[i].name)) i++;
         out = methods[i].run(r, v.as.text, c);
     } else if (listed(changing, m->name)) {
-        return fail(r, "'%.*s' changes a %s, which the sandbox of templates does not allow",
-                    (int)m->name.size, m->name.data, type_name(v));
+        return jinja_fail(r, "'%.*s' changes a %s, which the sandbox of templates does not allow",
+                          (int)m->name.size, m->name.data, type_name(v));
     } else {
         out = v.kind == V_DICT ? dict_method(r, v.as.dict, m->name, c)
                                : list_method(r, v.as.list, m->name, c);

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-struct value fail(struct render *r, const char *fmt, ...) {
+struct value jinja_fail(struct render *r, const char *fmt, ...) {
     struct value none = {0};
     if (r->failed) return none;
     char what[384];
@@ -18,23 +18,23 @@ struct value fail(struct render *r, const char *fmt, ...) {
     return none;
 }
 
-bool step(struct render *r, i64 bytes) {
+bool jinja_step(struct render *r, i64 bytes) {
     r->steps += 1 + bytes / 16;
     if (!r->failed && r->steps > JINJA_STEPS)
-        fail(r, "the template takes too long: more than %d steps", JINJA_STEPS);
+        jinja_fail(r, "the template takes too long: more than %d steps", JINJA_STEPS);
     return !r->failed;
 }
 
 bool deeper(struct render *r) {
-    if (++r->depth > JINJA_EVAL) fail(r, "more than %d levels within each other", JINJA_EVAL);
+    if (++r->depth > JINJA_EVAL) jinja_fail(r, "more than %d levels within each other", JINJA_EVAL);
     return !r->failed;
 }
 
-void *make(struct render *r, i64 bytes) {
+void *jinja_make(struct render *r, i64 bytes) {
     r->bytes += bytes;
     if (!r->failed && r->bytes > jinja_bytes)
-        fail(r, "the template makes more than %lld bytes", (long long)jinja_bytes);
-    void *p = step(r, bytes) ? arena_new(&r->arena, bytes, r->e) : NULL;
+        jinja_fail(r, "the template makes more than %lld bytes", (long long)jinja_bytes);
+    void *p = jinja_step(r, bytes) ? arena_new(&r->arena, bytes, r->e) : NULL;
     if (!p) r->failed = true;
     return p;
 }
@@ -52,7 +52,7 @@ struct value v_undefined(const char *data, i64 size) {
 }
 
 struct value v_copy(struct render *r, const char *data, i64 size) {
-    char *copy = make(r, size + 1);
+    char *copy = jinja_make(r, size + 1);
     if (!copy) return v_text("", 0);
     if (size) memcpy(copy, data, (size_t)size);
     return v_text(copy, size);
@@ -69,17 +69,17 @@ static struct list no_list;
 static struct dict no_dict;
 
 struct value v_list(struct render *r, enum list_form form) {
-    struct list *l = make(r, sizeof *l);
+    struct list *l = jinja_make(r, sizeof *l);
     if (l) l->form = form;
     return (struct value){V_LIST, false, {.list = l ? l : &no_list}};
 }
 
 void list_add(struct render *r, struct value list, struct value item) {
     struct list *l = list.as.list;
-    if (!step(r, 0)) return;
+    if (!jinja_step(r, 0)) return;
     if (l->count == l->capacity || *l->used != l->count) {
         const i64 wanted = i64_max(8, 2 * l->count), size = wanted * (i64)sizeof item;
-        struct value *grown = make(r, size + (i64)sizeof *l->used);
+        struct value *grown = jinja_make(r, size + (i64)sizeof *l->used);
         if (!grown) return;
         if (l->count) memcpy(grown, l->item, (size_t)l->count * sizeof *grown);
         l->item = grown, l->capacity = wanted, l->used = (i64 *)(void *)((u8 *)grown + size);
@@ -100,16 +100,16 @@ struct value list_joined(struct render *r, const struct list *a, const struct li
 }
 
 struct value v_dict(struct render *r) {
-    struct dict *d = make(r, sizeof *d);
+    struct dict *d = jinja_make(r, sizeof *d);
     return (struct value){V_DICT, false, {.dict = d ? d : &no_dict}};
 }
 
 struct value *dict_find(struct render *r, const struct dict *d, struct value key) {
     if (key.kind == V_LIST && key.as.list->form != TUPLE)
-        return fail(r, "unhashable type: '%s'", type_name(key)), NULL;
-    if (key.kind == V_DICT) return fail(r, "unhashable type: 'dict'"), NULL;
-    if (key.kind == V_TEXT) return step(r, d->count), dict_find_text(d, key.as.text);
-    for (i64 i = 0; i < d->count && step(r, 0); i++)
+        return jinja_fail(r, "unhashable type: '%s'", type_name(key)), NULL;
+    if (key.kind == V_DICT) return jinja_fail(r, "unhashable type: 'dict'"), NULL;
+    if (key.kind == V_TEXT) return jinja_step(r, d->count), dict_find_text(d, key.as.text);
+    for (i64 i = 0; i < d->count && jinja_step(r, 0); i++)
         if (equal(r, d->pair[i].key, key)) return &d->pair[i].value;
     return NULL;
 }
@@ -125,7 +125,7 @@ static void dict_add(struct render *r, struct dict *d, struct value key, struct 
     if (r->failed) return;
     if (d->count == d->capacity) {
         const i64 wanted = i64_max(8, 2 * d->capacity);
-        struct pair *grown = make(r, wanted * (i64)sizeof *grown);
+        struct pair *grown = jinja_make(r, wanted * (i64)sizeof *grown);
         if (!grown) return;
         if (d->count) memcpy(grown, d->pair, (size_t)d->count * sizeof *grown);
         d->pair = grown, d->capacity = wanted;
@@ -213,7 +213,7 @@ static int order_numbers(struct value a, struct value b) {
 
 static bool equal_dicts(struct render *r, const struct dict *a, const struct dict *b) {
     bool same = a->count == b->count;
-    for (i64 i = 0; same && i < a->count && step(r, b->count); i++) {
+    for (i64 i = 0; same && i < a->count && jinja_step(r, b->count); i++) {
         const struct value *other = dict_find(r, b, a->pair[i].key);
         same = other && equal(r, a->pair[i].value, *other);
     }
@@ -228,13 +228,13 @@ bool equal(struct render *r, struct value a, struct value b) {
     case V_UNDEFINED:
     case V_NONE: same = true; break;
     case V_TEXT:
-        step(r, i64_min(a.as.text.size, b.as.text.size));
+        jinja_step(r, i64_min(a.as.text.size, b.as.text.size));
         same = bytes_same(a.as.text, b.as.text);
         break;
     case V_LIST: {
         const struct list *x = a.as.list, *y = b.as.list;
         same = x->form == y->form && x->count == y->count && x->form != LAZY;
-        for (i64 i = 0; same && i < x->count && step(r, 0); i++)
+        for (i64 i = 0; same && i < x->count && jinja_step(r, 0); i++)
             same = equal(r, x->item[i], y->item[i]);
         same = same || x == y;
         break;
@@ -246,11 +246,11 @@ bool equal(struct render *r, struct value a, struct value b) {
     return r->depth--, same;
 }
 
-int order(struct render *r, struct value a, struct value b) {
+int jinja_order(struct render *r, struct value a, struct value b) {
     if (is_number(a) && is_number(b)) return order_numbers(a, b);
     if (a.kind == V_TEXT && b.kind == V_TEXT) { /* UTF-8 sorts as code points do */
         const i64 n = i64_min(a.as.text.size, b.as.text.size);
-        step(r, n);
+        jinja_step(r, n);
         const int c = memcmp(a.as.text.data, b.as.text.data, (size_t)n);
         if (c) return c < 0 ? -1 : 1;
         return a.as.text.size < b.as.text.size ? -1 : a.as.text.size > b.as.text.size;
@@ -259,29 +259,29 @@ int order(struct render *r, struct value a, struct value b) {
         a.as.list->form <= TUPLE && deeper(r)) {
         const struct list *x = a.as.list, *y = b.as.list;
         int o = 0;
-        for (i64 i = 0; !o && i < x->count && i < y->count && step(r, 0); i++)
-            if (!equal(r, x->item[i], y->item[i])) o = order(r, x->item[i], y->item[i]);
+        for (i64 i = 0; !o && i < x->count && i < y->count && jinja_step(r, 0); i++)
+            if (!equal(r, x->item[i], y->item[i])) o = jinja_order(r, x->item[i], y->item[i]);
         r->depth--;
         return o ? o : x->count < y->count ? -1 : x->count > y->count;
     }
-    fail(r, "'%s' and '%s' have no order", type_name(a), type_name(b));
+    jinja_fail(r, "'%s' and '%s' have no order", type_name(a), type_name(b));
     return 0;
 }
 
 bool contains(struct render *r, struct value in, struct value what) {
     if (in.kind == V_UNDEFINED) return false;
     if (in.kind == V_TEXT && what.kind == V_TEXT) {
-        step(r, in.as.text.size);
+        jinja_step(r, in.as.text.size);
         return memmem(in.as.text.data, (size_t)in.as.text.size, what.as.text.data,
                       (size_t)what.as.text.size) != NULL;
     }
     if (in.kind == V_TEXT)
-        return fail(r, "'in' a text needs a text, not '%s'", type_name(what)), false;
+        return jinja_fail(r, "'in' a text needs a text, not '%s'", type_name(what)), false;
     if (in.kind == V_DICT) return dict_find(r, in.as.dict, what) != NULL;
     if (in.kind != V_LIST)
-        return fail(r, "'%s' has no members to look among with 'in'", type_name(in)), false;
+        return jinja_fail(r, "'%s' has no members to look among with 'in'", type_name(in)), false;
     const struct list *l = items_of(r, in);
-    for (i64 i = 0; i < l->count && step(r, 0); i++)
+    for (i64 i = 0; i < l->count && jinja_step(r, 0); i++)
         if (equal(r, l->item[i], what)) return true;
     return false;
 }
@@ -308,17 +308,17 @@ struct list *items_of(struct render *r, struct value v) {
             list_add(r, made, v_text(s.data + from, at - from));
         }
     } else {
-        fail(r, "'%s' is nothing to go through", type_name(v));
+        jinja_fail(r, "'%s' is nothing to go through", type_name(v));
     }
     return r->failed ? &no_list : made.as.list;
 }
 
 i64 length_of(struct render *r, struct value v) {
     if (v.kind == V_UNDEFINED) return 0;
-    if (v.kind == V_TEXT) return step(r, v.as.text.size), code_count(v.as.text);
+    if (v.kind == V_TEXT) return jinja_step(r, v.as.text.size), code_count(v.as.text);
     if (v.kind == V_DICT) return v.as.dict->count;
     if (v.kind == V_LIST && v.as.list->form != LAZY) return v.as.list->count;
-    return fail(r, "'%s' has no length", type_name(v)), 0;
+    return jinja_fail(r, "'%s' has no length", type_name(v)), 0;
 }
 
 const char *type_name(struct value v) {
