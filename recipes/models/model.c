@@ -132,7 +132,7 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
     p->stacked = w->stacked_layout & LAYOUT_STACKED, p->rope_dim = c->mla.rope_dim,
     p->keys = c->mla.plain;
-    p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
+    p->decay = is_matrix(w);
     p->heads = w->type->kind == MODULE_NORM && w->type->of_keys ? c->kv_heads : c->heads,
     p->kv_heads = c->kv_heads;
     *(w->cols == DIM_BIAS ? &to->bias : &to->weight) = p;

@@ -28,11 +28,12 @@ int param_stored_as(const struct naming *names, const struct param *p, const cha
                     const void *from, enum dtype d, struct stored_list *list, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
+/* ---- states (states.c) */
+void states_inputs(struct build *b, i64 tokens); /* of model_hidden */
 /* This pass's rows go into state `index` of the current layer (model_states); the result is all of
  * it. Without states, the rows. */
-void states_inputs(struct build *b, i64 tokens); /* of model_hidden */
 struct tensor *build_cached(struct build *b, int index, struct tensor *rows);
-/* ---- GGUF (gguf_config.c, gguf_map.c) */
+/* ---- GGUF (gguf/gguf_config.c, gguf/gguf_map.c) */
 struct gguf_arch {
     const char *name, *model_type;
     const char *tell; /* a key, "ARCH.KEY", without which a file is another row's; NULL: none */
@@ -107,8 +108,8 @@ struct tensor *build_norm(struct build *b, struct tensor *x, const struct module
 struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
-/* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its
- * start, for a file and from one. */
+/* PiSSA (adapters/pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p`
+ * with its start, for a file and from one. */
 int pissa_start(struct weights *all, const struct param *w, struct lora_pair *to, struct err *e);
 int pissa_stored(const struct model *m, const struct param *p, const void *from,
                  struct stored_list *list, struct err *e);
