@@ -27,6 +27,16 @@ static const char *const golden_models[] = {"llama",        "llama_rope3_tied",
                                             "glm4_moe",     "deepseek_v2",
                                             "deepseek_v3",  "kimi_k2"};
 
+/* Set-up and tear-down. Tiny calls: more threads would only wait for each other. */
+static inline int golden_begin(void **state) {
+    isa_float_mode();
+    return pool_start(1, &(struct err){0}) || tiny_folder(state);
+}
+static inline int golden_end(void **state) {
+    pool_stop();
+    return tiny_remove(state);
+}
+
 static inline void ok(int rc, const struct err *e) {
     if (rc) fail_msg("%s (%s)", e->primary, e->detail);
 }

@@ -262,10 +262,5 @@ int main(void) {
         cmocka_unit_test(adapter),        cmocka_unit_test(untouched),
         cmocka_unit_test(recorded),       cmocka_unit_test(trained),
         cmocka_unit_test(chat_template)};
-    struct err e = {0};
-    isa_float_mode();
-    if (pool_start(1, &e)) return 1;
-    const int failed = cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
-    pool_stop();
-    return failed;
+    return cmocka_run_group_tests(tests, golden_begin, golden_end);
 }

@@ -331,13 +331,9 @@ int main(void) {
         cmocka_unit_test(test_models),   cmocka_unit_test(test_packs),
         cmocka_unit_test(test_balance),  cmocka_unit_test(test_full_steps),
         cmocka_unit_test(test_adapters), cmocka_unit_test(test_steps)};
-    struct err e = {0};
-    isa_float_mode();
-    if (pool_start(1, &e)) return 1; /* tiny calls: more threads would only wait for each other */
-    const int failed = cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
+    const int failed = cmocka_run_group_tests(tests, golden_begin, golden_end);
     for (int i = 0; i < COUNT(golden_models) && getenv("HONE_TABLE"); i++)
         printf("| %s | %.1e | %.1e | %.1e | %.1e |\n", golden_models[i], measured[i][LOGITS],
                measured[i][GRADIENTS], measured[i][LORA_LOGITS], measured[i][LORA_GRADIENTS]);
-    pool_stop();
     return failed;
 }

@@ -165,10 +165,5 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts), cmocka_unit_test(test_saved_as_read),
         cmocka_unit_test(test_chatglm), cmocka_unit_test(test_refused)};
-    struct err e = {0};
-    isa_float_mode();
-    if (pool_start(1, &e)) return 1;
-    const int failed = cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
-    pool_stop();
-    return failed;
+    return cmocka_run_group_tests(tests, golden_begin, golden_end);
 }
