@@ -223,9 +223,10 @@ struct model {
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable, struct err *e);
+/* The same without memory for the parameters: the modules, their names and shapes. */
+int model_outline(struct model *m, const struct config *c, struct err *e);
 /* How many parameters a model of this configuration has, without allocating them. */
 i64 config_parameters(const struct config *c);
-i64 config_bytes(const struct config *c, enum dtype d); /* their memory */
 void model_free(struct model *m);
 /* The module of this type of a layer (-1: of the model itself); NULL: none. */
 struct module *model_module(const struct model *m, i64 layer, const struct module_type *type);

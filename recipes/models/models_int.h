@@ -46,8 +46,6 @@ struct gguf_arch {
 i64 gguf_parts(const struct param *p); /* the tensors that hold it */
 /* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
-json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
-                    struct err *e);
 /* The 27B models scale their scores by hidden_size / heads, which llama.cpp tells by the layers. */
 bool is_wide_gemma(const char *model_type, i64 layers);
 const struct gguf_arch *gguf_arch_of(const char *model_type); /* NULL: none */
@@ -58,7 +56,6 @@ int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const jso
 json_t *config_effective(const json_t *j, const char *where, struct err *e);
 /* What the i-th of `r->dims` / 2 frequencies is divided by: llama3, longrope (`beyond`), linear. */
 double rope_factor(const struct rope_config *r, i64 i, bool beyond);
-i64 dim_of(const struct config *c, enum dim_name d);
 
 /* ---- packed weights (quantize.c) */
 int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e);

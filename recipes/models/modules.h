@@ -19,9 +19,11 @@ enum module_kind {
     MODULE_EXPERTS, /* stacked linear layers, one for each expert */
     MODULE_NUMBERS, /* a vector, or a few numbers, that are trained */
     MODULE_FIXED,   /* not trained, f32 */
-    MODULE_BUFFER   /* a number that is stored beside the parameters, and is none of them */
+    MODULE_BUFFER,  /* a number that is stored beside the parameters, and is none of them */
+    MODULE_KINDS
 };
-struct gguf_module {        /* how a GGUF file has it */
+extern const char *const module_kind_text[MODULE_KINDS]; /* "linear" */
+struct gguf_module {                                     /* how a GGUF file has it */
     const char *stem;       /* its name behind "blk.N."; "a|b": of two parts. NULL: no tensor */
     const char *list;       /* the key of a list with one number for each layer, instead */
     bool cut;               /* always two tensors; of a weight by head (`heads`), in each head */
