@@ -93,15 +93,16 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
     return name;
 }
 
-/* "MODULE.weight" without the last part; experts are called as all of them in one tensor are. */
+/* "MODULE.weight" or "MODULE.bias" without the last part; experts are called as all of them in one
+ * tensor are. */
 static const char *path_of(struct model *m, const struct weight_rule *w, i64 layer, struct err *e) {
-    const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e);
-    const size_t n = name ? strlen(name) : 0, k = strlen(".weight");
-    if (n < k || strcmp(name + n - k, ".weight")) return name;
-    return arena_printf(&m->weights.arena, e, "%.*s", (int)(n - k), name);
+    const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e),
+               *dot = name ? strrchr(name, '.') : NULL;
+    if (!dot || (strcmp(dot, ".weight") && strcmp(dot, ".bias"))) return name;
+    return arena_printf(&m->weights.arena, e, "%.*s", (int)(dot - name), name);
 }
 
-/* The module that a rule's tensor belongs to; its weight's rule comes first. */
+/* The module that a rule's tensor belongs to. */
 static struct module *module_of(struct model *m, const struct weight_rule *w, i64 layer,
                                 struct err *e) {
     struct module *at = model_module(m, layer, w->type);
@@ -163,9 +164,9 @@ static int modules_new(struct model *m, struct err *e) {
                : -1;
 }
 
-/* The module of a head that has the embedding's weight: its adapter is its own. */
+/* The module of a head that has the embedding's weight: its adapter is its own, and its bias. */
 static int head_tie(struct model *m, struct err *e) {
-    if (model_module(m, -1, &top_head)) return 0;
+    if (m->config.has & HAS_UNTIED) return 0;
     const struct weight_rule *list[RULES], *head = NULL;
     for (int i = rules_of(m->config.family, list); i-- > 0;)
         if (list[i]->type == &top_head && list[i]->cols != DIM_BIAS) head = list[i];

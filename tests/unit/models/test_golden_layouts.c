@@ -134,6 +134,32 @@ static void test_chatglm(void **state) {
     assert_int_equal(0, shell("cmp %s %s", at("glm.safetensors"), at("chat.safetensors")));
 }
 
+/* Phi's LM head has a bias, also where its weight is the embedding's: as if it had a copy. */
+static void test_tied_bias(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct model m;
+    struct stored_list list;
+    const char *ids = GOLDEN "models/phi/golden.safetensors";
+    ok(model_open(&m, GOLDEN "models/phi", F32, false, &e), &e);
+    rows_copy(&m, &top_head, -1, false, &m, (module[]){&top_embed}, 1);
+    ok(model_stored(&m, false, &list, &e), &e);
+    assert_int_equal(0, shell("cp -r " GOLDEN "models/phi %s", at("phi")));
+    ok(safetensors_write(at("phi"), "model", list.tensor, list.count, INT64_MAX, &e), &e);
+    stored_free(&list), model_free(&m);
+    hone(0, "forward %s --ids %s --out %s", at("phi"), ids, at("copy.safetensors"));
+    assert_int_equal(0, shell("sed -i 's/\"tie_word_embeddings\": false/"
+                              "\"tie_word_embeddings\": true/' %s/config.json",
+                              at("phi")));
+    hone(0, "forward %s --ids %s --out %s", at("phi"), ids, at("tied.safetensors"));
+    struct safetensors copy, tied;
+    open_file(&copy, at("copy.safetensors")), open_file(&tied, at("tied.safetensors"));
+    near("phi", need(&tied, "logits"), need(&copy, "logits"), 0, false);
+    safetensors_close(&copy), safetensors_close(&tied);
+    hone(0, "inspect %s --modules", at("phi"));
+    expect(said(), "\nlm_head ");
+}
+
 /* A file whose scales do not fit its weights is refused by name; so is a configuration that cannot
  * be. */
 static void refused(const char *folder, const char *edit, const char *text) {
@@ -164,6 +190,7 @@ static void test_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts), cmocka_unit_test(test_saved_as_read),
-        cmocka_unit_test(test_chatglm), cmocka_unit_test(test_refused)};
+        cmocka_unit_test(test_chatglm), cmocka_unit_test(test_tied_bias),
+        cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, golden_begin, golden_end);
 }
