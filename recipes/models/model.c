@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-i64 dim_of(const struct config *c, enum dim_name d) {
+static i64 dim_of(const struct config *c, enum dim_name d) {
     const i64 z = c->head_dim;
     switch (d) {
     case DIM_SCALAR:
@@ -93,15 +93,16 @@ static char *name_of(struct model *m, const char *pattern, i64 layer, struct err
     return name;
 }
 
-/* "MODULE.weight" without the last part; experts are called as all of them in one tensor are. */
+/* "MODULE.weight" or "MODULE.bias" without the last part; experts are called as all of them in one
+ * tensor are. */
 static const char *path_of(struct model *m, const struct weight_rule *w, i64 layer, struct err *e) {
-    const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e);
-    const size_t n = name ? strlen(name) : 0, k = strlen(".weight");
-    if (n < k || strcmp(name + n - k, ".weight")) return name;
-    return arena_printf(&m->weights.arena, e, "%.*s", (int)(n - k), name);
+    const char *name = name_of(m, w->stacked ? w->stacked : w->name, layer, e),
+               *dot = name ? strrchr(name, '.') : NULL;
+    if (!dot || (strcmp(dot, ".weight") && strcmp(dot, ".bias"))) return name;
+    return arena_printf(&m->weights.arena, e, "%.*s", (int)(dot - name), name);
 }
 
-/* The module that a rule's tensor belongs to; its weight's rule comes first. */
+/* The module that a rule's tensor belongs to. */
 static struct module *module_of(struct model *m, const struct weight_rule *w, i64 layer,
                                 struct err *e) {
     struct module *at = model_module(m, layer, w->type);
@@ -114,8 +115,12 @@ static struct module *module_of(struct model *m, const struct weight_rule *w, i6
     return at;
 }
 
-static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, bool trainable,
-                      struct err *e) {
+/* How parameters are made. */
+struct making {
+    bool trainable, outline;
+};
+static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer,
+                      const struct making *how, struct err *e) {
     const struct config *c = &m->config;
     struct module *to = module_of(m, w, layer, e);
     i64 dim[3];
@@ -125,14 +130,15 @@ static int rule_apply(struct model *m, const struct weight_rule *w, i64 layer, b
     if (is_matrix(w)) dim[rank++] = dim_of(c, w->cols);
     const char *name = name_of(m, w->name, layer, e);
     const enum dtype d = w->type->kind == MODULE_FIXED ? F32 : m->weights.dtype;
-    struct param *p =
-        name && to ? param_add(&m->weights, name, rank, dim, d, rule_packed(c, w), e) : NULL;
+    const bool later = how->outline || rule_packed(c, w);
+    struct param *p = name && to ? param_add(&m->weights, name, rank, dim, d, later, e) : NULL;
     if (!p) return -1;
     p->type = w->type, p->layer = layer, p->rule = w, p->layout = w->layout;
-    p->trainable = trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
+    p->trainable =
+        how->trainable && w->type->kind != MODULE_FIXED && w->type->kind != MODULE_BUFFER;
     p->stacked = w->stacked_layout & LAYOUT_STACKED, p->rope_dim = c->mla.rope_dim,
     p->keys = c->mla.plain;
-    p->decay = is_matrix(w), p->scalar = w->rows == DIM_SCALAR;
+    p->decay = is_matrix(w);
     p->heads = w->type->kind == MODULE_NORM && w->type->of_keys ? c->kv_heads : c->heads,
     p->kv_heads = c->kv_heads;
     *(w->cols == DIM_BIAS ? &to->bias : &to->weight) = p;
@@ -158,9 +164,9 @@ static int modules_new(struct model *m, struct err *e) {
                : -1;
 }
 
-/* The module of a head that has the embedding's weight: its adapter is its own. */
+/* The module of a head that has the embedding's weight: its adapter is its own, and its bias. */
 static int head_tie(struct model *m, struct err *e) {
-    if (model_module(m, -1, &top_head)) return 0;
+    if (m->config.has & HAS_UNTIED) return 0;
     const struct weight_rule *list[RULES], *head = NULL;
     for (int i = rules_of(m->config.family, list); i-- > 0;)
         if (list[i]->type == &top_head && list[i]->cols != DIM_BIAS) head = list[i];
@@ -171,7 +177,7 @@ static int head_tie(struct model *m, struct err *e) {
 }
 
 /* The order of parameters: what precedes the layers in the table, layer by layer, what follows. */
-static int rules_apply(struct model *m, bool trainable, struct err *e) {
+static int rules_apply(struct model *m, const struct making *how, struct err *e) {
     const struct weight_rule *list[RULES];
     const struct config *c = &m->config;
     const int count = rules_of(c->family, list);
@@ -180,25 +186,9 @@ static int rules_apply(struct model *m, bool trainable, struct err *e) {
         const bool layers = of_layers(list[i]);
         for (i64 l = layers ? 0 : -1; l < (layers ? c->layers : 0); l++)
             for (int k = i; k < end; k++)
-                if (applies(c, list[k], l) && rule_apply(m, list[k], l, trainable, e)) return -1;
+                if (applies(c, list[k], l) && rule_apply(m, list[k], l, how, e)) return -1;
     }
     return 0;
-}
-
-int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable,
-              struct err *e) {
-    *m = (struct model){.config = *c, .weights = {.dtype = d}};
-    const i64 bytes = config_bytes(c, d), left = mem_available();
-    if (bytes >
-        left) { /* untouched pages cost nothing, so the allocations themselves would succeed */
-        err_failed(e,
-                   "a model of %lld parameters needs %.1f GiB in %s; the machine has %.1f GiB left",
-                   (long long)config_parameters(c), (double)bytes / (1 << 30), dtype_info[d].name,
-                   (double)left / (1 << 30));
-        return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
-                                                         : "a smaller model may fit");
-    }
-    return modules_new(m, e) || rules_apply(m, trainable, e) || head_tie(m, e) ? -1 : 0;
 }
 
 /* Numbers, or, with the size of an element, bytes in memory. */
@@ -215,7 +205,32 @@ static i64 config_sum(const struct config *c, i64 size) {
     return count;
 }
 i64 config_parameters(const struct config *c) { return config_sum(c, 0); }
-i64 config_bytes(const struct config *c, enum dtype d) { return config_sum(c, dtype_size(d)); }
+
+static int model_make(struct model *m, const struct config *c, enum dtype d,
+                      const struct making *how, struct err *e) {
+    *m = (struct model){.config = *c, .weights = {.dtype = d}};
+    return modules_new(m, e) || rules_apply(m, how, e) || head_tie(m, e) ? -1 : 0;
+}
+
+int model_outline(struct model *m, const struct config *c, struct err *e) {
+    return model_make(m, c, F32, &(struct making){.outline = true}, e);
+}
+
+int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable,
+              struct err *e) {
+    *m = (struct model){0};
+    const i64 bytes = config_sum(c, dtype_size(d)), left = mem_available();
+    if (bytes >
+        left) { /* untouched pages cost nothing, so the allocations themselves would succeed */
+        err_failed(e,
+                   "a model of %lld parameters needs %.1f GiB in %s; the machine has %.1f GiB left",
+                   (long long)config_parameters(c), (double)bytes / (1 << 30), dtype_info[d].name,
+                   (double)left / (1 << 30));
+        return err_hint(e, d == F32 && bytes / 2 <= left ? "precision bf16 needs half of that"
+                                                         : "a smaller model may fit");
+    }
+    return model_make(m, c, d, &(struct making){.trainable = trainable}, e);
+}
 
 int model_place(struct model *m, struct err *e) { return weights_place(&m->weights, e); }
 

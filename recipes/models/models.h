@@ -1,5 +1,5 @@
-/* models.h: model families as data, the one decoder that serves them, LoRA. recipes/models' only
- * public header.
+/* models.h: model families as data, the one decoder that serves them, LoRA. The first public header
+ * of recipes/models; pass.h and states.h are the others.
  *
  * Shape legend: N tokens of a micro-batch (all documents one after another), D hidden_size, F
  * intermediate_size, H heads, K kv_heads, Z head_dim, V vocab_size, L layers, R lora_r, P
@@ -29,8 +29,7 @@ struct rope_config { /* one table of cosines and sines; formulas: rope_table.c *
 };
 /* What a model has or has not, as bits, so that a weight rule can ask for several at once. */
 enum has {
-    HAS_UNTIED = 1 << 0,    /* an LM head of its own */
-    HAS_HEAD_BIAS = 1 << 1, /* LM head */
+    HAS_UNTIED = 1 << 0, /* an LM head of its own */
     HAS_QKV_BIAS = 1 << 2,
     HAS_O_BIAS = 1 << 3,
     HAS_MLP_BIAS = 1 << 4,
@@ -150,8 +149,7 @@ enum norm_kind { NORM_RMS, NORM_LAYER };
 enum qk_norm {
     QK_NORM_NONE,
     QK_NORM_WHOLE, /* over all heads of the projection at once */
-    QK_NORM_HEAD,  /* each head by itself, one weight [Z] for all */
-    QK_NORM_HEADS  /* each head by itself, with a weight of its own */
+    QK_NORM_HEAD   /* each head by itself: one weight [Z] for all, or one for each */
 };
 enum window_rule { /* where `layer_types` does not say which layers have the window */
                    WINDOW_NONE,
@@ -178,7 +176,6 @@ struct family {
     const char *fixed;    /* JSON: keys that change the computation, and the value implemented */
     enum norm_kind norm;
     bool norm_one_plus;  /* y = x / rms * (1 + w) */
-    bool norm_bare;      /* the norms around blocks have no weight */
     bool embedding_sqrt; /* embeddings times sqrt(D), in the precision of the model */
     bool mlp_4x;         /* intermediate_size is 4 D where the file does not say */
     bool multi_head;     /* as many key-value heads as heads, of D / H, whatever the file says */
@@ -222,14 +219,14 @@ struct model {
     struct constant *slopes;                                  /* of ALiBi; NULL: none */
     i64 rope_positions;                                       /* of those tables */
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
-    bool frozen;              /* all but adapters */
 };
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
 int model_new(struct model *m, const struct config *c, enum dtype d, bool trainable, struct err *e);
+/* The same without memory for the parameters: the modules, their names and shapes. */
+int model_outline(struct model *m, const struct config *c, struct err *e);
 /* How many parameters a model of this configuration has, without allocating them. */
 i64 config_parameters(const struct config *c);
-i64 config_bytes(const struct config *c, enum dtype d); /* their memory */
 void model_free(struct model *m);
 /* The module of this type of a layer (-1: of the model itself); NULL: none. */
 struct module *model_module(const struct model *m, i64 layer, const struct module_type *type);
@@ -273,7 +270,7 @@ int param_stored(const struct model *m, const struct param *p, const char *befor
 /* For full models every parameter, with an adapter only its tensors: what a checkpoint's weight
  * file holds. Free with stored_free, before the model. */
 int model_stored(const struct model *m, bool adapter, struct stored_list *list, struct err *e);
-/* ---- as GGUF (gguf_export.c). Refused by name: what llama.cpp would compute differently */
+/* ---- as GGUF (gguf/gguf_export.c). Refused by name: what llama.cpp would compute differently */
 struct gguf_tensors { /* free with gguf_tensors_free, before the model */
     struct gguf_tensor *tensor;
     i64 count;
@@ -296,13 +293,13 @@ double model_flops(const struct model *m, i64 tokens,
                    i64 length); /* of one training step: see bench README */
 bool is_eos(const struct config *c, i64 id);
 
-/* ---- LoRA (lora.c) */
+/* ---- LoRA (adapters/lora.c) */
 /* Adds A and B to every matching linear layer, started as PEFT starts them (init_lora_weights). `c`
  * must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 /* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are
- * there it becomes one of all ranks (lora_stack.c). For use, not for training. */
+ * there it becomes one of all ranks (adapters/lora_stack.c). For use, not for training. */
 int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,
                const char *where, double weight, struct err *e);
 int lora_merge(

@@ -28,11 +28,12 @@ int param_stored_as(const struct naming *names, const struct param *p, const cha
                     const void *from, enum dtype d, struct stored_list *list, struct err *e);
 /* The same for a single tensor that is `p`'s. */
 int param_load(struct param *p, const struct stored *s, const char *where, struct err *e);
+/* ---- states (states.c) */
+void states_inputs(struct build *b, i64 tokens); /* of model_hidden */
 /* This pass's rows go into state `index` of the current layer (model_states); the result is all of
  * it. Without states, the rows. */
-void states_inputs(struct build *b, i64 tokens); /* of model_hidden */
 struct tensor *build_cached(struct build *b, int index, struct tensor *rows);
-/* ---- GGUF (gguf_config.c, gguf_map.c) */
+/* ---- GGUF (gguf/gguf_config.c, gguf/gguf_map.c) */
 struct gguf_arch {
     const char *name, *model_type;
     const char *tell; /* a key, "ARCH.KEY", without which a file is another row's; NULL: none */
@@ -45,8 +46,6 @@ struct gguf_arch {
 i64 gguf_parts(const struct param *p); /* the tensors that hold it */
 /* The tensor that holds part `part` of a parameter (weight_rule.name, a|b). */
 void gguf_name(char out[256], const struct gguf_arch *arch, const struct param *p, i64 part);
-json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
-                    struct err *e);
 /* The 27B models scale their scores by hidden_size / heads, which llama.cpp tells by the layers. */
 bool is_wide_gemma(const char *model_type, i64 layers);
 const struct gguf_arch *gguf_arch_of(const char *model_type); /* NULL: none */
@@ -57,7 +56,6 @@ int gguf_put_keys(struct gguf_writer *w, const struct gguf_arch *arch, const jso
 json_t *config_effective(const json_t *j, const char *where, struct err *e);
 /* What the i-th of `r->dims` / 2 frequencies is divided by: llama3, longrope (`beyond`), linear. */
 double rope_factor(const struct rope_config *r, i64 i, bool beyond);
-i64 dim_of(const struct config *c, enum dim_name d);
 
 /* ---- packed weights (quantize.c) */
 int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e);
@@ -107,8 +105,8 @@ struct tensor *build_norm(struct build *b, struct tensor *x, const struct module
 struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
 /* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
-/* PiSSA (pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p` with its
- * start, for a file and from one. */
+/* PiSSA (adapters/pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p`
+ * with its start, for a file and from one. */
 int pissa_start(struct weights *all, const struct param *w, struct lora_pair *to, struct err *e);
 int pissa_stored(const struct model *m, const struct param *p, const void *from,
                  struct stored_list *list, struct err *e);

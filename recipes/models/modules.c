@@ -1,5 +1,8 @@
-/* modules.c: the list of modules: finding one, counting, freeing. */
+/* modules.c: the list of modules: kinds by name, finding one, counting, freeing. */
 #include "recipes/models/models_int.h"
+
+const char *const module_kind_text[MODULE_KINDS] = {
+    "linear", "head", "embedding", "norm", "router", "experts", "numbers", "fixed", "buffer"};
 
 struct module *model_module(const struct model *m, i64 layer, const struct module_type *type) {
     const struct module_range r = m->range[layer + 1];

@@ -19,9 +19,11 @@ enum module_kind {
     MODULE_EXPERTS, /* stacked linear layers, one for each expert */
     MODULE_NUMBERS, /* a vector, or a few numbers, that are trained */
     MODULE_FIXED,   /* not trained, f32 */
-    MODULE_BUFFER   /* a number that is stored beside the parameters, and is none of them */
+    MODULE_BUFFER,  /* a number that is stored beside the parameters, and is none of them */
+    MODULE_KINDS
 };
-struct gguf_module {        /* how a GGUF file has it */
+extern const char *const module_kind_text[MODULE_KINDS]; /* "linear" */
+struct gguf_module {                                     /* how a GGUF file has it */
     const char *stem;       /* its name behind "blk.N."; "a|b": of two parts. NULL: no tensor */
     const char *list;       /* the key of a list with one number for each layer, instead */
     bool cut;               /* always two tensors; of a weight by head (`heads`), in each head */
@@ -51,12 +53,11 @@ struct param {
     bool placed;
     const struct module_type *type; /* NULL: an adapter's tensor */
     bool trainable;
-    bool decay;             /* weight decay applies: matrices, not norms and biases */
+    bool decay;             /* it is a matrix, and so weight decay applies */
     enum lr_group lr_group; /* which learning rate LoRA+ gives it */
     bool saved;             /* in modules_to_save: trained, and part of the adapter's file */
-    bool scalar;
-    void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
-    i64 layer;   /* -1: none */
+    void *start;            /* PiSSA: what A started from, or -B; host memory. NULL: not that */
+    i64 layer;              /* -1: none */
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
     i64 rope_dim;        /* what ROPE_LAST goes by */

@@ -21,9 +21,8 @@ struct piece {
     float add; /* the file's values are the model's and so much */
 };
 
-static bool is_matrix(const struct param *p) {
-    return p->rule ? p->rule->cols != DIM_NONE && p->rule->cols != DIM_BIAS : p->view.rank > 1;
-}
+/* Of rank 0 in files. */
+static bool is_scalar(const struct param *p) { return p->rule && p->rule->rows == DIM_SCALAR; }
 static i64 rows_of(const struct param *p, i64 cols) { return view_count(&p->view) / cols; }
 
 static i64 parts_of(const struct param *p) { return strchr(p->name, '|') ? 2 : 1; }
@@ -67,7 +66,7 @@ static void turn(struct piece *o, bool swap) { /* rows for columns on disk */
 /* A GGUF file holds experts stacked and rows as they are in memory, but for two of its habits. */
 static void gguf_piece(struct piece *o, const struct gguf_arch *arch, const struct param *p,
                        i64 part) {
-    const bool matrix = is_matrix(p), experts = strstr(p->name, "%E") != NULL;
+    const bool matrix = p->decay, experts = strstr(p->name, "%E") != NULL;
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
     const bool latent = p->type->gguf.heads; /* a block for each head: its keys, or its values */
     const i64 blocks = experts ? p->view.dim[0] : latent ? p->heads : 1;
@@ -85,7 +84,7 @@ static void gguf_piece(struct piece *o, const struct gguf_arch *arch, const stru
     if (arch->rope_rows && p->type->gguf.rope_pairs) o->layout = LAYOUT_PAIRS;
     if (latent && !part) o->layout = LAYOUT_T;
     if (arch->one_plus && p->type->kind == MODULE_NORM) o->add = 1;
-    if (p->scalar) return;
+    if (is_scalar(p)) return;
     if (experts || latent) o->dim[o->rank++] = blocks;
     if (strstr(p->name, "%H")) o->dim[o->rank++] = p->heads;
     o->dim[o->rank++] = strstr(p->name, "%H") ? block / p->heads : block;
@@ -98,7 +97,7 @@ static void piece_of(struct piece *o, const struct naming *n, const struct param
         gguf_piece(o, n->gguf, p, i);
         return;
     }
-    const bool matrix = is_matrix(p);
+    const bool matrix = p->decay;
     const i64 cols = matrix ? p->view.dim[p->view.rank - 1] : 1, rows = rows_of(p, cols);
     const i64 count = pieces_of(n, p), parts = p->rule && !p->stacked ? parts_of(p) : 1;
     const bool of_experts = p->view.rank > 1 + matrix;
@@ -109,7 +108,7 @@ static void piece_of(struct piece *o, const struct naming *n, const struct param
     o->stride = o->block = p->stacked || adapter ? rows / experts : o->rows;
     piece_name(o->name, n->prefix, p->stacked ? p->rule->stacked : p->name,
                p->stacked ? p->layer : i / parts, i % parts);
-    if (p->scalar) return;
+    if (is_scalar(p)) return;
     if (p->stacked && of_experts) o->dim[o->rank++] = experts;
     o->dim[o->rank++] = o->block;
     if (matrix) o->dim[o->rank++] = cols;
@@ -327,7 +326,7 @@ int param_read(struct model *m, const struct naming *n, struct param *p,
 
 int param_copy(struct param *to, const struct param *from, struct err *e) {
     struct param plain = *to; /* both lie as in memory */
-    plain.rule = NULL, plain.layout = 0, plain.stacked = plain.scalar = false;
+    plain.rule = NULL, plain.layout = 0, plain.stacked = false;
     struct stored s = {.name = from->name,
                        .type = dtype_info[from->view.dtype].safetensors,
                        .dtype = from->view.dtype,

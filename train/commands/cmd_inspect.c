@@ -8,7 +8,8 @@
 struct inspect_flags {
     i64 tokens;
     const char *tokenizer;
-    bool tensors;
+    bool tensors, modules;
+    struct text_list adapter;
 };
 static const struct option inspect_options[] = {
     {"tokens", OPT_INT, offsetof(struct inspect_flags, tokens), "0", 0, 1 << 20, NULL,
@@ -17,6 +18,10 @@ static const struct option inspect_options[] = {
      "dataset: shows --tokens as text"},
     {"tensors", OPT_BOOL, offsetof(struct inspect_flags, tensors), "false", 0, 0, NULL,
      "model: list every tensor"},
+    {"modules", OPT_BOOL, offsetof(struct inspect_flags, modules), "false", 0, 0, NULL,
+     "model: list its modules: paths that adapters name, shapes, adapter, packing"},
+    {"adapter", OPT_TEXT_EACH, offsetof(struct inspect_flags, adapter), NULL, 0, 0, NULL,
+     "modules: " ADAPTER_HELP},
     {0},
 };
 
@@ -70,6 +75,80 @@ static int config_print(const json_t *j, const char *where, struct err *e) {
     puts("");
     if (*c.note) show(stdout, "note               %s\n", c.note);
     return 0;
+}
+
+/* Its weight is another module's. */
+static bool is_tied(const struct module *m) { return m->weight->type != m->type; }
+
+static json_t *module_json(const struct module *m, i64 rank) {
+    const struct view *w = &m->weight->view;
+    json_t *shape = json_array();
+    for (int i = 0; i < w->rank; i++) json_array_append_new(shape, json_integer(w->dim[i]));
+    return json_pack("{s:s, s:s, s:o, s:b, s:b, s:I, s:b, s:b, s:s?}", "path", m->path, "kind",
+                     module_kind_text[m->type->kind], "shape", shape, "bias", m->bias != NULL,
+                     "tied", is_tied(m), "lora_rank", (json_int_t)rank, "dora",
+                     m->adapter.magnitude != NULL, "saved", m->weight->saved, "packing",
+                     w->packing ? w->packing->name : NULL);
+}
+
+static int modules_print(const struct model *m, struct err *e) {
+    json_t *list = json_array();
+    const char *const row = "%-48s %-10s %-15s %-6s %-8s %s\n";
+    if (!globals.json) show(stdout, row, "module", "kind", "shape", "", "adapter", "packing");
+    for (i64 i = 0; i < m->weights.modules; i++) {
+        const struct module *at = &m->weights.module[i];
+        const struct view *w = &at->weight->view;
+        const struct param *b = at->adapter.b;
+        const i64 rank = b ? b->view.dim[b->view.rank - 1] : 0;
+        char shape[192], adapter[32];
+        snprintf(adapter, sizeof adapter, "%s %lld", at->adapter.magnitude ? "DoRA" : "LoRA",
+                 (long long)rank);
+        if (!globals.json)
+            show(stdout, row, at->path, module_kind_text[at->type->kind],
+                 shape_text(shape, w->rank, w->dim),
+                 at->bias      ? "+ bias"
+                 : is_tied(at) ? "tied"
+                               : "",
+                 rank                ? adapter
+                 : at->weight->saved ? "whole"
+                                     : "-",
+                 w->packing ? w->packing->name : "-");
+        json_array_append_new(list, module_json(at, rank));
+    }
+    if (globals.json) return json_print(list, e);
+    return json_decref(list), 0;
+}
+
+/* A configuration is enough, but where the weights, an adapter or --quantize say how modules are
+ * held. */
+static int inspect_modules(const char *path, const struct inspect_flags *f, struct err *e) {
+    const bool file = !path_is_dir(path) && !path_is_gguf(path);
+    const int own = path_is_dir(path) ? path_has(path, "adapter_config.json", e) : 0;
+    struct model_folder folder = {0};
+    struct model m = {0};
+    struct loaded l = {0};
+    struct config c = {0};
+    const struct gguf_arch *arch;
+    bool held = own || f->adapter.count || strcmp(globals.quantize, "auto");
+    if (own < 0) return -1;
+    if (file && !ends_with(path, ".json")) {
+        err_input(e, "%s is no model, so it has no modules", path);
+        return err_detail(e, "expected a model folder, a .gguf file or config.json");
+    }
+    int rc = 0;
+    if (!held && file) {
+        json_t *j = json_open(path, e);
+        rc = !j || config_read(&c, j, path, e) ? -1 : 0;
+        json_decref(j);
+    } else if (!held)
+        rc = folder_open(&folder, path, e) || folder_config(&folder, &c, &arch, e);
+    held |= c.quant.stored;
+    if (!rc && held)
+        rc = loaded_open(&l, path, &f->adapter, NULL, BF16, false, e) || modules_print(&l.model, e);
+    else if (!rc)
+        rc = model_outline(&m, &c, e) || modules_print(&m, e);
+    model_free(&m), loaded_close(&l), folder_close(&folder);
+    return rc ? -1 : 0;
 }
 
 static void tensors_print(const struct safetensors *s) {
@@ -213,6 +292,7 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
     if (!strcmp(what, "ops")) return inspect_ops(e);
     if (!strcmp(what, "families")) return inspect_families();
     if (!path_exists(what)) return err_input(e, "%s does not exist", what);
+    if (f->modules) return inspect_modules(what, f, e);
     if (path_is_dir(what)) return inspect_folder(what, f, e);
     if (ends_with(what, ".safetensors") || ends_with(what, ".safetensors.index.json"))
         return inspect_weights(what, e);

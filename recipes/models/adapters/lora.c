@@ -85,7 +85,7 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
         text_free(&names);
         return err_hint(e, "`lora_target_modules: all-linear` adapts all of them");
     }
-    m->lora = c, m->frozen = true;
+    m->lora = c;
     c->fan_in_fan_out = m->config.family->conv1d;
     return 0;
 }

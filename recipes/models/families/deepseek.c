@@ -11,8 +11,8 @@ static const struct slot block[2] = {
     {"mlp", MIXERS(&mixer_glu, &mixer_experts), &norm_pre_ffn, NULL}};
 
 static const struct weight_rule *const weights[] = {
-    rules_embed, rules_input_norm, rules_mla, rules_ffn_norm,
-    rules_glu,   rules_experts,    rules_top, NULL};
+    rules_embed,         rules_input_norm, rules_mla, rules_ffn_norm, rules_glu, rules_experts,
+    rules_shared_expert, rules_top,        NULL};
 
 #define FIXED                                                                                      \
     "{\"hidden_act\": \"silu\", \"attention_bias\": false, \"mlp_bias\": false, "                  \

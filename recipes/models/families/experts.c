@@ -43,14 +43,7 @@ const struct family family_mixtral = {
 };
 
 /* ---- Qwen 2 MoE: a shared expert, weighed by a sigmoid of its own; Qwen 3 MoE: none */
-static const struct weight_rule qwen2_experts[] = {
-    {&experts_router, "model.layers.%L.mlp.gate.weight", .rows = DIM_E, .cols = DIM_D},
-    {&experts_gate_up,
-     "model.layers.%L.mlp.experts.%E.gate_proj.weight|"
-     "model.layers.%L.mlp.experts.%E.up_proj.weight",
-     .rows = DIM_2EF, .cols = DIM_D, .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
-    {&experts_down, "model.layers.%L.mlp.experts.%E.down_proj.weight", .rows = DIM_D,
-     .cols = DIM_EF, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+static const struct weight_rule qwen2_shared[] = {
     {&experts_shared_gate, "model.layers.%L.mlp.shared_expert.gate_proj.weight", .rows = DIM_SF,
      .cols = DIM_D},
     {&experts_shared_up, "model.layers.%L.mlp.shared_expert.up_proj.weight", .rows = DIM_SF,
@@ -62,8 +55,9 @@ static const struct weight_rule qwen2_experts[] = {
     {0},
 };
 static const struct weight_rule *const qwen2_moe[] = {
-    rules_embed, rules_input_norm, rules_attention, rules_ffn_norm,
-    rules_glu,   qwen2_experts,    rules_top,       NULL};
+    rules_embed,    rules_input_norm, rules_attention,
+    rules_ffn_norm, rules_glu,        rules_experts,
+    qwen2_shared,   rules_top,        NULL};
 static const struct weight_rule *const qwen3_moe[] = {
     rules_embed, rules_input_norm, rules_attention, rules_qk_norm, rules_ffn_norm,
     rules_glu,   rules_experts,    rules_top,       NULL};
@@ -162,8 +156,8 @@ const struct family family_gpt_oss = {
 
 /* ---- GLM 4.5 and 4.6: DeepSeek V3's experts; half of a head turns */
 static const struct weight_rule *const glm4_moe[] = {
-    rules_embed, rules_input_norm, rules_attention, rules_qk_norm, rules_ffn_norm,
-    rules_glu,   rules_experts,    rules_top,       NULL};
+    rules_embed, rules_input_norm, rules_attention,     rules_qk_norm, rules_ffn_norm,
+    rules_glu,   rules_experts,    rules_shared_expert, rules_top,     NULL};
 const struct family family_glm4_moe = {
     .model_type = "glm4_moe",
     .architecture = "Glm4MoeForCausalLM",

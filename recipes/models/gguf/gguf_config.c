@@ -308,8 +308,8 @@ bool is_wide_gemma(const char *model_type, i64 layers) {
            (!strcmp(model_type, "gemma3_text") && layers == 62);
 }
 
-json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
-                    struct err *e) {
+static json_t *gguf_config(const struct gguf *g, const struct gguf_arch **arch, const char *where,
+                           struct err *e) {
     struct arena a = {0};
     const char *name = gguf_text(g, "general.architecture", NULL, &a, where, e);
     if (!name) {

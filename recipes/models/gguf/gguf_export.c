@@ -333,7 +333,6 @@ int lora_gguf_tensors(struct gguf_tensors *t, struct model *m, struct err *e) {
             char name[256];
             struct param p = *half[i];
             p.rule = i ? w->rule : NULL, p.type = i ? w->type : NULL;
-            p.heads = w->heads, p.kv_heads = w->kv_heads;
             gguf_name(name, arch, w, 0);
             const struct naming names = {.gguf = i ? arch : NULL};
             const i64 k = t->stored.count;

@@ -37,6 +37,9 @@ const struct weight_rule rules_experts[] = {
      .rows = DIM_2EF, .cols = DIM_D, .stacked = "model.layers.%L.mlp.experts.gate_up_proj"},
     {&experts_down, "model.layers.%L.mlp.experts.%E.down_proj.weight", .rows = DIM_D,
      .cols = DIM_EF, .stacked = "model.layers.%L.mlp.experts.down_proj"},
+    {0},
+};
+const struct weight_rule rules_shared_expert[] = {
     {&experts_shared_gate, "model.layers.%L.mlp.shared_experts.gate_proj.weight", .rows = DIM_SF,
      .cols = DIM_D, .when = HAS_SHARED},
     {&experts_shared_up, "model.layers.%L.mlp.shared_experts.up_proj.weight", .rows = DIM_SF,

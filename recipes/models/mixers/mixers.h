@@ -43,7 +43,7 @@ extern const struct module_type experts_router, experts_correction, experts_gate
     experts_shared_gate, experts_shared_up, experts_shared_down, experts_shared_score;
 /* Their rules under the usual names: transformers', Llama's first. */
 extern const struct weight_rule rules_attention[], rules_qk_norm[], rules_qk_norm_whole[],
-    rules_mla[], rules_glu[], rules_gate_up[], rules_experts[];
+    rules_mla[], rules_glu[], rules_gate_up[], rules_experts[], rules_shared_expert[];
 
 /* What attention and latent attention have in common. */
 extern const char *const attention_types[];

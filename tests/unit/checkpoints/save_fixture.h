@@ -1,24 +1,15 @@
-/* save_fixture.h: what the tests of manifests and saving share: a run in a temporary folder and a
- * whole small save. */
+/* save_fixture.h: what the tests of manifests and saving share: the folder as a run, and a whole
+ * small save. */
 #ifndef HONE_SAVE_FIXTURE_H
 #define HONE_SAVE_FIXTURE_H
 
-#include "checkpoints/checkpoints_int.h"
-#include <setjmp.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
+#include "tests/unit/checkpoints/fixture.h"
 
-static char run[] = "/tmp/hone-run-XXXXXX";
+static const char *const run = folder;
 
-static void ok(int status, const struct err *e) {
-    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
-}
-
-static int state_make(const char *folder, i64 step, struct err *e) {
+static int state_make(const char *to, i64 step, struct err *e) {
     float m[300] = {(float)step};
-    char *path = mem_printf(e, "%s/state.h5", folder);
+    char *path = mem_printf(e, "%s/state.h5", to);
     struct state_writer *w = path ? state_create(path, e) : NULL;
     bool made = w && !state_add(w, "m", F32, 2, (i64[]){3, 100}, m, e) &&
                 !state_put_i64(w, "step", step, e);
@@ -58,14 +49,8 @@ static char *step_path(i64 step) {
 }
 
 static int set_up(void **state) {
-    (void)state;
     struct err e = {0};
-    return !mkdtemp(run) || save(1, "", &e);
-}
-static int tear_down(void **state) {
-    (void)state;
-    struct err e = {0};
-    return dir_remove(run, &e);
+    return folder_make(state) || save(1, "", &e);
 }
 
 #endif

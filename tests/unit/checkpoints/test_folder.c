@@ -1,17 +1,8 @@
 /* test_folder.c: a model folder opens, its companions are copied byte for byte, and what is missing
  * is named. */
-#include "checkpoints/checkpoints_int.h"
+#include "tests/unit/checkpoints/fixture.h"
 #include <jansson.h>
-#include <setjmp.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-static char folder[] = "/tmp/hone-folder-XXXXXX";
-static void ok(int status, const struct err *e) {
-    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
-}
 static char *in(struct arena *a, const char *name) { return path_join(a, folder, name, NULL); }
 
 static void goldens(void **state) {
@@ -166,20 +157,10 @@ static void missing(void **state) {
     arena_free(&a);
 }
 
-static int set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-static int tear_down(void **state) {
-    (void)state;
-    struct err e = {0};
-    return dir_remove(folder, &e);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens),     cmocka_unit_test(scaled),  cmocka_unit_test(copies),
         cmocka_unit_test(names_dtype), cmocka_unit_test(missing),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -1,19 +1,11 @@
 /* test_gguf.c: blocks of every element type decode and encode to llama.cpp's bits, and each way a
  * GGUF file can be wrong has its own message. */
-#include "checkpoints/checkpoints_int.h"
+#include "tests/unit/checkpoints/fixture.h"
 #include <ctype.h>
 #include <jansson.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
 enum { ROWS = 6, ROW = 512, VALUES = ROWS * ROW };
-
-static void ok(int status, const struct err *e) {
-    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
-}
 
 static void lower(char out[32], const char *name, const char *end) {
     int i = 0;
@@ -286,7 +278,9 @@ static void faults(void **state) {
     static const char *const kind[] = {"alloc", "open", "read"};
     struct err none = {0};
     const i64 size = build(files[5].words);
-    ok(file_write("/tmp/hone-gguf-fault", file, size, &none), &none);
+    char path[128];
+    snprintf(path, sizeof path, "%s/fault.gguf", folder);
+    ok(file_write(path, file, size, &none), &none);
     for (i64 k = 0; k < COUNT(kind); k++)
         for (int n = 1;; n++) {
             char spec[32];
@@ -294,13 +288,12 @@ static void faults(void **state) {
             struct err e = {0};
             snprintf(spec, sizeof spec, "%s:%d", kind[k], n);
             fault_arm(spec);
-            const int status = gguf_open(&g, "/tmp/hone-gguf-fault", &e);
+            const int status = gguf_open(&g, path, &e);
             fault_arm(NULL);
             gguf_close(&g);
             assert_int_equal(status != 0, e.code != 0);
             if (!status) break;
         }
-    remove("/tmp/hone-gguf-fault");
 }
 
 int main(void) {
@@ -310,5 +303,5 @@ int main(void) {
         cmocka_unit_test(faults),
     };
     isa_float_mode();
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

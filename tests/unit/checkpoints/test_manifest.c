@@ -123,14 +123,15 @@ static void digest_versions(void **state) {
         i64 version;
         const char *format;
     } row[] = {{1, "hone-manifest-1"}, {2, "hone-manifest-2"}, {0, "hone-manifest-2"}};
-    char folder[] = "/tmp/hone-manifest-XXXXXX", path[300];
+    char versions[128], path[300];
     struct err e = {0};
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/manifest.json", folder);
+    snprintf(versions, sizeof versions, "%s/versions", folder);
+    snprintf(path, sizeof path, "%s/manifest.json", versions);
+    ok(dir_make(versions, &e), &e);
     for (i64 i = 0; i < COUNT(row); i++) {
         struct text t;
         struct manifest m = {.digest_version = row[i].version, .numerics_level = "R4"}, back;
-        ok(manifest_write(folder, &m, NULL, 0, &e) || manifest_read(folder, &back, &e), &e);
+        ok(manifest_write(versions, &m, NULL, 0, &e) || manifest_read(versions, &back, &e), &e);
         assert_int_equal(back.digest_version, row[i].version ? row[i].version : DIGEST_VERSION);
         ok(file_read(&t, path, &e), &e);
         assert_non_null(strstr(t.data, row[i].format));
@@ -138,12 +139,11 @@ static void digest_versions(void **state) {
         char *at = strstr(t.data, "\"digest_version\": 2");
         if (at) at[18] = '3';
         ok(file_write(path, t.data, t.size, &e), &e);
-        assert_int_equal(manifest_read(folder, &back, &e), at ? -1 : 0);
+        assert_int_equal(manifest_read(versions, &back, &e), at ? -1 : 0);
         if (at) assert_non_null(strstr(e.primary, "digest_version is 3; expected 1 to 2"));
         e = (struct err){0};
         text_free(&t);
     }
-    ok(dir_remove(folder, &e), &e);
 }
 
 static void extra_files(void **state) {
@@ -203,5 +203,5 @@ int main(void) {
         cmocka_unit_test(manifest_itself), cmocka_unit_test(extra_files),
         cmocka_unit_test(digest_versions), cmocka_unit_test(chain),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_remove);
 }

@@ -1,19 +1,10 @@
 /* test_peft.c: adapters of PEFT are read, written as PEFT writes them, and refused where hone would
  * compute something else. */
-#include "checkpoints/checkpoints_int.h"
+#include "tests/unit/checkpoints/fixture.h"
 #include <jansson.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-static char folder[] = "/tmp/hone-peft-XXXXXX";
 static char path[256];
-static void ok(int status, const struct err *e) {
-    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
-}
 
 static void goldens(void **state) {
     (void)state;
@@ -264,15 +255,9 @@ static void broken_adapters(void **state) {
 }
 
 static int set_up(void **state) {
-    (void)state;
-    if (!mkdtemp(folder)) return -1;
+    if (folder_make(state)) return -1;
     snprintf(path, sizeof path, "%s/adapter_config.json", folder);
     return 0;
-}
-static int tear_down(void **state) {
-    (void)state;
-    struct err e = {0};
-    return dir_remove(folder, &e);
 }
 
 int main(void) {
@@ -281,5 +266,5 @@ int main(void) {
         cmocka_unit_test(refusals),        cmocka_unit_test(matching), cmocka_unit_test(keys),
         cmocka_unit_test(broken_adapters),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_remove);
 }

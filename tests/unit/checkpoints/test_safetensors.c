@@ -1,20 +1,11 @@
 /* test_safetensors.c: files of the reference library come back byte for byte, and each way a file
  * can be wrong has its own message. */
-#include "checkpoints/checkpoints_int.h"
-#include <setjmp.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
+#include "tests/unit/checkpoints/fixture.h"
 
-static char folder[] = "/tmp/hone-safetensors-XXXXXX";
 static char path_buffer[4][256];
 static const char *at(int i, const char *name) {
     snprintf(path_buffer[i], sizeof path_buffer[i], "%s/%s", folder, name);
     return path_buffer[i];
-}
-static void ok(int status, const struct err *e) {
-    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
 }
 
 static void same_file(const char *a, const char *b) {
@@ -371,16 +362,6 @@ static void faults(void **state) {
         }
 }
 
-static int set_up(void **state) {
-    (void)state;
-    return mkdtemp(folder) ? 0 : -1;
-}
-static int tear_down(void **state) {
-    (void)state;
-    struct err e = {0};
-    return dir_remove(folder, &e);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),
@@ -393,5 +374,5 @@ int main(void) {
         cmocka_unit_test(refused_writes),
         cmocka_unit_test(faults),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -268,5 +268,5 @@ int main(void) {
         cmocka_unit_test(starved), cmocka_unit_test(existing),
         cmocka_unit_test(pruned),  cmocka_unit_test(none),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_remove);
 }

@@ -1,21 +1,12 @@
 /* test_state.c: training state comes back bit for bit, equal states give equal files whatever the
  * threads, and damage is found and named. With HONE_BENCH=1 prints sizes and speeds on normal f32
  * (how the zstd level was chosen). */
-#include "checkpoints/checkpoints_int.h"
-#include <setjmp.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/unit/checkpoints/fixture.h"
 #include <sys/resource.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-static char folder[] = "/tmp/hone-state-XXXXXX";
 static char path[256], other[256];
-static void ok(int status, const struct err *e) {
-    if (status || e->code) fail_msg("%s (%s)", e->primary, e->detail);
-}
 
 /* Shapes that exercise the cut: one chunk, a partial last one, a cut in each dimension, rows of
  * exactly a chunk, rows wider than a chunk, nothing at all. */
@@ -260,16 +251,10 @@ static void bench(void **state) {
 }
 
 static int set_up(void **state) {
-    (void)state;
-    if (!mkdtemp(folder)) return -1;
+    if (folder_make(state)) return -1;
     snprintf(path, sizeof path, "%s/state.h5", folder);
     snprintf(other, sizeof other, "%s/other.h5", folder);
     return 0;
-}
-static int tear_down(void **state) {
-    (void)state;
-    struct err e = {0};
-    return dir_remove(folder, &e);
 }
 
 /* The digest, literally as README.md defines it. */
@@ -298,5 +283,5 @@ int main(void) {
         cmocka_unit_test(damaged),           cmocka_unit_test(faults),
         cmocka_unit_test(full_disk),         cmocka_unit_test(bench),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, folder_remove);
 }

@@ -6,20 +6,7 @@
 #include "data/datasets/datasets.h"
 #include <setjmp.h>
 #include <cmocka.h>
-#include <stdlib.h>
-#include <string.h>
-
-static char folder[64];
-
-static inline int folder_make(void **state) {
-    (void)state;
-    strcpy(folder, "/tmp/hone-test-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-static inline int folder_remove(void **state) {
-    (void)state;
-    return dir_remove(folder, &(struct err){0});
-}
+#include "tests/folder.h"
 
 /* A path in the folder; the same name gives the same pointer. */
 static inline const char *in_folder(const char *name) {

@@ -1,32 +1,17 @@
 /* test_adapters.c: what PEFT does beside plain LoRA on linear layers, on golden/adapters: several
  * adapters at once, LM heads, PiSSA, DoRA. */
 #include "recipes/models/mixers/mixers.h"
-#include "tests/e2e/tiny_run.h"
-
-#include <math.h>
+#include "tests/unit/models/golden.h"
 
 #define MODEL    "tests/golden/models/llama"
 #define ADAPTERS "tests/golden/adapters/"
 
-static void open_file(struct safetensors *s, const char *path) {
-    struct err e = {0};
-    if (safetensors_open(s, path, &e)) fail_msg("%s", e.primary);
-}
 /* Tensor `a` of one file within `bound` of `b` of another, relative to the largest. */
-static void near(const char *file, const char *a, const char *golden, const char *b, double bound) {
+static void alike(const char *file, const char *a, const char *golden, const char *b,
+                  double bound) {
     struct safetensors got, want;
-    struct err e = {0};
     open_file(&got, file), open_file(&want, golden);
-    const struct stored *s = safetensors_need(&got, a, &e), *t = safetensors_need(&want, b, &e);
-    if (e.code) fail_msg("%s", e.primary);
-    const float *x = (const float *)s->data, *y = (const float *)t->data;
-    double top = 0;
-    assert_int_equal(s->bytes, t->bytes);
-    for (i64 i = 0; i < t->bytes / 4; i++) top = fmax(top, fabs((double)y[i]));
-    for (i64 i = 0; i < t->bytes / 4; i++)
-        if (!(fabs((double)x[i] - (double)y[i]) <= bound * top))
-            fail_msg("%s of %s: [%lld] is %.9g, in %s %.9g, largest %.3g", a, file, (long long)i,
-                     (double)x[i], golden, (double)y[i], top);
+    near(file, need(&got, a), need(&want, b), bound, true);
     safetensors_close(&got), safetensors_close(&want);
 }
 
@@ -42,12 +27,12 @@ static void test_stack(void **state) {
         const char *ids = ADAPTERS "stack.safetensors", *out = at("out.safetensors"),
                    *merged = at("merged-%d", i);
         hone(0, "forward " MODEL " %s --ids %s --out %s", of[i].flags, ids, out);
-        near(out, "logits", ids, of[i].key, 3e-6);
+        alike(out, "logits", ids, of[i].key, 3e-6);
         hone(0, "export " MODEL " %s --output %s --quiet", of[i].flags, merged);
         hone(0, "forward %s --ids %s --out %s", merged, ids, at("merged.safetensors"));
-        near(at("merged.safetensors"), "logits", ids, of[i].key, 3e-6);
+        alike(at("merged.safetensors"), "logits", ids, of[i].key, 3e-6);
         hone(0, "forward " MODEL " %s --ids %s --out %s --precision bf16", of[i].flags, ids, out);
-        near(out, "logits", ids, of[i].key, 0.1);
+        alike(out, "logits", ids, of[i].key, 0.1);
     }
     const char *ids = ADAPTERS "stack.safetensors";
     hone(2, "forward " MODEL " --adapter %s=1 --adapter %s --grad --ids %s --out %s",
@@ -72,7 +57,7 @@ static void single_check(const char *name, const char *model, const char *no_mer
          model, name, flags, out);
     open_file(&s, golden), open_file(&t, out);
     assert_int_equal(t.count, s.count + 1); /* generated */
-    for (i64 i = 0; i < s.count; i++) near(out, s.tensor[i].name, golden, s.tensor[i].name, 2e-5);
+    for (i64 i = 0; i < s.count; i++) alike(out, s.tensor[i].name, golden, s.tensor[i].name, 2e-5);
     safetensors_close(&s), safetensors_close(&t);
     hone(no_merge ? 2 : 0,
          "export tests/golden/models/%s --adapter " ADAPTERS "%s --output %s --precision fp32",
@@ -82,8 +67,8 @@ static void single_check(const char *name, const char *model, const char *no_mer
         return;
     }
     hone(0, "forward %s %s %s --generate 3", merged, flags, at("merged.safetensors"));
-    near(at("merged.safetensors"), "logits", golden, "logits", bound);
-    near(at("merged.safetensors"), "loss", golden, "loss", bound);
+    alike(at("merged.safetensors"), "logits", golden, "logits", bound);
+    alike(at("merged.safetensors"), "loss", golden, "loss", bound);
     open_file(&s, at("merged.safetensors")), open_file(&t, out);
     struct err e = {0};
     assert_memory_equal(safetensors_need(&s, "generated", &e)->data,
@@ -127,7 +112,7 @@ static void test_heads(void **state) {
          other);
     hone(0, "forward %s --ids " ADAPTERS "stack.safetensors --out %s", other,
          at("other.safetensors"));
-    near(out, "logits", at("other.safetensors"), "logits", 3e-6);
+    alike(out, "logits", at("other.safetensors"), "logits", 3e-6);
     static const char *const again[][2] = {{"head", MODEL " --adapter " ADAPTERS "first"},
                                            {"head_tied", "tests/golden/models/llama_rope3_tied"}};
     for (int i = 0; i < COUNT(again); i++) {

@@ -6,6 +6,24 @@
 
 #include <jansson.h>
 
+/* The parameters of listed modules: weights that are no other module's, and biases by row. */
+static i64 modules_count(json_t *list) {
+    i64 sum = 0;
+    size_t i, k;
+    json_t *m, *dim;
+    json_array_foreach(list, i, m) {
+        i64 count = 1, last = 1;
+        json_array_foreach(json_object_get(m, "shape"), k, dim) {
+            last = k ? json_integer_value(dim) : 1;
+            count *= json_integer_value(dim);
+        }
+        if (!strcmp(json_string_value(json_object_get(m, "kind")), "buffer")) continue;
+        if (!json_is_true(json_object_get(m, "tied"))) sum += count;
+        if (json_is_true(json_object_get(m, "bias"))) sum += count / last;
+    }
+    return json_decref(list), sum;
+}
+
 static void test_parameters(void **state) {
     (void)state;
     struct err e = {0};
@@ -24,9 +42,35 @@ static void test_parameters(void **state) {
             fail_msg("%.*s: %lld parameters, not %lld", (int)(tab - line), line, (long long)found,
                      (long long)wanted);
         json_decref(j);
+        hone(0, "inspect tests/golden/configs/%.*s.json --modules --json", (int)(tab - line), line);
+        if (modules_count(json_open(at("stdout"), &e)) != wanted)
+            fail_msg("%.*s: its modules have not %lld parameters", (int)(tab - line), line,
+                     (long long)wanted);
     }
     assert_true(models >= 77);
     text_free(&list);
+}
+
+/* Modules by the paths that adapters name them by, with what is attached to them. */
+static void test_modules(void **state) {
+    (void)state;
+    const char *llama = "tests/golden/models/llama",
+               *line =
+                   "model.layers.1.mlp.down_proj                     linear     [32, 44]       ";
+    hone(0, "inspect %s --modules", llama);
+    expect(said(), line);
+    expect(said(), "lm_head                                          head       [131, 32]");
+    assert_null(strstr(said(), "LoRA"));
+    hone(0, "inspect %s --modules --adapter %s/lora --quantize nf4", llama, llama);
+    expect(said(), line);
+    expect(said(), "model.layers.1.mlp.down_proj                     linear     [32, 44]           "
+                   "    LoRA 4   nf4\n");
+    hone(0, "inspect tests/golden/quant/llama_fp4 --modules");
+    expect(said(), " fp4\n");
+    hone(0, "inspect tests/golden/models/llama_rope3_tied --modules");
+    expect(said(), "head       [131, 32]       tied");
+    hone(2, "inspect tests/golden/quant/README.md --modules");
+    expect(complained(), "README.md is no model, so it has no modules");
 }
 
 static void ok(int status, const struct err *e) {
@@ -106,7 +150,8 @@ static void test_streams(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parameters), cmocka_unit_test(test_layer_types),
-        cmocka_unit_test(test_states), cmocka_unit_test(test_streams)};
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_modules),
+        cmocka_unit_test(test_layer_types), cmocka_unit_test(test_states),
+        cmocka_unit_test(test_streams)};
     return cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
 }

@@ -1,21 +1,13 @@
 /* test_gguf_model.c: a GGUF file as a model: what llama.cpp computes with it is what hone computes.
  */
-#include "tests/e2e/tiny_run.h"
+#include "tests/unit/models/golden.h"
 
 #include <jansson.h>
-#include <math.h>
 
-static void ok(int rc, const struct err *e) {
-    if (rc) fail_msg("%s (%s)", e->primary, e->detail);
-}
-static void open_file(struct safetensors *s, const char *path) {
-    struct err e = {0};
-    ok(safetensors_open(s, path, &e), &e);
-}
-static const float *need(const struct safetensors *s, const char *name, i64 *count) {
-    struct err e = {0};
-    const struct stored *t = safetensors_need(s, name, &e);
-    ok(!t || t->dtype != F32, &e);
+/* Of f32: the numbers, and how many. */
+static const float *floats(const struct safetensors *s, const char *name, i64 *count) {
+    const struct stored *t = need(s, name);
+    assert_int_equal(F32, t->dtype);
     *count = t->bytes / 4;
     return (const float *)t->data;
 }
@@ -35,7 +27,7 @@ static void near_llama_cpp(void **state) {
         hone(0, "forward tests/golden/gguf/%s-%s.gguf --ids %s --out %s", models[i][0],
              models[i][1], golden, at("out.safetensors"));
         open_file(&want, golden), open_file(&got, at("out.safetensors"));
-        const float *a = need(&want, name, &n), *b = need(&got, "logits", &m);
+        const float *a = floats(&want, name, &n), *b = floats(&got, "logits", &m);
         assert_int_equal(n, m);
         for (i64 k = 0; k < n; k++)
             if (!(fabs((double)a[k] - (double)b[k]) < 0.15))
@@ -59,7 +51,7 @@ static void same_logits(const char *a, const char *b, double bound) {
     hone(0, "forward %s --ids %s --out %s", a, at("ids.safetensors"), at("a.safetensors"));
     hone(0, "forward %s --ids %s --out %s", b, at("ids.safetensors"), at("b.safetensors"));
     open_file(&x, at("a.safetensors")), open_file(&y, at("b.safetensors"));
-    const float *p = need(&x, "logits", &n), *q = need(&y, "logits", &m);
+    const float *p = floats(&x, "logits", &n), *q = floats(&y, "logits", &m);
     assert_int_equal(n, m);
     for (i64 k = 0; k < n; k++)
         if (!(fabs((double)p[k] - (double)q[k]) <= bound))
@@ -270,10 +262,5 @@ int main(void) {
         cmocka_unit_test(adapter),        cmocka_unit_test(untouched),
         cmocka_unit_test(recorded),       cmocka_unit_test(trained),
         cmocka_unit_test(chat_template)};
-    struct err e = {0};
-    isa_float_mode();
-    if (pool_start(1, &e)) return 1;
-    const int failed = cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
-    pool_stop();
-    return failed;
+    return cmocka_run_group_tests(tests, golden_begin, golden_end);
 }
