@@ -67,14 +67,16 @@ void states_free(struct states *s) {
     *s = (struct states){0};
 }
 
-i64 states_page_bytes(const struct states *s) {
+static i64 unit_bytes_of_all(const struct states *s, enum state_kind kind) {
     i64 bytes = 0;
     for (i64 l = 0; l < s->layers; l++)
         for (int i = 0; i < s->layer[l].count; i++)
-            if (s->layer[l].spec[i].kind == STATE_TOKEN)
-                bytes += unit_bytes(&s->layer[l].spec[i], ATTENTION_PAGE);
+            if (s->layer[l].spec[i].kind == kind)
+                bytes += unit_bytes(&s->layer[l].spec[i], unit_rows(&s->layer[l].spec[i]));
     return bytes;
 }
+i64 states_page_bytes(const struct states *s) { return unit_bytes_of_all(s, STATE_TOKEN); }
+i64 states_slot_bytes(const struct states *s) { return unit_bytes_of_all(s, STATE_SEQUENCE); }
 
 bool states_have(const struct states *s, enum state_kind kind) {
     for (i64 l = 0; l < s->layers; l++)

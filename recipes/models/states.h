@@ -4,7 +4,13 @@
  * A state is of one of two kinds. TOKEN: a row for each position, in pages of ATTENTION_PAGE
  * positions that lie anywhere; a page has the same number in the states of all layers, so that one
  * table serves a sequence. SEQUENCE: one slot for each sequence (recurrent mixers). Who owns which
- * page and slot is not known here (train/engine/pool.c). */
+ * page and slot is not known here (train/engine/pool.c).
+ *
+ * What a mixer keeps in a slot after n positions of its sequence: the state after the last full
+ * chunk, n / ATTENTION_PAGE * ATTENTION_PAGE positions from the sequence's beginning, and the rows
+ * of the positions since then, by place in the chunk. So the slot serves for each position of the
+ * chunk that is computed again, and its copy for the sequence as it is where the chunk begins. At
+ * position 0 a mixer reads nothing of what is in the slot. */
 #ifndef HONE_STATES_H
 #define HONE_STATES_H
 
@@ -38,6 +44,7 @@ int states_describe(struct states *s, const struct model *m, bool latent, struct
 int states_grow(struct states *s, i64 pages, i64 slots, struct err *e);
 void states_free(struct states *s);
 i64 states_page_bytes(const struct states *s); /* of a page in all layers */
+i64 states_slot_bytes(const struct states *s); /* of a slot in all layers */
 bool states_have(const struct states *s, enum state_kind kind);
 /* The first `rows` rows of a page; a slot. */
 int states_copy_page(struct states *s, i64 to, i64 from, i64 rows, struct err *e);

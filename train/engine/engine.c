@@ -216,13 +216,23 @@ static int batch_run(struct engine *g, u32 *ids, struct err *e) {
 static int pages_give(struct engine *g, struct sequence *q, struct err *e) {
     const struct ids *ids = &q->own.ids;
     const int kind = model_rope_kind(g->m, ids->count);
-    if (kind != q->own.kind) pool_release(&g->pool, &q->own.pages, q->own.known = 0);
+    if (kind != q->own.kind) {
+        pool_release(&g->pool, &q->own.pages, q->own.known = 0);
+        if (q->own.slot >= 0) g->pool.slot[q->own.slot].count = -1;
+    }
     q->own.kind = kind;
-    if (!q->own.known && !q->own.pages.count && !states_have(&g->pool.states, STATE_SEQUENCE)) {
+    const bool fresh = !q->own.known && !q->own.pages.count;
+    if (fresh) {
         const i64 found = pool_match(&g->pool, kind, ids->item, ids->count - 1, &q->own.pages, e);
         if (found < 0) return -1;
-        q->own.known = found, g->counted.reused += found;
+        q->own.known = found;
     }
+    if (q->own.slot >= 0) {
+        const i64 at = pool_slot_to(&g->pool, q->own.slot, &q->own.pages, q->own.known, e);
+        if (at < 0) return -1;
+        if (at < q->own.known) pool_release(&g->pool, &q->own.pages, q->own.known = at);
+    }
+    if (fresh) g->counted.reused += q->own.known;
     const int rc =
         pool_extend(&g->pool, kind, ids->item, q->own.known, ids->count, &q->own.pages, e);
     if (rc <= 0) pool_release(&g->pool, &q->own.pages, q->own.known);
@@ -303,6 +313,9 @@ static i64 texts_take(struct engine *g, const u32 *ids, struct err *e) {
         g->counted.computed += q->own.ids.count - q->own.known;
         q->own.known = q->own.ids.count;
         pool_ready(&g->pool, &q->own.pages);
+        if (q->own.slot >= 0 &&
+            pool_slot_ran(&g->pool, q->own.slot, &q->own.pages, q->own.known, e))
+            return -1;
     }
     for (i64 i = 0; i < g->count; i++) {
         struct sequence *q = g->list[i];
@@ -391,10 +404,10 @@ void engine_remove(struct engine *g, struct sequence *q) {
 }
 
 void engine_rollback(struct engine *g, struct sequence *q, i64 count) {
+    count = i64_max(count, q->count);
     if (count >= q->own.ids.count) return;
-    q->own.ids.count = count, q->out.count = i64_max(0, count - q->count);
+    q->own.ids.count = count, q->out.count = count - q->count;
     q->own.known = i64_min(q->own.known, count - 1); /* the last id's pass gives what follows */
-    if (q->own.slot >= 0) q->own.known = 0;          /* made again from the first position */
     pool_release(&g->pool, &q->own.pages, q->own.known);
     q->own.done = false;
 }
@@ -418,7 +431,7 @@ struct engine *engine_open(struct model *m, const struct engine_plan *plan, stru
               wanted = plan->positions ? plan->positions : m->config.max_position_embeddings;
     int rc = states_describe(&states, m, plan->latent == LATENT_ALWAYS, e);
     if (!rc && plan->latent == LATENT_AUTO &&
-        wanted / ATTENTION_PAGE > bytes / states_page_bytes(&states)) {
+        wanted / ATTENTION_PAGE > bytes / i64_max(1, states_page_bytes(&states))) {
         states_free(&states);
         rc = states_describe(&states, m, true, e);
     }

@@ -104,7 +104,7 @@ int engine_add(struct engine *g, struct sequence *q, struct err *e);
  * many go on. -1: an error; the texts cannot go on then, but be removed. */
 i64 engine_step(struct engine *g, struct err *e);
 void engine_remove(struct engine *g, struct sequence *q); /* its states stay known */
-/* Takes back the ids from place `count` on, of prompt and answer together. */
+/* Takes back the ids of the answer from place `count` on, which counts the prompt's too. */
 void engine_rollback(struct engine *g, struct sequence *q, i64 count);
 struct engine_count engine_counted(const struct engine *g);
 /* Adds, steps until all have ended, removes. Those without settings have `s`. */

@@ -7,6 +7,8 @@
 
 void pool_open(struct pool *p, struct states *states, i64 bytes) {
     *p = (struct pool){.states = *states, .free = -1, .root = {-1, -1}};
+    const i64 slot = states_slot_bytes(states);
+    if (slot) p->kept_most = bytes / 4 / slot, bytes -= bytes / 4;
     p->most = i64_min(bytes / i64_max(1, states_page_bytes(states)), INT32_MAX / ATTENTION_PAGE);
     *states = (struct states){0};
 }
@@ -157,17 +159,9 @@ static i64 page_take(struct pool *p, int kind, i32 n, i64 positions, struct page
     return list_add(list, n, e) ? -1 : positions;
 }
 
-/* Recurrent states can go on only where one was kept. */
-static i64 snapshot_back(struct pool *p, struct page_list *list, i64 positions) {
-    if (!states_have(&p->states, STATE_SEQUENCE)) return positions;
-    i64 n = positions / ATTENTION_PAGE;
-    while (n > 0 && p->page[list->item[n - 1]].snapshot < 0) n--;
-    pool_release(p, list, n * ATTENTION_PAGE);
-    return n * ATTENTION_PAGE;
-}
-
 i64 pool_match(struct pool *p, int kind, const u32 *ids, i64 count, struct page_list *list,
                struct err *e) {
+    const bool slots = states_have(&p->states, STATE_SEQUENCE); /* snapshots are of whole pages */
     i64 at = 0, took = ATTENTION_PAGE;
     while (at < count && took == ATTENTION_PAGE) {
         i32 best = -1;
@@ -177,12 +171,12 @@ i64 pool_match(struct pool *p, int kind, const u32 *ids, i64 count, struct page_
             if (same < ATTENTION_PAGE) same = i64_min(same, p->page[n].ready);
             if (same > most) most = same, best = n;
         }
-        if (best < 0) break;
+        if (best < 0 || (slots && most < ATTENTION_PAGE)) break;
         if ((took = page_take(p, kind, best, most, list, e)) < 0) return -1;
         at += took;
     }
     list_used(p, list);
-    return snapshot_back(p, list, at);
+    return at;
 }
 
 /* The last page, which has `n` positions of the text, for more of them to be added. */

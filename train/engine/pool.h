@@ -23,29 +23,34 @@ struct page {
     i32 kind;                   /* -1: free */
     i32 count;                  /* positions that it holds or, in this step, will hold; */
     i32 ready;                  /* of those, the ones whose states are there */
-    i32 snapshot; /* a slot, as it was after the last position of the page; -1: none */
+    i32 snapshot;               /* a slot as it is after the page's last position; -1: none */
     i64 used;
     u32 ids[ATTENTION_PAGE];
 };
 struct pool_slot {
-    bool used;
-    i64 boundary; /* positions before the chunk whose rows it holds */
+    bool taken;
+    i32 page;  /* whose snapshot it is; -1: a text's */
+    i64 count; /* positions that it is after; -1: nobody knows */
+    i64 used;  /* a snapshot: when it was made or copied last */
 };
 struct pool { /* zero-initialise; pool_close also after a failure */
     struct states states;
-    i64 most; /* pages at most */
+    i64 most;            /* pages at most */
+    i64 kept, kept_most; /* snapshots */
     struct page *page;
     i32 root[POOL_KINDS], free;
     struct pool_slot *slot;
     i64 clock, moves, evicted; /* moves: how often the memory of the states became another */
 };
-/* `states` is described, without memory, and the pool's from now on. `bytes`: of pages, at most. */
+/* `states` is described, without memory, and the pool's from now on. `bytes`: of pages and
+ * snapshots, at most; where there are snapshots, a quarter is theirs. */
 void pool_open(struct pool *p, struct states *states, i64 bytes);
 void pool_close(struct pool *p);
 int pool_reserve(struct pool *p, i64 pages, struct err *e); /* room for so many, within `most` */
 
 /* Of a text without pages, the longest beginning of ids[0..count) that the pool holds: takes its
- * pages, and says how many positions they are. -1: an error. */
+ * pages, and says how many positions they are; with slots only whole pages, of which pool_slot_to
+ * says how many it can go on from. -1: an error. */
 i64 pool_match(struct pool *p, int kind, const u32 *ids, i64 count, struct page_list *list,
                struct err *e);
 /* Gives the text pages for ids[known..count), which the next pass computes. 1: done, 0: the pool is
@@ -59,16 +64,17 @@ void pool_release(struct pool *p, struct page_list *list, i64 positions);
  * back. */
 void pool_forget(struct pool *p);
 
-/* ---- slots of sequence states. A slot holds the state at the last boundary of a chunk, counted
- * from the text's beginning, and the rows of the chunk since then. */
-i32 pool_slot(struct pool *p, struct err *e); /* zeroed; -1: an error */
+/* ---- slots of sequence states (slots.c). What is in one: states.h. */
+i32 pool_slot(struct pool *p, struct err *e); /* zeroed, after no position; -1: an error */
 void pool_slot_free(struct pool *p, i32 slot);
-void pool_slot_at(struct pool *p, i32 slot, i64 boundary); /* after a pass */
-/* Keeps a copy of the slot as what follows `page`, as long as the page is known. */
-int pool_snapshot(struct pool *p, i32 slot, i32 page, struct err *e);
-/* The slot as it is after `positions`, or the nearest before that there is: how many positions it
- * has then. Within the slot's own chunk that is all of them: its rows are there. -1: an error. */
-i64 pool_slot_rollback(struct pool *p, i32 slot, const struct page_list *list, i64 positions,
-                       struct err *e);
+/* A text's slot as it is after `positions`, or after the most before that there is a way to: how
+ * many. Within the slot's own chunk that is all of them, else where a snapshot is of the text's
+ * pages, else 0. -1: an error. */
+i64 pool_slot_to(struct pool *p, i32 slot, const struct page_list *list, i64 positions,
+                 struct err *e);
+/* A pass has brought the slot to `positions`: a copy is kept behind the last full page, as long as
+ * the page is known and no newer snapshot wants its memory. */
+int pool_slot_ran(struct pool *p, i32 slot, const struct page_list *list, i64 positions,
+                  struct err *e);
 
 #endif

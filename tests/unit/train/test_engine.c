@@ -1,7 +1,9 @@
 /* test_engine.c: the engine gives every text the ids that uncached passes over it alone give, of
  * every family in tests/golden/models: several texts with settings of their own, with and without a
  * beginning in common, in a pool too small for all of them, with keys and values or latents as
- * states, after a rollback. What it computes is counted. */
+ * states, after a rollback; and of a toy with states of sequences. What it computes is counted. */
+#include "ops/ops_int.h"
+#include "recipes/models/mixers/mixers.h"
 #include "train/engine/pool.h"
 #include <dirent.h>
 #include <jansson.h>
@@ -205,13 +207,11 @@ static void one_step(void **state) {
 
 /* Ids are taken back, within a page and across one, while another text shares the pages; what is
  * drawn again is the same. */
-static void rollback(void **state) {
-    (void)state;
+static void rollback_case(void) {
     struct err e = {0};
     const struct sampling how = {
         .temperature = 0.8, .top_p = 1, .seed = 3, .max_new_tokens = 30, .ignore_eos = true};
     static const i64 back[] = {81, 70, 65, 64, 63, 60};
-    model_use("tests/golden/models/phi3", F32);
     struct engine *g = engine_open(&model, NULL, &e);
     struct sequence q = {.prompt = text, .count = 60, .how = &how},
                     beside = {.prompt = text, .count = 62, .how = &how, .stream = 1};
@@ -233,6 +233,92 @@ static void rollback(void **state) {
     right(&q, &how, "rollback"), right(&beside, &how, "beside a rollback");
     engine_remove(g, &q), engine_remove(g, &beside);
     ids_free(&q.out), ids_free(&beside.out);
+    engine_close(g);
+}
+static void rollback(void **state) {
+    (void)state;
+    model_use("tests/golden/models/phi3", F32);
+    rollback_case();
+    model_free(&model);
+}
+
+/* ---- a recurrent toy after each MLP of llama: y_n = 0.97 y_(n-1) + x_n, column by column. A slot
+ * holds what states.h says: y after the last full chunk, and the x since then. */
+
+enum { TOY_ROWS = 1 + ATTENTION_PAGE, TOY_WIDTH = 64 };
+static int toy_shape(struct op_call *c, struct err *e) {
+    (void)e;
+    set_out_like(c, 0, &c->in[0]);
+    return 0;
+}
+static int toy_run(const struct op_call *c, struct err *e) {
+    (void)e;
+    const i32 *position = c->in[1].data, *slot = c->in[2].data;
+    const i64 width = c->in[0].dim[1];
+    for (i64 n = 0; n < c->in[0].dim[0]; n++) {
+        float *first = (float *)c->out[1].data + slot[n] * TOY_ROWS * width;
+        const i64 row = position[n] % ATTENTION_PAGE;
+        for (i64 k = 0; k < width; k++) {
+            if (!position[n]) first[k] = 0;
+            float y = first[k];
+            first[(1 + row) * width + k] = ((const float *)c->in[0].data)[n * width + k];
+            for (i64 i = 0; i <= row; i++) y = 0.97f * y + first[(1 + i) * width + k];
+            ((float *)c->out[0].data)[n * width + k] = y;
+            if (row + 1 == ATTENTION_PAGE) first[k] = y;
+        }
+    }
+    return 0;
+}
+static const struct op op_toy = {.name = "toy",
+                                 .in = "x position slot",
+                                 .out = "y =state",
+                                 .shape = toy_shape,
+                                 .cpu = {toy_run, toy_run, toy_run, toy_run}};
+static struct tensor *toy_trace(struct build *b, struct tensor *x) {
+    static float memory[TOY_ROWS * TOY_WIDTH]; /* of a pass that knows nothing of states */
+    static struct view alone = {.data = memory, .dtype = F32, .rank = 2, .dim = {TOY_ROWS}};
+    struct view *v = b->states ? &b->states->layer[b->layer].view[2] : &alone;
+    alone.dim[1] = b->m->config.hidden_size;
+    struct tensor *out[OP_OUT] = {NULL, graph_param(b->g, v->data, "state", v, false)};
+    graph_call(b->g, &op_toy, NULL,
+               BIND({"x", mixer_glu.trace(b, x)}, {"position", b->position},
+                    {"slot", b->states ? b->slot : b->begin}),
+               out);
+    return out[0];
+}
+static int toy_states(const struct config *c, i64 l, enum dtype d, bool latent,
+                      struct state_spec out[LAYER_STATES]) {
+    (void)l, (void)latent;
+    out[0] = (struct state_spec){"toy", STATE_SEQUENCE, d, TOY_ROWS, c->hidden_size};
+    return 1;
+}
+
+/* Batches of texts, prefixes from the last snapshot on, too small a pool, rollbacks. */
+static void recurrent(void **state) {
+    (void)state;
+    static const struct mixer toy = {.name = "toy", .trace = toy_trace, .states = toy_states};
+    struct err e = {0};
+    const struct sampling how = how_of(1);
+    u32 ids[MOST];
+    model_use("tests/golden/models/llama", F32);
+    assert_true(model.config.hidden_size <= TOY_WIDTH);
+    for (i64 l = 0; l < model.config.layers; l++) model.config.layer[l].mixer[1] = &toy;
+    const struct engine_count roomy = pool_case("recurrent", 40, true, LATENT_NEVER),
+                              tight = pool_case("recurrent", 4, false, LATENT_NEVER);
+    assert_int_equal(roomy.reused, ATTENTION_PAGE);
+    assert_true(tight.preempted > 0);
+    rollback_case();
+    /* A conversation goes on from what was kept while the last answer was written. */
+    struct engine *g = engine_open(&model, NULL, &e);
+    struct sequence q = {.prompt = text, .count = 120}, then = {.prompt = ids, .count = 131};
+    ok(g && !engine_generate(g, &q, 1, &how, &e), &e);
+    right(&q, &how, "recurrent");
+    memcpy(ids, text, sizeof ids), memcpy(ids + 120, q.out.item, NEW * sizeof *ids);
+    ok(!engine_generate(g, &then, 1, &how, &e), &e);
+    right(&then, &how, "recurrent, from a snapshot");
+    assert_int_equal(engine_counted(g).reused, 128);
+    assert_int_equal(engine_counted(g).computed, 120 + NEW - 1 + 3 + NEW - 1);
+    ids_free(&q.out), ids_free(&then.out);
     engine_close(g), model_free(&model);
 }
 
@@ -364,10 +450,10 @@ static int latents_cost(void) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(turns),       cmocka_unit_test(one_step),
-                                       cmocka_unit_test(rollback),    cmocka_unit_test(refused),
-                                       cmocka_unit_test(half),        cmocka_unit_test(faults),
-                                       cmocka_unit_test(all_families)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(turns),     cmocka_unit_test(one_step),
+                                       cmocka_unit_test(rollback),  cmocka_unit_test(refused),
+                                       cmocka_unit_test(half),      cmocka_unit_test(faults),
+                                       cmocka_unit_test(recurrent), cmocka_unit_test(all_families)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;
