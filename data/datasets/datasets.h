@@ -165,7 +165,6 @@ struct loader *loader_open(const struct loader_config *c, struct err *e);
 int loader_step(struct loader *l, i64 step, const struct step_batches **out, struct err *e);
 i64 loader_samples(const struct loader *l);            /* in one epoch */
 i64 loader_steps(const struct loader *l);              /* in one epoch, rounded up */
-double loader_epoch(const struct loader *l, i64 step); /* epochs done before step */
 void loader_close(struct loader *l);
 
 #endif

@@ -241,7 +241,3 @@ i64 loader_samples(const struct loader *l) { return l->sampler.total; }
 i64 loader_steps(const struct loader *l) {
     return (l->sampler.total - 1) / l->sampler.config.global_batch_size + 1;
 }
-
-double loader_epoch(const struct loader *l, i64 step) {
-    return (double)step * (double)l->sampler.config.global_batch_size / (double)l->sampler.total;
-}

@@ -38,9 +38,12 @@ static int eval_run(const struct loaded *l, const struct eval_flags *f, struct d
         return -1;
     if (dataset_fits(d, &l->model, e)) return -1;
     struct loader *loader = loader_open(&c, e);
-    const int rc = !loader || model_rope((struct model *)&l->model, length, e) ||
-                   evaluate_loss((struct model *)&l->model, loader, 0, sum, tokens, e);
-    loader_close(loader);
+    struct pass_cache passes = {0};
+    const struct pass_plan plan = {
+        .model = (struct model *)&l->model, .gives = PASS_LOSS, .eager = globals.eager};
+    const int rc = !loader || model_rope(plan.model, length, e) ||
+                   evaluate_loss(&passes, &plan, loader, 0, sum, tokens, e);
+    pass_cache_free(&passes), loader_close(loader);
     return rc ? -1 : 0;
 }
 

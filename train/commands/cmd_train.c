@@ -283,9 +283,9 @@ static int samples_write(struct session *s, i64 step, struct err *e) {
 
 /* What the objective reports besides; ends the line. */
 static void metrics_print(const struct session *s, const struct log_row *row) {
-    const struct metric *m = s->t.objective->metrics;
-    for (i64 i = 0; row->trained && m && m[i].name; i++)
-        printf("  %s %.4g", m[i].name, row->metric[i]);
+    const char *const *name = s->t.objective->metrics;
+    for (i64 i = 0; row->trained && name && name[i]; i++)
+        printf("  %s %.4g", name[i], row->metric[i]);
     printf("\n"), fflush(stdout);
 }
 

@@ -3,8 +3,8 @@
  * One JSON object a line. The first is the header
  *   {"hone_log": 2, "digests": 2, "metrics": [NAME], "run": ID, "lock": SHA-256 of recipe.lock}
  * ("digests": how `batch` and `state` are defined; "metrics": what its objective reports besides,
- * if anything. {"hone_log": 1, "run", "lock"}, of 4bb1f6d and
- * before, means 1: such a log goes on so) and each later one describes an optimizer step:
+ * if anything. {"hone_log": 1, "run", "lock"}, of 4bb1f6d and before, means 1: such a log goes on
+ * so) and each later one describes an optimizer step:
  *   step, tokens                     steps done, tokens trained
  *   loss, lr, grad_norm, eval_loss   nine decimal digits, to read; aux_loss where there is one
  *   loss_hex, lr_hex, ...            the same as C's %a, all bits
@@ -14,8 +14,9 @@
  *   prev                             SHA-256 of the line before, without its newline
  *
  * A number that is not finite is null with its name in _hex. Where a resume comes with a new lock,
- * a line {"resume": STEP, "lock": SHA-256, "prev"} says so. Later checkpoints vouch for the head of
- * the chain (log_head), so history can be neither changed nor cut without showing.
+ * a line {"resume": STEP, "lock": SHA-256, "prev"} says so. `prev` shows a line that was changed,
+ * removed or inserted. Whoever writes all later lines again is not seen by it: the checkpoints'
+ * `state` and a replay speak for what the lines say (`hone verify`).
  *
  * A line is one write; log_sync puts it on the disk before a checkpoint names its step. Resuming at
  * step S keeps the lines up to S in a file that replaces the old one at once; what a crash left
@@ -31,6 +32,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { METRIC_NAME = 48 }; /* its longest */
 
 struct log {
     int fd, csv_fd;
@@ -145,7 +148,7 @@ static int read_header(struct log_rows *rows, const json_t *j, const char *where
     const json_t *metrics = json_object_get(j, "metrics");
     for (size_t i = 0; i < json_array_size(metrics) && !e->code; i++) {
         const char *name = json_string_value(json_array_get(metrics, i));
-        if (!name || i >= LOG_METRICS || strlen(name) > 48)
+        if (!name || i >= LOG_METRICS || strlen(name) > METRIC_NAME)
             return err_input(e, "%s: \"metrics\" is not a list of at most %d names", where,
                              LOG_METRICS);
         rows->metric[rows->metrics++] = arena_text(&rows->arena, name, e);
@@ -402,17 +405,31 @@ static int start(struct log *log, const struct log_start *s, struct log_rows *ro
     return note_new_lock(log, s, rows, e) || open_derived(log, s, rows, e) ? -1 : 0;
 }
 
+/* A line may have each name once. */
+static int metric_add(struct log *log, const char *name, struct err *e) {
+    static const char taken[] = " step tokens loss lr grad_norm eval_loss aux_loss batch state "
+                                "seconds tokens_per_second peak_bytes prev resume lock ";
+    char word[METRIC_NAME + 3];
+    const size_t size = strlen(name);
+    if (log->metrics == LOG_METRICS)
+        return err_failed(e, "a log has at most %d metrics", LOG_METRICS);
+    bool fits = size && size <= METRIC_NAME &&
+                strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == size &&
+                !ends_with(name, "_hex");
+    if (fits) snprintf(word, sizeof word, " %s ", name), fits = !strstr(taken, word);
+    for (i64 i = 0; fits && i < log->metrics; i++) fits = strcmp(log->metric[i], name) != 0;
+    if (!fits) return err_failed(e, "'%s' cannot be the name of a metric", name);
+    return (log->metric[log->metrics] = mem_text(name, e)) ? log->metrics++, 0 : -1;
+}
+
 struct log *log_open(const struct log_start *s, struct err *e) {
     struct log_rows rows = {0};
     struct log *log = mem_new(sizeof *log, e);
     if (!log) return NULL;
     log->fd = log->csv_fd = -1;
     int rc = !(log->path = path_join(NULL, s->run_dir, "log.jsonl", e));
-    for (const struct metric *m = s->metrics; !rc && m && m->name; m++)
-        if (log->metrics == LOG_METRICS)
-            rc = err_failed(e, "a log has at most %d metrics", LOG_METRICS);
-        else
-            rc = !(log->metric[log->metrics++] = mem_text(m->name, e));
+    for (const char *const *name = s->metrics; !rc && name && *name; name++)
+        rc = metric_add(log, *name, e);
     rc = rc || start(log, s, &rows, e);
     log_rows_free(&rows);
     return rc ? log_close(log, e), NULL : log;
@@ -426,8 +443,6 @@ int log_step(struct log *log, const struct log_row *row, struct err *e) {
 }
 
 int log_sync(struct log *log, struct err *e) { return file_sync(log->fd, log->path, e); }
-
-const char *log_head(const struct log *log) { return log->head; }
 
 int log_close(struct log *log, struct err *e) {
     if (!log) return 0;

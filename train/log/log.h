@@ -6,13 +6,10 @@
 #include "base/base.h"
 
 /* ---- log (log.c): runs/NAME/log.jsonl, and log.csv and tensorboard/ derived from it ---------- */
-/* What an objective reports of a step beside its loss: a column of log.jsonl and log.csv, the tag
- * train/NAME of TensorBoard, a chart of the report. A list of them ends with a row without name. */
+/* Metrics are what an objective reports of a step beside its loss, by name: a column of log.jsonl
+ * and log.csv, the tag train/NAME of TensorBoard, a chart of the report. Names are of lower case
+ * letters, digits and '_', and none that a line has already. */
 enum { LOG_METRICS = 8 };
-struct metric {
-    const char *name; /* lower case letters, digits and '_' */
-    const char *help;
-};
 struct log_row {
     i64 step;   /* optimizer steps done: the first update gives 1; 0 may carry the evaluation before
                    it */
@@ -34,9 +31,9 @@ struct log_start {
     i64 digest_version; /* of `batch` and `state`; 0: DIGEST_VERSION. That of a log that goes on */
     i64 resume_step; /* -1: a new run; 0: from the start; else the step of the checkpoint that goes
                         on */
-    const struct metric *metrics; /* columns of a new log; NULL: none */
-    bool csv, tensorboard;        /* report_to */
-    double time;                  /* seconds since 1970, stamped on event files */
+    const char *const *metrics; /* columns of a new log, ends with NULL; NULL: none */
+    bool csv, tensorboard;      /* report_to */
+    double time;                /* seconds since 1970, stamped on event files */
 };
 struct log;
 struct log_rows { /* zero-initialise; log_rows_free */
@@ -52,9 +49,7 @@ struct log_rows { /* zero-initialise; log_rows_free */
 };
 struct log *log_open(const struct log_start *start, struct err *e);
 int log_step(struct log *log, const struct log_row *row, struct err *e);
-int log_sync(struct log *log, struct err *e); /* to the disk: before a checkpoint is published */
-const char *
-log_head(const struct log *log); /* SHA-256 of the last line: what a checkpoint may vouch for */
+int log_sync(struct log *log, struct err *e);  /* to the disk: before a checkpoint is published */
 int log_close(struct log *log, struct err *e); /* frees in any case */
 int log_read(struct log_rows *rows, const char *path, struct err *e);
 /* Follows the hash chain; the error names the first bad line. A torn last line is an error here. */

@@ -126,11 +126,13 @@ static int add_point(json_t *column[COLUMNS], const struct log_row *last, const 
 static int add_points(json_t *log, const struct log_rows *rows, struct err *e) {
     json_t *column[COLUMNS], *eval = json_array();
     i64 stride = (rows->count + POINTS_MAX - 1) / POINTS_MAX, n = 0;
-    double sum[COLUMNS] = {0}, more[LOG_METRICS] = {0};
-    json_t *metric[LOG_METRICS], *metrics = json_object();
+    double sum[COLUMNS] = {0}, more[LOG_METRICS + 1] = {0};
+    json_t *metric[LOG_METRICS + 1], *metrics = json_object();
     int rc = json_object_set_new(log, "metrics", metrics);
-    for (i64 i = 0; i < rows->metrics; i++)
-        rc |= json_object_set_new(metrics, rows->metric[i], metric[i] = json_array());
+    const i64 own = rows->metrics, all = own + (rows->count && rows->row[rows->count - 1].balanced);
+    for (i64 i = 0; i < all; i++)
+        rc |= json_object_set_new(metrics, i < own ? rows->metric[i] : "aux_loss",
+                                  metric[i] = json_array());
     rc |= json_object_set_new(log, "eval", eval) |
           json_object_set_new(log, "stride", json_integer(stride));
     for (int c = 0; c < COLUMNS; c++)
@@ -144,10 +146,10 @@ static int add_points(json_t *log, const struct log_rows *rows, struct err *e) {
         if (!r->trained) continue;
         sum[LOSS] += r->loss, sum[LR] += r->lr, sum[GRAD_NORM] += r->grad_norm,
             sum[SPEED] += r->tokens_per_second;
-        for (i64 k = 0; k < rows->metrics; k++) more[k] += r->metric[k];
+        for (i64 k = 0; k < all; k++) more[k] += k < own ? r->metric[k] : r->aux_loss;
         if (++n < stride && i + 1 < rows->count) continue;
         rc |= add_point(column, r, sum, n);
-        for (i64 k = 0; k < rows->metrics; k++)
+        for (i64 k = 0; k < all; k++)
             rc |= json_array_append_new(metric[k], number_or_null(more[k] / (double)n));
         memset(sum, 0, sizeof sum), memset(more, 0, sizeof more), n = 0;
     }

@@ -103,8 +103,7 @@ struct objective_model { /* beside the trained one; it reads, and is not trained
     i64 path;
 };
 struct objective_step { /* a step as its objective sees it; arrays are [tokens], as in `batches` */
-    const struct recipe *r;
-    const void *with; /* the task's keys */
+    const void *with;   /* the task's keys */
     const struct step_batches *batches;
     /* -log p of each target, 0 where there is none: in each earlier pass, then in that which trains
      */
@@ -119,7 +118,7 @@ typedef int weights_fn(const struct objective_step *s, struct err *e);
 /* After the training pass: what the log calls `loss`, and the values of `metrics`. */
 typedef int measure_fn(const struct objective_step *s, double *loss, double *metric, struct err *e);
 struct objective {
-    struct task task; /* first: task_at */
+    struct task task; /* first: recipe_tasks points at it */
     const struct objective_model
         *models; /* frozen ones; ends with a row without name; NULL: none */
     /* Which models give losses before the training pass, a pass each, without dropout: names, ""
@@ -128,11 +127,9 @@ struct objective {
     rows_fn *rows; /* NULL: as the recipe says */
     weights_fn *weights;
     measure_fn *measure;
-    const struct metric *metrics; /* NULL: none */
+    const char *const *metrics; /* names, ends with NULL; NULL: none (log.h) */
 };
-extern const struct objective *const
-    *objectives; /* ends with NULL; tests put another in its place */
-const struct objective *objective_find(const char *name);
+const struct objective *objective_find(const char *name); /* whose task has this name */
 
 /* ---- the trainer (trainer.c, trainer_step.c, trainer_data.c, trainer_models.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
@@ -198,6 +195,7 @@ int trainer_model(struct trainer *t, struct err *e);
 int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
 void trainer_models_close(struct trainer *t);
 /* The pass of a use over so many tokens; `of`: a frozen model, NULL: the trained one. */
+struct pass_plan trainer_plan(struct trainer *t, i64 tokens, enum use use, const struct frozen *of);
 struct pass *trainer_pass(struct trainer *t, i64 tokens, enum use use, const struct frozen *of,
                           struct err *e);
 /* Runs it on a micro-batch, before which the step had `first` tokens; `weight`: with USE_TRAIN. */
@@ -208,9 +206,10 @@ const struct frozen *trainer_frozen(const struct trainer *t, const char *name);
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 
 /* ---- evaluation (evaluate.c) */
-/* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number. */
-int evaluate_loss(struct model *m, struct loader *l, i64 max_steps, double *sum, i64 *tokens,
-                  struct err *e);
+/* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number, which must
+ * be above 0. max_steps: of the loader, 0: all. `plan`: of each batch, without its tokens. */
+int evaluate_loss(struct pass_cache *c, const struct pass_plan *plan, struct loader *l,
+                  i64 max_steps, double *sum, i64 *tokens, struct err *e);
 
 /* ---- outputs apart from inputs (outputs.c) */
 enum { OUTPUT_NAMES = 4 };

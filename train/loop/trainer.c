@@ -46,37 +46,13 @@ void trainer_close(struct trainer *t) {
 }
 
 int trainer_eval(struct trainer *t, double *loss, i64 *tokens, struct err *e) {
-    const i64 steps = loader_steps(t->eval_loader);
-    double sum = 0;
-    *tokens = 0;
-    for (i64 i = 0; i < (t->r->eval_batches ? i64_min(steps, t->r->eval_batches) : steps); i++) {
-        const struct step_batches *s;
-        if (loader_step(t->eval_loader, i, &s, e)) return -1;
-        for (i64 k = 0; k < s->count; k++) {
-            struct pass *p = trainer_run(t, &s->batch[k], USE_EVAL, NULL, 0, NULL, e);
-            if (!p || pass_read_loss(p, s->batch[k].targets, &sum, e))
-                return err_frame(e, "in the evaluation");
-        }
-        *tokens += s->trained;
-    }
-    if (!*tokens) return err_input(e, "the evaluation data holds no token that is trained");
-    *loss = sum / (double)*tokens;
-    if (*loss - *loss == 0) return 0;
-    err_failed(e, "the validation loss is not finite after step %lld",
-               (long long)t->optimizer.step);
-    return err_hint(e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
-}
-
-/* The largest micro-batch whose plan fits. */
-static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
-    struct err unused = {0};
-    for (i64 n = trainer_micro_batch(t->r) / 2; n; n /= 2) {
-        const struct pass *p = trainer_pass(t, length * n, USE_TRAIN, NULL, &unused);
-        if (p && p->graph->peak <= left)
-            return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)n);
-    }
-    return err_hint(e, "gradient_checkpointing: true, a smaller max_seq_length or precision: bf16 "
-                       "need less");
+    const struct pass_plan plan = trainer_plan(t, 0, USE_EVAL, NULL);
+    double sum;
+    if (!evaluate_loss(&t->passes, &plan, t->eval_loader, t->r->eval_batches, &sum, tokens, e))
+        return *loss = sum / (double)*tokens, 0;
+    if (sum - sum != 0)
+        err_hint(e, "a smaller learning_rate or a longer warmup; the last checkpoint is intact");
+    return err_frame(e, "in the evaluation after step %lld", (long long)t->optimizer.step);
 }
 
 static i64 weights_bytes(const struct model *m) {
@@ -95,6 +71,18 @@ static i64 step_bytes(struct trainer *t, i64 tokens, struct err *e) {
         most = p ? i64_max(most, p->graph->peak) : -1;
     }
     return most;
+}
+
+/* The largest micro-batch whose plan fits. */
+static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
+    struct err unused = {0};
+    for (i64 n = trainer_micro_batch(t->r) / 2; n; n /= 2) {
+        const i64 step = step_bytes(t, length * n, &unused);
+        if (step >= 0 && step <= left)
+            return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)n);
+    }
+    return err_hint(e, "gradient_checkpointing: true, a smaller max_seq_length or precision: bf16 "
+                       "need less");
 }
 
 i64 trainer_plan_bytes(struct trainer *t, struct err *e) {

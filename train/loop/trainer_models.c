@@ -28,7 +28,9 @@ static int open_own(struct trainer *t, struct frozen *f, const char *path, struc
 int trainer_models(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const struct objective_model *m = t->objective->models;
-    for (; m && m->name && t->others < FROZEN_MODELS; m++) {
+    for (; m && m->name; m++) {
+        if (t->others == FROZEN_MODELS)
+            return err_failed(e, "task %s has more than %d models", r->task, FROZEN_MODELS);
         struct frozen *f = &t->other[t->others++];
         f->name = m->name;
         if (m->path >= 0) memcpy(&f->path, (const char *)r->task_with + m->path, sizeof f->path);
@@ -43,6 +45,13 @@ int trainer_models(struct trainer *t, struct err *e) {
                             "a model that the recipe describes is random: name one to start from");
         }
         if (open_own(t, f, path, e)) return -1;
+    }
+    const char *const *pass = t->objective->passes;
+    for (i64 i = 0; pass && pass[i]; i++) {
+        if (i == EARLIER_PASSES)
+            return err_failed(e, "task %s has more than %d passes", r->task, EARLIER_PASSES);
+        if (*pass[i] && !trainer_frozen(t, pass[i]))
+            return err_failed(e, "task %s has no model '%s' for a pass", r->task, pass[i]);
     }
     return 0;
 }

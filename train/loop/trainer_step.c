@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-static struct pass_plan plan_of(struct trainer *t, i64 tokens, enum use use,
-                                const struct frozen *of) {
+struct pass_plan trainer_plan(struct trainer *t, i64 tokens, enum use use,
+                              const struct frozen *of) {
     const bool balanced = use != USE_EVAL && t->model.config.balanced;
     struct pass_plan p = {.model = of ? of->model : &t->model,
                           .tokens = tokens,
@@ -22,26 +22,16 @@ static struct pass_plan plan_of(struct trainer *t, i64 tokens, enum use use,
 
 struct pass *trainer_pass(struct trainer *t, i64 tokens, enum use use, const struct frozen *of,
                           struct err *e) {
-    const struct pass_plan plan = plan_of(t, tokens, use, of);
+    const struct pass_plan plan = trainer_plan(t, tokens, use, of);
     bool fresh;
     struct pass *p = pass_cached(&t->passes, &plan, &fresh, e);
     if (!p || !fresh || use != USE_TRAIN || !optimizer_bind(&t->optimizer, p->graph, e)) return p;
     return pass_cache_drop(&t->passes, p), NULL;
 }
 
-static int ids_check(const struct trainer *t, const struct batch *b, struct err *e) {
-    for (i64 i = 0; i < b->tokens; i++)
-        if (b->ids[i] >= t->model.config.vocab_size) {
-            err_input(e, "token id %d is outside the model's vocabulary of %lld", b->ids[i],
-                      (long long)t->model.config.vocab_size);
-            return err_hint(e, "tokenise the data with the model's own tokenizer");
-        }
-    return 0;
-}
-
 struct pass *trainer_run(struct trainer *t, const struct batch *b, enum use use,
                          const struct frozen *of, i64 first, const float *weight, struct err *e) {
-    struct pass *p = ids_check(t, b, e) ? NULL : trainer_pass(t, b->tokens, use, of, e);
+    struct pass *p = trainer_pass(t, b->tokens, use, of, e);
     if (!p) return NULL;
     const struct pass_inputs in = {.places = {b->ids, b->position, b->begin, b->last},
                                    .targets = b->targets,
@@ -85,7 +75,7 @@ static float *loss_of(struct trainer *t, int pass, struct err *e) {
 /* The passes before the training one, and the weights of tokens. How many passes: *count. */
 static int step_weigh(struct trainer *t, struct objective_step *s, int *count, struct err *e) {
     const char *const *name = t->objective->passes;
-    for (*count = 0; name && name[*count] && *count < EARLIER_PASSES; ++*count) {
+    for (*count = 0; name && name[*count]; ++*count) {
         const struct frozen *of = trainer_frozen(t, name[*count]);
         float *loss = loss_of(t, *count, e);
         if (!loss) return -1;
@@ -119,7 +109,7 @@ static int step_train(struct trainer *t, const struct step_batches *s, float *lo
 
 static int step_compute(struct trainer *t, const struct step_batches *batches,
                         struct step_result *out, struct err *e) {
-    struct objective_step s = {.r = t->r, .with = t->r->task_with, .batches = batches};
+    struct objective_step s = {.with = t->r->task_with, .batches = batches};
     int earlier;
     if (room_for(t, batches->tokens, e)) return -1;
     s.weight = t->token_weight;

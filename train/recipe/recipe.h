@@ -105,13 +105,15 @@ struct optim { /* a row of optims.c */
 };
 const struct optim *optim_find(const char *name); /* NULL: adamw */
 
-/* ---- tasks by name: what a recipe knows of the objectives (train/loop/objectives.c) */
+/* ---- tasks by name (tasks.c): what a recipe knows of the objectives */
 struct task {
     const char *name, *help;
     const struct option *options; /* keys of its own; NULL: none */
     i64 size;                     /* of the struct that these fill */
 };
-const struct task *task_at(i64 i); /* in objectives.c; NULL behind the last */
+/* Ends with NULL. The table is in train/loop/objectives.c (head of tasks.c: why); tests put another
+ * in its place. */
+extern const struct task *const *recipe_tasks;
 const struct task *task_find(const char *name);
 /* The key of any task, and whose it is (may be NULL); NULL: of none. */
 const struct option *task_option(const char *key, const struct task **whose);

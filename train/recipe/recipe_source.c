@@ -33,9 +33,8 @@ static const char *key_nearest(const char *key) {
     for (const struct option *o = recipe_options; o->key; o++) nearer(key, o->key, &best, &least);
     for (const struct key_help *k = recipe_structured; k->key; k++)
         nearer(key, k->key, &best, &least);
-    const struct task *t;
-    for (i64 i = 0; (t = task_at(i)); i++)
-        for (const struct option *o = t->options; o && o->key; o++)
+    for (const struct task *const *t = recipe_tasks; *t; t++)
+        for (const struct option *o = (*t)->options; o && o->key; o++)
             nearer(key, o->key, &best, &least);
     for (const struct key_alias *k = recipe_aliases; k->alias; k++)
         nearer(key, k->alias, &best, &least);

@@ -15,7 +15,7 @@
 static char dir[64], path[128];
 
 static i64 digests; /* the version that open_at asks for */
-static const struct metric *metrics;
+static const char *const *metrics;
 
 static struct log *open_at(i64 step, const char *lock, struct err *e) {
     struct log_start s = {.run_dir = dir,
@@ -191,7 +191,7 @@ static void test_digest_versions(void **state) {
 /* What an objective reports besides: columns named in the header, which a resume keeps. */
 static void test_metrics(void **state) {
     (void)state;
-    static const struct metric two[] = {{"margin", ""}, {"spread", ""}, {0}};
+    static const char *const two[] = {"margin", "spread", NULL};
     struct err e = {0};
     struct log_rows rows;
     struct text t = {0}, csv = {0};
@@ -217,6 +217,13 @@ static void test_metrics(void **state) {
     metrics = two + 1;
     assert_null(open_at(4, LOCK, &e));
     assert_non_null(strstr(e.primary, "has other metrics than the task reports"));
+    static const char *const wrong[][3] = {{"loss"}, {"prev"}, {"lock"},     {""},
+                                           {"A"},    {"a b"},  {"loss_hex"}, {"twice", "twice"}};
+    for (int i = 0; i < COUNT(wrong); i++) {
+        e = (struct err){0}, metrics = wrong[i];
+        assert_null(open_at(0, LOCK, &e));
+        assert_non_null(strstr(e.primary, "' cannot be the name of a metric"));
+    }
     metrics = NULL;
     text_free(&t), text_free(&csv);
 }

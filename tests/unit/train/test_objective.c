@@ -29,7 +29,7 @@ static const struct option options[] = {
 };
 static const struct objective_model models[] = {{"judge", KEY(judge_path)}, {0}};
 static const char *const passes[] = {"", "judge", NULL};
-static const struct metric metrics[] = {{"own_loss", ""}, {"judge_loss", ""}, {0}};
+static const char *const metrics[] = {"own_loss", "judge_loss", NULL};
 static float own[MOST], judge[MOST], trained[MOST]; /* of the last step */
 
 static double mean(const struct step_batches *b, const float *loss) {
@@ -66,8 +66,65 @@ static const struct objective judged = {
     .measure = measure,
     .metrics = metrics,
 };
+
+/* Pairs: a sample is two documents, the first to be made likelier, the second less likely; by a
+ * factor that falls with what they differ by already. */
+static int pair_rows(struct loader_config *c, const struct recipe *r, struct err *e) {
+    (void)r, (void)e;
+    c->rows = 2, c->packing = false;
+    return 0;
+}
+static double row_loss(const struct objective_step *s, i64 row, const float *loss) {
+    const struct sample_row *of = &s->batches->row[row];
+    double sum = 0;
+    for (i64 i = 0; i < of->tokens; i++) sum += (double)loss[of->at + i];
+    return sum / (double)of->trained;
+}
+static double pair_margin(const struct objective_step *s, i64 pair, const float *loss) {
+    return row_loss(s, 2 * pair + 1, loss) - row_loss(s, 2 * pair, loss);
+}
+static int pair_weights(const struct objective_step *s, struct err *e) {
+    (void)e;
+    assert_int_equal(s->batches->rows, 2 * s->batches->samples);
+    for (i64 i = 0; i < s->batches->rows; i++) {
+        const struct sample_row *row = &s->batches->row[i];
+        const double margin = pair_margin(s, i / 2, s->loss[0]), factor = 1 / (1 + margin * margin);
+        assert_int_equal(row->sample, i / 2);
+        for (i64 k = 0; k < row->tokens; k++)
+            s->weight[row->at + k] = (float)((i % 2 ? -1 : 1) * factor / (double)row->trained);
+    }
+    return 0;
+}
+static int pair_measure(const struct objective_step *s, double *loss, double *metric,
+                        struct err *e) {
+    (void)metric, (void)e;
+    *loss = 0;
+    for (i64 i = 0; i < s->batches->samples; i++) *loss -= pair_margin(s, i, s->loss[1]);
+    return 0;
+}
+static const char *const own_pass[] = {"", NULL};
+static const struct objective paired = {
+    .task = {"paired", "of two documents", NULL, 0},
+    .passes = own_pass,
+    .rows = pair_rows,
+    .weights = pair_weights,
+    .measure = pair_measure,
+};
+
+/* Rows that no trainer can run. */
+static const char *const strange[] = {"", "stranger", NULL}, *const five[] = {"", "", "",
+                                                                              "", "", NULL};
+static const struct objective_model crowd[] = {{"a", -1}, {"b", -1}, {"c", -1},
+                                               {"d", -1}, {"e", -1}, {0}};
+static const struct objective wrong[] = {
+    {.task = {"wrong_pass", "", options, sizeof(struct keys)}, .models = models, .passes = strange},
+    {.task = {"wrong_count", "", NULL, 0}, .passes = five},
+    {.task = {"wrong_models", "", NULL, 0}, .models = crowd}};
+
 extern const struct objective objective_pretrain, objective_sft;
-static const struct objective *const table[] = {&objective_pretrain, &objective_sft, &judged, NULL};
+static const struct task *const table[] = {
+    &objective_pretrain.task, &objective_sft.task, &judged.task,   &paired.task,
+    &wrong[0].task,           &wrong[1].task,      &wrong[2].task, NULL};
 
 static char folder[] = "/tmp/hone-objective-XXXXXX";
 
@@ -220,6 +277,32 @@ static void weights_counted(void **state) {
     bed_close(&a);
 }
 
+/* A sample of two rows: pairs stay together, however the step is cut. */
+static void pairs(void **state) {
+    (void)state;
+    char first[65] = "";
+    i64 documents = 0;
+    for (int micro = 1; micro <= 4; micro *= 2) {
+        struct bed b;
+        struct err e = {0};
+        char words[32];
+        snprintf(words, sizeof words, "micro_batch_size=%d", micro);
+        bed_open(&b, WORDS("task=sft", "global_batch_size=4", words));
+        documents = loader_samples(b.t.loader);
+        const i64 bytes = trainer_plan_bytes(&b.t, &e);
+        bed_close(&b);
+        bed_open(&b, WORDS("task=paired", "global_batch_size=4", words));
+        assert_int_equal(loader_samples(b.t.loader), documents / 2);
+        assert_true(trainer_plan_bytes(&b.t, &e) > bytes); /* a pair's tokens */
+        double loss[12];
+        for (int i = 0; i < COUNT(loss); i++) loss[i] = step(&b).loss;
+        assert_true(loss[11] < loss[0]);
+        if (!*first) strcpy(first, state_of(&b));
+        assert_string_equal(state_of(&b), first);
+        bed_close(&b);
+    }
+}
+
 static void refused(const char *const *words, const char *primary, const char *more) {
     struct recipe r;
     struct trainer t = {0};
@@ -265,6 +348,24 @@ static void keys_of_a_task(void **state) {
     j = recipe_json(&r, &e);
     assert_null(json_object_get(j, "strength"));
     json_decref(j), recipe_free(&r);
+}
+
+static void wrong_rows(void **state) {
+    (void)state;
+    static const char *const what[] = {"task wrong_pass has no model 'stranger' for a pass",
+                                       "task wrong_count has more than 4 passes",
+                                       "task wrong_models has more than 4 models"};
+    for (int i = 0; i < COUNT(what); i++) {
+        struct recipe r;
+        struct trainer t = {0};
+        struct err e = {0};
+        char task[40], *words[] = {task};
+        snprintf(task, sizeof task, "task=%s", wrong[i].task.name);
+        assert_int_equal(recipe_load(&r, OLD "lora.yaml", words, 1, &e), 0);
+        assert_int_equal(trainer_open(&t, &r, folder, 0, &e), -1);
+        assert_string_equal(e.primary, what[i]);
+        trainer_close(&t), recipe_free(&r);
+    }
 }
 
 /* A model that the recipe describes has no folder to read its start from. */
@@ -330,7 +431,7 @@ static void a_run(void **state) {
 static int set_up(void **state) {
     (void)state;
     isa_float_mode();
-    objectives = table, quiet = true;
+    recipe_tasks = table, quiet = true;
     globals.numerics = "portable";
     return mkdtemp(folder) ? 0 : -1;
 }
@@ -344,7 +445,9 @@ int main(void) {
         cmocka_unit_test(passes_change_nothing),
         cmocka_unit_test(judges),
         cmocka_unit_test(weights_counted),
+        cmocka_unit_test(pairs),
         cmocka_unit_test(keys_of_a_task),
+        cmocka_unit_test(wrong_rows),
         cmocka_unit_test(no_start),
         cmocka_unit_test(a_run),
     };

@@ -50,6 +50,8 @@ static void make_log(const char *run, const char *lock, i64 steps, double lr, do
                               .tokens = t * 8192,
                               .trained = t > 0,
                               .evaluated = t % (steps / 20) == 0,
+                              .balanced = t > 0 && !strcmp(run, "mixture"),
+                              .aux_loss = 2 + 0.01 * noise(4, t),
                               .loss = curve * (1 + 0.012 * noise(1, t)),
                               .lr = schedule_lr(&s, t - 1),
                               .grad_norm = 0.35 + 2.2 * m_exp(-25 * x) +
@@ -184,14 +186,21 @@ static void test_many_runs(void **state) {
     (void)state;
     struct text t = {0};
     char run[3][700], *runs[3];
-    const char *const names[] = {"lr-1e-3", "lr-3e-3", "lr-6e-3"};
+    const char *const names[] = {"lr-1e-3", "lr-3e-3", "mixture"};
     for (int i = 0; i < 3; i++) {
         make_run(names[i], recipe, 400, 1e-3 * (1 + 2 * i), 3.6 - 0.1 * i);
         snprintf(run[i], sizeof run[i], "%s/%s", dir, names[i]), runs[i] = run[i];
     }
     page(runs, 3, "many.html", &t);
     json_t *data = page_data(&t);
-    assert_int_equal(json_array_size(json_object_get(data, "runs")), 3);
+    const json_t *list = json_object_get(data, "runs");
+    assert_int_equal(json_array_size(list), 3);
+    for (size_t i = 0; i < 3; i++) { /* a chart of the mixture's balancing loss */
+        const json_t *more =
+            json_object_get(json_object_get(json_array_get(list, i), "log"), "metrics");
+        assert_int_equal(json_object_size(more), i == 2);
+        assert_int_equal(json_array_size(json_object_get(more, "aux_loss")), i == 2 ? 400 : 0);
+    }
     json_decref(data), text_free(&t);
 }
 

@@ -69,8 +69,11 @@
     if (!m) return r.recipe.model_name_or_path ? 'from ' + r.recipe.model_name_or_path : '';
     return [m.model_type, m.num_hidden_layers && m.num_hidden_layers + ' layers', m.hidden_size && 'width ' + m.hidden_size].filter(Boolean).join(', ');
   };
+  /* Tasks whose loss is the mean of -log p over trained tokens; of any other, its objective says what it is. */
+  const likelihood = { pretrain: 'Pretraining', sft: 'Supervised fine-tuning' };
+  const inNats = r => !r.recipe.task || r.recipe.task in likelihood;
   const describe = r => [
-    { pretrain: 'Pretraining', sft: 'Supervised fine-tuning' }[r.recipe.task] || 'Training',
+    likelihood[r.recipe.task] || (r.recipe.task ? 'Training (' + r.recipe.task + ')' : 'Training'),
     r.recipe.use_peft ? 'LoRA rank ' + r.recipe.lora_r : null, architecture(r),
     r.steps ? whole(r.steps) + ' steps' : null, r.recipe.precision, duration(r.seconds)
   ].filter(Boolean).join(' · ');
@@ -97,7 +100,7 @@
     const f = r.facts, trainable = known(f.trainable_parameters) && f.trainable_parameters !== f.parameters;
     if (known(f.parameters)) tile('Parameters', unit(short(f.parameters)), trainable ? `${short(f.trainable_parameters)} trained (${(100 * f.trainable_parameters / f.parameters).toFixed(2)} %)` : 'all trained');
     tile('Tokens trained', unit(short(r.tokens)), known(f.tokens_total) && f.tokens_total ? `${(r.tokens / f.tokens_total).toFixed(2)} passes over ${short(f.tokens_total)}` : whole(r.steps) + ' steps');
-    tile('Final loss', [fixed(r.loss, 3), el('small', null, 'nats')], `perplexity ${fixed(Math.exp(r.loss), 2)}`);
+    tile('Final loss', [fixed(r.loss, 3), inNats(r) ? el('small', null, 'nats') : null], inNats(r) ? `perplexity ${fixed(Math.exp(r.loss), 2)}` : 'of the task ' + r.recipe.task);
     if (known(r.eval)) {
       const rivals = [['unigram', f.unigram_nats], ['bigram', f.bigram_nats]].filter(x => known(x[1]));
       tile('Validation loss', [fixed(r.eval, 3), el('small', null, 'nats')], rivals.length ? rivals.map(x => `${x[0]} ${fixed(x[1], 2)}`).join(', ') : `perplexity ${fixed(Math.exp(r.eval), 2)}`);
@@ -240,8 +243,9 @@
   const small = (column, label, scale) => runs.map((r, i) => line(many ? r.name : label, series(r.log, column, scale), many ? colour(i) : css('--steel'), { borderWidth: 1.5 }));
   /* What an objective reports besides its loss: a chart each. */
   const metrics = [...new Set(runs.flatMap(r => Object.keys(r.log.metrics)))];
+  const heading = name => name === 'aux_loss' ? 'Balancing loss of the experts' : name[0].toUpperCase() + name.slice(1).replaceAll('_', ' ');
   for (const name of metrics)
-    $('curves').append(el('div', { class: 'panel' }, el('h3', null, name.replaceAll('_', ' ')), el('div', { class: 'chart' }, el('canvas', { id: 'metric-' + name }))));
+    $('curves').append(el('div', { class: 'panel' }, el('h3', null, heading(name)), el('div', { class: 'chart' }, el('canvas', { id: 'metric-' + name }))));
   const measured = name => runs.map((r, i) => line(many ? r.name : name, r.log.metrics[name] ? series(Object.assign({ measured: r.log.metrics[name] }, r.log), 'measured') : [], many ? colour(i) : css('--steel'), { borderWidth: 1.5 }));
   function drawAll() {
     Chart.defaults.font.family = css('--sans');
@@ -249,10 +253,12 @@
     draw('lr', small('lr', 'learning rate'), 'linear', true);
     draw('grad_norm', small('grad_norm', 'gradient norm'), 'linear', true);
     draw('speed', small('tokens_per_second', 'tokens/s'), 'linear', true);
-    const memory = small('peak_bytes', 'peak memory', 2 ** -30);
+    const room = runs.some(r => r.peak >= 2 ** 30) ? 2 ** 30 : 2 ** 20;
+    $('memory-unit').textContent = room === 2 ** 30 ? 'GiB' : 'MiB';
+    const memory = small('peak_bytes', 'peak memory', 1 / room);
     const planned = runs[0].facts.planned_peak_bytes;
     if (!many && known(planned) && memory[0].data.length)
-      memory.push(line('planned', [memory[0].data[0], last(memory[0].data)].map(p => ({ x: p.x, y: planned / 2 ** 30 })), css('--faint'), { borderWidth: 1.2, borderDash: [5, 5], mark: 'planned', quiet: true }));
+      memory.push(line('planned', [memory[0].data[0], last(memory[0].data)].map(p => ({ x: p.x, y: planned / room })), css('--faint'), { borderWidth: 1.2, borderDash: [5, 5], mark: 'planned', quiet: true }));
     draw('memory', memory, 'linear', true);
     for (const name of metrics) draw('metric-' + name, measured(name), 'linear');
     $('legend').replaceChildren(...legend.map(([kind, color, text]) => el('span', null, el('i', { class: kind, style: 'color:' + color + (kind === 'dot' ? '' : ';border-color:' + color) }), text)));
@@ -275,7 +281,8 @@
   $('smooth').value = view.smooth;
   $('smooth').addEventListener('input', () => { view.smooth = +$('smooth').value; drawAll(); });
   const stride = runs.reduce((n, r) => Math.max(n, r.log.stride), 1);
-  $('loss-note').textContent = 'Mean over trained tokens, in nats.' + (stride > 1 ? ` Each point is the mean of ${stride} steps.` : '');
+  const others = [...new Set(runs.filter(r => !inNats(r)).map(r => r.recipe.task))];
+  $('loss-note').textContent = 'Mean over trained tokens, in nats' + (others.length ? '; the training loss of ' + others.join(', ') + ' is what that task minimises.' : '.') + (metrics.includes('aux_loss') ? ' A mixture’s training loss includes its balancing loss.' : '') + (stride > 1 ? ` Each point is the mean of ${stride} steps.` : '');
 
   /* ---- what a run left ---- */
   function samples(run) {
@@ -301,7 +308,7 @@
     const keys = [...new Set(run.checks.flatMap(c => Object.keys(c)))];
     const show = (k, v) => typeof v === 'boolean' ? el('td', { class: v ? 'yes' : 'no' }, k === 'ok' ? (v ? 'equal' : 'differs') : String(v)) : el('td', { class: /^[0-9a-f]{64}$/.test(String(v)) ? 'hash' : null }, plain(v));
     return el('section', { class: 'panel' }, el('h2', null, 'Verification'), el('p', { class: 'note' }, 'Steps computed again from published checkpoints, and their hashes compared.'),
-      el('div', { class: 'scroll' }, el('table', null, el('thead', null, el('tr', null, keys.map(k => el('th', null, k === 'ok' ? 'result' : k)))), el('tbody', null, run.checks.map(c => el('tr', null, keys.map(k => show(k, c[k]))))))));
+      el('div', { class: 'scroll' }, el('table', null, el('thead', null, el('tr', null, keys.map(k => el('th', null, k === 'ok' ? 'verdict' : k)))), el('tbody', null, run.checks.map(c => el('tr', null, keys.map(k => show(k, c[k]))))))));
   }
   function pairs(object) {
     return el('table', null, el('tbody', null, Object.entries(object || {}).map(([k, v]) => el('tr', null, el('td', { class: 'key' }, k), el('td', { class: 'mono' }, typeof v === 'number' ? String(+v.toPrecision(9)) : plain(v))))));
