@@ -33,7 +33,8 @@ static void square_rows(void *arg, i64 begin, i64 end, int worker) {
         for (i64 i = 0; i < cols; i += 16) {
             const i64 at = i % PART, row = o * cols;
             if (w->packing && !at)
-                w->packing->decode[isa_now()](part, w, row + i, i64_min(PART, cols - i), half);
+                w->packing->decode[isa_now()](part, w, row + i, i64_min(PART, cols - i), 1, 0,
+                                              half);
             const v16 x = w->packing ? v16_get_n(part, at, cols - i, half)
                                      : v16_get_n(w->data, row + i, cols - i, half);
             sum = v16_fma(x, x, sum);

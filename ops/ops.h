@@ -50,6 +50,9 @@ static inline i64 view_rows(const struct view *v) {
     return v->rank ? view_count(v) / v->dim[v->rank - 1] : 0;
 }
 
+/* to[line * count + i] = element at + line * step + i, rounded once to f32 or, `half`, bf16. */
+typedef void packing_decode(void *to, const struct view *v, i64 at, i64 count, i64 lines, i64 step,
+                            bool half);
 /* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
 struct packing {
     const char *name;
@@ -58,9 +61,8 @@ struct packing {
     /* From so many f32 or, `half`, bf16 values in host memory, into memory that v has. */
     int (*encode)(const struct view *v, const void *from, bool half, struct err *e);
     void (*ref)(double *to, const struct view *v, i64 at, i64 count); /* in f64: of tests */
-    /* to[i] = element at + i, rounded once to f32 or, `half`, bf16; on a GPU all elements. */
-    void (*decode[ISA_COUNT])(void *to, const struct view *v, i64 at, i64 count, bool half);
-    int (*cuda)(void *to, const struct view *v, bool half, struct err *e);
+    packing_decode *decode[ISA_COUNT];
+    int (*cuda)(void *to, const struct view *v, bool half, struct err *e); /* all elements */
 };
 extern const struct packing *const packing_table[];
 extern const int packing_count;

@@ -2,6 +2,7 @@
 #include "base/v16.h"
 #include "ops/packing.h"
 
+#include <assert.h>
 #include <string.h>
 
 static void table_ref(double *to, const struct view *v, i64 at, i64 count) {
@@ -33,10 +34,8 @@ static double value_of(v16 x) {
     }
 #define NAME_scaled(id) id##_ref
 #define X(id, text, frame)                                                                         \
-    REF_##frame(id) void packing_##id##_plain(void *, const struct view *, i64, i64, bool);        \
-    void packing_##id##_avx2(void *, const struct view *, i64, i64, bool);                         \
-    void packing_##id##_avx512(void *, const struct view *, i64, i64, bool);                       \
-    void packing_##id##_avx512bf16(void *, const struct view *, i64, i64, bool);                   \
+    REF_##frame(id) packing_decode packing_##id##_plain, packing_##id##_avx2,                      \
+        packing_##id##_avx512, packing_##id##_avx512bf16;                                          \
     const struct packing packing_##id = {.name = text,                                             \
                                          PACKING_##id,                                             \
                                          .ref = NAME_##frame(id),                                  \
@@ -92,7 +91,8 @@ static void unpack_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct unpacking *u = arg;
     const i64 at = begin * PART, last = i64_min(end * PART, view_count(u->v));
-    u->v->packing->decode[isa_now()](u->to + at * (u->half ? 2 : 4), u->v, at, last - at, u->half);
+    u->v->packing->decode[isa_now()](u->to + at * (u->half ? 2 : 4), u->v, at, last - at, 1, 0,
+                                     u->half);
 }
 void view_unpack(void *to, const struct view *v, bool half) {
     struct unpacking job = {v, to, half};
@@ -105,8 +105,10 @@ i64 weight_scratch_cuda(const struct op_call *c) {
 }
 const double *weight_ref(const struct view *w, double **own) {
     const i64 n = view_count(w);
-    *own = w->packing ? mem_new_array(n, sizeof **own, &(struct err){0}) : NULL;
-    if (!*own) return w->data;
+    *own = NULL;
+    if (!w->packing) return w->data;
+    *own = mem_new_array(n, sizeof **own, &(struct err){0});
+    assert(*own); /* of tests only, which have the memory */
     w->packing->ref(*own, w, 0, n);
     return *own;
 }

@@ -36,25 +36,27 @@ V16_FN void run_decode(void *to, i64 i, const struct packing_run *r, i64 n, bool
 }
 #define DECODE_scaled(id)                                                                          \
     {                                                                                              \
-        for (i64 i = 0, n; i < count; i += n) {                                                    \
-            const struct packing_run r = id##_run(v, at + i);                                      \
-            n = i64_min(r.count, count - i);                                                       \
-            if (half)                                                                              \
-                run_decode(to, i, &r, n, true, id##_value);                                        \
-            else                                                                                   \
-                run_decode(to, i, &r, n, false, id##_value);                                       \
-        }                                                                                          \
+        for (i64 line = 0; line < lines; line++)                                                   \
+            for (i64 i = 0, n; i < count; i += n) {                                                \
+                const struct packing_run r = id##_run(v, at + line * step + i);                    \
+                n = i64_min(r.count, count - i);                                                   \
+                if (half)                                                                          \
+                    run_decode(to, line *count + i, &r, n, true, id##_value);                      \
+                else                                                                               \
+                    run_decode(to, line *count + i, &r, n, false, id##_value);                     \
+            }                                                                                      \
     }
 /* The functions are base/quant_cpu.c's. */
 #define DECODE_table(id)                                                                           \
     {                                                                                              \
         const struct quant q = table_quant(v);                                                     \
-        CPU_NAME(quant_decode)(to, &q, (const u8 *)v->data, at, count, half);                      \
+        for (i64 line = 0; line < lines; line++) CPU_NAME(quant_decode)                            \
+        ((u8 *)to + line * count * (half ? 2 : 4), &q, v->data, at + line * step, count, half);    \
     }
 
 #define X(id, text, frame)                                                                         \
-    void CPU_NAME(packing_##id)(void *to, const struct view *v, i64 at, i64 count, bool half);     \
-    void CPU_NAME(packing_##id)(void *to, const struct view *v, i64 at, i64 count, bool half)      \
-        DECODE_##frame(id)
+    packing_decode CPU_NAME(packing_##id);                                                         \
+    void CPU_NAME(packing_##id)(void *to, const struct view *v, i64 at, i64 count, i64 lines,      \
+                                i64 step, bool half) DECODE_##frame(id)
 PACKING_LIST(X)
 #undef X

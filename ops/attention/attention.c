@@ -135,8 +135,9 @@ int attention_indexes(const struct attention *t, struct err *e) {
             return err_failed(e, "operation attention: query %lld is of sequence %d of %lld",
                               (long long)i, t->sequence[i], (long long)t->sequences);
         if (t->begin[i] % KEY_BLOCK)
-            return err_failed(e, "operation attention: query %lld begins at %d, in a key block",
-                              (long long)i, t->begin[i]);
+            return err_failed(
+                e, "operation attention: query %lld begins at %d; expected a multiple of %d",
+                (long long)i, t->begin[i], KEY_BLOCK);
     }
     for (i64 i = 0, end; t->pages && i < t->queries; i = end)
         if (pages_check(t, i, end = run_end(t, i), e)) return -1;

@@ -79,7 +79,7 @@ DEVICE void ranges_load(struct softmax_state<M> *x, const struct forward &t, i64
                     x->top[m][h] = v16_mul(sink_start(t, head + row % t.pack), LOG2_E);
                     x->sum[m][h] = lane_now() % 4 ? 0 : 1;
                 }
-                key_range seen = keys_seen(t, first + row / t.pack, blockIdx.y == 0);
+                key_range seen = keys_seen(t, first + row / t.pack, paged, blockIdx.y == 0);
                 if (paged && (row < begin || row >= end)) seen.high = seen.low = 0;
                 const int part = ((seen.high - seen.low + t.splits - 1) / t.splits + 63) / 64 * 64;
                 from = (int)seen.begin + seen.low + split * part;
@@ -228,6 +228,18 @@ struct flash_block {       /* what a block works on; in shared memory: registers
 
 template <int D, int M> constexpr int forward_bytes() { return (64 * M + 4 * 64) * D * 2; }
 
+/* K and V of up to 64 keys from `at` on, which `query` sees in its own sequence; neither waits. */
+template <int D, bool paged>
+DEVICE void keys_load(u16 *to, const struct forward &t, const struct flash_block &own, int at,
+                      int past, i64 query) {
+    const int count = past - at < 64 ? past - at : 64;
+    const i64 row = paged ? key_row_at(t, (i64)t.sequence[query] << 32, at, query) : at;
+    tile_load<D, 64>(to, (const u16 *)t.k + row * t.k_row + own.k, t.k_row, 1, count, t.head_dim);
+    tile_load<D, 64>(to + 64 * D, (const u16 *)t.v + row * t.v_row + own.v, t.v_row, 1, count,
+                     t.value_dim);
+    copy_async_commit();
+}
+
 /* Grid: tiles of queries x splits, the last queries first (they see the most); heads / pack. */
 template <int D, int M, int N, bool paged>
 __global__ void __launch_bounds__(MMA_THREADS)
@@ -257,7 +269,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     x.limits = row_limits, x.warp = limits + threadIdx.x / 32;
     x.last = row_limits + 2 * 64 * M, x.slope = row_slope;
     float o[M][D / 8][4] = {};
-    for (int begin = 0, end; begin < own->rows; begin = end) { /* once, without pages */
+    int begin = 0, end;
+    do { /* once without pages, which the compiler must see: else this takes 42 registers more */
         end = paged ? sequence_end(t, own->first, begin, own->rows) : own->rows;
         ranges_load<M, paged>(&x, t, own->first, own->head, own->rows, own->split, begin, end);
         __syncthreads();
@@ -268,26 +281,12 @@ __global__ void __launch_bounds__(MMA_THREADS)
         }
         if (paged && key < past) key = key / 64 * 64;
         const i64 query = own->first + begin / t.pack;
-        const auto load =
-            [&](int at, int stage) { /* of K and V; both buffers hold the two */
-                                     const int count = past - at < 64 ? past - at : 64;
-                                     const i64 row =
-                                         paged ? key_row_at(t, (i64)t.sequence[query] << 32, at,
-                                                            query)
-                                               : at;
-                                     u16 *const to = kv + stage * (128 * D);
-                                     tile_load<D, 64>(to, (const u16 *)t.k + row * t.k_row + own->k,
-                                                      t.k_row, 1, count, t.head_dim);
-                                     tile_load<D, 64>(to + 64 * D,
-                                                      (const u16 *)t.v + row * t.v_row + own->v,
-                                                      t.v_row, 1, count, t.value_dim);
-                                     copy_async_commit();
-            };
-        if (key < past) load(key, 0);
+        if (key < past) keys_load<D, paged>(kv, t, *own, key, past, query);
         for (int stage = 0; key < past; key += 64, stage ^= 1) {
             copy_async_wait<0>();
             __syncthreads();
-            if (key + 64 < past) load(key + 64, stage ^ 1);
+            if (key + 64 < past)
+                keys_load<D, paged>(kv + (stage ^ 1) * (128 * D), t, *own, key + 64, past, query);
             u16 *const k = kv + stage * (128 * D);
 #pragma unroll 1
             for (int part = 0; part < 64; part += N) {
@@ -304,7 +303,7 @@ __global__ void __launch_bounds__(MMA_THREADS)
             }
         }
         if (paged) __syncthreads(); /* before the limits and the first buffer are another's */
-    }
+    } while (paged && (begin = end) < own->rows);
     copy_async_wait<0>(); /* Q, if there were no keys */
     __syncthreads();
     forward_put<D, M>(t, q, o, x, own->first, own->head, own->rows, own->split);

@@ -46,23 +46,22 @@ struct key_range {
     i64 begin;
     int low, high;
 };
-DEVICE key_range keys_seen(const device_attention &t, i64 i, bool report) {
-    const i32 begin = t.begin[i], last = t.last[i], sequence = t.pages ? t.sequence[i] : 0;
-    const i64 places = !t.pages                  ? t.keys
+DEVICE key_range keys_bad(const device_attention &t, enum bad kind, i64 value, i64 i, i64 limit,
+                          bool report) {
+    if (report) fault_set(t.fault, kind, value, i, limit);
+    return {0, 0, 0};
+}
+DEVICE key_range keys_seen(const device_attention &t, i64 i, bool paged, bool report) {
+    const i32 begin = t.begin[i], last = t.last[i], sequence = paged ? t.sequence[i] : 0;
+    const i64 places = !paged                    ? t.keys
                        : t.keys < ATTENTION_PAGE ? 0
                                                  : t.page_count * ATTENTION_PAGE;
-    if (begin < 0 || begin > places || last < -1 || last >= places) {
-        if (report) {
-            const bool low = begin < 0 || begin > places;
-            fault_set(t.fault, BAD_KEYS, low ? begin : last, i, places);
-        }
-        return {0, 0, 0};
-    }
-    if (t.pages && (sequence < 0 || sequence >= t.sequences || begin % KEY_BLOCK)) {
-        if (report && begin % KEY_BLOCK) fault_set(t.fault, BAD_KEYS, begin, i, places);
-        if (report) fault_set(t.fault, BAD_SEQUENCE, sequence, i, t.sequences);
-        return {0, 0, 0};
-    }
+    const bool outside = begin < 0 || begin > places;
+    if (outside || last < -1 || last >= places)
+        return keys_bad(t, BAD_KEYS, outside ? begin : last, i, places, report);
+    if (paged && (sequence < 0 || sequence >= t.sequences))
+        return keys_bad(t, BAD_SEQUENCE, sequence, i, t.sequences, report);
+    if (paged && begin % KEY_BLOCK) return keys_bad(t, BAD_BEGIN, begin, i, KEY_BLOCK, report);
     const int high = last < begin ? 0 : last + 1 - begin,
               low = t.window > 0 && t.window < high ? high - (int)t.window : 0;
     return {begin | (i64)sequence << 32, low, high};
@@ -81,7 +80,7 @@ DEVICE i64 key_row_at(const device_attention &t, i64 begin, int at, i64 query) {
 /* The same in the training form: query i is key i, and sees its document up to itself. */
 DEVICE key_range keys_trained(const device_attention &t, i64 i, bool report) {
     const i32 begin = t.begin[i];
-    if (t.last[i] == i && begin >= 0 && begin <= i) return keys_seen(t, i, report);
+    if (t.last[i] == i && begin >= 0 && begin <= i) return keys_seen(t, i, false, report);
     if (report) fault_set(t.fault, BAD_KEYS, t.last[i], i, t.keys);
     return {-1, 0, 0};
 }

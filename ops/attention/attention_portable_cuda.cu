@@ -31,6 +31,20 @@ enum {
 };
 static_assert((int)TILE == (int)KEY_BLOCK, "the row sum of a key block is one step");
 
+/* Eight elements from i on, of which `left` are there, zeros elsewhere; wide: in whole vectors. */
+template <bool half>
+DEVICE void eight_load(float x[8], const void *from, i64 i, i64 left, bool wide) {
+#pragma unroll
+    for (int k = 0; k < 8; k++) x[k] = 0;
+    if (wide && left > 0) {
+        vec_load<half>(x, from, i);
+        if (!half) vec_load<half>(x + 4, from, i + 4);
+    } else {
+        for (int k = 0; k < 8; k++)
+            if (k < left) x[k] = get1(from, i + k, half);
+    }
+}
+
 /* to[32][64]: elements d0.. of `rows` rows of 64, zeros elsewhere, in the order of the chain.
  * `spread`: row n stands at n % 16 * 4 + n / 16, so that a thread's four are neighbours. */
 template <bool half>
@@ -38,17 +52,8 @@ DEVICE void columns_load(float *to, const void *from, i64 row, i64 at, int rows,
                          bool wide, bool spread) {
     const int place = threadIdx.x % TILE, d = d0 + threadIdx.x / TILE * 8,
               n = spread ? place / 4 + place % 4 * 16 : place;
-    const i64 i = at + n * row + d;
     float x[8];
-#pragma unroll
-    for (int k = 0; k < 8; k++) x[k] = 0;
-    if (n < rows && wide && d < dim) {
-        vec_load<half>(x, from, i);
-        if (!half) vec_load<half>(x + 4, from, i + 4);
-    } else if (n < rows) {
-        for (int k = 0; k < 8; k++)
-            if (d + k < dim) x[k] = get1(from, i + k, half);
-    }
+    eight_load<half>(x, from, at + n * row + d, n < rows ? dim - d : 0, wide);
     to += (d - d0) * TILE + place;
 #pragma unroll
     for (int k = 0; k < 8; k++) to[(half ? k ^ 1 : k) * TILE] = x[k];
@@ -60,17 +65,8 @@ DEVICE void rows_load(float *to, const void *from, i64 row, i64 at, int rows, in
                       bool wide) {
     const int d = column + threadIdx.x % 16 * 8;
     for (int n = threadIdx.x / 16; n < TILE; n += 16) {
-        const i64 i = at + n * row + d;
         float x[8];
-#pragma unroll
-        for (int k = 0; k < 8; k++) x[k] = 0;
-        if (n < rows && wide && d < dim) {
-            vec_load<half>(x, from, i);
-            if (!half) vec_load<half>(x + 4, from, i + 4);
-        } else if (n < rows) {
-            for (int k = 0; k < 8; k++)
-                if (d + k < dim) x[k] = get1(from, i + k, half);
-        }
+        eight_load<half>(x, from, at + n * row + d, n < rows ? dim - d : 0, wide);
         float *out = to + n * WIDE + threadIdx.x % 16 * 8;
         vec_store<false>(out, 0, x), vec_store<false>(out, 4, x + 4);
     }
@@ -159,7 +155,8 @@ DEVICE void tile_rows_load(const struct tile_rows &r, const device_attention &t,
                            bool training, bool report) {
     if ((int)threadIdx.x < r.count) {
         const i64 i = first + threadIdx.x;
-        const key_range seen = training ? keys_trained(t, i, report) : keys_seen(t, i, report);
+        const key_range seen =
+            training ? keys_trained(t, i, report) : keys_seen(t, i, t.pages != NULL, report);
         r.begin[threadIdx.x] = seen.begin, r.low[threadIdx.x] = seen.low,
         r.high[threadIdx.x] = seen.high;
     }

@@ -126,6 +126,11 @@ int fault_report(const struct fault_word *f, struct err *e) {
     case BAD_SEQUENCE:
         return err_failed(e, "operation attention: query %lld is of sequence %lld of %lld", at,
                           value, limit);
+    case BAD_BEGIN:
+        return err_failed(e,
+                          "operation attention: query %lld begins at %lld; expected a multiple "
+                          "of %lld",
+                          at, value, limit);
     case BAD_PAGE:
         return err_failed(e, "operation attention: query %lld asks for page %lld of %lld", at,
                           value, limit);

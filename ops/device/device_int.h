@@ -18,6 +18,7 @@ enum bad {
     BAD_CACHE,
     BAD_KEYS,
     BAD_SEQUENCE,
+    BAD_BEGIN,
     BAD_PAGE
 };
 struct fault_word {

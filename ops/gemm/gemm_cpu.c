@@ -137,12 +137,8 @@ static struct operand decoded(const struct operand *from, bool half, i64 i, i64 
                               i64 depth, u8 *room) {
     const i64 n = i64_min(count, from->count - i), lines = from->k_inner ? n : depth,
               length = from->k_inner ? depth : n;
-    const struct view *v = from->packed;
-    void (*const decode)(void *, const struct view *, i64, i64, bool) =
-        v->packing->decode[isa_now()];
-    for (i64 l = 0; l < lines; l++)
-        decode(room + l * length * from->size, v,
-               from->k_inner ? (i + l) * from->ld + k : (k + l) * from->ld + i, length, half);
+    const i64 at = from->k_inner ? i * from->ld + k : k * from->ld + i;
+    from->packed->packing->decode[isa_now()](room, from->packed, at, length, lines, from->ld, half);
     return (struct operand){room, length, n, from->size, from->k_inner, from->in_order, NULL};
 }
 

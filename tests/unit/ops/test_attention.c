@@ -228,7 +228,7 @@ static void test_bad_pages(void **state) {
         const char *text;
     } row[] = {
         {0, 128, 0, 1, "query 1 asks for keys 0 to 128, and there are 128"},
-        {32, 40, 0, 1, "query 1 begins at 32, in a key block"},
+        {32, 40, 0, 1, "query 1 begins at 32; expected a multiple of 64"},
         {0, 40, 2, 1, "query 1 is of sequence 2 of 2"},
         {0, 64, 1, 3, "query 1 asks for page 3 of 3"},
         {0, 64, 1, -1, "query 1 asks for page -1 of 3"},

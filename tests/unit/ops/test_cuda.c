@@ -179,7 +179,27 @@ static void sample_run(const struct op *op, const struct sample *s, int index) {
     }
 }
 
-/* Queries that ask for keys that there are not: said, and neither read nor written. */
+/* Runs a call that is told to be wrong, in `words`, or, NULL, is not; out[absent] is not wanted. It
+ * neither reads nor writes what it must not. */
+static void told(const struct op *op, const struct trial *given, bool late, bool fast, int absent,
+                 const char *words) {
+    struct twin t;
+    struct err e = {0};
+    assert_int_equal(device_open("cuda", &e), 0);
+    shim_late = late;
+    numerics_now = fast ? NUMERICS_FAST : NUMERICS_PORTABLE;
+    twin_open(&t, given);
+    if (absent >= 0) t.call.out[absent].data = NULL;
+    assert_int_equal(op_run(&t.call, &e), 0);
+    assert_int_equal(device_sync(&e), words ? -1 : 0);
+    if (words && !strstr(e.primary, words))
+        fail_msg("%s: '%s' does not say '%s'", op->name, e.primary, words);
+    assert_int_equal(shim_findings(), 0);
+    twin_close(&t);
+    device_close();
+}
+
+/* Queries that ask for keys that there are not. */
 static void test_bad_keys(void **state) {
     (void)state;
     const struct op *ops[] = {&op_attention, &op_attention_back};
@@ -188,22 +208,12 @@ static void test_bad_keys(void **state) {
         const struct op *op = ops[n % 2];
         const int begin = n % 2 ? 6 : 3;
         struct trial given;
-        struct twin t;
-        struct err e = {0};
         memset(s, 0, sizeof *s);
         assert_true(op->sample(4, s)); /* 150 queries, heads of 64 */
         trial_open(&given, op, s, BF16, BF16);
         view_put(&given.call.in[begin + n / 2 % 2], 77, n % 4 < 2 ? 151 : 1 << 30);
         if (n >= 8) view_put(&given.call.in[begin], 77, -3);
-        assert_int_equal(device_open("cuda", &e), 0);
-        shim_late = n / 2 % 2;
-        numerics_now = n / 4 % 2 ? NUMERICS_FAST : NUMERICS_PORTABLE;
-        twin_open(&t, &given);
-        assert_int_equal(op_run(&t.call, &e), 0);
-        assert_int_equal(device_sync(&e), -1);
-        assert_int_equal(shim_findings(), 0);
-        twin_close(&t);
-        device_close();
+        told(op, &given, n / 2 % 2, n / 4 % 2, -1, "query 77 asks for key ");
         trial_close(&given);
     }
     free(s);
@@ -212,30 +222,27 @@ static void test_bad_keys(void **state) {
 /* The same of a page table: a sequence, a page that there are not; a begin within a key block. */
 static void test_bad_pages(void **state) {
     (void)state;
-    static const int at[] = {8, 7, 7, 3};
-    static const i32 wrong[] = {3, 14, -1, 32};
+    static const struct {
+        int at;
+        i32 value;
+        const char *words;
+    } wrong[] = {{8, 3, "query 0 is of sequence 3 of 3"},
+                 {7, 14, "asks for page 14 of 14"},
+                 {7, -1, "asks for page -1 of 14"},
+                 {3, 32, "query 0 begins at 32; expected a multiple of 64"}};
     struct sample *s = calloc(1, sizeof *s);
     int first = 0; /* sample with pages; the second is of few queries, the fifth of many */
     for (; memset(s, 0, sizeof *s), op_attention.sample(first, s) && !s->in[7].present; first++) {
     }
     for (int n = 0; n < 16; n++) {
         const bool many = n >= 8;
+        const int at = wrong[n % 4].at;
         struct trial given;
-        struct twin t;
-        struct err e = {0};
         memset(s, 0, sizeof *s);
         assert_true(op_attention.sample(first + (many ? 4 : 1), s) && s->in[7].present);
         trial_open(&given, &op_attention, s, BF16, BF16);
-        view_put(&given.call.in[at[n % 4]], at[n % 4] == 7 ? (many ? 8 : 1) : 0, wrong[n % 4]);
-        assert_int_equal(device_open("cuda", &e), 0);
-        shim_late = n % 2;
-        numerics_now = n / 4 % 2 ? NUMERICS_FAST : NUMERICS_PORTABLE;
-        twin_open(&t, &given);
-        assert_int_equal(op_run(&t.call, &e), 0);
-        assert_int_equal(device_sync(&e), -1);
-        assert_int_equal(shim_findings(), 0);
-        twin_close(&t);
-        device_close();
+        view_put(&given.call.in[at], at == 7 ? (many ? 8 : 1) : 0, wrong[n % 4].value);
+        told(&op_attention, &given, n % 2, n / 4 % 2, -1, wrong[n % 4].words);
         trial_close(&given);
     }
     free(s);
@@ -247,21 +254,10 @@ static void test_absent(void **state) {
     struct sample *s = calloc(1, sizeof *s);
     for (int n = 0; n < 6; n++) {
         struct trial given;
-        struct twin t;
-        struct err e = {0};
         memset(s, 0, sizeof *s);
         assert_true(op_attention_back.sample(4, s)); /* 150 queries, heads of 64 */
         trial_open(&given, &op_attention_back, s, BF16, BF16);
-        assert_int_equal(device_open("cuda", &e), 0);
-        shim_late = n % 2;
-        numerics_now = n < 3 ? NUMERICS_FAST : NUMERICS_PORTABLE;
-        twin_open(&t, &given);
-        t.call.out[n % 3].data = NULL;
-        assert_int_equal(op_run(&t.call, &e), 0);
-        assert_int_equal(device_sync(&e), 0);
-        assert_int_equal(shim_findings(), 0);
-        twin_close(&t);
-        device_close();
+        told(&op_attention_back, &given, n % 2, n < 3, n % 3, NULL);
         trial_close(&given);
     }
     free(s);

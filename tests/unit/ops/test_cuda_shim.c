@@ -356,6 +356,8 @@ static void test_fault_report(void **state) {
         {BAD_KEYS, ERR_FAILED, "operation attention: query 5000000000 asks for key -7 of 40", NULL},
         {BAD_SEQUENCE, ERR_FAILED, "operation attention: query 5000000000 is of sequence -7 of 40",
          NULL},
+        {BAD_BEGIN, ERR_FAILED,
+         "operation attention: query 5000000000 begins at -7; expected a multiple of 40", NULL},
         {BAD_PAGE, ERR_FAILED, "operation attention: query 5000000000 asks for page -7 of 40",
          NULL},
     };

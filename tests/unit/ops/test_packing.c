@@ -57,7 +57,7 @@ static void test_decode(void **state) {
             for (i64 at = 0, n = 1; at < O * I; at += n, n = n * 2 % 4099 + 1) {
                 const i64 count = i64_min(n, O * I - at);
                 memset(part, 0xff, (size_t)(count * size) + 4);
-                p->decode[isa](part, &v, at, count, half);
+                p->decode[isa](part, &v, at, count, 1, 0, half);
                 if (memcmp(part, (u8 *)all + at * size, (size_t)(count * size)))
                     fail_msg("%s, %s: elements from %lld on differ", p->name, isa_name[isa],
                              (long long)at);
