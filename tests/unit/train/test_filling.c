@@ -1,6 +1,6 @@
-/* test_filling.c: why micro-batches are not filled up to a few common lengths (train/loop/README.md,
- * "Not done: buckets of lengths"). Rows of a filling document have no gradient, but what they add to
- * the chains of weight gradients shows in the state's digest.
+/* test_filling.c: why micro-batches are not filled up to a few common lengths
+ * (train/loop/README.md, "Not done: buckets of lengths"). Rows of a filling document have no
+ * gradient, but what they add to the chains of weight gradients shows in the state's digest.
  *
  * Three steps of AdamW on one matrix. A step has two micro-batches: a row whose product, negative
  * and below the smallest normal number, is flushed to -0, and a row that is not trained. */

@@ -382,11 +382,13 @@ static void no_start(void **state) {
     trainer_close(&t), recipe_free(&r);
 }
 
-static void command(int (*run)(int, char **, struct err *), char **words) {
+extern const struct command command_train, command_verify, command_report;
+
+static void command(const struct command *c, char **words) {
     struct err e = {0};
     int n = 0;
     while (words[n]) n++;
-    if (run(n, words, &e)) fail_msg("%s %s", e.primary, e.detail);
+    if (c->run(n, words, &e)) fail_msg("%s %s", e.primary, e.detail);
 }
 
 /* A whole run of it: log, resume, verify with replay, report. */
@@ -408,10 +410,10 @@ static void a_run(void **state) {
                      out,
                      NULL,
                      NULL};
-    command(cmd_train, words);
+    command(&command_train, words);
     words[5] = "max_steps=6", words[7] = "resume_from_checkpoint=auto";
-    command(cmd_train, words);
-    command(cmd_verify, (char *[]){run, "--replay", "--from", "2", NULL});
+    command(&command_train, words);
+    command(&command_verify, (char *[]){run, "--replay", "--from", "2", NULL});
     assert_int_equal(log_read(&rows, log, &e), 0);
     assert_int_equal(rows.metrics, 2);
     assert_string_equal(rows.metric[1], "judge_loss");
@@ -422,7 +424,7 @@ static void a_run(void **state) {
     assert_int_equal(file_read(&t, csv, &e), 0);
     assert_non_null(strstr(t.data, "aux_loss,own_loss,judge_loss,seconds,"));
     text_free(&t), t = (struct text){0};
-    command(cmd_report, (char *[]){run, "--output", page, NULL});
+    command(&command_report, (char *[]){run, "--output", page, NULL});
     assert_int_equal(file_read(&t, page, &e), 0);
     assert_non_null(strstr(t.data, "\"metrics\":{\"own_loss\":["));
     text_free(&t);
