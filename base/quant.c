@@ -36,12 +36,13 @@ static void (*const encoders[ISA_COUNT])(enum quant4, u8 *, float *, const void 
     ISA_LIST(X)
 #undef X
 };
-void quant_decode(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count, bool half) {
-    decoders[isa_now()](to, q, packed, at, count, half);
+void quant_decode(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count,
+                  bool is_bf16) {
+    decoders[isa_now()](to, q, packed, at, count, is_bf16);
 }
-void quant4_encode(enum quant4 type, u8 *packed, float *absmax, const void *from, bool half,
+void quant4_encode(enum quant4 type, u8 *packed, float *absmax, const void *from, bool is_bf16,
                    i64 count, i64 block) {
-    encoders[isa_now()](type, packed, absmax, from, half, count, block);
+    encoders[isa_now()](type, packed, absmax, from, is_bf16, count, block);
 }
 
 /* The mean in f64, in order. */

@@ -33,18 +33,19 @@ struct quant {
 };
 float quant_scale(const struct quant *q, i64 block);
 
-/* to[i] = value at + i of the codes in `packed`, f32 or, `half`, bf16. */
+/* to[i] = value at + i of the codes in `packed`, f32 or, `is_bf16`, bf16. */
 #define X(isa)                                                                                     \
     void quant_decode_##isa(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count,  \
-                            bool half);                                                            \
+                            bool is_bf16);                                                         \
     void quant4_encode_##isa(enum quant4 type, u8 *packed, float *absmax, const void *from,        \
-                             bool half, i64 count, i64 block);
+                             bool is_bf16, i64 count, i64 block);
 ISA_LIST(X)
 #undef X
-void quant_decode(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count, bool half);
+void quant_decode(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count,
+                  bool is_bf16);
 /* `count` values, f32 or bf16, from the start of a block on: (count + 1) / 2 bytes of codes and one
  * absmax for each block. A large array can be cut at multiples of the block size. */
-void quant4_encode(enum quant4 type, u8 *packed, float *absmax, const void *from, bool half,
+void quant4_encode(enum quant4 type, u8 *packed, float *absmax, const void *from, bool is_bf16,
                    i64 count, i64 block);
 /* absmax -> codes, absmax2 [ceil(count / 256)], and the mean and map into code[16..272]. */
 void quant_double(u8 *codes, float *absmax2, float code[QUANT_TABLE_DOUBLE], const float *absmax,

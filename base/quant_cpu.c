@@ -16,9 +16,9 @@ struct scaled {
 };
 
 #if defined(ISA_IS_plain)
-V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool half) {
+V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool is_bf16) {
     for (int n = 0; n < 8; n++) {
-        if (half) {
+        if (is_bf16) {
             ((u16 *)to)[i + 2 * n] = t->h[p[n] >> 4], ((u16 *)to)[i + 2 * n + 1] = t->h[p[n] & 15];
         } else {
             ((float *)to)[i + 2 * n] = t->f[p[n] >> 4];
@@ -39,9 +39,9 @@ V16_FN __m256 look8(__m128i codes, const struct scaled *t) {
                  second = _mm256_permutevar8x32_ps(_mm256_loadu_ps(t->f + 8), at);
     return _mm256_blendv_ps(first, second, _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)));
 }
-V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool half) {
+V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool is_bf16) {
     const __m128i codes = codes16(p);
-    if (half) {
+    if (is_bf16) {
         const __m128i first = _mm_loadu_si128((const __m128i *)t->h),
                       second = _mm_loadu_si128((const __m128i *)(t->h + 8)),
                       byte = _mm_set1_epi16(255);
@@ -59,9 +59,9 @@ V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool hal
     }
 }
 #else
-V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool half) {
+V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool is_bf16) {
     const __m128i codes = codes16(p);
-    if (half)
+    if (is_bf16)
         _mm256_storeu_si256((__m256i *)((u16 *)to + i),
                             _mm256_permutexvar_epi16(_mm256_cvtepu8_epi16(codes),
                                                      _mm256_loadu_si256((const __m256i *)t->h)));
@@ -72,34 +72,34 @@ V16_FN void run16(void *to, i64 i, const struct scaled *t, const u8 *p, bool hal
 #endif
 #endif
 
-V16_FN void one(void *to, i64 i, const struct scaled *t, const u8 *packed, i64 at, bool half) {
+V16_FN void one(void *to, i64 i, const struct scaled *t, const u8 *packed, i64 at, bool is_bf16) {
     const int code = at % 2 ? packed[at / 2] & 15 : packed[at / 2] >> 4;
-    if (half)
+    if (is_bf16)
         ((u16 *)to)[i] = t->h[code];
     else
         ((float *)to)[i] = t->f[code];
 }
 
 V16_FN void decode(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count,
-                   bool half) {
+                   bool is_bf16) {
     const v16 table = v16_load(q->code);
     for (i64 i = 0; i < count;) {
         const i64 block = (at + i) >> q->shift,
                   end = i64_min(count, ((block + 1) << q->shift) - at);
         const v16 scaled = v16_mul(table, v16_set(quant_scale(q, block)));
         struct scaled t;
-        if (half)
+        if (is_bf16)
             v16_store_bf16(t.h, scaled);
         else
             v16_store(t.f, scaled);
-        if ((at + i) % 2) one(to, i, &t, packed, at + i, half), i++;
-        for (; i + 16 <= end; i += 16) run16(to, i, &t, packed + (at + i) / 2, half);
-        for (; i < end; i++) one(to, i, &t, packed, at + i, half);
+        if ((at + i) % 2) one(to, i, &t, packed, at + i, is_bf16), i++;
+        for (; i + 16 <= end; i += 16) run16(to, i, &t, packed + (at + i) / 2, is_bf16);
+        for (; i < end; i++) one(to, i, &t, packed, at + i, is_bf16);
     }
 }
 void CPU_NAME(quant_decode)(void *to, const struct quant *q, const u8 *packed, i64 at, i64 count,
-                            bool half) {
-    if (half)
+                            bool is_bf16) {
+    if (is_bf16)
         decode(to, q, packed, at, count, true);
     else
         decode(to, q, packed, at, count, false);
@@ -123,15 +123,15 @@ static const struct {
 };
 
 V16_FN void encode_block(enum quant4 type, u8 *packed, float *absmax, const void *from, i64 at,
-                         i64 n, bool half) {
+                         i64 n, bool is_bf16) {
     const v16 one_v = v16_set(1), zero = v16_set(0);
     v16 top = zero;
     for (i64 i = 0; i < n; i += 16)
-        top = v16_max(top, v16_abs(v16_get_n(from, at + i, n - i, half)));
+        top = v16_max(top, v16_abs(v16_get_n(from, at + i, n - i, is_bf16)));
     *absmax = v16_top(top);
     const v16 scale = v16_set(*absmax > 0 ? 1 / *absmax : 0);
     for (i64 i = 0; i < n; i += 16) {
-        const v16 x = v16_mul(v16_get_n(from, at + i, n - i, half), scale);
+        const v16 x = v16_mul(v16_get_n(from, at + i, n - i, is_bf16), scale);
         v16 rank = zero;
         for (int t = 0; t < 15; t++)
             rank = v16_add(rank, v16_select(v16_lt(v16_set(ranks[type].above[t]), x), one_v, zero));
@@ -143,9 +143,9 @@ V16_FN void encode_block(enum quant4 type, u8 *packed, float *absmax, const void
     }
 }
 void CPU_NAME(quant4_encode)(enum quant4 type, u8 *packed, float *absmax, const void *from,
-                             bool half, i64 count, i64 block) {
+                             bool is_bf16, i64 count, i64 block) {
     for (i64 at = 0; at < count; at += block)
-        if (half)
+        if (is_bf16)
             encode_block(type, packed, absmax++, from, at, i64_min(block, count - at), true);
         else
             encode_block(type, packed, absmax++, from, at, i64_min(block, count - at), false);

@@ -421,32 +421,32 @@ V16_FN v16 v16_dot(v16h a, v16h b, v16 c) {
 #undef V16_EACH
 #endif
 
-/* Element `i` of an array that is f32, or bf16 if `half`. `half` is a constant where these are
+/* Element `i` of an array that is f32, or bf16 if `is_bf16`, which is a constant where these are
  * used, so that one kernel body gives two loops. The _n forms touch the first n lanes only; lanes
  * past n read 0. */
-V16_FN v16 v16_get(const void *p, i64 i, bool half) {
-    return half ? v16_load_bf16((const u16 *)p + i) : v16_load((const float *)p + i);
+V16_FN v16 v16_get(const void *p, i64 i, bool is_bf16) {
+    return is_bf16 ? v16_load_bf16((const u16 *)p + i) : v16_load((const float *)p + i);
 }
-V16_FN void v16_put(void *p, i64 i, v16 a, bool half) {
-    if (half)
+V16_FN void v16_put(void *p, i64 i, v16 a, bool is_bf16) {
+    if (is_bf16)
         v16_store_bf16((u16 *)p + i, a);
     else
         v16_store((float *)p + i, a);
 }
-V16_FN v16 v16_get_n(const void *p, i64 i, i64 n, bool half) {
-    if (n >= 16) return v16_get(p, i, half);
-    return half ? v16_load_bf16_n((const u16 *)p + i, n) : v16_load_n((const float *)p + i, n);
+V16_FN v16 v16_get_n(const void *p, i64 i, i64 n, bool is_bf16) {
+    if (n >= 16) return v16_get(p, i, is_bf16);
+    return is_bf16 ? v16_load_bf16_n((const u16 *)p + i, n) : v16_load_n((const float *)p + i, n);
 }
-V16_FN void v16_put_n(void *p, i64 i, v16 a, i64 n, bool half) {
+V16_FN void v16_put_n(void *p, i64 i, v16 a, i64 n, bool is_bf16) {
     if (n >= 16)
-        v16_put(p, i, a, half);
-    else if (half)
+        v16_put(p, i, a, is_bf16);
+    else if (is_bf16)
         v16_store_bf16_n((u16 *)p + i, a, n);
     else
         v16_store_n((float *)p + i, a, n);
 }
-V16_FN v16 v16_rounded(v16 a, bool half) { /* what storing and loading again would give */
-    if (!half) return a;
+V16_FN v16 v16_rounded(v16 a, bool is_bf16) { /* what storing and loading again would give */
+    if (!is_bf16) return a;
     u16 t[16];
     v16_store_bf16(t, a);
     return v16_load_bf16(t);

@@ -2,7 +2,7 @@
  * Muon's iteration (train/loop/muon.c).
  *
  *   x [R, C] f32 or bf16, square_sum [1] f64 or absent -> y [R, C], or [C, R] if `transposed`;
- *   bf16 if `half`, else f32
+ *   bf16 if `is_bf16`, else f32
  *
  *   f = factor, or f32(factor / max(sqrt(square_sum), eps)), in f64;  y = round(x * f) */
 #include "ops/ops_int.h"
@@ -16,7 +16,7 @@ static int cast_shape(struct op_call *c, struct err *e) {
     if (is_present(&c->in[1]) && (need_dtype(c, 1, F64, e) || need_dim(c, 1, 0, 1, e))) return -1;
     set_out(c, 0,
             x->dtype == F64 ? F64
-            : a->half       ? BF16
+            : a->is_bf16    ? BF16
                             : F32,
             2, (i64[]){x->dim[a->transposed], x->dim[!a->transposed]});
     return 0;

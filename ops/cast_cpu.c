@@ -16,8 +16,8 @@ static void straight_task(void *arg, i64 begin, i64 end, int worker) {
     const v16 f = v16_set(t->f);
     const i64 last = i64_min(end * VALUES, view_count(x));
     for (i64 i = begin * VALUES; i < last; i += 16)
-        v16_put_n(y->data, i, v16_mul(v16_get_n(x->data, i, last - i, is_half(x)), f), last - i,
-                  is_half(y));
+        v16_put_n(y->data, i, v16_mul(v16_get_n(x->data, i, last - i, view_is_bf16(x)), f),
+                  last - i, view_is_bf16(y));
 }
 static void turned_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
@@ -28,15 +28,15 @@ static void turned_task(void *arg, i64 begin, i64 end, int worker) {
     for (i64 block = begin; block < end; block++)
         for (i64 i = 0; i < rows; i++) {
             const i64 first = block * 16, n = i64_min(16, cols - first);
-            const v16 v = v16_mul(v16_get_n(x->data, i * cols + first, n, is_half(x)), f);
+            const v16 v = v16_mul(v16_get_n(x->data, i * cols + first, n, view_is_bf16(x)), f);
             float plain[16];
             u16 half[16];
-            if (is_half(y))
+            if (view_is_bf16(y))
                 v16_store_bf16(half, v);
             else
                 v16_store(plain, v);
             for (i64 k = 0; k < n; k++)
-                if (is_half(y))
+                if (view_is_bf16(y))
                     ((u16 *)y->data)[(first + k) * rows + i] = half[k];
                 else
                     ((float *)y->data)[(first + k) * rows + i] = plain[k];

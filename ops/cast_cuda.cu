@@ -18,13 +18,13 @@ __global__ void cast_kernel(const void *x, const double *sum, void *y, i64 rows,
             if (a.transposed)
                 tile[k * (SIDE + 1) + lane] = v;
             else
-                put1(y, at, v, a.half);
+                put1(y, at, v, a.is_bf16);
         }
     if (!a.transposed) return;
     __syncthreads();
     for (int k = line; k < SIDE; k += LINES)
         if (row + lane < rows && col + k < cols)
-            put1(y, (col + k) * rows + row + lane, tile[lane * (SIDE + 1) + k], a.half);
+            put1(y, (col + k) * rows + row + lane, tile[lane * (SIDE + 1) + k], a.is_bf16);
 }
 CUDA_KERNEL(cast) {
     const struct view *x = &c->in[0];
@@ -32,5 +32,5 @@ CUDA_KERNEL(cast) {
                     (unsigned)((x->dim[1] + SIDE - 1) / SIDE));
     return LAUNCH(e, cast_kernel, grid, SIDE * LINES, 0, x->data, (const double *)c->in[1].data,
                   c->out[0].data, x->dim[0], x->dim[1], *(const struct cast_attr *)c->attr,
-                  is_half(x));
+                  view_is_bf16(x));
 }

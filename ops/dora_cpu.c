@@ -26,7 +26,7 @@ static void square_rows(void *arg, i64 begin, i64 end, int worker) {
     const struct op_call *c = arg;
     const struct view *w = &c->in[1];
     const i64 cols = w->dim[1];
-    const bool half = is_half(w);
+    const bool is_bf16 = view_is_bf16(w);
     float part[PART];
     for (i64 o = begin; o < end; o++) {
         v16 sum = v16_set(0);
@@ -34,9 +34,9 @@ static void square_rows(void *arg, i64 begin, i64 end, int worker) {
             const i64 at = i % PART, row = o * cols;
             if (w->packing && !at)
                 w->packing->decode[isa_now()](part, w, row + i, i64_min(PART, cols - i), 1, 0,
-                                              half);
-            const v16 x = w->packing ? v16_get_n(part, at, cols - i, half)
-                                     : v16_get_n(w->data, row + i, cols - i, half);
+                                              is_bf16);
+            const v16 x = w->packing ? v16_get_n(part, at, cols - i, is_bf16)
+                                     : v16_get_n(w->data, row + i, cols - i, is_bf16);
             sum = v16_fma(x, x, sum);
         }
         ((float *)c->out[0].data)[o] = v16_sum(sum);
@@ -50,7 +50,7 @@ static void square_columns(void *arg, i64 begin, i64 end, int worker) {
     for (i64 i = begin * 16; i < i64_min(end * 16, cols); i += 16) {
         v16 sum = v16_set(0);
         for (i64 n = 0; n < w->dim[0]; n++) {
-            const v16 x = v16_get_n(w->data, n * cols + i, cols - i, is_half(w));
+            const v16 x = v16_get_n(w->data, n * cols + i, cols - i, view_is_bf16(w));
             sum = v16_fma(x, x, sum);
         }
         v16_store_n((float *)c->out[0].data + i, sum, cols - i);
@@ -60,7 +60,7 @@ static void norms(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
     const i64 out = c->out[0].dim[0], r = c->in[2].dim[1];
-    const bool half = is_half(&c->in[2]);
+    const bool is_bf16 = view_is_bf16(&c->in[2]);
     const void *b = c->in[2].data;
     const float *p = c->scratch, *gram = p + out * r;
     const float s = (float)((const struct dora_attr *)c->attr)->scale, twice = 2 * s;
@@ -70,11 +70,11 @@ static void norms(void *arg, i64 begin, i64 end, int worker) {
             float g = 0;
             for (i64 k = 0; k < r; k++)
                 g = f32_fma(gram[j * r + k],
-                            half ? bf16_to_f32(((const u16 *)b)[o * r + k])
-                                 : ((const float *)b)[o * r + k],
+                            is_bf16 ? bf16_to_f32(((const u16 *)b)[o * r + k])
+                                    : ((const float *)b)[o * r + k],
                             g);
             const float at =
-                half ? bf16_to_f32(((const u16 *)b)[o * r + j]) : ((const float *)b)[o * r + j];
+                is_bf16 ? bf16_to_f32(((const u16 *)b)[o * r + j]) : ((const float *)b)[o * r + j];
             cross = f32_fma(at, p[j * out + o], cross), square = f32_fma(at, g, square);
         }
         *norm = V16_SQRT(f32_fma(s * s, square, f32_fma(twice, cross, *norm)));
@@ -98,25 +98,26 @@ CPU_KERNEL(dora_norm) {
 static void columns(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const bool back = c->op == &op_dora_back, half = is_half(&c->in[0]);
+    const bool back = c->op == &op_dora_back, is_bf16 = view_is_bf16(&c->in[0]);
     const i64 cols = c->in[0].dim[1];
     const void *m = c->in[1 + back].data, *bias = back ? NULL : c->in[3].data;
     float *dm = back ? c->out[1].data : NULL;
     for (i64 i = begin * 16; i < i64_min(end * 16, cols); i += 16) {
         const i64 left = cols - i;
         const v16 norm = v16_load_n((const float *)c->in[2 + back].data + i, left);
-        const v16 g = v16_div(v16_get_n(m, i, left, half), norm), one = v16_set(1);
+        const v16 g = v16_div(v16_get_n(m, i, left, is_bf16), norm), one = v16_set(1);
         const v16 inverse = v16_div(one, v16_select(m16_first(left), norm, one));
-        const v16 plus = bias ? v16_get_n(bias, i, left, half) : v16_set(0);
+        const v16 plus = bias ? v16_get_n(bias, i, left, is_bf16) : v16_set(0);
         v16 sum = dm ? v16_load_n(dm + i, left) : v16_set(0);
         for (i64 n = 0; n < c->in[0].dim[0]; n++) {
-            const v16 x = v16_get_n(c->in[0].data, n * cols + i, left, half);
+            const v16 x = v16_get_n(c->in[0].data, n * cols + i, left, is_bf16);
             if (c->out[0].data)
                 v16_put_n(c->out[0].data, n * cols + i, bias ? v16_fma(x, g, plus) : v16_mul(x, g),
-                          left, half);
+                          left, is_bf16);
             if (dm)
                 sum = v16_fma(
-                    x, v16_mul(v16_get_n(c->in[1].data, n * cols + i, left, half), inverse), sum);
+                    x, v16_mul(v16_get_n(c->in[1].data, n * cols + i, left, is_bf16), inverse),
+                    sum);
         }
         if (dm) v16_store_n(dm + i, sum, left);
     }

@@ -13,7 +13,7 @@ struct dropout {
     i64 rows;
     int cols;
 };
-template <bool half> __global__ void dropout_kernel(struct dropout a) {
+template <bool is_bf16> __global__ void dropout_kernel(struct dropout a) {
     const i64 blocks = (a.cols + 3) / 4, stride = (i64)gridDim.x * blockDim.x;
     a.rng.step = (u32)a.place[0];
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < a.rows * blocks; i += stride) {
@@ -26,7 +26,7 @@ template <bool half> __global__ void dropout_kernel(struct dropout a) {
             const i64 at = row * a.cols + col + k;
             if (col + k >= a.cols) break;
             const bool stays = (double)word[k] >= a.least;
-            put1(a.y, at, stays ? v16_mul(get1(a.x, at, half), a.scale) : 0, half);
+            put1(a.y, at, stays ? v16_mul(get1(a.x, at, is_bf16), a.scale) : 0, is_bf16);
         }
     }
 }
@@ -38,6 +38,6 @@ CUDA_KERNEL(dropout) {
     a.least = t->p * 0x1p32, a.scale = (float)(1 / (1 - t->p));
     a.rows = c->in[0].dim[0], a.cols = (int)c->in[0].dim[1];
     const int blocks = grid_for(a.rows * ((a.cols + 3) / 4), 256);
-    return is_half(&c->in[0]) ? LAUNCH(e, dropout_kernel<true>, blocks, 256, 0, a)
-                              : LAUNCH(e, dropout_kernel<false>, blocks, 256, 0, a);
+    return view_is_bf16(&c->in[0]) ? LAUNCH(e, dropout_kernel<true>, blocks, 256, 0, a)
+                                   : LAUNCH(e, dropout_kernel<false>, blocks, 256, 0, a);
 }

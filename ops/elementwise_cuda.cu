@@ -20,13 +20,13 @@ MAP_OPS(MAP_CLASS)
 MAP_PARTS(MAP_CLASS)
 
 /* The element of input k that belongs to the row of element i; 1 where there is no such input. */
-template <bool half> DEVICE float row_at(const struct formula &m, const void *p, i64 i) {
-    return p ? get1(p, i / m.cols, half && !m.row_f32) : 1;
+template <bool is_bf16> DEVICE float row_at(const struct formula &m, const void *p, i64 i) {
+    return p ? get1(p, i / m.cols, is_bf16 && !m.row_f32) : 1;
 }
 
-template <class Map, bool half>
+template <class Map, bool is_bf16>
 __global__ void map_kernel(struct pointers<Map::INS, Map::OUTS> p, struct formula m, bool wide) {
-    constexpr int width = half ? 8 : 4, ins = Map::INS, outs = Map::OUTS;
+    constexpr int width = is_bf16 ? 8 : 4, ins = Map::INS, outs = Map::OUTS;
     const i64 thread = (i64)blockIdx.x * blockDim.x + threadIdx.x,
               stride = (i64)gridDim.x * blockDim.x, vectors = wide ? m.count / width : 0;
     map_begin(&m);
@@ -35,10 +35,10 @@ __global__ void map_kernel(struct pointers<Map::INS, Map::OUTS> p, struct formul
 #pragma unroll
         for (int k = 0; k < ins; k++) {
             if (k != m.row && p.in[k]) {
-                vec_load<half>(x[k], p.in[k], i * width);
+                vec_load<is_bf16>(x[k], p.in[k], i * width);
                 continue;
             }
-            const float row = row_at<half>(m, p.in[k], i * width);
+            const float row = row_at<is_bf16>(m, p.in[k], i * width);
 #pragma unroll
             for (int n = 0; n < width; n++) x[k][n] = row;
         }
@@ -53,15 +53,16 @@ __global__ void map_kernel(struct pointers<Map::INS, Map::OUTS> p, struct formul
         }
 #pragma unroll
         for (int k = 0; k < outs; k++)
-            if (p.out[k]) vec_store<half>(p.out[k], i * width, y[k]);
+            if (p.out[k]) vec_store<is_bf16>(p.out[k], i * width, y[k]);
     }
     for (i64 i = vectors * width + thread; i < m.count; i += stride) {
         float a[ins], b[outs];
         for (int k = 0; k < ins; k++)
-            a[k] = k != m.row && p.in[k] ? get1(p.in[k], i, half) : row_at<half>(m, p.in[k], i);
+            a[k] =
+                k != m.row && p.in[k] ? get1(p.in[k], i, is_bf16) : row_at<is_bf16>(m, p.in[k], i);
         Map::one(m, a, b);
         for (int k = 0; k < outs; k++)
-            if (p.out[k]) put1(p.out[k], i, b[k], half);
+            if (p.out[k]) put1(p.out[k], i, b[k], is_bf16);
     }
 }
 
@@ -72,12 +73,12 @@ template <class Map> static int map_run(const struct op_call *c, struct err *e) 
     for (int k = 0; k < Map::INS; k++)
         p.in[k] = c->in[k].data, all[k] = k == m.row ? NULL : c->in[k].data;
     for (int k = 0; k < Map::OUTS; k++) p.out[k] = c->out[k].data;
-    const int width = m.half ? 8 : 4;
+    const int width = m.is_bf16 ? 8 : 4;
     const bool wide = aligned16(all, Map::INS) && aligned16(p.out, Map::OUTS) &&
                       (m.row < 0 || m.cols % width == 0);
     const int blocks = grid_for(m.count / (wide ? width : 1) + 1, 256);
-    return m.half ? LAUNCH(e, (map_kernel<Map, true>), blocks, 256, 0, p, m, wide)
-                  : LAUNCH(e, (map_kernel<Map, false>), blocks, 256, 0, p, m, wide);
+    return m.is_bf16 ? LAUNCH(e, (map_kernel<Map, true>), blocks, 256, 0, p, m, wide)
+                     : LAUNCH(e, (map_kernel<Map, false>), blocks, 256, 0, p, m, wide);
 }
 #define MAP_KERNEL(name, ins, outs)                                                                \
     CUDA_KERNEL(name) { return map_run<struct name##_class>(c, e); }
@@ -104,28 +105,28 @@ DEVICE struct row_place place_of(const struct row_sums &s) {
     return p;
 }
 
-template <bool half> __global__ void gate_kernel(struct row_sums s) {
+template <bool is_bf16> __global__ void gate_kernel(struct row_sums s) {
     const struct row_place p = place_of(s);
-    const float g = get1(s.g, p.row, half), open = v16_sigmoid(g);
+    const float g = get1(s.g, p.row, is_bf16), open = v16_sigmoid(g);
     float sum = 0;
 #pragma unroll 4
     for (i64 i = threadIdx.x % 16; i < s.cols; i += 16) {
-        const float dy = get1(s.dy, p.from + i, half);
-        sum = v16_fma(dy, get1(s.x, p.from + i, half), sum);
-        if (s.dx && p.real) put1(s.dx, p.from + i, v16_mul(dy, open), half);
+        const float dy = get1(s.dy, p.from + i, is_bf16);
+        sum = v16_fma(dy, get1(s.x, p.from + i, is_bf16), sum);
+        if (s.dx && p.real) put1(s.dx, p.from + i, v16_mul(dy, open), is_bf16);
     }
     sum = v16_mul(lanes_sum(sum), gate_slope(g));
-    if (s.dg && p.real && threadIdx.x % 16 == 0) put1(s.dg, p.row, sum, half);
+    if (s.dg && p.real && threadIdx.x % 16 == 0) put1(s.dg, p.row, sum, is_bf16);
 }
 
-template <bool half> __global__ void xielu_kernel(struct row_sums s, struct formula m) {
+template <bool is_bf16> __global__ void xielu_kernel(struct row_sums s, struct formula m) {
     const struct row_place p = place_of(s);
     float sum[2] = {0, 0};
     map_begin(&m);
 #pragma unroll 4
     for (i64 i = threadIdx.x % 16; i < s.cols; i += 16) {
-        const float x = get1(s.x, p.from + i, half);
-        const float term = v16_mul(get1(s.dy, p.from + i, half), xielu_term(&m, x));
+        const float x = get1(s.x, p.from + i, is_bf16);
+        const float term = v16_mul(get1(s.dy, p.from + i, is_bf16), xielu_term(&m, x));
         sum[0] = v16_add(sum[0], x > 0 ? term : 0);
         sum[1] = v16_add(sum[1], x > 0 ? 0 : term);
     }
@@ -133,7 +134,7 @@ template <bool half> __global__ void xielu_kernel(struct row_sums s, struct form
         const float all = lanes_sum(sum[k]);
         if (p.real && threadIdx.x % 16 == 0)
             s.part[k * s.rows + p.row] =
-                v16_mul(all, (float)logistic((double)alpha_at(&m, k, half)));
+                v16_mul(all, (float)logistic((double)alpha_at(&m, k, is_bf16)));
     }
 }
 
@@ -148,8 +149,8 @@ CUDA_KERNEL(gate_mul_back) {
     const struct row_sums s = row_sums_of(c);
     if (map_of(c).row < 0) return map_run<struct gate_back_class>(c, e);
     const int blocks = (int)((s.rows + 7) / 8);
-    return is_half(&c->in[0]) ? LAUNCH(e, gate_kernel<true>, blocks, 128, 0, s)
-                              : LAUNCH(e, gate_kernel<false>, blocks, 128, 0, s);
+    return view_is_bf16(&c->in[0]) ? LAUNCH(e, gate_kernel<true>, blocks, 128, 0, s)
+                                   : LAUNCH(e, gate_kernel<false>, blocks, 128, 0, s);
 }
 CUDA_KERNEL(xielu_back) {
     struct row_sums s = row_sums_of(c);
@@ -158,8 +159,8 @@ CUDA_KERNEL(xielu_back) {
     if (c->out[0].data && map_run<struct xielu_dx_class>(c, e)) return -1;
     if (!c->out[1].data && !c->out[2].data) return 0;
     s.part = (float *)c->scratch;
-    if (m.half ? LAUNCH(e, xielu_kernel<true>, blocks, 128, 0, s, m)
-               : LAUNCH(e, xielu_kernel<false>, blocks, 128, 0, s, m))
+    if (m.is_bf16 ? LAUNCH(e, xielu_kernel<true>, blocks, 128, 0, s, m)
+                  : LAUNCH(e, xielu_kernel<false>, blocks, 128, 0, s, m))
         return -1;
     for (int k = 0; k < 2; k++) {
         struct columns sum = {};

@@ -28,8 +28,8 @@
 
 struct formula {
     i64 count, cols;
-    int row;            /* input with one element for each row of `cols`; -1: none */
-    bool half, row_f32; /* row_f32: that input is f32 whatever the others are */
+    int row;               /* input with one element for each row of `cols`; -1: none */
+    bool is_bf16, row_f32; /* row_f32: that input is f32 whatever the others are */
     enum act act;
     float a, b, c, d;     /* what the formula needs besides elements */
     const void *alpha[2]; /* xielu: its scalars, read by map_begin */
@@ -39,7 +39,8 @@ struct formula {
 static inline struct formula map_of(const struct op_call *c) {
     const struct op *op = c->op;
     struct formula m = {0};
-    m.count = view_count(&c->in[0]), m.cols = m.count, m.row = -1, m.half = is_half(&c->in[0]);
+    m.count = view_count(&c->in[0]), m.cols = m.count, m.row = -1,
+    m.is_bf16 = view_is_bf16(&c->in[0]);
     if (op == &op_glu || op == &op_glu_back || op == &op_act || op == &op_act_back) {
         const struct act_attr *t = (const struct act_attr *)c->attr;
         m.act = t->act, m.a = (float)t->limit, m.b = (float)t->alpha;
@@ -73,13 +74,13 @@ V16_FN double softplus(double x) { return x > 0 ? x + M_LOG(1 + M_EXP(-x)) : M_L
 V16_FN double logistic(double x) { return 1 / (1 + M_EXP(-x)); }
 
 /* xielu: a, b become the slopes of the two sides, from memory. */
-V16_FN float alpha_at(const struct formula *m, int side, bool half) {
-    return half ? bf16_to_f32(*(const u16 *)m->alpha[side]) : *(const float *)m->alpha[side];
+V16_FN float alpha_at(const struct formula *m, int side, bool is_bf16) {
+    return is_bf16 ? bf16_to_f32(*(const u16 *)m->alpha[side]) : *(const float *)m->alpha[side];
 }
 V16_FN void map_begin(struct formula *m) {
     if (!m->alpha[0]) return;
-    m->a = (float)softplus((double)alpha_at(m, 0, m->half));
-    m->b = (float)((double)m->c + softplus((double)alpha_at(m, 1, m->half)));
+    m->a = (float)softplus((double)alpha_at(m, 0, m->is_bf16));
+    m->b = (float)((double)m->c + softplus((double)alpha_at(m, 1, m->is_bf16)));
 }
 
 V16_FN void add_one(const struct formula *m, const v16 *x, v16 *y) {

@@ -9,7 +9,7 @@ static int ids_check(const struct view *ids, i64 size, struct err *e) {
     for (i64 n = 0; n < ids->dim[0]; n++)
         if (id[n] < 0 || id[n] >= size) {
             err_input(e, "token id %d at position %lld is outside the table of %lld rows", id[n],
-                       (long long)n, (long long)size);
+                      (long long)n, (long long)size);
             return err_hint(e, "the data was made with another tokenizer than the model's");
         }
     return 0;
@@ -34,7 +34,7 @@ CPU_KERNEL(embedding) {
 static void add_columns(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const bool half = is_half(&c->in[0]);
+    const bool is_bf16 = view_is_bf16(&c->in[0]);
     const i32 *id = c->in[1].data;
     float *dw = c->out[0].data;
     const i64 width = c->in[0].dim[1], first = begin * 16, last = i64_min(end * 16, width);
@@ -42,7 +42,7 @@ static void add_columns(void *arg, i64 begin, i64 end, int worker) {
         for (i64 d = first; d < last; d += 16) {
             float *to = dw + id[n] * width + d;
             v16 sum = v16_add(v16_load_n(to, last - d),
-                              v16_get_n(c->in[0].data, n * width + d, last - d, half));
+                              v16_get_n(c->in[0].data, n * width + d, last - d, is_bf16));
             v16_store_n(to, sum, last - d);
         }
 }

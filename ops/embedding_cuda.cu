@@ -120,9 +120,9 @@ DEVICE int matches(const struct sums &a, i64 begin, i32 id, int *list, int *cell
     return total;
 }
 
-template <bool half, bool wide>
+template <bool is_bf16, bool wide>
 __global__ void embedding_back_kernel(struct sums a, struct fault_word *fault) {
-    constexpr int width = span_width<half, wide>;
+    constexpr int width = span_width<is_bf16, wide>;
     SHARED(int, list, STEP);
     SHARED(int, cell, CELLS);
     const i64 n = blockIdx.x;
@@ -140,7 +140,7 @@ __global__ void embedding_back_kernel(struct sums a, struct fault_word *fault) {
             for (int k = 0; k < width; k += 4) span_load<false, wide>(sum + k, to, k);
 #pragma unroll 4
             for (int i = 0; i < found; i++) {
-                span_load<half, wide>(x, a.dy, (begin + list[i]) * a.width + col);
+                span_load<is_bf16, wide>(x, a.dy, (begin + list[i]) * a.width + col);
 #pragma unroll
                 for (int k = 0; k < width; k++) sum[k] = v16_add(sum[k], x[k]);
             }
@@ -155,16 +155,17 @@ CUDA_KERNEL(embedding_back) {
                            (float *)dw->data, dy->dim[0],
                            dw->dim[0],        dy->dim[1]};
     const void *all[] = {a.dy, a.dw};
-    const bool half = is_half(dy), wide = aligned16(all, 2) && a.width % (half ? 8 : 4) == 0;
+    const bool is_bf16 = view_is_bf16(dy),
+               wide = aligned16(all, 2) && a.width % (is_bf16 ? 8 : 4) == 0;
     const int blocks = (int)a.count;
     if (!blocks) return 0;
     if (wide)
-        return half ? LAUNCH(e, (embedding_back_kernel<true, true>), blocks, BLOCK, 0, a,
-                             cuda_fault_word)
-                    : LAUNCH(e, (embedding_back_kernel<false, true>), blocks, BLOCK, 0, a,
-                             cuda_fault_word);
-    return half ? LAUNCH(e, (embedding_back_kernel<true, false>), blocks, BLOCK, 0, a,
-                         cuda_fault_word)
-                : LAUNCH(e, (embedding_back_kernel<false, false>), blocks, BLOCK, 0, a,
-                         cuda_fault_word);
+        return is_bf16 ? LAUNCH(e, (embedding_back_kernel<true, true>), blocks, BLOCK, 0, a,
+                                cuda_fault_word)
+                       : LAUNCH(e, (embedding_back_kernel<false, true>), blocks, BLOCK, 0, a,
+                                cuda_fault_word);
+    return is_bf16 ? LAUNCH(e, (embedding_back_kernel<true, false>), blocks, BLOCK, 0, a,
+                            cuda_fault_word)
+                   : LAUNCH(e, (embedding_back_kernel<false, false>), blocks, BLOCK, 0, a,
+                            cuda_fault_word);
 }

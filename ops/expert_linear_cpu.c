@@ -128,8 +128,8 @@ static void bias_columns(void *arg, i64 begin, i64 end, int worker) {
             float *to = (float *)c->out[0].data + n * cols + d;
             v16 sum = v16_load_n(to, cols - d);
             for (i64 i = offset[n]; i < offset[n + 1]; i++)
-                sum = v16_add(sum,
-                              v16_get_n(c->in[0].data, i * cols + d, cols - d, is_half(&c->in[0])));
+                sum = v16_add(
+                    sum, v16_get_n(c->in[0].data, i * cols + d, cols - d, view_is_bf16(&c->in[0])));
             v16_store_n(to, sum, cols - d);
         }
 }

@@ -64,13 +64,14 @@ CUDA_KERNEL(expert_linear_dw) {
     return gemm_groups_cuda(&g, &s, e);
 }
 
-__global__ void bias_kernel(const void *dy, const i32 *offset, float *dbias, i64 cols, bool half) {
+__global__ void bias_kernel(const void *dy, const i32 *offset, float *dbias, i64 cols,
+                            bool is_bf16) {
     const i64 col = (i64)blockIdx.x * blockDim.x + threadIdx.x, group = blockIdx.y;
     if (col >= cols) return;
     float sum = dbias[group * cols + col];
 #pragma unroll 4
     for (i64 i = offset[group]; i < offset[group + 1]; i++)
-        sum = v16_add(sum, get1(dy, i * cols + col, half));
+        sum = v16_add(sum, get1(dy, i * cols + col, is_bf16));
     dbias[group * cols + col] = sum;
 }
 CUDA_KERNEL(expert_bias_dw) {
@@ -78,5 +79,5 @@ CUDA_KERNEL(expert_bias_dw) {
     return LAUNCH(e, bias_kernel,
                   dim3((unsigned)((cols + 63) / 64), (unsigned)(c->in[1].dim[0] - 1)), 64, 0,
                   c->in[0].data, (const i32 *)c->in[1].data, (float *)c->out[0].data, cols,
-                  is_half(&c->in[0]));
+                  view_is_bf16(&c->in[0]));
 }

@@ -73,8 +73,8 @@ CPU_KERNEL(lora_dt) {
     sum.data = c->scratch, sum.dtype = F32;
     const struct gemm g = product(&c->in[0], &c->in[1], &sum);
     CPU_NAME(gemm)(&g, (u8 *)c->scratch + round_up(view_bytes(&sum), 64));
-    scale_run(
-        (struct scaling){sum.data, c->out[0].data, count, false, is_half(&c->out[0]), scale_of(c)});
+    scale_run((struct scaling){sum.data, c->out[0].data, count, false, view_is_bf16(&c->out[0]),
+                               scale_of(c)});
     return 0;
 }
 
@@ -93,8 +93,8 @@ CPU_KERNEL(lora_db) {
     (void)e;
     struct view ts = c->in[1];
     ts.data = c->scratch;
-    scale_run((struct scaling){c->in[1].data, ts.data, view_count(&ts), is_half(&ts), is_half(&ts),
-                               scale_of(c)});
+    scale_run((struct scaling){c->in[1].data, ts.data, view_count(&ts), view_is_bf16(&ts),
+                               view_is_bf16(&ts), scale_of(c)});
     dw_run(&c->in[0], &ts, &c->out[0], (u8 *)c->scratch + round_up(view_bytes(&ts), 64));
     return 0;
 }
@@ -107,8 +107,8 @@ static void bias_columns(void *arg, i64 begin, i64 end, int worker) {
         float *to = (float *)c->out[0].data + d;
         v16 sum = v16_load_n(to, cols - d);
         for (i64 n = 0; n < c->in[0].dim[0]; n++)
-            sum =
-                v16_add(sum, v16_get_n(c->in[0].data, n * cols + d, cols - d, is_half(&c->in[0])));
+            sum = v16_add(
+                sum, v16_get_n(c->in[0].data, n * cols + d, cols - d, view_is_bf16(&c->in[0])));
         v16_store_n(to, sum, cols - d);
     }
 }

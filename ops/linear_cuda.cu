@@ -19,7 +19,7 @@ static int weight_decode(const struct op_call *c, struct gemm *g, struct err *e)
     const struct view *w = &c->in[1];
     if (!w->packing) return 0;
     g->b = c->scratch;
-    return w->packing->cuda(c->scratch, w, is_half(w), e);
+    return w->packing->cuda(c->scratch, w, view_is_bf16(w), e);
 }
 
 CUDA_KERNEL(linear) {
@@ -52,8 +52,8 @@ __global__ void scale_kernel(const void *from, bool from_half, void *to, bool to
 }
 static int scale_run(const struct view *from, const struct view *to, float scale, struct err *e) {
     const i64 count = view_count(to);
-    return LAUNCH(e, scale_kernel, grid_for(count, 256), 256, 0, from->data, is_half(from),
-                  to->data, is_half(to), count, scale);
+    return LAUNCH(e, scale_kernel, grid_for(count, 256), 256, 0, from->data, view_is_bf16(from),
+                  to->data, view_is_bf16(to), count, scale);
 }
 
 CUDA_KERNEL(lora_dt) {

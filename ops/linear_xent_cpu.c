@@ -28,26 +28,26 @@ static int targets_check(const struct op_call *c, struct err *e) {
 }
 
 /* m / norm, and in *inverse 1 / norm, of 16 rows of w. */
-V16_FN v16 magnitude(const struct chunk *k, i64 v, bool half, v16 *inverse) {
+V16_FN v16 magnitude(const struct chunk *k, i64 v, bool is_bf16, v16 *inverse) {
     const i64 left = k->vocab - v;
     const v16 one = v16_set(1),
               norm = v16_select(m16_first(left),
                                 v16_load_n((const float *)k->call->in[8].data + v, left), one);
     *inverse = v16_div(one, norm);
-    return v16_div(v16_get_n(k->call->in[7].data, v, left, half), norm);
+    return v16_div(v16_get_n(k->call->in[7].data, v, left, is_bf16), norm);
 }
 
 /* What magnitudes, a bias and a softcap make of a row of products. */
-V16_FN void row_finish(const struct chunk *k, float *l, const float *q, bool half) {
+V16_FN void row_finish(const struct chunk *k, float *l, const float *q, bool is_bf16) {
     const void *bias = k->call->in[4].data, *rest = k->call->in[9].data;
     const v16 cap = v16_set(k->cap), inverse = v16_set((float)(1 / (double)k->cap));
     for (i64 v = 0; v < k->vocab; v += 16) {
         v16 x = v16_load_n(q && !rest ? q + v : l + v, k->vocab - v), by;
         if (q) {
-            const v16 g = magnitude(k, v, half, &by);
+            const v16 g = magnitude(k, v, is_bf16, &by);
             x = rest ? v16_fma(v16_load_n(q + v, k->vocab - v), g, x) : v16_mul(x, g);
         }
-        if (bias) x = v16_add(x, v16_get_n(bias, v, k->vocab - v, half));
+        if (bias) x = v16_add(x, v16_get_n(bias, v, k->vocab - v, is_bf16));
         if (k->cap > 0) x = v16_mul(cap, v16_tanh(v16_mul(x, inverse)));
         v16_store_n(l + v, x, k->vocab - v);
     }
@@ -75,14 +75,14 @@ V16_FN float row_exp(float *l, i64 vocab, bool kept, float *max) {
 /* e^(l - max), or with a softcap l, becomes d, in place: element v of a bf16 row is written after
  * element v was read. */
 V16_FN void row_gradient(const struct chunk *k, i64 row, float *l, float max, float sum, i32 target,
-                         bool half) {
+                         bool is_bf16) {
     const i64 vocab = k->vocab;
     const v16 each = v16_set(1.0f / sum),
               weight = v16_set(((const float *)k->call->in[3].data)[row]);
     float at_target[16];
     const v16 x = v16_set(l[target]), e = k->cap > 0 ? v16_exp(v16_sub(x, v16_set(max))) : x;
     const v16 t = v16_mul(v16_sub(v16_mul(e, each), v16_set(1.0f)), weight);
-    v16_put(at_target, 0, k->cap > 0 ? v16_mul(t, cap_slope(k->cap, x)) : t, half);
+    v16_put(at_target, 0, k->cap > 0 ? v16_mul(t, cap_slope(k->cap, x)) : t, is_bf16);
     for (i64 v = 0; v < vocab; v += 16) {
         const i64 n = i64_min(16, vocab - v);
         v16 a = v16_load_n(l + v, vocab - v), slope = v16_set(1);
@@ -90,17 +90,17 @@ V16_FN void row_gradient(const struct chunk *k, i64 row, float *l, float max, fl
         v16 d = v16_mul(v16_mul(a, each), weight);
         if (k->cap > 0) d = v16_mul(d, slope);
         float copy[16]; /* through bytes: the row changes its type */
-        v16_put(copy, 0, d, half);
-        memcpy((u8 *)l + v * (half ? 2 : 4), copy, (size_t)(half ? 2 * n : 4 * n));
+        v16_put(copy, 0, d, is_bf16);
+        memcpy((u8 *)l + v * (is_bf16 ? 2 : 4), copy, (size_t)(is_bf16 ? 2 * n : 4 * n));
     }
-    memcpy((u8 *)l + target * (half ? 2 : 4), at_target, half ? 2 : 4);
+    memcpy((u8 *)l + target * (is_bf16 ? 2 : 4), at_target, is_bf16 ? 2 : 4);
 }
 
 static void rows_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct chunk *k = arg;
     const struct op_call *c = k->call;
-    const bool half = is_half(&c->in[0]);
+    const bool is_bf16 = view_is_bf16(&c->in[0]);
     for (i64 i = begin; i < end; i++) {
         const i32 target = ((const i32 *)c->in[2].data)[k->first + i];
         float *l = k->logits + i * k->vocab, *loss = (float *)c->out[0].data + k->first + i;
@@ -110,12 +110,12 @@ static void rows_task(void *arg, i64 begin, i64 end, int worker) {
             continue;
         }
         if (c->in[4].data || k->cap > 0 || k->q)
-            row_finish(k, l, k->q ? k->q + i * k->vocab : NULL, half);
+            row_finish(k, l, k->q ? k->q + i * k->vocab : NULL, is_bf16);
         const float at_target = l[target];
         float max;
         const float sum = row_exp(l, k->vocab, k->cap > 0, &max);
         *loss = ((float)m_log((double)sum) + max) - at_target;
-        if (k->train) row_gradient(k, k->first + i, l, max, sum, target, half);
+        if (k->train) row_gradient(k, k->first + i, l, max, sum, target, is_bf16);
     }
 }
 
@@ -123,17 +123,17 @@ static void rows_task(void *arg, i64 begin, i64 end, int worker) {
 static void magnitude_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct chunk *k = arg;
-    const bool half = is_half(&k->call->in[0]);
-    const i64 ld = half ? 2 * k->vocab : k->vocab;
+    const bool is_bf16 = view_is_bf16(&k->call->in[0]);
+    const i64 ld = is_bf16 ? 2 * k->vocab : k->vocab;
     float *dm = k->call->out[4].data;
     for (i64 v = begin * 16; v < i64_min(end * 16, k->vocab); v += 16) {
         const i64 left = k->vocab - v;
         v16 by, sum = dm ? v16_load_n(dm + v, left) : v16_set(0);
-        const v16 g = magnitude(k, v, half, &by);
+        const v16 g = magnitude(k, v, is_bf16, &by);
         for (i64 n = 0; n < k->rows; n++) {
-            const v16 d = v16_get_n(k->logits, n * ld + v, left, half);
+            const v16 d = v16_get_n(k->logits, n * ld + v, left, is_bf16);
             sum = v16_fma(d, v16_mul(v16_load_n(k->q + n * k->vocab + v, left), by), sum);
-            v16_put_n(k->logits, n * ld + v, v16_mul(d, g), left, half);
+            v16_put_n(k->logits, n * ld + v, v16_mul(d, g), left, is_bf16);
         }
         if (dm) v16_store_n(dm + v, sum, left);
     }
@@ -143,13 +143,13 @@ static void magnitude_task(void *arg, i64 begin, i64 end, int worker) {
 static void bias_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct chunk *k = arg;
-    const bool half = is_half(&k->call->in[0]);
-    const i64 ld = half ? 2 * k->vocab : k->vocab;
+    const bool is_bf16 = view_is_bf16(&k->call->in[0]);
+    const i64 ld = is_bf16 ? 2 * k->vocab : k->vocab;
     for (i64 v = begin * 16; v < i64_min(end * 16, k->vocab); v += 16) {
         float *to = (float *)k->call->out[3].data + v;
         v16 sum = v16_load_n(to, k->vocab - v);
         for (i64 n = 0; n < k->rows; n++)
-            sum = v16_add(sum, v16_get_n(k->logits, n * ld + v, k->vocab - v, half));
+            sum = v16_add(sum, v16_get_n(k->logits, n * ld + v, k->vocab - v, is_bf16));
         v16_store_n(to, sum, k->vocab - v);
     }
 }
@@ -159,7 +159,7 @@ static const void *rows_of(const struct chunk *k, const struct view *v) {
     return v->data ? (u8 *)v->data + at : NULL;
 }
 static i64 d_ld(const struct chunk *k) {
-    return is_half(&k->call->in[0]) ? 2 * k->vocab : k->vocab;
+    return view_is_bf16(&k->call->in[0]) ? 2 * k->vocab : k->vocab;
 }
 /* to = d·w; to += d^T·x */
 static void rows_back(const struct chunk *k, const struct view *w, const struct view *to,

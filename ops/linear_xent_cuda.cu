@@ -23,12 +23,12 @@ struct rows { /* a chunk: the first of `logits` is row `first` of the call */
     i64 first, ld, vocab;
     const i32 *target;
     const float *weight; /* [N] of the call; with `train` */
-    const void *bias; /* NULL: none */
-    float *loss, cap; /* softcap; 0: none */
-    float *q;         /* DoRA: products before the magnitudes, laid out as logits; NULL: none */
+    const void *bias;    /* NULL: none */
+    float *loss, cap;    /* softcap; 0: none */
+    float *q;            /* DoRA: products before the magnitudes, laid out as logits; NULL: none */
     const void *m;
     const float *norm;
-    bool rest, train, half;
+    bool rest, train, is_bf16;
 };
 
 /* Elements v to v + 7 of a row; past its end: -infinity, whose e^ is 0. */
@@ -40,8 +40,8 @@ DEVICE void eight(float x[8], const float *l, i64 v, i64 vocab) {
 #pragma unroll
     for (int i = 0; i < 8; i++) x[i] = v + i < vocab ? l[v + i] : of_bits(0xff800000u);
 }
-DEVICE void eight_put(float *l, i64 v, const float d[8], bool half) {
-    if (half)
+DEVICE void eight_put(float *l, i64 v, const float d[8], bool is_bf16) {
+    if (is_bf16)
         vec_store<true>(l, v, d);
     else
         vec_store<false>(l, v, d), vec_store<false>(l, v + 4, d + 4);
@@ -62,10 +62,10 @@ __global__ void finish_kernel(struct rows r) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         if (q && v + i < r.vocab) {
-            const float g = v16_div(get1(r.m, v + i, r.half), r.norm[v + i]);
+            const float g = v16_div(get1(r.m, v + i, r.is_bf16), r.norm[v + i]);
             x[i] = r.rest ? v16_fma(y[i], g, x[i]) : v16_mul(x[i], g);
         }
-        if (r.bias && v + i < r.vocab) x[i] = v16_add(x[i], get1(r.bias, v + i, r.half));
+        if (r.bias && v + i < r.vocab) x[i] = v16_add(x[i], get1(r.bias, v + i, r.is_bf16));
         if (r.cap > 0) x[i] = v16_mul(r.cap, v16_tanh(v16_mul(x[i], inverse)));
     }
     eight_put(l, v, x, false);
@@ -136,8 +136,8 @@ DEVICE void row_gradient(const struct rows &r, i64 row, float *l, float top, flo
             if (r.cap > 0) x = v16_mul(x, cap_slope(r.cap, d[i]));
             d[i] = v + i < r.vocab && sum ? x : 0;
         }
-        if (r.half) __syncthreads();
-        if (v < r.ld) eight_put(l, v, d, r.half);
+        if (r.is_bf16) __syncthreads();
+        if (v < r.ld) eight_put(l, v, d, r.is_bf16);
     }
 }
 
@@ -161,26 +161,26 @@ __global__ void __launch_bounds__(THREADS) row_kernel(struct rows r, struct faul
 }
 
 /* dbias += d, tokens ascending: a thread for each column. */
-__global__ void bias_kernel(const void *d, i64 ld, i64 rows, i64 vocab, bool half, float *sums) {
+__global__ void bias_kernel(const void *d, i64 ld, i64 rows, i64 vocab, bool is_bf16, float *sums) {
     const i64 v = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (v >= vocab) return;
     float sum = sums[v];
 #pragma unroll 8
-    for (i64 n = 0; n < rows; n++) sum = v16_add(sum, get1(d, n * ld + v, half));
+    for (i64 n = 0; n < rows; n++) sum = v16_add(sum, get1(d, n * ld + v, is_bf16));
     sums[v] = sum;
 }
 
 /* dm += d * (q / norm) likewise, and d times m / norm takes d's place. */
 __global__ void magnitude_kernel(struct rows r, i64 rows, float *dm) {
-    const i64 v = (i64)blockIdx.x * blockDim.x + threadIdx.x, ld = r.half ? 2 * r.ld : r.ld;
+    const i64 v = (i64)blockIdx.x * blockDim.x + threadIdx.x, ld = r.is_bf16 ? 2 * r.ld : r.ld;
     if (v >= r.vocab) return;
-    const float g = v16_div(get1(r.m, v, r.half), r.norm[v]), by = v16_div(1, r.norm[v]);
+    const float g = v16_div(get1(r.m, v, r.is_bf16), r.norm[v]), by = v16_div(1, r.norm[v]);
     float sum = dm ? dm[v] : 0;
 #pragma unroll 8
     for (i64 n = 0; n < rows; n++) {
-        const float d = get1(r.logits, n * ld + v, r.half);
+        const float d = get1(r.logits, n * ld + v, r.is_bf16);
         sum = v16_fma(d, v16_mul(r.q[n * r.ld + v], by), sum);
-        put1(r.logits, n * ld + v, v16_mul(d, g), r.half);
+        put1(r.logits, n * ld + v, v16_mul(d, g), r.is_bf16);
     }
     if (dm) dm[v] = sum;
 }
@@ -194,7 +194,7 @@ static int rows_back(const struct rows &r, i64 rows, const struct view *w, const
                      struct err *e) {
     struct gemm g = {};
     g.m = rows, g.n = w->dim[1], g.k = r.vocab, g.dtype = w->dtype;
-    g.a = r.logits, g.lda = r.half ? 2 * r.ld : r.ld;
+    g.a = r.logits, g.lda = r.is_bf16 ? 2 * r.ld : r.ld;
     g.b = w->data, g.ldb = g.n;
     g.c = (void *)rows_of(to, r.first), g.ldc = g.n, g.c_dtype = g.dtype;
     return to->data ? gemm_cuda(&g, e) : 0;
@@ -203,7 +203,7 @@ static int weight_back(const struct rows &r, i64 rows, const struct view *x, con
                        struct err *e) {
     struct gemm g = {};
     g.m = r.vocab, g.n = x->dim[1], g.k = rows, g.dtype = x->dtype;
-    g.a = r.logits, g.lda = r.half ? 2 * r.ld : r.ld, g.a_t = true;
+    g.a = r.logits, g.lda = r.is_bf16 ? 2 * r.ld : r.ld, g.a_t = true;
     g.b = rows_of(x, r.first), g.ldb = g.n;
     g.c = to->data, g.ldc = g.n, g.c_dtype = F32, g.accumulate = true;
     return to->data ? gemm_cuda(&g, e) : 0;
@@ -246,7 +246,7 @@ static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct er
     if (weight_back(r, rows, x, &c->out[2], e)) return -1;
     if (!c->out[3].data) return 0;
     return LAUNCH(e, bias_kernel, (unsigned)((r.vocab + 127) / 128), 128, 0, r.logits,
-                  r.half ? 2 * r.ld : r.ld, rows, r.vocab, r.half, (float *)c->out[3].data);
+                  r.is_bf16 ? 2 * r.ld : r.ld, rows, r.vocab, r.is_bf16, (float *)c->out[3].data);
 }
 
 static int xent_run(const struct op_call *c, bool train, struct err *e) {
@@ -255,7 +255,7 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
     r.logits = (float *)c->scratch, r.ld = xent_ld_cuda(vocab), r.vocab = vocab;
     r.target = (const i32 *)c->in[2].data, r.weight = (const float *)c->in[3].data;
     r.bias = c->in[4].data, r.cap = (float)((const struct xent_attr *)c->attr)->softcap;
-    r.loss = (float *)c->out[0].data, r.train = train, r.half = is_half(&c->in[0]);
+    r.loss = (float *)c->out[0].data, r.train = train, r.is_bf16 = view_is_bf16(&c->in[0]);
     r.m = c->in[7].data, r.norm = (const float *)c->in[8].data, r.rest = is_present(&c->in[9]);
     r.q = r.m ? r.logits + step * r.ld : NULL;
     for (r.first = 0; r.first < rows; r.first += step)

@@ -29,7 +29,7 @@ static void back_rows(void *arg, i64 begin, i64 end, int worker) {
     const struct mla_attr *a = c->attr;
     const i64 size = dtype_size(c->in[0].dtype), key = a->rope_dim + a->plain,
               both = a->plain + a->value;
-    const bool half = is_half(&c->in[0]);
+    const bool is_bf16 = view_is_bf16(&c->in[0]);
     for (i64 i = begin * a->heads; c->out[0].data && i < end * a->heads; i++) {
         copy(c->out[0].data, i * both, c->in[0].data, i * key + a->rope_dim, a->plain, size);
         copy(c->out[0].data, i * both + a->plain, c->in[1].data, i * a->value, a->value, size);
@@ -39,8 +39,8 @@ static void back_rows(void *arg, i64 begin, i64 end, int worker) {
             v16 sum = v16_set(0);
             for (i64 h = 0; h < a->heads; h++)
                 sum = v16_add(sum, v16_get_n(c->in[0].data, (n * a->heads + h) * key + d,
-                                             a->rope_dim - d, half));
-            v16_put_n(c->out[1].data, n * a->rope_dim + d, sum, a->rope_dim - d, half);
+                                             a->rope_dim - d, is_bf16));
+            v16_put_n(c->out[1].data, n * a->rope_dim + d, sum, a->rope_dim - d, is_bf16);
         }
 }
 CPU_KERNEL(mla_keys_back) { return (void)e, pool_run(c->in[0].dim[0], back_rows, (void *)c), 0; }

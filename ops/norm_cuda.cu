@@ -22,7 +22,7 @@ struct span { /* rows of one launch, cut into groups for warps */
 
 static struct span span_of(const struct norm &a, int operands, bool aligned) {
     struct span s = {.rows = a.rows, .cols = (int)a.width};
-    const i64 row = s.cols * (a.half ? 2 : 4), most = cuda_machine.shared_per_block - 2048;
+    const i64 row = s.cols * (a.is_bf16 ? 2 : 4), most = cuda_machine.shared_per_block - 2048;
     s.wide = aligned && row % 16 == 0 && row * operands <= most;
     s.group = (int)i64_max(1, i64_min(GROUP, 4096 / row));
     s.bytes = s.wide ? (int)row * s.group : 0;
@@ -46,40 +46,40 @@ DEVICE struct place place_of(const struct span &s) {
     return p;
 }
 /* Where the warp's rows of operand `k` are read: its copy, which is started here, or in place. */
-template <bool half, bool wide>
+template <bool is_bf16, bool wide>
 DEVICE const void *open_span(const struct span &s, const struct place &p, u8 *memory, int k,
                              const void *global) {
-    const u8 *from = (const u8 *)global + p.at * (half ? 2 : 4);
+    const u8 *from = (const u8 *)global + p.at * (is_bf16 ? 2 : 4);
     if (!wide) return from;
-    stage(memory + (size_t)k * s.bytes, from, p.count * (half ? 2 : 4));
+    stage(memory + (size_t)k * s.bytes, from, p.count * (is_bf16 ? 2 : 4));
     return memory + (size_t)k * s.bytes;
 }
 
 /* h = x + r, rounded: to memory, and over the copy of x. */
-template <bool half, bool wide>
+template <bool is_bf16, bool wide>
 DEVICE void add_span(void *h, const struct place &p, u8 *copy, const void *x, const void *r) {
-    constexpr int width = span_width<half, wide>;
+    constexpr int width = span_width<is_bf16, wide>;
     for (int i = (int)threadIdx.x % 32 * width; i < p.count; i += 32 * width) {
         float a[width], b[width];
-        span_load<half, wide>(a, x, i), span_load<half, wide>(b, r, i);
+        span_load<is_bf16, wide>(a, x, i), span_load<is_bf16, wide>(b, r, i);
 #pragma unroll
         for (int k = 0; k < width; k++) a[k] = v16_add(a[k], b[k]);
-        span_store<half, wide>(h, p.at + i, a);
-        if (wide) span_store<half, wide>(copy, i, a);
+        span_store<is_bf16, wide>(h, p.at + i, a);
+        if (wide) span_store<is_bf16, wide>(copy, i, a);
     }
 }
 
 /* The factor of z = x * rstd at element i of the weights. */
-template <bool half, bool wide> DEVICE void weight_fetch(float *w, const struct norm &a, i64 i) {
-    constexpr int width = span_width<half, wide>;
-    if (a.w) span_fetch<half, wide>(w, a.w, i);
+template <bool is_bf16, bool wide> DEVICE void weight_fetch(float *w, const struct norm &a, i64 i) {
+    constexpr int width = span_width<is_bf16, wide>;
+    if (a.w) span_fetch<is_bf16, wide>(w, a.w, i);
 #pragma unroll
     for (int k = 0; k < width; k++)
         w[k] = !a.w ? 1 : a.offset < 0 || a.offset > 0 ? v16_add(a.offset, w[k]) : w[k];
 }
-DEVICE float weight_at(const struct norm &a, i64 i, bool half) {
+DEVICE float weight_at(const struct norm &a, i64 i, bool is_bf16) {
     if (!a.w) return 1;
-    const float w = get1(a.w, i, half);
+    const float w = get1(a.w, i, is_bf16);
     return a.offset < 0 || a.offset > 0 ? v16_add(a.offset, w) : w;
 }
 /* Where the weights of a row of the warp begin. */
@@ -87,9 +87,9 @@ DEVICE i64 affine_of(const struct norm &a, const struct place &p, int row) {
     return a.weights == 1 ? 0 : (p.first + row) % a.weights * a.width;
 }
 
-template <enum norm_form form, bool centred, bool half, bool wide>
+template <enum norm_form form, bool centred, bool is_bf16, bool wide>
 __global__ void norm_kernel(struct norm a, struct span span) {
-    constexpr int width = span_width<half, wide>;
+    constexpr int width = span_width<is_bf16, wide>;
     DYNAMIC_SHARED(u8, memory);
     SHARED(float2, scales, WARPS * GROUP); /* x: rstd, y: mean */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, cols = span.cols;
@@ -97,13 +97,13 @@ __global__ void norm_kernel(struct norm a, struct span span) {
     if (p.rows <= 0) return;
     u8 *copy = memory + (size_t)warp * span.bytes * (form == NORM_ALONE ? 1 : 2);
     float2 *scale = scales + warp * GROUP;
-    const void *x = open_span<half, wide>(span, p, copy, 0, a.x), *r = NULL;
-    if (form != NORM_ALONE) r = open_span<half, wide>(span, p, copy, 1, a.r);
+    const void *x = open_span<is_bf16, wide>(span, p, copy, 0, a.x), *r = NULL;
+    if (form != NORM_ALONE) r = open_span<is_bf16, wide>(span, p, copy, 1, a.r);
     copy_async_commit(), copy_async_wait<0>();
     __syncwarp();
     if (form == NORM_SUM_FIRST) {
-        add_span<half, wide>(a.h, p, copy, x, r);
-        if (!wide) x = (const u8 *)a.h + p.at * (half ? 2 : 4);
+        add_span<is_bf16, wide>(a.h, p, copy, x, r);
+        if (!wide) x = (const u8 *)a.h + p.at * (is_bf16 ? 2 : 4);
         __syncwarp();
     }
     for (int pair = 0; pair < p.rows; pair += 2) { /* a row for each half of the warp */
@@ -112,13 +112,14 @@ __global__ void norm_kernel(struct norm a, struct span span) {
         float sum = 0, mean = 0;
         if (centred) {
 #pragma unroll 16
-            for (int i = lane % 16; i < cols; i += 16) sum = v16_add(sum, get1(x, from + i, half));
+            for (int i = lane % 16; i < cols; i += 16)
+                sum = v16_add(sum, get1(x, from + i, is_bf16));
             mean = v16_div(lanes_sum(sum), (float)cols);
             sum = 0;
         }
 #pragma unroll 16
         for (int i = lane % 16; i < cols; i += 16) {
-            const float v = get1(x, from + i, half), d = centred ? v16_sub(v, mean) : v;
+            const float v = get1(x, from + i, is_bf16), d = centred ? v16_sub(v, mean) : v;
             sum = v16_fma(d, d, sum);
         }
         const float s = f32_rsqrt(v16_add(v16_div(lanes_sum(sum), (float)cols), a.eps));
@@ -133,9 +134,9 @@ __global__ void norm_kernel(struct norm a, struct span span) {
         const int row = span.group == 1 ? 0 : i / cols;
         const i64 affine = affine_of(a, p, row) + i - row * cols;
         float v[width], w[width], b[width];
-        span_load<half, wide>(v, x, i), weight_fetch<half, wide>(w, a, affine);
-        if (form == NORM_SUM_AFTER) span_load<half, wide>(b, r, i);
-        if (centred && a.b) span_fetch<half, wide>(b, a.b, affine);
+        span_load<is_bf16, wide>(v, x, i), weight_fetch<is_bf16, wide>(w, a, affine);
+        if (form == NORM_SUM_AFTER) span_load<is_bf16, wide>(b, r, i);
+        if (centred && a.b) span_fetch<is_bf16, wide>(b, a.b, affine);
         const float2 s = scale[row];
 #pragma unroll
         for (int k = 0; k < width; k++) {
@@ -143,7 +144,7 @@ __global__ void norm_kernel(struct norm a, struct span span) {
             const bool plus = form == NORM_SUM_AFTER || (centred && a.b);
             v[k] = plus ? v16_fma(n, w[k], b[k]) : v16_mul(n, w[k]);
         }
-        span_store<half, wide>(a.y, p.at + i, v);
+        span_store<is_bf16, wide>(a.y, p.at + i, v);
     }
 }
 
@@ -154,14 +155,14 @@ static int norm_run(const struct op_call *c, struct err *e) {
     const struct span s = span_of(a, form == NORM_ALONE ? 1 : 2, aligned16(all, 6));
     const int blocks = s.blocks, threads = 32 * s.warps;
     if (s.wide)
-        return a.half ? LAUNCH(e, (norm_kernel<form, centred, true, true>), blocks, threads,
-                               s.shared, a, s)
-                      : LAUNCH(e, (norm_kernel<form, centred, false, true>), blocks, threads,
-                               s.shared, a, s);
-    return a.half ? LAUNCH(e, (norm_kernel<form, centred, true, false>), blocks, threads, s.shared,
-                           a, s)
-                  : LAUNCH(e, (norm_kernel<form, centred, false, false>), blocks, threads, s.shared,
-                           a, s);
+        return a.is_bf16 ? LAUNCH(e, (norm_kernel<form, centred, true, true>), blocks, threads,
+                                  s.shared, a, s)
+                         : LAUNCH(e, (norm_kernel<form, centred, false, true>), blocks, threads,
+                                  s.shared, a, s);
+    return a.is_bf16 ? LAUNCH(e, (norm_kernel<form, centred, true, false>), blocks, threads,
+                              s.shared, a, s)
+                     : LAUNCH(e, (norm_kernel<form, centred, false, false>), blocks, threads,
+                              s.shared, a, s);
 }
 CUDA_KERNEL(rmsnorm) { return norm_run<NORM_ALONE, false>(c, e); }
 CUDA_KERNEL(add_rmsnorm) { return norm_run<NORM_SUM_FIRST, false>(c, e); }
@@ -170,9 +171,9 @@ CUDA_KERNEL(layernorm) { return norm_run<NORM_ALONE, true>(c, e); }
 CUDA_KERNEL(add_layernorm) { return norm_run<NORM_SUM_FIRST, true>(c, e); }
 
 /* ---- gradients ---- */
-template <bool centred, bool half, bool wide>
+template <bool centred, bool is_bf16, bool wide>
 __global__ void dx_kernel(struct norm a, struct span span) {
-    constexpr int width = span_width<half, wide>;
+    constexpr int width = span_width<is_bf16, wide>;
     DYNAMIC_SHARED(u8, memory);
     SHARED(float4, scales, WARPS * GROUP); /* rstd, slope, mean of x, mean of g */
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, cols = span.cols;
@@ -180,9 +181,9 @@ __global__ void dx_kernel(struct norm a, struct span span) {
     if (p.rows <= 0) return;
     u8 *copy = memory + (size_t)warp * span.bytes * (a.r ? 3 : 2);
     float4 *scale = scales + warp * GROUP;
-    const void *dy = open_span<half, wide>(span, p, copy, 0, a.dy), *dh = NULL;
-    const void *x = open_span<half, wide>(span, p, copy, 1, a.x);
-    if (a.r) dh = open_span<half, wide>(span, p, copy, 2, a.r);
+    const void *dy = open_span<is_bf16, wide>(span, p, copy, 0, a.dy), *dh = NULL;
+    const void *x = open_span<is_bf16, wide>(span, p, copy, 1, a.x);
+    if (a.r) dh = open_span<is_bf16, wide>(span, p, copy, 2, a.r);
     copy_async_commit(), copy_async_wait<0>();
     __syncwarp();
     for (int pair = 0; pair < p.rows; pair += 2) {
@@ -193,8 +194,8 @@ __global__ void dx_kernel(struct norm a, struct span span) {
 #pragma unroll 8
         for (int i = lane % 16; i < cols; i += 16) {
             const i64 at = (i64)row * cols + i;
-            const float g = v16_mul(get1(dy, at, half), weight_at(a, affine + i, half));
-            float v = get1(x, at, half);
+            const float g = v16_mul(get1(dy, at, is_bf16), weight_at(a, affine + i, is_bf16));
+            float v = get1(x, at, is_bf16);
             if (centred) v = v16_mul(v16_sub(v, mean), s), sum = v16_add(sum, g);
             dot = v16_fma(g, v, dot);
         }
@@ -209,9 +210,9 @@ __global__ void dx_kernel(struct norm a, struct span span) {
     for (int i = lane * width; i < p.count; i += 32 * width) {
         const int row = span.group == 1 ? 0 : i / cols;
         float d[width], v[width], w[width], b[width];
-        span_load<half, wide>(d, dy, i), span_load<half, wide>(v, x, i);
-        weight_fetch<half, wide>(w, a, affine_of(a, p, row) + i - row * cols);
-        if (a.r) span_load<half, wide>(b, dh, i);
+        span_load<is_bf16, wide>(d, dy, i), span_load<is_bf16, wide>(v, x, i);
+        weight_fetch<is_bf16, wide>(w, a, affine_of(a, p, row) + i - row * cols);
+        if (a.r) span_load<is_bf16, wide>(b, dh, i);
         const float4 s = scale[row];
 #pragma unroll
         for (int k = 0; k < width; k++) {
@@ -220,7 +221,7 @@ __global__ void dx_kernel(struct norm a, struct span span) {
             v[k] = v16_mul(s.x, v16_fma(z, s.y, g));
             if (a.r) v[k] = v16_add(v[k], b[k]);
         }
-        span_store<half, wide>(a.dx, p.at + i, v);
+        span_store<is_bf16, wide>(a.dx, p.at + i, v);
     }
 }
 
@@ -229,20 +230,21 @@ template <bool centred> static int dx_run(const struct norm &a, struct err *e) {
     const struct span s = span_of(a, a.r ? 3 : 2, aligned16(all, 5));
     const int blocks = s.blocks, threads = 32 * s.warps;
     if (s.wide)
-        return a.half
+        return a.is_bf16
                    ? LAUNCH(e, (dx_kernel<centred, true, true>), blocks, threads, s.shared, a, s)
                    : LAUNCH(e, (dx_kernel<centred, false, true>), blocks, threads, s.shared, a, s);
-    return a.half ? LAUNCH(e, (dx_kernel<centred, true, false>), blocks, threads, s.shared, a, s)
-                  : LAUNCH(e, (dx_kernel<centred, false, false>), blocks, threads, s.shared, a, s);
+    return a.is_bf16
+               ? LAUNCH(e, (dx_kernel<centred, true, false>), blocks, threads, s.shared, a, s)
+               : LAUNCH(e, (dx_kernel<centred, false, false>), blocks, threads, s.shared, a, s);
 }
 template <bool centred> static int back_run(const struct op_call *c, int first, struct err *e) {
     const struct norm a = norm_back_of(c, first, centred);
     struct columns k = {.dy = a.dy, .rows = a.rows / a.weights, .cols = a.width * a.weights};
     if (a.dx && dx_run<centred>(a, e)) return -1;
     k.sum = a.db;
-    if (a.db && column_sums(k, a.half, e)) return -1;
+    if (a.db && column_sums(k, a.is_bf16, e)) return -1;
     k.x = a.x, k.mean = a.mean, k.scale = a.rstd, k.heads = a.weights, k.sum = a.dw;
-    return a.dw ? column_sums(k, a.half, e) : 0;
+    return a.dw ? column_sums(k, a.is_bf16, e) : 0;
 }
 CUDA_KERNEL(rmsnorm_back) { return back_run<false>(c, 0, e); }
 CUDA_KERNEL(add_rmsnorm_back) { return back_run<false>(c, 1, e); }

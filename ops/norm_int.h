@@ -12,7 +12,7 @@ enum norm_form { NORM_ALONE, NORM_SUM_FIRST, NORM_SUM_AFTER };
 struct norm {
     i64 rows, width, heads, weights;
     float eps, offset;
-    bool half;
+    bool is_bf16;
     const void *x, *r, *w, *b; /* r: backward: dh */
     void *h, *y;
     float *mean, *rstd;
@@ -31,7 +31,7 @@ static inline struct norm norm_sizes_of(const struct op_call *c, const struct vi
     const struct view *own = is_present(w) ? w : b;
     a.weights = own && is_present(own) && own->dim[0] == cols ? a.heads : 1;
     a.eps = (float)attr->eps, a.offset = (float)attr->offset;
-    a.half = is_half(x);
+    a.is_bf16 = view_is_bf16(x);
     a.x = x->data, a.w = w->data, a.b = b ? b->data : NULL;
     return a;
 }

@@ -50,19 +50,19 @@ static inline i64 view_rows(const struct view *v) {
     return v->rank ? view_count(v) / v->dim[v->rank - 1] : 0;
 }
 
-/* to[line * count + i] = element at + line * step + i, rounded once to f32 or, `half`, bf16. */
+/* to[line * count + i] = element at + line * step + i, rounded once to f32 or, `is_bf16`, bf16. */
 typedef void packing_decode(void *to, const struct view *v, i64 at, i64 count, i64 lines, i64 step,
-                            bool half);
+                            bool is_bf16);
 /* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
 struct packing {
     const char *name;
     i64 block[2];                                 /* of the views that it encodes */
     i64 (*bytes)(const struct view *v, int slot); /* of `slot` (view_slot); 0: it has none */
-    /* From so many f32 or, `half`, bf16 values in host memory, into memory that v has. */
-    int (*encode)(const struct view *v, const void *from, bool half, struct err *e);
+    /* From so many f32 or, `is_bf16`, bf16 values in host memory, into memory that v has. */
+    int (*encode)(const struct view *v, const void *from, bool is_bf16, struct err *e);
     void (*ref)(double *to, const struct view *v, i64 at, i64 count); /* in f64: of tests */
     packing_decode *decode[ISA_COUNT];
-    int (*cuda)(void *to, const struct view *v, bool half, struct err *e); /* all elements */
+    int (*cuda)(void *to, const struct view *v, bool is_bf16, struct err *e); /* all elements */
 };
 extern const struct packing *const packing_table[];
 extern const int packing_count;
@@ -82,8 +82,8 @@ i64 view_memory(const struct view *v); /* bytes of all slots */
 /* Makes v, whose dtype and shape are set, packed: memory for it (mem_new; of its owner also after
  * an error). block: NULL for the packing's own. */
 int view_pack(struct view *v, const struct packing *p, const i64 block[2], struct err *e);
-/* All elements of v in host memory, decoded by all threads; to: f32 or, `half`, bf16. */
-void view_unpack(void *to, const struct view *v, bool half);
+/* All elements of v in host memory, decoded by all threads; to: f32 or, `is_bf16`, bf16. */
+void view_unpack(void *to, const struct view *v, bool is_bf16);
 
 /* One call: what a shape rule fills in and a kernel reads. */
 struct op_call {
@@ -291,7 +291,7 @@ struct update_attr {
 };
 struct cast_attr { /* cast.c */
     double factor, eps;
-    bool transposed, half;
+    bool transposed, is_bf16;
 };
 struct sample_how {     /* no attribute: the bytes of a row of `how` (sample.c) */
     double temperature; /* 0: greedy, lowest id among equals */

@@ -62,7 +62,7 @@ static inline struct adafactor_size adafactor_size(const struct view *grad) {
 i64 weight_scratch_cuda(const struct op_call *c);
 const double *weight_ref(const struct view *w, double **own);
 
-static inline bool is_half(const struct view *v) { return v->dtype == BF16; }
+static inline bool view_is_bf16(const struct view *v) { return v->dtype == BF16; }
 static inline bool is_present(const struct view *v) { return v->rank > 0; }
 
 #endif

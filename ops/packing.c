@@ -84,18 +84,18 @@ int view_pack(struct view *v, const struct packing *p, const i64 block[2], struc
 struct unpacking {
     const struct view *v;
     u8 *to;
-    bool half;
+    bool is_bf16;
 };
 enum { PART = 1 << 16 }; /* elements at a time */
 static void unpack_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct unpacking *u = arg;
     const i64 at = begin * PART, last = i64_min(end * PART, view_count(u->v));
-    u->v->packing->decode[isa_now()](u->to + at * (u->half ? 2 : 4), u->v, at, last - at, 1, 0,
-                                     u->half);
+    u->v->packing->decode[isa_now()](u->to + at * (u->is_bf16 ? 2 : 4), u->v, at, last - at, 1, 0,
+                                     u->is_bf16);
 }
-void view_unpack(void *to, const struct view *v, bool half) {
-    struct unpacking job = {v, to, half};
+void view_unpack(void *to, const struct view *v, bool is_bf16) {
+    struct unpacking job = {v, to, is_bf16};
     pool_run((view_count(v) + PART - 1) / PART, unpack_task, &job);
 }
 

@@ -32,10 +32,10 @@ enum { PACKING_TASK = 1024 };
 struct packing_job {
     const struct view *v;
     const void *from;
-    bool half;
+    bool is_bf16;
 };
 static inline float packing_get(const struct packing_job *j, i64 i) {
-    return j->half ? bf16_to_f32(((const u16 *)j->from)[i]) : ((const float *)j->from)[i];
+    return j->is_bf16 ? bf16_to_f32(((const u16 *)j->from)[i]) : ((const float *)j->from)[i];
 }
 V16_FN float packing_bits(u32 u) {
     union {
@@ -67,7 +67,7 @@ static inline float packing_magnitude(float x) { return x < 0 ? -x : x; }
 
 #define X(id, text, frame)                                                                         \
     extern const struct packing packing_##id;                                                      \
-    extern int packing_##id##_cuda(void *to, const struct view *v, bool half, struct err *e)       \
+    extern int packing_##id##_cuda(void *to, const struct view *v, bool is_bf16, struct err *e)    \
         __attribute__((weak));
 PACKING_LIST(X)
 #undef X

@@ -23,16 +23,16 @@ V16_FN v16 codes_load(const u8 *p) {
 
 /* n values of a run, to element i on. */
 typedef v16 packing_value(v16 code);
-V16_FN void run_decode(void *to, i64 i, const struct packing_run *r, i64 n, bool half,
+V16_FN void run_decode(void *to, i64 i, const struct packing_run *r, i64 n, bool is_bf16,
                        packing_value *value) {
     const v16 scale = v16_set(r->scale);
     i64 k = 0;
     for (; k + 16 <= n; k += 16)
-        v16_put(to, i + k, v16_mul(value(codes_load(r->code + k)), scale), half);
+        v16_put(to, i + k, v16_mul(value(codes_load(r->code + k)), scale), is_bf16);
     if (k == n) return;
     u8 last[16] = {0};
     for (int l = 0; l < n - k; l++) last[l] = r->code[k + l];
-    v16_put_n(to, i + k, v16_mul(value(codes_load(last)), scale), n - k, half);
+    v16_put_n(to, i + k, v16_mul(value(codes_load(last)), scale), n - k, is_bf16);
 }
 #define DECODE_scaled(id)                                                                          \
     {                                                                                              \
@@ -40,7 +40,7 @@ V16_FN void run_decode(void *to, i64 i, const struct packing_run *r, i64 n, bool
             for (i64 i = 0, n; i < count; i += n) {                                                \
                 const struct packing_run r = id##_run(v, at + line * step + i);                    \
                 n = i64_min(r.count, count - i);                                                   \
-                if (half)                                                                          \
+                if (is_bf16)                                                                       \
                     run_decode(to, line *count + i, &r, n, true, id##_value);                      \
                 else                                                                               \
                     run_decode(to, line *count + i, &r, n, false, id##_value);                     \
@@ -51,12 +51,13 @@ V16_FN void run_decode(void *to, i64 i, const struct packing_run *r, i64 n, bool
     {                                                                                              \
         const struct quant q = table_quant(v);                                                     \
         for (i64 line = 0; line < lines; line++) CPU_NAME(quant_decode)                            \
-        ((u8 *)to + line * count * (half ? 2 : 4), &q, v->data, at + line * step, count, half);    \
+        ((u8 *)to + line * count * (is_bf16 ? 2 : 4), &q, v->data, at + line * step, count,        \
+         is_bf16);                                                                                 \
     }
 
 #define X(id, text, frame)                                                                         \
     packing_decode CPU_NAME(packing_##id);                                                         \
     void CPU_NAME(packing_##id)(void *to, const struct view *v, i64 at, i64 count, i64 lines,      \
-                                i64 step, bool half) DECODE_##frame(id)
+                                i64 step, bool is_bf16) DECODE_##frame(id)
 PACKING_LIST(X)
 #undef X

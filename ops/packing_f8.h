@@ -60,9 +60,9 @@ static inline void f8_task(void *arg, i64 begin, i64 end, int worker) {
         f8_tile(j, t / across * j->v->block[0], t % across * j->v->block[1],
                 (float *)j->v->part[0] + t);
 }
-static inline int f8_encode(const struct view *v, const void *from, bool half, struct err *e) {
+static inline int f8_encode(const struct view *v, const void *from, bool is_bf16, struct err *e) {
     (void)e;
-    struct packing_job job = {v, from, half};
+    struct packing_job job = {v, from, is_bf16};
     pool_run(f8_bytes(v, 1) / 4, f8_task, &job);
     return 0;
 }

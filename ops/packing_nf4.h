@@ -43,26 +43,26 @@ static inline void table_task(void *arg, i64 begin, i64 end, int worker) {
     const i64 block = j->v->block[0], at = begin * PACKING_TASK * block,
               last = i64_min(end * PACKING_TASK * block, view_count(j->v));
     quant4_encode(t->type, (u8 *)j->v->data + at / 2, t->absmax + begin * PACKING_TASK,
-                  (const u8 *)j->from + at * (j->half ? 2 : 4), j->half, last - at, block);
+                  (const u8 *)j->from + at * (j->is_bf16 ? 2 : 4), j->is_bf16, last - at, block);
 }
-static inline int table_encode(const struct view *v, const void *from, bool half, enum quant4 type,
-                               struct err *e) {
+static inline int table_encode(const struct view *v, const void *from, bool is_bf16,
+                               enum quant4 type, struct err *e) {
     const i64 blocks = table_blocks(v);
     float *code = (float *)v->part[1],
           *absmax = (float *)(v->block[1] ? mem_new(i64_max(blocks, 1) * 4, e) : v->part[0]);
     if (!absmax) return -1;
-    struct table_job job = {{v, from, half}, type, absmax};
+    struct table_job job = {{v, from, is_bf16}, type, absmax};
     pool_run((blocks + PACKING_TASK - 1) / PACKING_TASK, table_task, &job);
     for (int i = 0; i < QUANT_TABLE; i++) code[i] = quant4_code[type][i];
     if (!v->block[1]) return 0;
     quant_double((u8 *)v->part[0], (float *)v->part[2], code, absmax, blocks);
     return mem_free(absmax), 0;
 }
-static inline int nf4_encode(const struct view *v, const void *from, bool half, struct err *e) {
-    return table_encode(v, from, half, QUANT_NF4, e);
+static inline int nf4_encode(const struct view *v, const void *from, bool is_bf16, struct err *e) {
+    return table_encode(v, from, is_bf16, QUANT_NF4, e);
 }
-static inline int fp4_encode(const struct view *v, const void *from, bool half, struct err *e) {
-    return table_encode(v, from, half, QUANT_FP4, e);
+static inline int fp4_encode(const struct view *v, const void *from, bool is_bf16, struct err *e) {
+    return table_encode(v, from, is_bf16, QUANT_FP4, e);
 }
 
 #define PACKING_nf4        .block = {64}, .bytes = table_bytes, .encode = nf4_encode

@@ -53,9 +53,9 @@ static inline void q8_0_task(void *arg, i64 begin, i64 end, int worker) {
     for (i64 b = begin * PACKING_TASK; b < last; b++)
         q8_0_block(j, b * Q8_0_BLOCK, (u8 *)j->v->data + b * Q8_0_BYTES);
 }
-static inline int q8_0_encode(const struct view *v, const void *from, bool half, struct err *e) {
+static inline int q8_0_encode(const struct view *v, const void *from, bool is_bf16, struct err *e) {
     (void)e;
-    struct packing_job job = {v, from, half};
+    struct packing_job job = {v, from, is_bf16};
     pool_run((q8_0_blocks(v) + PACKING_TASK - 1) / PACKING_TASK, q8_0_task, &job);
     return 0;
 }

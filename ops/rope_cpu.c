@@ -8,38 +8,40 @@ struct turn {
     float sign;
 };
 
-static float get1(const void *p, i64 i, bool half) {
-    return half ? bf16_to_f32(((const u16 *)p)[i]) : ((const float *)p)[i];
+static float get1(const void *p, i64 i, bool is_bf16) {
+    return is_bf16 ? bf16_to_f32(((const u16 *)p)[i]) : ((const float *)p)[i];
 }
-static void put1(void *p, i64 i, float x, bool half) {
-    if (half)
+static void put1(void *p, i64 i, float x, bool is_bf16) {
+    if (is_bf16)
         ((u16 *)p)[i] = bf16_of_f32(x);
     else
         ((float *)p)[i] = x;
 }
 
-V16_FN void turn_split(const struct op_call *c, const float *row, i64 at, float sign, bool half) {
+V16_FN void turn_split(const struct op_call *c, const float *row, i64 at, float sign,
+                       bool is_bf16) {
     const i64 pairs = ((const struct rope_attr *)c->attr)->rotary_dim / 2;
     for (i64 i = 0; i < pairs; i += 16) {
         const i64 left = pairs - i;
         const v16 co = v16_load_n(row + i, left),
                   si = v16_mul(v16_load_n(row + pairs + i, left), v16_set(sign));
-        const v16 a = v16_get_n(c->in[0].data, at + i, left, half),
-                  b = v16_get_n(c->in[0].data, at + pairs + i, left, half);
+        const v16 a = v16_get_n(c->in[0].data, at + i, left, is_bf16),
+                  b = v16_get_n(c->in[0].data, at + pairs + i, left, is_bf16);
         v16_put_n(c->out[0].data, at + i, v16_fma(a, co, v16_sub(v16_set(0), v16_mul(b, si))), left,
-                  half);
-        v16_put_n(c->out[0].data, at + pairs + i, v16_fma(b, co, v16_mul(a, si)), left, half);
+                  is_bf16);
+        v16_put_n(c->out[0].data, at + pairs + i, v16_fma(b, co, v16_mul(a, si)), left, is_bf16);
     }
 }
 
-static void turn_pairs(const struct op_call *c, const float *row, i64 at, float sign, bool half) {
+static void turn_pairs(const struct op_call *c, const float *row, i64 at, float sign,
+                       bool is_bf16) {
     const i64 pairs = ((const struct rope_attr *)c->attr)->rotary_dim / 2;
     for (i64 i = 0; i < pairs; i++) {
-        const float a = get1(c->in[0].data, at + 2 * i, half),
-                    b = get1(c->in[0].data, at + 2 * i + 1, half);
+        const float a = get1(c->in[0].data, at + 2 * i, is_bf16),
+                    b = get1(c->in[0].data, at + 2 * i + 1, is_bf16);
         const float co = row[i], si = row[pairs + i] * sign;
-        put1(c->out[0].data, at + 2 * i, f32_fma(a, co, 0.0f - b * si), half);
-        put1(c->out[0].data, at + 2 * i + 1, f32_fma(b, co, a * si), half);
+        put1(c->out[0].data, at + 2 * i, f32_fma(a, co, 0.0f - b * si), is_bf16);
+        put1(c->out[0].data, at + 2 * i + 1, f32_fma(b, co, a * si), is_bf16);
     }
 }
 
@@ -48,20 +50,20 @@ static void turn_rows(void *arg, i64 begin, i64 end, int worker) {
     const struct turn *t = arg;
     const struct op_call *c = t->c;
     const struct rope_attr *a = c->attr;
-    const bool half = is_half(&c->in[0]);
+    const bool is_bf16 = view_is_bf16(&c->in[0]);
     const i64 width = c->in[0].dim[1];
     for (i64 n = begin; n < end; n++) {
         const float *row =
             (const float *)c->in[2].data + ((const i32 *)c->in[1].data)[n] * a->rotary_dim;
         for (i64 at = n * width; at < (n + 1) * width; at += a->head_dim) {
             if (a->interleaved)
-                turn_pairs(c, row, at, t->sign, half);
-            else if (half)
+                turn_pairs(c, row, at, t->sign, is_bf16);
+            else if (is_bf16)
                 turn_split(c, row, at, t->sign, true);
             else
                 turn_split(c, row, at, t->sign, false);
             for (i64 i = at + a->rotary_dim; i < at + a->head_dim; i++)
-                put1(c->out[0].data, i, get1(c->in[0].data, i, half), half);
+                put1(c->out[0].data, i, get1(c->in[0].data, i, is_bf16), is_bf16);
         }
     }
 }

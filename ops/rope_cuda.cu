@@ -25,12 +25,12 @@ DEVICE void turn_pair(float *a, float *b, float co, float si) {
     *b = v16_fma(y, co, v16_mul(x, si));
 }
 
-template <bool half, bool wide>
+template <bool is_bf16, bool wide>
 DEVICE void turn_split(const struct turn &t, const float *row, i64 at, int i) {
-    constexpr int width = span_width<half, wide>;
+    constexpr int width = span_width<is_bf16, wide>;
     const int pairs = t.rotary / 2;
     float a[width], b[width], co[width], si[width];
-    span_load<half, wide>(a, t.x, at + i), span_load<half, wide>(b, t.x, at + pairs + i);
+    span_load<is_bf16, wide>(a, t.x, at + i), span_load<is_bf16, wide>(b, t.x, at + pairs + i);
 #pragma unroll
     for (int k = 0; k < width; k += 4) {
         span_load<false, wide>(co + k, row, i + k);
@@ -38,30 +38,30 @@ DEVICE void turn_split(const struct turn &t, const float *row, i64 at, int i) {
     }
 #pragma unroll
     for (int k = 0; k < width; k++) turn_pair(&a[k], &b[k], co[k], v16_mul(si[k], t.sign));
-    span_store<half, wide>(t.y, at + i, a), span_store<half, wide>(t.y, at + pairs + i, b);
+    span_store<is_bf16, wide>(t.y, at + i, a), span_store<is_bf16, wide>(t.y, at + pairs + i, b);
 }
 
-template <bool half, bool wide>
+template <bool is_bf16, bool wide>
 DEVICE void turn_pairs(const struct turn &t, const float *row, i64 at, int i) {
-    constexpr int width = span_width<half, wide>;
+    constexpr int width = span_width<is_bf16, wide>;
     const int pairs = t.rotary / 2;
     float a[wide ? width : 2];
     if (wide)
-        span_load<half, wide>(a, t.x, at + 2 * i);
+        span_load<is_bf16, wide>(a, t.x, at + 2 * i);
     else
-        a[0] = get1(t.x, at + 2 * i, half), a[1] = get1(t.x, at + 2 * i + 1, half);
+        a[0] = get1(t.x, at + 2 * i, is_bf16), a[1] = get1(t.x, at + 2 * i + 1, is_bf16);
 #pragma unroll
     for (int k = 0; k < (wide ? width : 2); k += 2)
         turn_pair(&a[k], &a[k + 1], row[i + k / 2], v16_mul(row[pairs + i + k / 2], t.sign));
     if (wide)
-        span_store<half, wide>(t.y, at + 2 * i, a);
+        span_store<is_bf16, wide>(t.y, at + 2 * i, a);
     else
-        put1(t.y, at + 2 * i, a[0], half), put1(t.y, at + 2 * i + 1, a[1], half);
+        put1(t.y, at + 2 * i, a[0], is_bf16), put1(t.y, at + 2 * i + 1, a[1], is_bf16);
 }
 
-template <bool half, bool interleaved, bool wide>
+template <bool is_bf16, bool interleaved, bool wide>
 __global__ void rope_kernel(struct turn t, struct fault_word *fault) {
-    constexpr int width = span_width<half, wide>, step = interleaved && wide ? width / 2 : width;
+    constexpr int width = span_width<is_bf16, wide>, step = interleaved && wide ? width / 2 : width;
     const int turned = t.rotary / 2 / step; /* of a head's shares */
     for (int k = threadIdx.x; k < t.together * t.items; k += BLOCK) {
         const i64 n = (i64)blockIdx.x * t.together + k / t.items;
@@ -77,17 +77,17 @@ __global__ void rope_kernel(struct turn t, struct fault_word *fault) {
         if (j >= turned) {
             const i64 i = at + t.rotary + (j - turned) * width;
             float a[width];
-            span_load<half, wide>(a, t.x, i), span_store<half, wide>(t.y, i, a);
+            span_load<is_bf16, wide>(a, t.x, i), span_store<is_bf16, wide>(t.y, i, a);
         } else if (interleaved)
-            turn_pairs<half, wide>(t, row, at, j * step);
+            turn_pairs<is_bf16, wide>(t, row, at, j * step);
         else
-            turn_split<half, wide>(t, row, at, j * step);
+            turn_split<is_bf16, wide>(t, row, at, j * step);
     }
 }
 
-template <bool half, bool interleaved> static int rope_launch(struct turn t, struct err *e) {
+template <bool is_bf16, bool interleaved> static int rope_launch(struct turn t, struct err *e) {
     const void *all[] = {t.x, t.table, t.y};
-    const int vector = half ? 8 : 4, turned = interleaved ? t.rotary : t.rotary / 2;
+    const int vector = is_bf16 ? 8 : 4, turned = interleaved ? t.rotary : t.rotary / 2;
     const bool wide =
         aligned16(all, 3) && t.head % vector == 0 && t.rotary % vector == 0 && turned % vector == 0;
     const int width = wide ? vector : 1, rest = t.head - t.rotary;
@@ -95,9 +95,9 @@ template <bool half, bool interleaved> static int rope_launch(struct turn t, str
     t.items = t.width / t.head * t.per_head;
     t.together = (int)i64_max(1, BLOCK / i64_max(1, t.items));
     const int blocks = (int)i64_max(1, (t.rows + t.together - 1) / t.together);
-    return wide ? LAUNCH(e, (rope_kernel<half, interleaved, true>), blocks, BLOCK, 0, t,
+    return wide ? LAUNCH(e, (rope_kernel<is_bf16, interleaved, true>), blocks, BLOCK, 0, t,
                          cuda_fault_word)
-                : LAUNCH(e, (rope_kernel<half, interleaved, false>), blocks, BLOCK, 0, t,
+                : LAUNCH(e, (rope_kernel<is_bf16, interleaved, false>), blocks, BLOCK, 0, t,
                          cuda_fault_word);
 }
 
@@ -114,7 +114,7 @@ static int rope_run(const struct op_call *c, float sign, struct err *e) {
                      .head = (int)a->head_dim,
                      .rotary = (int)a->rotary_dim,
                      .sign = sign};
-    if (is_half(x))
+    if (view_is_bf16(x))
         return a->interleaved ? rope_launch<true, true>(t, e) : rope_launch<true, false>(t, e);
     return a->interleaved ? rope_launch<false, true>(t, e) : rope_launch<false, false>(t, e);
 }

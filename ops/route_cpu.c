@@ -33,7 +33,8 @@ static void groups_mask(const struct route_attr *a, i64 experts, float *key) {
 static void row_load(float *x, const struct view *logits, i64 n) {
     const i64 experts = logits->dim[1];
     for (i64 i = 0; i < experts; i += 16)
-        v16_store(x + i, v16_get_n(logits->data, n * experts + i, experts - i, is_half(logits)));
+        v16_store(x + i,
+                  v16_get_n(logits->data, n * experts + i, experts - i, view_is_bf16(logits)));
     for (i64 i = experts; i < round_up(experts, 16); i++) x[i] = -__builtin_inff();
 }
 /* p = exp(x - max) / sum over all experts; p has room for whole vectors. */
@@ -121,7 +122,7 @@ static void back_rows(void *arg, i64 begin, i64 end, int worker) {
     const struct op_call *c = arg;
     const struct route_attr *a = c->attr;
     const i64 experts = c->in[1].dim[1];
-    const bool half = is_half(&c->in[1]), sigmoids = a->score == ROUTE_SIGMOID;
+    const bool is_bf16 = view_is_bf16(&c->in[1]), sigmoids = a->score == ROUTE_SIGMOID;
     for (i64 n = begin; n < end; n++) {
         const float *given = (const float *)c->in[0].data + n * a->top_k;
         const i32 *index = (const i32 *)c->in[2].data + n * a->top_k;
@@ -147,7 +148,7 @@ static void back_rows(void *arg, i64 begin, i64 end, int worker) {
                                       v16_load(dl + i)));
         }
         for (i64 i = 0; i < experts; i += 16)
-            v16_put_n(c->out[0].data, n * experts + i, v16_load(dl + i), experts - i, half);
+            v16_put_n(c->out[0].data, n * experts + i, v16_load(dl + i), experts - i, is_bf16);
     }
 }
 CPU_KERNEL(route_back) { return (void)e, pool_run(c->in[1].dim[0], back_rows, (void *)c), 0; }

@@ -20,7 +20,7 @@ struct routing {
     i64 tokens;
     int experts, k, groups, top_groups;
     float scale;
-    bool half, sigmoids, renorm;
+    bool is_bf16, sigmoids, renorm;
 };
 #define MINUS_INF of_bits(0xff800000u)
 
@@ -64,12 +64,12 @@ DEVICE u64 groups_kept(const struct routing &r, const float *key, float *score, 
 DEVICE void softmax_terms(const struct routing &r, i64 n, int lane, float *top, float *sum) {
     float max = MINUS_INF, all = 0;
     for (int i = lane; i < r.experts; i += LANES)
-        max = v16_max(max, get1(r.logits, n * r.experts + i, r.half));
+        max = v16_max(max, get1(r.logits, n * r.experts + i, r.is_bf16));
 #pragma unroll
     for (int step = 8; step; step >>= 1)
         max = v16_max(max, __shfl_xor_sync(0xffffffffu, max, step, 16));
     for (int i = lane; i < r.experts; i += LANES)
-        all = v16_add(all, v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.half), max)));
+        all = v16_add(all, v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.is_bf16), max)));
     *top = max, *sum = lanes_sum(all);
 }
 
@@ -77,7 +77,7 @@ DEVICE void softmax_terms(const struct routing &r, i64 n, int lane, float *top, 
 DEVICE float balance_term(const struct routing &r, i64 n, int lane, float top, float all) {
     float sum = 0;
     for (int i = lane; i < r.experts; i += LANES) {
-        const float e = v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.half), top));
+        const float e = v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.is_bf16), top));
         sum = v16_fma(v16_div(e, all), r.balance[i], sum);
     }
     return lanes_sum(sum);
@@ -85,7 +85,7 @@ DEVICE float balance_term(const struct routing &r, i64 n, int lane, float top, f
 
 /* What the weight of expert i is before it is divided. `top`: what is subtracted under softmax. */
 DEVICE float score_of(const struct routing &r, i64 n, int i, float top) {
-    const float l = get1(r.logits, n * r.experts + i, r.half);
+    const float l = get1(r.logits, n * r.experts + i, r.is_bf16);
     return r.sigmoids ? v16_sigmoid(l) : v16_exp(v16_sub(l, top));
 }
 /* What the weights of the chosen are divided by. */
@@ -103,7 +103,7 @@ __global__ void route_kernel(struct routing r) {
     const bool mine = at < r.tokens;
     float *key = shared + own * (r.experts + r.groups), top = 0, all = 1;
     for (int i = lane; i < r.experts; i += LANES) {
-        float x = get1(r.logits, n * r.experts + i, r.half);
+        float x = get1(r.logits, n * r.experts + i, r.is_bf16);
         if (r.sigmoids) x = v16_sigmoid(x);
         if (r.bias) x = v16_add(x, r.bias[i]);
         key[i] = x == x ? x : MINUS_INF;
@@ -131,7 +131,7 @@ __global__ void route_kernel(struct routing r) {
         if (!lane && mine) index[s] = expert;
     }
     if (lane || !mine) return;
-    if (!r.sigmoids && r.renorm) top = get1(r.logits, n * r.experts + index[0], r.half);
+    if (!r.sigmoids && r.renorm) top = get1(r.logits, n * r.experts + index[0], r.is_bf16);
     const float by = divisor(r, n, index, top, all);
     const bool divided = !r.sigmoids || r.renorm;
     for (int s = 0; s < r.k; s++) {
@@ -151,7 +151,7 @@ __global__ void route_back_kernel(struct routing r) {
     if (whole || r.balance) softmax_terms(r, n, lane, &max, &sum);
     if (r.balance) term = balance_term(r, n, lane, max, sum);
     if (whole) top = max, all = sum;
-    if (!r.sigmoids && r.renorm) top = get1(r.logits, n * r.experts + index[0], r.half);
+    if (!r.sigmoids && r.renorm) top = get1(r.logits, n * r.experts + index[0], r.is_bf16);
     const float by = divisor(r, n, index, top, all);
     for (int s = 0; s < r.k && (!r.sigmoids || r.renorm); s++)
         dot = v16_fma(v16_div(score_of(r, n, index[s], top), by), v16_mul(r.scale, given[s]), dot);
@@ -165,17 +165,17 @@ __global__ void route_back_kernel(struct routing r) {
         }
         if (r.balance) {
             const float p =
-                v16_div(v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.half), max)), sum);
+                v16_div(v16_exp(v16_sub(get1(r.logits, n * r.experts + i, r.is_bf16), max)), sum);
             dl = v16_fma(r.dterm[n], v16_mul(p, v16_sub(r.balance[i], term)), dl);
         }
-        put1(r.dlogits, n * r.experts + i, dl, r.half);
+        put1(r.dlogits, n * r.experts + i, dl, r.is_bf16);
     }
 }
 
 static struct routing routing_of(const struct op_call *c, const struct view *logits) {
     const struct route_attr *a = (const struct route_attr *)c->attr;
     struct routing r = {};
-    r.logits = logits->data, r.half = is_half(logits);
+    r.logits = logits->data, r.is_bf16 = view_is_bf16(logits);
     r.tokens = logits->dim[0], r.experts = (int)logits->dim[1], r.k = (int)a->top_k;
     r.groups = a->groups > 1 ? (int)a->groups : 1, r.top_groups = (int)a->top_groups;
     r.scale = (float)a->scale, r.sigmoids = a->score == ROUTE_SIGMOID, r.renorm = a->renorm;

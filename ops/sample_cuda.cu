@@ -22,7 +22,7 @@ enum {
 
 struct job {
     const void *logits;
-    bool half;
+    bool is_bf16;
     const i32 *step; /* position and stream of each row */
     const struct sample_how *how;
     const u8 *seen; /* NULL: no penalty */
@@ -47,13 +47,13 @@ DEVICE double logit_of(u64 e) { /* of an element, key << 32 | id */
  * `prefix`), or a list. */
 struct from_logits {
     const void *row;
-    bool half;
+    bool is_bf16;
     u32 most, prefix;
     int above;
     const u8 *seen; /* of the row */
     float penalty;
     __device__ bool get(int i, u64 *e) const {
-        float x = get1(row, i, half);
+        float x = get1(row, i, is_bf16);
         if (seen && seen[i]) x = x < 0 ? v16_mul(x, penalty) : v16_div(x, penalty);
         const u32 key = key_of(x);
         *e = (u64)key << 32 | (u32)i;
@@ -224,8 +224,8 @@ __global__ __launch_bounds__(BLOCK) void sample_kernel(struct job a) {
     SHARED(u32, start, DIGITS + 1);
     SHARED(u64, near, WARPS);
     for (i64 row = blockIdx.x; row < a.rows; row += gridDim.x) {
-        const struct from_logits from = {(const u8 *)a.logits + row * a.vocab * (a.half ? 2 : 4),
-                                         a.half,
+        const struct from_logits from = {(const u8 *)a.logits + row * a.vocab * (a.is_bf16 ? 2 : 4),
+                                         a.is_bf16,
                                          0xffffffffu,
                                          0,
                                          32,
@@ -258,7 +258,7 @@ __global__ __launch_bounds__(BLOCK) void sample_kernel(struct job a) {
 CUDA_KERNEL(sample) {
     const struct view *logits = &c->in[0];
     const struct job a = {logits->data,
-                          is_half(logits),
+                          view_is_bf16(logits),
                           (const i32 *)c->in[1].data,
                           (const struct sample_how *)c->in[2].data,
                           is_present(&c->in[3]) ? (const u8 *)c->in[3].data : NULL,

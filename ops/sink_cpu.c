@@ -7,10 +7,10 @@ struct sinks {
     const struct op_call *call;
     float *part; /* [heads][queries] */
     i64 queries, heads, dim;
-    bool half;
+    bool is_bf16;
 };
 
-V16_FN void part_put(const struct sinks *s, i64 head, i64 first, bool half) {
+V16_FN void part_put(const struct sinks *s, i64 head, i64 first, bool is_bf16) {
     const struct view *in = s->call->in;
     const i64 at = head * s->queries + first, left = i64_min(16, s->queries - first);
     float delta[16] = {0};
@@ -18,8 +18,8 @@ V16_FN void part_put(const struct sinks *s, i64 head, i64 first, bool half) {
         const i64 row = ((first + r) * s->heads + head) * s->dim;
         v16 sum = v16_set(0);
         for (i64 d = 0; d < s->dim; d += 16)
-            sum = v16_fma(v16_get_n(in[0].data, row + d, s->dim - d, half),
-                          v16_get_n(in[1].data, row + d, s->dim - d, half), sum);
+            sum = v16_fma(v16_get_n(in[0].data, row + d, s->dim - d, is_bf16),
+                          v16_get_n(in[1].data, row + d, s->dim - d, is_bf16), sum);
         delta[r] = v16_sum(sum);
     }
     const v16 sink = v16_set(in[3].dtype == BF16 ? bf16_to_f32(((u16 *)in[3].data)[head])
@@ -32,7 +32,7 @@ static void parts_work(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct sinks *s = arg;
     for (i64 n = begin; n < end; n++)
-        if (s->half)
+        if (s->is_bf16)
             part_put(s, n % s->heads, n / s->heads * 16, true);
         else
             part_put(s, n % s->heads, n / s->heads * 16, false);
@@ -56,7 +56,7 @@ CPU_KERNEL(sink_back) {
                       .queries = c->in[0].dim[0],
                       .heads = a->heads,
                       .dim = value_dim(a),
-                      .half = is_half(&c->in[0])};
+                      .is_bf16 = view_is_bf16(&c->in[0])};
     pool_run((s.queries + 15) / 16 * s.heads, parts_work, &s);
     pool_run(s.heads, chains_work, &s);
     return 0;

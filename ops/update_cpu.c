@@ -23,7 +23,8 @@ V16_FN void put_at_random(u16 *param, i64 i, v16 w, i64 n, const struct rng *r) 
 }
 
 /* `stochastic`: without masters. The rule is asked for each 16 elements, which memory hides. */
-V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, bool half, bool stochastic) {
+V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, bool is_bf16,
+                        bool stochastic) {
     const struct update_attr *a = c->attr;
     const enum update_rule rule = a->rule;
     const float *grad = c->in[0].data, *hyper = c->in[1].data;
@@ -78,7 +79,7 @@ V16_FN void update_span(const struct op_call *c, i64 begin, i64 end, bool half, 
             put_at_random(weight, i, w, n, &rng);
         else
             v16_put_n(weight, i, w, n, false);
-        if (!stochastic && c->out[3].data) v16_put_n(c->out[3].data, i, w, n, half);
+        if (!stochastic && c->out[3].data) v16_put_n(c->out[3].data, i, w, n, is_bf16);
     }
 }
 static void update_task(void *arg, i64 begin, i64 end, int worker) {
@@ -87,7 +88,7 @@ static void update_task(void *arg, i64 begin, i64 end, int worker) {
     const i64 first = begin * CHUNK, last = i64_min(end * CHUNK, view_count(&c->in[0]));
     if (!c->out[0].data)
         update_span(c, first, last, true, true);
-    else if (is_half(&c->out[3]))
+    else if (view_is_bf16(&c->out[3]))
         update_span(c, first, last, true, false);
     else
         update_span(c, first, last, false, false);
@@ -100,12 +101,12 @@ CPU_KERNEL(update) {
 static void square_task(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
-    const bool half = is_half(&c->in[0]);
+    const bool is_bf16 = view_is_bf16(&c->in[0]);
     for (i64 chunk = begin; chunk < end; chunk++) {
         const i64 last = i64_min((chunk + 1) * CHUNK, view_count(&c->in[0]));
         v16 sum = v16_set(0);
         for (i64 i = chunk * CHUNK; i < last; i += 16) {
-            const v16 a = v16_get_n(c->in[0].data, i, last - i, half);
+            const v16 a = v16_get_n(c->in[0].data, i, last - i, is_bf16);
             sum = v16_fma(a, a, sum);
         }
         ((float *)c->scratch)[chunk] = v16_sum(sum);

@@ -148,15 +148,15 @@ CUDA_KERNEL(update) {
     const void *all[] = {a.grad, a.master, a.m, a.v, a.extra, a.param};
     a.wide = aligned16(all, 6);
     const int blocks = grid_for(a.count / (a.wide ? 4 : 1) + 1, 256);
-    return !a.master             ? LAUNCH(e, update_kernel<STOCHASTIC>, blocks, 256, 0, a)
-           : is_half(&c->out[3]) ? LAUNCH(e, update_kernel<MASTER_HALF>, blocks, 256, 0, a)
-                                 : LAUNCH(e, update_kernel<MASTER>, blocks, 256, 0, a);
+    return !a.master                  ? LAUNCH(e, update_kernel<STOCHASTIC>, blocks, 256, 0, a)
+           : view_is_bf16(&c->out[3]) ? LAUNCH(e, update_kernel<MASTER_HALF>, blocks, 256, 0, a)
+                                      : LAUNCH(e, update_kernel<MASTER>, blocks, 256, 0, a);
 }
 
 /* ---- square_sum ---- */
 enum { CHUNK = 4096, WARPS = 4, ADDS = 1024 };
 
-__global__ void square_kernel(const void *x, i64 count, bool half, bool wide, float *sums) {
+__global__ void square_kernel(const void *x, i64 count, bool is_bf16, bool wide, float *sums) {
     DYNAMIC_SHARED(float, memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const i64 chunk = (i64)blockIdx.x * WARPS + warp, first = chunk * CHUNK;
@@ -171,7 +171,7 @@ __global__ void square_kernel(const void *x, i64 count, bool half, bool wide, fl
         for (int i = lane % 16; i < CHUNK; i += 16) sum = v16_fma(copy[i], copy[i], sum);
     } else
         for (int i = lane % 16; i < n; i += 16) {
-            const float v = get1(x, first + i, half);
+            const float v = get1(x, first + i, is_bf16);
             sum = v16_fma(v, v, sum);
         }
     sum = lanes_sum(sum);
@@ -195,13 +195,13 @@ __global__ void add_kernel(const float *sums, i64 chunks, double *to) {
 
 CUDA_KERNEL(square_sum) {
     const void *x = c->in[0].data;
-    const bool half = is_half(&c->in[0]);
+    const bool is_bf16 = view_is_bf16(&c->in[0]);
     float *sums = (float *)c->scratch;
     const i64 count = view_count(&c->in[0]), chunks = (count + CHUNK - 1) / CHUNK;
-    const bool wide = !half && (uintptr_t)x % 16 == 0;
+    const bool wide = !is_bf16 && (uintptr_t)x % 16 == 0;
     const int blocks = (int)i64_max(1, (chunks + WARPS - 1) / WARPS);
     const i64 shared = WARPS * CHUNK * 4;
-    if (LAUNCH(e, square_kernel, blocks, 32 * WARPS, shared, x, count, half, wide, sums) < 0)
+    if (LAUNCH(e, square_kernel, blocks, 32 * WARPS, shared, x, count, is_bf16, wide, sums) < 0)
         return -1;
     return LAUNCH(e, add_kernel, 1, ADDS, 0, sums, chunks, (double *)c->out[0].data);
 }

@@ -85,7 +85,7 @@ struct attention attention_of(const struct op_call *c, int first, int begin) {
         .sequence = first ? NULL : c->in[begin + 5].data,
         .sequences = first ? 0 : c->in[begin + 4].dim[0],
         .page_count = first ? 0 : c->in[begin + 4].dim[1],
-        .sink_half = !first && is_half(&c->in[begin + 2]),
+        .sink_half = !first && view_is_bf16(&c->in[begin + 2]),
         .alibi_bf16 = a->alibi_bf16,
         .queries = q->dim[0],
         .keys = k->dim[0],
@@ -251,8 +251,9 @@ static i64 attention_back_scratch(const struct op_call *c) {
 }
 
 bool attention_on_tensor_cores(const struct attention *t) {
-    return numerics_now == NUMERICS_FAST && is_half(&t->call->in[0]) && t->head_dim % 16 == 0 &&
-           t->value_dim % 16 == 0 && i64_max(t->head_dim, t->value_dim) <= 256 &&
+    return numerics_now == NUMERICS_FAST && view_is_bf16(&t->call->in[0]) &&
+           t->head_dim % 16 == 0 && t->value_dim % 16 == 0 &&
+           i64_max(t->head_dim, t->value_dim) <= 256 &&
            !(t->slopes && (t->alibi_bf16 || t->cap > 0));
 }
 bool attention_by_query(const struct attention *t) {

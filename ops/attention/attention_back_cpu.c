@@ -23,7 +23,7 @@ struct back {
     const float *lse;
     float *delta, *dq; /* [heads][queries]; [slot][group][queries][lanes] */
     u32 *scratch;
-    bool half;
+    bool is_bf16;
     enum part part;
     double total;
 };
@@ -39,7 +39,7 @@ struct block {
     bool masked;
 };
 
-V16_FN struct block block_of(const struct back *b, int worker, bool half) {
+V16_FN struct block block_of(const struct back *b, int worker, bool is_bf16) {
     const i64 lanes = b->t.lanes, values = b->t.value_lanes;
     struct block x = {.k_columns = b->scratch + worker * back_units(&b->t)};
     x.v_columns = x.k_columns + lanes * BACK_KEYS;
@@ -49,62 +49,62 @@ V16_FN struct block block_of(const struct back *b, int worker, bool half) {
     x.spare = (u32 *)(x.dv + values * BACK_KEYS);
     x.q_rows = x.spare + i64_max(lanes, values) * 16;
     x.do_rows = x.q_rows + lanes * BACK_QUERIES;
-    x.q_pairs = half ? x.do_rows + values * BACK_QUERIES : x.q_rows;
-    x.do_pairs = half ? x.q_pairs + lanes * BACK_QUERIES : x.do_rows;
-    x.s = (float *)(x.do_rows + (half ? lanes + 2 * values : values) * BACK_QUERIES);
+    x.q_pairs = is_bf16 ? x.do_rows + values * BACK_QUERIES : x.q_rows;
+    x.do_pairs = is_bf16 ? x.q_pairs + lanes * BACK_QUERIES : x.do_rows;
+    x.s = (float *)(x.do_rows + (is_bf16 ? lanes + 2 * values : values) * BACK_QUERIES);
     x.d = x.s + BACK_KEYS * BACK_QUERIES;
-    x.p_pairs = half ? (u32 *)(x.d + BACK_KEYS * BACK_QUERIES) : (u32 *)x.s;
-    x.ds_pairs = half ? x.p_pairs + BACK_KEYS * BACK_QUERIES / 2 : (u32 *)x.d;
+    x.p_pairs = is_bf16 ? (u32 *)(x.d + BACK_KEYS * BACK_QUERIES) : (u32 *)x.s;
+    x.ds_pairs = is_bf16 ? x.p_pairs + BACK_KEYS * BACK_QUERIES / 2 : (u32 *)x.d;
     return x;
 }
 
-V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block *x, bool half) {
+V16_FN void keys_begin(const struct back *b, const struct piece *w, struct block *x, bool is_bf16) {
     const struct attention *t = &b->t;
     const i64 k_from = (w->run + x->key) * t->k_row + w->kv_head * t->head_dim,
               v_from = (w->run + x->key) * t->v_row + w->kv_head * t->value_dim;
     for (i64 n = 0; n < x->keys; n += KEY_BLOCK) {
         const i64 keys = i64_min(KEY_BLOCK, x->keys - n);
-        columns_pack(x->k_columns + n * row_units(t->head_dim, half), KEY_BLOCK, KEY_BLOCK,
-                     element(t->k, k_from + n * t->k_row, half), t->k_row, keys, t->head_dim,
-                     x->spare, half);
-        columns_pack(x->v_columns + n * row_units(t->value_dim, half), KEY_BLOCK, KEY_BLOCK,
-                     element(t->v, v_from + n * t->v_row, half), t->v_row, keys, t->value_dim,
-                     x->spare, half);
+        columns_pack(x->k_columns + n * row_units(t->head_dim, is_bf16), KEY_BLOCK, KEY_BLOCK,
+                     element(t->k, k_from + n * t->k_row, is_bf16), t->k_row, keys, t->head_dim,
+                     x->spare, is_bf16);
+        columns_pack(x->v_columns + n * row_units(t->value_dim, is_bf16), KEY_BLOCK, KEY_BLOCK,
+                     element(t->v, v_from + n * t->v_row, is_bf16), t->v_row, keys, t->value_dim,
+                     x->spare, is_bf16);
     }
     if (w->part != PART_KEYS)
-        rows_pack(x->k_pairs, element(t->k, k_from, half), t->k_row, x->keys, round_up(x->keys, 2),
-                  t->head_dim, half);
+        rows_pack(x->k_pairs, element(t->k, k_from, is_bf16), t->k_row, x->keys,
+                  round_up(x->keys, 2), t->head_dim, is_bf16);
     __builtin_memset(x->dk, 0, (size_t)(x->keys * t->lanes) * 4);
     __builtin_memset(x->dv, 0, (size_t)(x->keys * t->value_lanes) * 4);
 }
 
 /* A chain as a result, if it is wanted: + 0 rids a zero of its sign. */
-V16_FN void row_put(void *to, i64 at, const float *from, i64 dim, bool half) {
+V16_FN void row_put(void *to, i64 at, const float *from, i64 dim, bool is_bf16) {
     for (i64 d = 0; to && d < dim; d += 16)
-        v16_put_n(to, at + d, v16_add(v16_load(from + d), v16_set(0)), dim - d, half);
+        v16_put_n(to, at + d, v16_add(v16_load(from + d), v16_set(0)), dim - d, is_bf16);
 }
 
 V16_FN void keys_end(const struct back *b, const struct piece *w, const struct block *x,
-                     bool half) {
+                     bool is_bf16) {
     const struct attention *t = &b->t;
     if (w->part == PART_QUERIES) return;
     for (i64 j = 0; j < x->keys; j++) {
         const i64 key = w->run + x->key + j;
         row_put(t->call->out[1].data, key * t->k_row + w->kv_head * t->head_dim,
-                x->dk + j * t->lanes, t->head_dim, half);
+                x->dk + j * t->lanes, t->head_dim, is_bf16);
         row_put(t->call->out[2].data, key * t->v_row + w->kv_head * t->value_dim,
-                x->dv + j * t->value_lanes, t->value_dim, half);
+                x->dv + j * t->value_lanes, t->value_dim, is_bf16);
     }
 }
 
 /* S = Q·K^T and dP = dO·V^T, panels of KEY_BLOCK keys; on the diagonal strips of rows stop where
  * their last row does. */
-V16_FN void block_scores(const struct back *b, struct block *x, bool half) {
+V16_FN void block_scores(const struct back *b, struct block *x, bool is_bf16) {
     const struct attention *t = &b->t;
     const i64 strip = x->masked ? TILE_ROWS : x->queries;
     for (i64 n = 0; n < x->keys; n += KEY_BLOCK)
         for (int second = 0; second < 2; second++) {
-            const i64 dim = second ? t->value_dim : t->head_dim, units = row_units(dim, half);
+            const i64 dim = second ? t->value_dim : t->head_dim, units = row_units(dim, is_bf16);
             for (i64 r = 0; r < x->queries; r += strip) {
                 const i64 rows = i64_min(strip, x->queries - r);
                 i64 keys = i64_min(KEY_BLOCK, x->keys - n);
@@ -121,9 +121,9 @@ V16_FN void block_scores(const struct back *b, struct block *x, bool half) {
                     .fresh = true,
                     .rows = rows,
                     .vectors = (keys + 15) / 16,
-                    .depth = half ? (dim + 1) / 2 : dim,
+                    .depth = is_bf16 ? (dim + 1) / 2 : dim,
                 };
-                product_run(&p, half);
+                product_run(&p, is_bf16);
             }
         }
 }
@@ -131,7 +131,7 @@ V16_FN void block_scores(const struct back *b, struct block *x, bool half) {
 /* One row: scores and dp become p and ds (in bf16, rounded, in the first half of the row). */
 V16_FN void row_gradient(float *s, float *d, i64 keys, i64 low, i64 high, float lse, float delta,
                          float slope, i64 place, const struct attention *t, bool masked,
-                         bool half) {
+                         bool is_bf16) {
     const bool early = t->slopes && t->alibi_bf16, late = t->slopes && !t->alibi_bf16;
     const float raw = (float)t->attr->scale, scale = t->scale, cap = t->cap;
     for (i64 n = 0; n < keys; n += 16) {
@@ -150,13 +150,13 @@ V16_FN void row_gradient(float *s, float *d, i64 keys, i64 low, i64 high, float 
             if (cap > 0) ds = v16_mul(ds, v16_fma(v16_sub(v16_set(0), h), h, v16_set(1)));
             ds = v16_mul(ds, v16_set(raw));
         }
-        probability_put(s, n, p, half);
-        probability_put(d, n, ds, half);
+        probability_put(s, n, p, is_bf16);
+        probability_put(d, n, ds, is_bf16);
     }
 }
 
 static __attribute__((noinline)) void block_gradients(const struct back *b, const struct piece *w,
-                                                      struct block *x, bool half) {
+                                                      struct block *x, bool is_bf16) {
     const struct attention *t = &b->t;
     const i64 keys = round_up(x->keys, 16), at = x->head * t->queries + w->run + x->query;
     const float slope = t->slopes ? slope_of(t, x->head) : 0;
@@ -166,23 +166,23 @@ static __attribute__((noinline)) void block_gradients(const struct back *b, cons
         const i64 low = key_low(t, w->run + x->query + i) - x->key,
                   high = x->query + i + 1 - x->key;
         const i64 place = x->key - slope_origin(t, x->query + i + 1);
-        row_gradient(s, d, keys, low, high, lse, delta, slope, place, t, x->masked, half);
+        row_gradient(s, d, keys, low, high, lse, delta, slope, place, t, x->masked, is_bf16);
     }
-    if (!half || w->part == PART_QUERIES) return;
+    if (!is_bf16 || w->part == PART_QUERIES) return;
     rows_pack(x->p_pairs, x->s, 2 * BACK_KEYS, x->queries, round_up(x->queries, 2), keys, true);
     rows_pack(x->ds_pairs, x->d, 2 * BACK_KEYS, x->queries, round_up(x->queries, 2), keys, true);
 }
 
 /* dV += P^T·dO and dK += dS^T·Q; on the diagonal strips of keys start at their first query. */
-V16_FN void block_keys(const struct back *b, struct block *x, bool half) {
-    const i64 row = half ? round_up(x->keys, 16) : BACK_KEYS,
+V16_FN void block_keys(const struct back *b, struct block *x, bool is_bf16) {
+    const i64 row = is_bf16 ? round_up(x->keys, 16) : BACK_KEYS,
               strip = x->masked ? TILE_ROWS : x->keys;
     for (int second = 0; second < 2; second++) {
         const i64 lanes = second ? b->t.lanes : b->t.value_lanes;
         for (i64 j = 0; j < x->keys; j += strip) {
             const i64 from = x->masked ? i64_max(0, x->key + j - x->query) / 2 * 2 : 0;
             if (from >= x->queries) break;
-            const i64 skip = half ? from / 2 : from;
+            const i64 skip = is_bf16 ? from / 2 : from;
             const struct product p = {
                 .a = (second ? x->ds_pairs : x->p_pairs) + j + skip * row,
                 .a_row = 1,
@@ -193,15 +193,15 @@ V16_FN void block_keys(const struct back *b, struct block *x, bool half) {
                 .c_row = lanes,
                 .rows = i64_min(strip, x->keys - j),
                 .vectors = lanes / 16,
-                .depth = half ? (x->queries - from + 1) / 2 : x->queries - from,
+                .depth = is_bf16 ? (x->queries - from + 1) / 2 : x->queries - from,
             };
-            product_run(&p, half);
+            product_run(&p, is_bf16);
         }
     }
 }
 
 /* dQ += dS·K */
-V16_FN void block_queries(const struct back *b, struct block *x, float *dq, bool half) {
+V16_FN void block_queries(const struct back *b, struct block *x, float *dq, bool is_bf16) {
     const i64 lanes = b->t.lanes, strip = x->masked ? TILE_ROWS : x->queries;
     for (i64 r = 0; r < x->queries; r += strip) {
         const i64 rows = i64_min(strip, x->queries - r);
@@ -217,32 +217,35 @@ V16_FN void block_queries(const struct back *b, struct block *x, float *dq, bool
             .c_row = lanes,
             .rows = rows,
             .vectors = lanes / 16,
-            .depth = half ? (keys + 1) / 2 : keys,
+            .depth = is_bf16 ? (keys + 1) / 2 : keys,
         };
-        product_run(&p, half);
+        product_run(&p, is_bf16);
     }
 }
 
 V16_FN void block_run(const struct back *b, const struct piece *w, struct block *x, float *dq,
-                      bool half) {
+                      bool is_bf16) {
     const struct attention *t = &b->t;
     const i64 count = x->queries, padded = round_up(count, 2),
               rest = i64_min(BACK_QUERIES, w->query_end - x->query - count);
     const i64 q = (w->run + x->query) * t->q_row + x->head * t->head_dim,
               dout = (w->run + x->query) * t->o_row + x->head * t->value_dim;
-    rows_copy(x->q_rows, element(t->q, q, half), t->q_row, count, count, t->head_dim, half);
-    rows_copy(x->do_rows, element(b->dout, dout, half), t->o_row, count, count, t->value_dim, half);
-    if (half && w->part != PART_QUERIES) {
-        rows_pack(x->q_pairs, element(t->q, q, half), t->q_row, count, padded, t->head_dim, half);
-        rows_pack(x->do_pairs, element(b->dout, dout, half), t->o_row, count, padded, t->value_dim,
-                  half);
+    rows_copy(x->q_rows, element(t->q, q, is_bf16), t->q_row, count, count, t->head_dim, is_bf16);
+    rows_copy(x->do_rows, element(b->dout, dout, is_bf16), t->o_row, count, count, t->value_dim,
+              is_bf16);
+    if (is_bf16 && w->part != PART_QUERIES) {
+        rows_pack(x->q_pairs, element(t->q, q, is_bf16), t->q_row, count, padded, t->head_dim,
+                  is_bf16);
+        rows_pack(x->do_pairs, element(b->dout, dout, is_bf16), t->o_row, count, padded,
+                  t->value_dim, is_bf16);
     }
-    rows_fetch(element(t->q, q + count * t->q_row, half), t->q_row, rest, t->head_dim, half);
-    rows_fetch(element(b->dout, dout + count * t->o_row, half), t->o_row, rest, t->value_dim, half);
-    block_scores(b, x, half);
-    block_gradients(b, w, x, half);
-    if (w->part != PART_QUERIES) block_keys(b, x, half);
-    if (w->part != PART_KEYS) block_queries(b, x, dq, half);
+    rows_fetch(element(t->q, q + count * t->q_row, is_bf16), t->q_row, rest, t->head_dim, is_bf16);
+    rows_fetch(element(b->dout, dout + count * t->o_row, is_bf16), t->o_row, rest, t->value_dim,
+               is_bf16);
+    block_scores(b, x, is_bf16);
+    block_gradients(b, w, x, is_bf16);
+    if (w->part != PART_QUERIES) block_keys(b, x, is_bf16);
+    if (w->part != PART_KEYS) block_queries(b, x, dq, is_bf16);
 }
 
 V16_FN float *dq_rows(const struct back *b, const struct piece *w, i64 g, int worker) {
@@ -250,20 +253,20 @@ V16_FN float *dq_rows(const struct back *b, const struct piece *w, i64 g, int wo
     return b->dq + ((slot * b->t.group + g) * b->t.queries + w->run) * b->t.lanes;
 }
 
-V16_FN void dq_end(const struct back *b, const struct piece *w, int worker, bool half) {
+V16_FN void dq_end(const struct back *b, const struct piece *w, int worker, bool is_bf16) {
     const struct attention *t = &b->t;
     for (i64 g = 0; g < t->group; g++) {
         const float *dq = dq_rows(b, w, g, worker);
         for (i64 i = w->query; i < w->query_end; i++)
             row_put(t->call->out[0].data,
                     (w->run + i) * t->q_row + (w->kv_head * t->group + g) * t->head_dim,
-                    dq + i * t->lanes, t->head_dim, half);
+                    dq + i * t->lanes, t->head_dim, is_bf16);
     }
 }
 
-V16_FN void piece_run(const struct back *b, const struct piece *w, int worker, bool half) {
+V16_FN void piece_run(const struct back *b, const struct piece *w, int worker, bool is_bf16) {
     const struct attention *t = &b->t;
-    struct block x = block_of(b, worker, half);
+    struct block x = block_of(b, worker, is_bf16);
     if (w->part != PART_KEYS)
         for (i64 g = 0; g < t->group; g++)
             __builtin_memset(dq_rows(b, w, g, worker) + w->query * t->lanes, 0,
@@ -271,7 +274,7 @@ V16_FN void piece_run(const struct back *b, const struct piece *w, int worker, b
     const i64 first = i64_max(w->key, key_low(t, w->run + w->query) / BACK_KEYS * BACK_KEYS);
     for (x.key = first; x.key < w->key_end; x.key += BACK_KEYS) {
         x.keys = i64_min(BACK_KEYS, w->key_end - x.key);
-        keys_begin(b, w, &x, half);
+        keys_begin(b, w, &x, is_bf16);
         for (i64 g = 0; g < t->group; g++) {
             float *dq = dq_rows(b, w, g, worker);
             x.head = w->kv_head * t->group + g;
@@ -281,12 +284,12 @@ V16_FN void piece_run(const struct back *b, const struct piece *w, int worker, b
                 x.queries = i64_min(BACK_QUERIES, w->query_end - x.query);
                 x.masked = x.query + 1 < x.key + x.keys ||
                            key_low(t, w->run + x.query + x.queries - 1) > x.key;
-                block_run(b, w, &x, dq + x.query * t->lanes, half);
+                block_run(b, w, &x, dq + x.query * t->lanes, is_bf16);
             }
         }
-        keys_end(b, w, &x, half);
+        keys_end(b, w, &x, is_bf16);
     }
-    if (w->part != PART_KEYS) dq_end(b, w, worker, half);
+    if (w->part != PART_KEYS) dq_end(b, w, worker, is_bf16);
 }
 static __attribute__((noinline)) void piece_f32(const struct back *b, const struct piece *w,
                                                 int worker) {
@@ -357,7 +360,7 @@ static void piece_take(void *arg, const struct piece *piece, double cost) {
     struct worker *w = arg;
     const i64 share = share_of(&w->share, cost);
     if (share < w->begin || share >= w->end) return;
-    if (w->b->half)
+    if (w->b->is_bf16)
         piece_half(w->b, piece, w->number);
     else
         piece_f32(w->b, piece, w->number);
@@ -382,8 +385,8 @@ static void delta_rows(void *arg, i64 begin, i64 end, int worker) {
             v16 sum = v16_set(0);
             for (i64 d = 0; d < t->value_dim; d += 16) {
                 const i64 at = i * t->o_row + h * t->value_dim + d, left = t->value_dim - d;
-                sum = v16_fma(v16_get_n(b->dout, at, left, b->half),
-                              v16_get_n(t->call->in[4].data, at, left, b->half), sum);
+                sum = v16_fma(v16_get_n(b->dout, at, left, b->is_bf16),
+                              v16_get_n(t->call->in[4].data, at, left, b->is_bf16), sum);
             }
             b->delta[h * t->queries + i] = v16_sum(sum);
         }
@@ -406,7 +409,7 @@ CPU_KERNEL(attention_back) {
                      .dout = c->in[0].data,
                      .lse = c->in[5].data,
                      .scratch = c->scratch,
-                     .half = is_half(&c->in[1])};
+                     .is_bf16 = view_is_bf16(&c->in[1])};
     const struct attention *t = &b.t;
     if (attention_indexes(t, e) || training_form(t, e)) return -1;
     b.dq = (float *)(b.scratch + pool_threads() * back_units(t));

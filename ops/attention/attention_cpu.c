@@ -77,12 +77,12 @@ V16_FN float row_top(const float *s, i64 vectors) {
 }
 
 /* Scores become probabilities; returns their sum. */
-V16_FN float row_exp(float *s, i64 vectors, float scale, float top, bool half) {
+V16_FN float row_exp(float *s, i64 vectors, float scale, float top, bool is_bf16) {
     v16 sum = v16_set(0);
     for (i64 n = 0; n < vectors; n++) {
         const v16 p = v16_exp(v16_fma(v16_load(s + 16 * n), v16_set(scale), v16_set(-top)));
         sum = v16_add(sum, p);
-        probability_put(s, 16 * n, p, half);
+        probability_put(s, 16 * n, p, is_bf16);
     }
     return v16_sum(sum);
 }
@@ -91,7 +91,7 @@ V16_FN float row_exp(float *s, i64 vectors, float scale, float top, bool half) {
  * first row's number, `at`: the block's first key. */
 static __attribute__((noinline)) void panel_softmax(const struct attention *t, struct rows *r,
                                                     i64 from, i64 count, i64 at, i64 vectors,
-                                                    bool half) {
+                                                    bool is_bf16) {
     float top[FORWARD_PANEL + 16], sum[FORWARD_PANEL + 16];
     for (i64 i = 0; i < count; i++) {
         float *s = r->s + i * KEY_BLOCK;
@@ -111,7 +111,7 @@ static __attribute__((noinline)) void panel_softmax(const struct attention *t, s
         v16_store_n(r->top + from + i, now, left);
     }
     for (i64 i = 0; i < count; i++)
-        sum[i] = row_exp(r->s + i * KEY_BLOCK, vectors, t->scale, r->top[from + i], half);
+        sum[i] = row_exp(r->s + i * KEY_BLOCK, vectors, t->scale, r->top[from + i], is_bf16);
     for (i64 i = 0; i < count; i += 16)
         v16_store_n(r->sum + from + i,
                     v16_fma(v16_load_n(r->sum + from + i, count - i),
@@ -121,7 +121,7 @@ static __attribute__((noinline)) void panel_softmax(const struct attention *t, s
 
 /* Rows [from, from + count) of the panel meet the key block that starts `at` keys after begin. */
 V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 count, i64 at,
-                      bool half) {
+                      bool is_bf16) {
     const struct attention *t = &f->t;
     i64 low = r->low[from], high = 0;
     for (i64 i = from; i < from + count; i++)
@@ -138,9 +138,9 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
                         .fresh = true,
                         .rows = count,
                         .vectors = vectors,
-                        .depth = half ? (t->head_dim + 1) / 2 : t->head_dim};
-    product_run(&s, half);
-    panel_softmax(t, r, from, count, at, vectors, half);
+                        .depth = is_bf16 ? (t->head_dim + 1) / 2 : t->head_dim};
+    product_run(&s, is_bf16);
+    panel_softmax(t, r, from, count, at, vectors, is_bf16);
     struct product o = {.a = (const u32 *)r->s,
                         .a_row = KEY_BLOCK,
                         .a_step = 1,
@@ -151,22 +151,23 @@ V16_FN void panel_run(const struct forward *f, struct rows *r, i64 from, i64 cou
                         .scale = r->alpha,
                         .rows = count,
                         .vectors = t->value_lanes / 16,
-                        .depth = half ? (keys + 1) / 2 : keys};
-    product_run(&o, half);
+                        .depth = is_bf16 ? (keys + 1) / 2 : keys};
+    product_run(&o, is_bf16);
 }
 
-V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chunk *c, bool half) {
+V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chunk *c,
+                       bool is_bf16) {
     const struct attention *t = &f->t;
     const i64 first = c->kv_head * t->group, heads = c->kv_heads * t->group;
-    rows_fetch(element(t->q, c->first * t->q_row + first * t->head_dim, half), t->q_row, c->count,
-               heads * t->head_dim, half);
+    rows_fetch(element(t->q, c->first * t->q_row + first * t->head_dim, is_bf16), t->q_row,
+               c->count, heads * t->head_dim, is_bf16);
     r->count = 0;
     for (i64 h = first; h < first + heads; h++) {
         const float top = t->sink ? sink_of(t, h) : -FLT_MAX,
                     slope = t->slopes ? slope_of(t, h) : 0;
         for (i64 i = c->first; i < c->first + c->count; i++, r->count++) {
             row_copy(r->q + r->count * f->unit_row,
-                     element(t->q, i * t->q_row + h * t->head_dim, half), t->head_dim, half);
+                     element(t->q, i * t->q_row + h * t->head_dim, is_bf16), t->head_dim, is_bf16);
             r->low[r->count] = key_low(t, i), r->high[r->count] = key_high(t, i);
             r->top[r->count] = top, r->sum[r->count] = t->sink ? 1 : 0;
             r->slope[r->count] = slope;
@@ -176,7 +177,7 @@ V16_FN void rows_begin(const struct forward *f, struct rows *r, const struct chu
 }
 
 /* o = (o + 0) / l: the sum rids a zero of its sign. A row that sees no key gives 0 and -FLT_MAX. */
-V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk *c, bool half) {
+V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk *c, bool is_bf16) {
     const struct attention *t = &f->t;
     void *o = t->call->out[0].data;
     float *lse = t->call->out[1].data;
@@ -191,7 +192,7 @@ V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk
         for (i64 d = 0; d < t->value_dim; d += 16)
             v16_put_n(o, i * t->o_row + head * t->value_dim + d,
                       v16_div(v16_add(v16_load(r->o + n * t->value_lanes + d), v16_set(0)), sum),
-                      t->value_dim - d, half);
+                      t->value_dim - d, is_bf16);
         lse[head * t->queries + i] = r->top[n];
     }
 }
@@ -200,7 +201,7 @@ V16_FN void rows_end(const struct forward *f, struct rows *r, const struct chunk
  * block of all heads are asked for, in the order of memory: asked for at once they would wait for
  * each other, and never would all of memory's speed be used while others compute. */
 V16_FN void keys_pack(const struct forward *f, struct rows *r, const struct chunk *c, i64 h, i64 at,
-                      i64 high, bool half) {
+                      i64 high, bool is_bf16) {
     const struct attention *t = &f->t;
     const i64 first = key_row(t, c->run, at), keys = i64_min(KEY_BLOCK, high - at);
     const i64 after = high - at > KEY_BLOCK ? key_row(t, c->run, at + KEY_BLOCK) : first;
@@ -209,34 +210,34 @@ V16_FN void keys_pack(const struct forward *f, struct rows *r, const struct chun
     for (i64 j = 0; j < KEY_BLOCK; j += 16) {
         const i64 left = i64_max(0, keys - j);
         columns_pack(r->k + j, KEY_BLOCK, 16,
-                     element(t->k, k_block + j * t->k_row + h * t->head_dim, half), t->k_row, left,
-                     t->head_dim, r->spare, half);
-        rows_pack(r->v + j * t->value_lanes / (half ? 2 : 1),
-                  element(t->v, v_block + j * t->v_row + h * t->value_dim, half), t->v_row,
-                  i64_min(16, left), i64_min(16, round_up(left, 2)), t->value_dim, half);
+                     element(t->k, k_block + j * t->k_row + h * t->head_dim, is_bf16), t->k_row,
+                     left, t->head_dim, r->spare, is_bf16);
+        rows_pack(r->v + j * t->value_lanes / (is_bf16 ? 2 : 1),
+                  element(t->v, v_block + j * t->v_row + h * t->value_dim, is_bf16), t->v_row,
+                  i64_min(16, left), i64_min(16, round_up(left, 2)), t->value_dim, is_bf16);
         const i64 part = h * KEY_BLOCK + j, next = part / c->kv_heads;
         const i64 rows = i64_min((part + 16) / c->kv_heads, high - at - KEY_BLOCK) - next;
-        rows_fetch(element(t->k, (after + next) * t->k_row + c->kv_head * t->head_dim, half),
-                   t->k_row, rows, c->kv_heads * t->head_dim, half);
-        rows_fetch(element(t->v, (after + next) * t->v_row + c->kv_head * t->value_dim, half),
-                   t->v_row, rows, c->kv_heads * t->value_dim, half);
+        rows_fetch(element(t->k, (after + next) * t->k_row + c->kv_head * t->head_dim, is_bf16),
+                   t->k_row, rows, c->kv_heads * t->head_dim, is_bf16);
+        rows_fetch(element(t->v, (after + next) * t->v_row + c->kv_head * t->value_dim, is_bf16),
+                   t->v_row, rows, c->kv_heads * t->value_dim, is_bf16);
     }
 }
 
-V16_FN void chunk_run(const struct forward *f, const struct chunk *c, int worker, bool half) {
+V16_FN void chunk_run(const struct forward *f, const struct chunk *c, int worker, bool is_bf16) {
     const i64 rows = c->count * f->t.group;
     struct rows r = rows_of(f, worker);
-    rows_begin(f, &r, c, half);
+    rows_begin(f, &r, c, is_bf16);
     i64 low = r.low[0], high = 0;
     for (i64 i = 0; i < c->count; i++)
         low = i64_min(low, r.low[i]), high = i64_max(high, r.high[i]);
     for (i64 at = low / KEY_BLOCK * KEY_BLOCK; at < high; at += KEY_BLOCK)
         for (i64 h = 0; h < c->kv_heads; h++) {
-            keys_pack(f, &r, c, h, at, high, half);
+            keys_pack(f, &r, c, h, at, high, is_bf16);
             for (i64 i = 0; i < rows; i += FORWARD_PANEL)
-                panel_run(f, &r, h * rows + i, i64_min(FORWARD_PANEL, rows - i), at, half);
+                panel_run(f, &r, h * rows + i, i64_min(FORWARD_PANEL, rows - i), at, is_bf16);
         }
-    rows_end(f, &r, c, half);
+    rows_end(f, &r, c, is_bf16);
 }
 static __attribute__((noinline)) void chunk_f32(const struct forward *f, const struct chunk *c,
                                                 int worker) {
@@ -289,7 +290,7 @@ static void chunk_take(void *arg, const struct chunk *c, double cost) {
     struct worker *w = arg;
     const i64 share = share_of(&w->share, cost);
     if (share < w->begin || share >= w->end) return;
-    if (is_half(&w->f->t.call->in[0]))
+    if (view_is_bf16(&w->f->t.call->in[0]))
         chunk_half(w->f, c, w->number);
     else
         chunk_f32(w->f, c, w->number);
@@ -303,7 +304,7 @@ static void forward_work(void *arg, i64 begin, i64 end, int number) {
 CPU_KERNEL(attention) {
     struct forward f = {.t = attention_of(c, 0, 3), .scratch = c->scratch};
     if (attention_indexes(&f.t, e)) return -1;
-    f.unit_row = row_units(f.t.head_dim, is_half(&c->in[0]));
+    f.unit_row = row_units(f.t.head_dim, view_is_bf16(&c->in[0]));
     chunks_walk(&f.t, chunk_count, &f.total);
     pool_run(pool_threads(), forward_work, &f);
     return 0;

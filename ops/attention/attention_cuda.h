@@ -86,10 +86,11 @@ DEVICE key_range keys_trained(const device_attention &t, i64 i, bool report) {
 }
 
 /* Of 16 neighbouring threads: the row sum of x * y over n elements from `at` on. */
-template <bool half> DEVICE float head_dot(const void *x, const void *y, i64 at, i64 n) {
+template <bool is_bf16> DEVICE float head_dot(const void *x, const void *y, i64 at, i64 n) {
     float sum = 0;
     for (i64 d = threadIdx.x % 16; d < (n + 15) / 16 * 16; d += 16)
-        sum = v16_fma(d < n ? get1(x, at + d, half) : 0, d < n ? get1(y, at + d, half) : 0, sum);
+        sum = v16_fma(d < n ? get1(x, at + d, is_bf16) : 0, d < n ? get1(y, at + d, is_bf16) : 0,
+                      sum);
     return lanes_sum(sum);
 }
 /* Where the running maximum of a head starts, in natural units. */

@@ -32,41 +32,41 @@ enum {
 static_assert((int)TILE == (int)KEY_BLOCK, "the row sum of a key block is one step");
 
 /* Eight elements from i on, of which `left` are there, zeros elsewhere; wide: in whole vectors. */
-template <bool half>
+template <bool is_bf16>
 DEVICE void eight_load(float x[8], const void *from, i64 i, i64 left, bool wide) {
 #pragma unroll
     for (int k = 0; k < 8; k++) x[k] = 0;
     if (wide && left > 0) {
-        vec_load<half>(x, from, i);
-        if (!half) vec_load<half>(x + 4, from, i + 4);
+        vec_load<is_bf16>(x, from, i);
+        if (!is_bf16) vec_load<is_bf16>(x + 4, from, i + 4);
     } else {
         for (int k = 0; k < 8; k++)
-            if (k < left) x[k] = get1(from, i + k, half);
+            if (k < left) x[k] = get1(from, i + k, is_bf16);
     }
 }
 
 /* to[32][64]: elements d0.. of `rows` rows of 64, zeros elsewhere, in the order of the chain.
  * `spread`: row n stands at n % 16 * 4 + n / 16, so that a thread's four are neighbours. */
-template <bool half>
+template <bool is_bf16>
 DEVICE void columns_load(float *to, const void *from, i64 row, i64 at, int rows, int d0, i64 dim,
                          bool wide, bool spread) {
     const int place = threadIdx.x % TILE, d = d0 + threadIdx.x / TILE * 8,
               n = spread ? place / 4 + place % 4 * 16 : place;
     float x[8];
-    eight_load<half>(x, from, at + n * row + d, n < rows ? dim - d : 0, wide);
+    eight_load<is_bf16>(x, from, at + n * row + d, n < rows ? dim - d : 0, wide);
     to += (d - d0) * TILE + place;
 #pragma unroll
-    for (int k = 0; k < 8; k++) to[(half ? k ^ 1 : k) * TILE] = x[k];
+    for (int k = 0; k < 8; k++) to[(is_bf16 ? k ^ 1 : k) * TILE] = x[k];
 }
 
 /* to[64][128]: `rows` rows from element `column` on, zeros elsewhere. */
-template <bool half>
+template <bool is_bf16>
 DEVICE void rows_load(float *to, const void *from, i64 row, i64 at, int rows, int column, i64 dim,
                       bool wide) {
     const int d = column + threadIdx.x % 16 * 8;
     for (int n = threadIdx.x / 16; n < TILE; n += 16) {
         float x[8];
-        eight_load<half>(x, from, at + n * row + d, n < rows ? dim - d : 0, wide);
+        eight_load<is_bf16>(x, from, at + n * row + d, n < rows ? dim - d : 0, wide);
         float *out = to + n * WIDE + threadIdx.x % 16 * 8;
         vec_store<false>(out, 0, x), vec_store<false>(out, 4, x + 4);
     }
@@ -90,11 +90,11 @@ DEVICE void scores_add(float s[4][4], const float *a, const float *b, int depth)
 }
 
 /* o += P·R over n columns of P: p[n][PAD], r[n][WIDE]; pairs of bf16 odd first */
-template <bool half> DEVICE void rows_add(float o[4][8], const float *p, const float *r, int n) {
+template <bool is_bf16> DEVICE void rows_add(float o[4][8], const float *p, const float *r, int n) {
     p += row_of(0), r += threadIdx.x % 16 * 4;
 #pragma unroll 4
-    for (int k = 0; k < (half ? n + n % 2 : n); k++) {
-        const int at = half ? k ^ 1 : k;
+    for (int k = 0; k < (is_bf16 ? n + n % 2 : n); k++) {
+        const int at = is_bf16 ? k ^ 1 : k;
         float x[4], y[8];
         vec_load<false>(x, p, at * PAD);
         vec_load<false>(y, r, at * WIDE), vec_load<false>(y + 4, r, at * WIDE + TILE);
@@ -106,15 +106,15 @@ template <bool half> DEVICE void rows_add(float o[4][8], const float *p, const f
 }
 
 /* Column `column` of P or dS, the thread's four rows; rounded in bf16. */
-template <bool half> DEVICE void probability_put(float *p, int column, const float x[4]) {
+template <bool is_bf16> DEVICE void probability_put(float *p, int column, const float x[4]) {
     float y[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) y[i] = half ? get_bf16(put_bf16(x[i])) : x[i];
+    for (int i = 0; i < 4; i++) y[i] = is_bf16 ? get_bf16(put_bf16(x[i])) : x[i];
     vec_store<false>(p, column * PAD + row_of(0), y);
 }
 
 /* The thread's part of a result of 64 x 128; z: what divides each row, or NULL */
-template <bool half>
+template <bool is_bf16>
 DEVICE void result_put(void *to, i64 row, i64 at, int rows, i64 dim, const float o[4][8],
                        const float z[4]) {
     if (!to) return; /* a gradient that is not wanted */
@@ -125,7 +125,7 @@ DEVICE void result_put(void *to, i64 row, i64 at, int rows, i64 dim, const float
             const i64 d = (i64)blockIdx.z * WIDE + j / 4 * TILE + threadIdx.x % 16 * 4 + j % 4;
             if (row_of(i) < rows && d < dim)
                 put1(to, at + row_of(i) * row + d,
-                     z ? v16_div(v16_add(o[i][j], 0), z[i]) : v16_add(o[i][j], 0), half);
+                     z ? v16_div(v16_add(o[i][j], 0), z[i]) : v16_add(o[i][j], 0), is_bf16);
         }
 }
 
@@ -191,7 +191,7 @@ struct softmax_rows { /* the thread's four rows, the same in 16 neighbours */
 };
 
 /* Scores of the keys `at`.. of the run become probabilities in p. */
-template <bool half>
+template <bool is_bf16>
 DEVICE void online_softmax(struct softmax_rows *x, float s[4][4], float *p, const int low[4],
                            const int high[4], int at, float slope, const device_attention &t) {
 #pragma unroll
@@ -224,7 +224,7 @@ DEVICE void online_softmax(struct softmax_rows *x, float s[4][4], float *p, cons
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const float column[4] = {s[0][j], s[1][j], s[2][j], s[3][j]};
-        probability_put<half>(p, column_of(j), column);
+        probability_put<is_bf16>(p, column_of(j), column);
     }
 }
 
@@ -232,7 +232,7 @@ enum { FORWARD_SHARED = (TILE * PAD + TILE * WIDE) * 4 };
 
 /* Grid: tiles of `step` queries, heads, columns of o. Shared memory: Q and K, later P in their
  * place; then V. */
-template <bool half>
+template <bool is_bf16>
 __global__ void __launch_bounds__(THREADS, 2)
     forward_kernel(const __grid_constant__ device_attention t, int step) {
     DYNAMIC_SHARED(float, memory);
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     SHARED(int, limits, 2 * TILE);
     float *const columns = memory + DEPTH * TILE, *const v = memory + TILE * PAD;
     const i64 first = (i64)blockIdx.x * step, head = blockIdx.y, kv_head = head / t.group;
-    const int depth = half ? (t.head_dim + 1) / 2 * 2 : t.head_dim;
+    const int depth = is_bf16 ? (t.head_dim + 1) / 2 * 2 : t.head_dim;
     const struct tile_rows rows = {begin, limits, limits + TILE,
                                    t.queries - first < step ? (int)(t.queries - first) : step};
     tile_rows_load(rows, t, first, false, !head && !blockIdx.z);
@@ -260,17 +260,19 @@ __global__ void __launch_bounds__(THREADS, 2)
             float s[4][4] = {};
             for (int d = 0; d < depth; d += DEPTH) {
                 __syncthreads();
-                columns_load<half>(memory, t.q, t.q_row, first * t.q_row + head * t.head_dim,
-                                   rows.count, d, t.head_dim, t.wide, false);
-                columns_load<half>(columns, t.k, t.k_row, key, keys, d, t.head_dim, t.wide, true);
+                columns_load<is_bf16>(memory, t.q, t.q_row, first * t.q_row + head * t.head_dim,
+                                      rows.count, d, t.head_dim, t.wide, false);
+                columns_load<is_bf16>(columns, t.k, t.k_row, key, keys, d, t.head_dim, t.wide,
+                                      true);
                 __syncthreads();
                 if (run.busy) scores_add(s, memory, columns, depth - d < DEPTH ? depth - d : DEPTH);
             }
             __syncthreads();
-            rows_load<half>(v, t.v, t.v_row, value, keys, blockIdx.z * WIDE, t.value_dim, t.wide);
-            if (run.busy) online_softmax<half>(&x, s, memory, low, high, at, slope, t);
+            rows_load<is_bf16>(v, t.v, t.v_row, value, keys, blockIdx.z * WIDE, t.value_dim,
+                               t.wide);
+            if (run.busy) online_softmax<is_bf16>(&x, s, memory, low, high, at, slope, t);
             __syncthreads();
-            if (run.busy) rows_add<half>(x.o, memory, v, keys);
+            if (run.busy) rows_add<is_bf16>(x.o, memory, v, keys);
         }
     }
     float z[4];
@@ -281,8 +283,8 @@ __global__ void __launch_bounds__(THREADS, 2)
             t.lse[head * t.queries + first + row_of(i)] =
                 x.sum[i] > 0 ? v16_add(x.top[i], v16_log(x.sum[i])) : -FLT_MAX;
     }
-    result_put<half>(t.o, t.o_row, first * t.o_row + head * t.value_dim, rows.count, t.value_dim,
-                     x.o, z);
+    result_put<is_bf16>(t.o, t.o_row, first * t.o_row + head * t.value_dim, rows.count, t.value_dim,
+                        x.o, z);
 }
 
 static dim3 grid_of(i64 tiles, i64 heads, i64 dim) {
@@ -292,7 +294,7 @@ static dim3 grid_of(i64 tiles, i64 heads, i64 dim) {
 int attention_portable(const device_attention *t, struct err *e) {
     const int step = attention_by_query(t) ? 1 : TILE;
     const dim3 grid = grid_of((t->queries + step - 1) / step, t->heads, t->value_dim);
-    return is_half(&t->call->in[0])
+    return view_is_bf16(&t->call->in[0])
                ? LAUNCH(e, (forward_kernel<true>), grid, THREADS, FORWARD_SHARED, *t, step)
                : LAUNCH(e, (forward_kernel<false>), grid, THREADS, FORWARD_SHARED, *t, step);
 }
@@ -320,22 +322,22 @@ struct operand {
     i64 second_row, second_at;
     int rows;
 };
-template <bool half>
+template <bool is_bf16>
 DEVICE void back_scores(float s[4][4], float d[4][4], float *memory, const struct operand &a,
                         const struct operand &b, bool busy, const device_attention &t) {
-    const int part = DEPTH * TILE, depth = half ? (t.head_dim + 1) / 2 * 2 : t.head_dim,
-              values = half ? (t.value_dim + 1) / 2 * 2 : t.value_dim;
+    const int part = DEPTH * TILE, depth = is_bf16 ? (t.head_dim + 1) / 2 * 2 : t.head_dim,
+              values = is_bf16 ? (t.value_dim + 1) / 2 * 2 : t.value_dim;
     for (int at = 0; at < depth || at < values; at += DEPTH) {
         const int n = depth - at < DEPTH ? depth - at : DEPTH,
                   m = values - at < DEPTH ? values - at : DEPTH;
         __syncthreads();
-        columns_load<half>(memory, a.data, a.row, a.at, a.rows, at, t.head_dim, t.wide, false);
-        columns_load<half>(memory + part, b.data, b.row, b.at, b.rows, at, t.head_dim, t.wide,
-                           true);
-        columns_load<half>(memory + 2 * part, a.second, a.second_row, a.second_at, a.rows, at,
-                           t.value_dim, t.wide, false);
-        columns_load<half>(memory + 3 * part, b.second, b.second_row, b.second_at, b.rows, at,
-                           t.value_dim, t.wide, true);
+        columns_load<is_bf16>(memory, a.data, a.row, a.at, a.rows, at, t.head_dim, t.wide, false);
+        columns_load<is_bf16>(memory + part, b.data, b.row, b.at, b.rows, at, t.head_dim, t.wide,
+                              true);
+        columns_load<is_bf16>(memory + 2 * part, a.second, a.second_row, a.second_at, a.rows, at,
+                              t.value_dim, t.wide, false);
+        columns_load<is_bf16>(memory + 3 * part, b.second, b.second_row, b.second_at, b.rows, at,
+                              t.value_dim, t.wide, true);
         __syncthreads();
         if (!busy) continue;
         scores_add(s, memory, memory + part, n);
@@ -365,7 +367,7 @@ DEVICE int queries_load(const struct query_facts &f, const device_attention &t, 
 
 /* dk and dv of one tile of keys and one kv head: rows are keys, columns queries. Grid: key tiles,
  * kv heads, columns of dk. Pairs of queries are counted from begin. */
-template <bool half>
+template <bool is_bf16>
 __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ device_attention t) {
     DYNAMIC_SHARED(float, memory);
     SHARED(i64, begin, TILE);
@@ -396,9 +398,9 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ d
                                      x = {t.q, t.q_row, query, t.dout, t.o_row, dout, count};
                 const float slope = t.slopes ? slope_now(t, head) : 0;
                 float s[4][4] = {}, d[4][4] = {};
-                back_scores<half>(s, d, memory, k, x, run.busy, t);
-                rows_load<half>(wide, t.dout, t.o_row, dout, count, blockIdx.z * WIDE, t.value_dim,
-                                t.wide);
+                back_scores<is_bf16>(s, d, memory, k, x, run.busy, t);
+                rows_load<is_bf16>(wide, t.dout, t.o_row, dout, count, blockIdx.z * WIDE,
+                                   t.value_dim, t.wide);
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     float px[4], dx[4];
@@ -412,23 +414,23 @@ __global__ void __launch_bounds__(THREADS) keys_kernel(const __grid_constant__ d
                                  c < count ? facts_now.delta[c] : 0, seen, &px[i], &dx[i], slope,
                                  (int)(at - start), (int)(q - start) + c, t);
                     }
-                    probability_put<half>(p, c, px), probability_put<half>(ds, c, dx);
+                    probability_put<is_bf16>(p, c, px), probability_put<is_bf16>(ds, c, dx);
                 }
                 __syncthreads();
-                if (run.busy) rows_add<half>(dv, p, wide, count);
+                if (run.busy) rows_add<is_bf16>(dv, p, wide, count);
                 __syncthreads();
-                rows_load<half>(wide, t.q, t.q_row, query, count, blockIdx.z * WIDE, t.head_dim,
-                                t.wide);
+                rows_load<is_bf16>(wide, t.q, t.q_row, query, count, blockIdx.z * WIDE, t.head_dim,
+                                   t.wide);
                 __syncthreads();
-                if (run.busy) rows_add<half>(dk, ds, wide, count);
+                if (run.busy) rows_add<is_bf16>(dk, ds, wide, count);
             }
     }
-    if (t.dk) result_put<half>(t.dk, t.k_row, kv, left, t.head_dim, dk, NULL);
-    if (t.dv) result_put<half>(t.dv, t.v_row, values, left, t.value_dim, dv, NULL);
+    if (t.dk) result_put<is_bf16>(t.dk, t.k_row, kv, left, t.head_dim, dk, NULL);
+    if (t.dv) result_put<is_bf16>(t.dv, t.v_row, values, left, t.value_dim, dv, NULL);
 }
 
 /* dq of one tile of queries and one head: rows are queries, columns keys. */
-template <bool half>
+template <bool is_bf16>
 __global__ void __launch_bounds__(THREADS, 1)
     queries_kernel(const __grid_constant__ device_attention t) {
     DYNAMIC_SHARED(float, memory);
@@ -461,8 +463,9 @@ __global__ void __launch_bounds__(THREADS, 1)
                                       t.v, t.v_row, key * t.v_row + kv_head * t.value_dim,
                                       keys};
             float s[4][4] = {}, d[4][4] = {};
-            back_scores<half>(s, d, memory, x, k, run.busy, t);
-            rows_load<half>(wide, t.k, t.k_row, k.at, keys, blockIdx.z * WIDE, t.head_dim, t.wide);
+            back_scores<is_bf16>(s, d, memory, x, k, run.busy, t);
+            rows_load<is_bf16>(wide, t.k, t.k_row, k.at, keys, blockIdx.z * WIDE, t.head_dim,
+                               t.wide);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 float unused, dx[4];
@@ -471,24 +474,24 @@ __global__ void __launch_bounds__(THREADS, 1)
                 for (int i = 0; i < 4; i++)
                     gradient(s[i][j], d[i][j], lse[i], delta[i], key >= low[i] && key < high[i],
                              &unused, &dx[i], slope, key, high[i] - 1, t);
-                probability_put<half>(ds, column_of(j), dx);
+                probability_put<is_bf16>(ds, column_of(j), dx);
             }
             __syncthreads();
-            if (run.busy) rows_add<half>(dq, ds, wide, keys);
+            if (run.busy) rows_add<is_bf16>(dq, ds, wide, keys);
         }
     }
     if (t.dq)
-        result_put<half>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, t.head_dim, dq,
-                         NULL);
+        result_put<is_bf16>(t.dq, t.q_row, first * t.q_row + head * t.head_dim, left, t.head_dim,
+                            dq, NULL);
 }
 
-template <bool half> static int back_run(const device_attention *t, struct err *e) {
+template <bool is_bf16> static int back_run(const device_attention *t, struct err *e) {
     const i64 tiles = (t->queries + TILE - 1) / TILE;
     const dim3 keys = grid_of(tiles, t->kv_heads, i64_max(t->head_dim, t->value_dim)),
                queries = grid_of(tiles, t->heads, t->head_dim);
-    if (LAUNCH(e, keys_kernel<half>, keys, THREADS, BACK_SHARED, *t) != 0) return -1;
-    return LAUNCH(e, queries_kernel<half>, queries, THREADS, BACK_SHARED, *t);
+    if (LAUNCH(e, keys_kernel<is_bf16>, keys, THREADS, BACK_SHARED, *t) != 0) return -1;
+    return LAUNCH(e, queries_kernel<is_bf16>, queries, THREADS, BACK_SHARED, *t);
 }
 int attention_back_portable(const device_attention *t, struct err *e) {
-    return is_half(&t->call->in[0]) ? back_run<true>(t, e) : back_run<false>(t, e);
+    return view_is_bf16(&t->call->in[0]) ? back_run<true>(t, e) : back_run<false>(t, e);
 }

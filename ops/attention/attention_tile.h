@@ -42,7 +42,7 @@ V16_FN u32 unit_load(const u32 *p) { /* may have been stored as two bf16 */
 }
 
 V16_FN void tile_run(const struct product *p, i64 row, i64 vector, int rows, int vectors,
-                     bool half) {
+                     bool is_bf16) {
     v16 sum[TILE_ROWS][TILE_VECTORS];
     float *c = p->c + row * p->c_row + vector * 16;
 #pragma GCC unroll 6
@@ -59,7 +59,7 @@ V16_FN void tile_run(const struct product *p, i64 row, i64 vector, int rows, int
         v16h y[TILE_VECTORS];
 #pragma GCC unroll 4
         for (int n = 0; n < vectors; n++)
-            if (half)
+            if (is_bf16)
                 y[n] = v16h_load(b + 16 * n);
             else
                 x[n] = v16_load((const float *)b + 16 * n);
@@ -67,8 +67,9 @@ V16_FN void tile_run(const struct product *p, i64 row, i64 vector, int rows, int
         for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
             for (int n = 0; n < vectors; n++)
-                sum[r][n] = half ? v16_dot(v16h_set(unit_load(a + r * a_row)), y[n], sum[r][n])
-                                 : v16_fma(v16_set(((const float *)a)[r * a_row]), x[n], sum[r][n]);
+                sum[r][n] = is_bf16
+                                ? v16_dot(v16h_set(unit_load(a + r * a_row)), y[n], sum[r][n])
+                                : v16_fma(v16_set(((const float *)a)[r * a_row]), x[n], sum[r][n]);
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
@@ -78,22 +79,23 @@ V16_FN void tile_run(const struct product *p, i64 row, i64 vector, int rows, int
 
 /* All rows under `vectors` vectors of columns, so that this part of B stays in the nearest cache.
  */
-V16_FN void tile_column(const struct product *p, i64 vector, int vectors, bool half) {
+V16_FN void tile_column(const struct product *p, i64 vector, int vectors, bool is_bf16) {
     i64 r = 0;
     for (; r + TILE_ROWS <= p->rows; r += TILE_ROWS)
-        tile_run(p, r, vector, TILE_ROWS, vectors, half);
+        tile_run(p, r, vector, TILE_ROWS, vectors, is_bf16);
     if (TILE_ROWS == 1) return;
-    if (r + 4 <= p->rows) tile_run(p, r, vector, 4, vectors, half), r += 4;
-    if (r + 2 <= p->rows) tile_run(p, r, vector, 2, vectors, half), r += 2;
-    if (r < p->rows) tile_run(p, r, vector, 1, vectors, half);
+    if (r + 4 <= p->rows) tile_run(p, r, vector, 4, vectors, is_bf16), r += 4;
+    if (r + 2 <= p->rows) tile_run(p, r, vector, 2, vectors, is_bf16), r += 2;
+    if (r < p->rows) tile_run(p, r, vector, 1, vectors, is_bf16);
 }
-V16_FN void product_columns(const struct product *p, bool half) {
+V16_FN void product_columns(const struct product *p, bool is_bf16) {
     i64 n = 0;
-    for (; n + TILE_VECTORS <= p->vectors; n += TILE_VECTORS) tile_column(p, n, TILE_VECTORS, half);
+    for (; n + TILE_VECTORS <= p->vectors; n += TILE_VECTORS)
+        tile_column(p, n, TILE_VECTORS, is_bf16);
 #if defined(ISA_IS_avx512) || defined(ISA_IS_avx512bf16)
-    if (p->vectors - n == 3) tile_column(p, n, 3, half);
-    if (p->vectors - n == 2) tile_column(p, n, 2, half);
-    if (p->vectors - n == 1) tile_column(p, n, 1, half);
+    if (p->vectors - n == 3) tile_column(p, n, 3, is_bf16);
+    if (p->vectors - n == 2) tile_column(p, n, 2, is_bf16);
+    if (p->vectors - n == 1) tile_column(p, n, 1, is_bf16);
 #endif
 }
 static __attribute__((noinline)) void product_f32(const struct product *p) {
@@ -102,8 +104,8 @@ static __attribute__((noinline)) void product_f32(const struct product *p) {
 static __attribute__((noinline)) void product_half(const struct product *p) {
     product_columns(p, true);
 }
-V16_FN void product_run(const struct product *p, bool half) {
-    if (half)
+V16_FN void product_run(const struct product *p, bool is_bf16) {
+    if (is_bf16)
         product_half(p);
     else
         product_f32(p);
@@ -112,17 +114,17 @@ V16_FN void product_run(const struct product *p, bool half) {
 /* ---- packing. A row of head_dim elements is padded with zeros to row_units units, a multiple of
  * 16 ---- */
 
-V16_FN i64 row_units(i64 head_dim, bool half) {
-    return round_up(half ? (head_dim + 1) / 2 : head_dim, 16);
+V16_FN i64 row_units(i64 head_dim, bool is_bf16) {
+    return round_up(is_bf16 ? (head_dim + 1) / 2 : head_dim, 16);
 }
 
-V16_FN const void *element(const void *p, i64 i, bool half) {
-    return half ? (const void *)((const u16 *)p + i) : (const void *)((const float *)p + i);
+V16_FN const void *element(const void *p, i64 i, bool is_bf16) {
+    return is_bf16 ? (const void *)((const u16 *)p + i) : (const void *)((const float *)p + i);
 }
 
-V16_FN void row_copy(u32 *to, const void *from, i64 head_dim, bool half) {
+V16_FN void row_copy(u32 *to, const void *from, i64 head_dim, bool is_bf16) {
     i64 d = 0;
-    if (!half) {
+    if (!is_bf16) {
         for (; d < head_dim; d += 16)
             v16_store((float *)to + d, v16_load_n((const float *)from + d, head_dim - d));
         return;
@@ -135,8 +137,8 @@ V16_FN void row_copy(u32 *to, const void *from, i64 head_dim, bool half) {
 }
 
 /* Asks for rows ahead of their use: their stride defeats the hardware's guess. */
-V16_FN void rows_fetch(const void *from, i64 row, i64 rows, i64 head_dim, bool half) {
-    const i64 size = half ? 2 : 4;
+V16_FN void rows_fetch(const void *from, i64 row, i64 rows, i64 head_dim, bool is_bf16) {
+    const i64 size = is_bf16 ? 2 : 4;
     for (i64 r = 0; r < rows; r++)
         for (i64 byte = 0; byte < head_dim * size; byte += 64)
             __builtin_prefetch((const u8 *)from + r * row * size + byte);
@@ -144,10 +146,10 @@ V16_FN void rows_fetch(const void *from, i64 row, i64 rows, i64 head_dim, bool h
 
 /* `rows` rows, then zeros up to `padded` */
 V16_FN void rows_copy(u32 *to, const void *from, i64 row, i64 rows, i64 padded, i64 head_dim,
-                      bool half) {
-    const i64 units = row_units(head_dim, half);
+                      bool is_bf16) {
+    const i64 units = row_units(head_dim, is_bf16);
     for (i64 r = 0; r < rows; r++)
-        row_copy(to + r * units, element(from, r * row, half), head_dim, half);
+        row_copy(to + r * units, element(from, r * row, is_bf16), head_dim, is_bf16);
     if (padded > rows)
         __builtin_memset(to + rows * units, 0, (size_t)((padded - rows) * units) * 4);
 }
@@ -186,13 +188,13 @@ V16_FN void transpose16(u32 *to, i64 to_row, const void *from, i64 from_bytes) {
 /* Rows of k or v as columns: to[unit][row], `width` of them (a multiple of 16), zeros past
  * `rows`. `spare`: 16 padded rows. */
 V16_FN void columns_pack(u32 *to, i64 to_row, i64 width, const void *from, i64 row, i64 rows,
-                         i64 head_dim, u32 *spare, bool half) {
-    const i64 units = row_units(head_dim, half), size = half ? 2 : 4;
+                         i64 head_dim, u32 *spare, bool is_bf16) {
+    const i64 units = row_units(head_dim, is_bf16), size = is_bf16 ? 2 : 4;
     for (i64 r = 0; r < width; r += 16) {
-        const void *source = element(from, r * row, half);
+        const void *source = element(from, r * row, is_bf16);
         i64 bytes = row * size;
         if (rows - r < 16 || head_dim * size != units * 4) {
-            rows_copy(spare, source, row, i64_max(0, i64_min(16, rows - r)), 16, head_dim, half);
+            rows_copy(spare, source, row, i64_max(0, i64_min(16, rows - r)), 16, head_dim, is_bf16);
             source = spare, bytes = units * 4;
         }
         for (i64 u = 0; u < units; u += 16)
@@ -203,8 +205,8 @@ V16_FN void columns_pack(u32 *to, i64 to_row, i64 width, const void *from, i64 r
 /* Rows as the B of a product over rows: [row][lanes] floats, or [row / 2][lanes] pairs of rows.
  * Zeros past `rows`, up to `padded` (even). */
 V16_FN void rows_pack(u32 *to, const void *from, i64 row, i64 rows, i64 padded, i64 head_dim,
-                      bool half) {
-    if (!half) {
+                      bool is_bf16) {
+    if (!is_bf16) {
         rows_copy(to, from, row, rows, padded, head_dim, false);
         return;
     }
@@ -222,14 +224,14 @@ V16_FN void rows_pack(u32 *to, const void *from, i64 row, i64 rows, i64 padded, 
 
 /* Stores p or ds in place of scores; as the first half of the row in bf16. They are results, so
  * never denormal, and the instruction rounds them as v16_store_bf16 does. */
-V16_FN void probability_put(float *s, i64 at, v16 x, bool half) {
+V16_FN void probability_put(float *s, i64 at, v16 x, bool is_bf16) {
 #ifdef ISA_IS_avx512bf16
-    if (half) {
+    if (is_bf16) {
         _mm256_storeu_si256((__m256i *)((u16 *)s + at), (__m256i)_mm512_cvtneps_pbh(x));
         return;
     }
 #endif
-    v16_put(s, at, x, half);
+    v16_put(s, at, x, is_bf16);
 }
 
 /* ---- bias and masks ---- */

@@ -158,11 +158,11 @@ V16_FN u16 put_bf16(float x) { /* bf16_of_f32 */
 #ifdef HONE_SHIM
 V16_FN u32 pack_bf16(float low, float high) { return put_bf16(low) | (u32)put_bf16(high) << 16; }
 #endif
-V16_FN float get1(const void *p, i64 i, bool half) {
-    return half ? get_bf16(((const u16 *)p)[i]) : ((const float *)p)[i];
+V16_FN float get1(const void *p, i64 i, bool is_bf16) {
+    return is_bf16 ? get_bf16(((const u16 *)p)[i]) : ((const float *)p)[i];
 }
-V16_FN void put1(void *p, i64 i, float x, bool half) {
-    if (half)
+V16_FN void put1(void *p, i64 i, float x, bool is_bf16) {
+    if (is_bf16)
         ((u16 *)p)[i] = put_bf16(x);
     else
         ((float *)p)[i] = x;

@@ -10,23 +10,23 @@ template <int Ins, int Outs> struct pointers {
 };
 
 /* 4 floats or 8 bf16 at element i of p, 16-byte aligned. */
-template <bool half> DEVICE void vec_unpack(float *to, uint4 v) {
+template <bool is_bf16> DEVICE void vec_unpack(float *to, uint4 v) {
     const u32 w[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int k = 0; k < 4; k++)
-        if (half)
+        if (is_bf16)
             to[2 * k] = of_bits(w[k] << 16), to[2 * k + 1] = of_bits(w[k] & 0xffff0000u);
         else
             to[k] = of_bits(w[k]);
 }
-template <bool half> DEVICE const uint4 *vec_at(const void *p, i64 i) {
-    return (const uint4 *)((const u8 *)p + i * (half ? 2 : 4));
+template <bool is_bf16> DEVICE const uint4 *vec_at(const void *p, i64 i) {
+    return (const uint4 *)((const u8 *)p + i * (is_bf16 ? 2 : 4));
 }
-template <bool half> DEVICE void vec_load(float *to, const void *p, i64 i) {
-    vec_unpack<half>(to, *vec_at<half>(p, i));
+template <bool is_bf16> DEVICE void vec_load(float *to, const void *p, i64 i) {
+    vec_unpack<is_bf16>(to, *vec_at<is_bf16>(p, i));
 }
-template <bool half> DEVICE void vec_store(void *p, i64 i, const float *from) {
-    if (half) {
+template <bool is_bf16> DEVICE void vec_store(void *p, i64 i, const float *from) {
+    if (is_bf16) {
         u32 w[4];
 #pragma unroll
         for (int k = 0; k < 4; k++)
@@ -38,26 +38,26 @@ template <bool half> DEVICE void vec_store(void *p, i64 i, const float *from) {
 }
 
 /* `wide`: 16 bytes as above; otherwise one element. */
-template <bool half, bool wide> DEVICE void span_load(float *to, const void *p, i64 i) {
+template <bool is_bf16, bool wide> DEVICE void span_load(float *to, const void *p, i64 i) {
     if (wide)
-        vec_load<half>(to, p, i);
+        vec_load<is_bf16>(to, p, i);
     else
-        to[0] = get1(p, i, half);
+        to[0] = get1(p, i, is_bf16);
 }
 /* The same of memory that nobody writes meanwhile: may be asked for before earlier stores. */
-template <bool half, bool wide> DEVICE void span_fetch(float *to, const void *p, i64 i) {
+template <bool is_bf16, bool wide> DEVICE void span_fetch(float *to, const void *p, i64 i) {
     if (wide)
-        vec_unpack<half>(to, __ldg(vec_at<half>(p, i)));
+        vec_unpack<is_bf16>(to, __ldg(vec_at<is_bf16>(p, i)));
     else
-        to[0] = get1(p, i, half);
+        to[0] = get1(p, i, is_bf16);
 }
-template <bool half, bool wide> DEVICE void span_store(void *p, i64 i, const float *from) {
+template <bool is_bf16, bool wide> DEVICE void span_store(void *p, i64 i, const float *from) {
     if (wide)
-        vec_store<half>(p, i, from);
+        vec_store<is_bf16>(p, i, from);
     else
-        put1(p, i, from[0], half);
+        put1(p, i, from[0], is_bf16);
 }
-template <bool half, bool wide> constexpr int span_width = wide ? half ? 8 : 4 : 1;
+template <bool is_bf16, bool wide> constexpr int span_width = wide ? is_bf16 ? 8 : 4 : 1;
 
 /* A warp's copy of `bytes`, a multiple of 16, to shared memory: under way until copy_async_wait. */
 DEVICE void stage(u8 *shared, const void *global, int bytes) {
@@ -85,6 +85,6 @@ struct columns {
     float *sum;
     i64 rows, cols, heads;
 };
-int column_sums(const struct columns &a, bool half, struct err *e);
+int column_sums(const struct columns &a, bool is_bf16, struct err *e);
 
 #endif

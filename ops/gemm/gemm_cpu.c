@@ -111,7 +111,7 @@ static void tile_begin(const struct gemm *g, float *tile, i64 row, i64 col) {
 }
 
 static void tile_end(const struct gemm *g, const float *tile, const float *low, i64 row, i64 col) {
-    const bool half = g->c_dtype == BF16;
+    const bool is_bf16 = g->c_dtype == BF16;
     const v16 scale = v16_set(g->scale);
     for (int v = 0; v < VECTORS && col + v * 16 < g->n; v++) {
         const i64 left = g->n - col - v * 16, at = col + v * 16;
@@ -120,7 +120,7 @@ static void tile_end(const struct gemm *g, const float *tile, const float *low, 
             v16 x = v16_load(tile + i * COLS + v * 16);
             if (low) x = v16_fma(scale, v16_load(low + i * COLS + v * 16), x);
             if (g->bias) x = v16_add(x, bias);
-            v16_put_n(g->c, (row + i) * g->ldc + at, x, left, half);
+            v16_put_n(g->c, (row + i) * g->ldc + at, x, left, is_bf16);
         }
     }
 }
@@ -133,12 +133,13 @@ static void prefetch_c(const struct gemm *g, i64 row, i64 col) {
 }
 
 /* k in [k, k + depth) of rows or columns [i, i + count) of packed elements, decoded to `room`. */
-static struct operand decoded(const struct operand *from, bool half, i64 i, i64 count, i64 k,
+static struct operand decoded(const struct operand *from, bool is_bf16, i64 i, i64 count, i64 k,
                               i64 depth, u8 *room) {
     const i64 n = i64_min(count, from->count - i), lines = from->k_inner ? n : depth,
               length = from->k_inner ? depth : n;
     const i64 at = from->k_inner ? i * from->ld + k : k * from->ld + i;
-    from->packed->packing->decode[isa_now()](room, from->packed, at, length, lines, from->ld, half);
+    from->packed->packing->decode[isa_now()](room, from->packed, at, length, lines, from->ld,
+                                             is_bf16);
     return (struct operand){room, length, n, from->size, from->k_inner, from->in_order, NULL};
 }
 

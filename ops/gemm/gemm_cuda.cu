@@ -42,9 +42,9 @@ struct side {
     int k;
     bool inner;
 };
-template <bool half>
+template <bool is_bf16>
 DEVICE side side_at(const void *data, i64 ld, i64 count, i64 k, bool inner, i64 first) {
-    const side s = {(const u8 *)data + (inner ? first * ld : first) * (half ? 2 : 4), ld,
+    const side s = {(const u8 *)data + (inner ? first * ld : first) * (is_bf16 ? 2 : 4), ld,
                     count - first, (int)k, inner};
     return s;
 }
@@ -55,8 +55,8 @@ template <class S> DEVICE int place(int k, int i, bool inner) {
 }
 
 /* A thread's part of a strip on its way from memory to shared memory, 16 bytes a piece. */
-template <class S, bool half> struct strip {
-    static constexpr int V = half ? 8 : 4, SIZE = half ? 2 : 4, PIECES = S::TILE * DEPTH / V,
+template <class S, bool is_bf16> struct strip {
+    static constexpr int V = is_bf16 ? 8 : 4, SIZE = is_bf16 ? 2 : 4, PIECES = S::TILE * DEPTH / V,
                          EACH = (PIECES + S::THREADS - 1) / S::THREADS;
     uint4 hold[EACH];
     u32 offset[EACH]; /* in bytes; of a row past the edge, that of the first: its sums are not
@@ -100,8 +100,9 @@ template <class S, bool half> struct strip {
 #pragma unroll
             for (int x = 0; x < V; x++)
                 if (mine(n) && i + (s.inner ? 0 : x) < s.count && k + (s.inner ? x : 0) < s.k)
-                    w[half ? x / 2 : x] |= half ? (u32)((const u16 *)s.data)[at + x] << x % 2 * 16
-                                                : ((const u32 *)s.data)[at + x];
+                    w[is_bf16 ? x / 2 : x] |= is_bf16
+                                                  ? (u32)((const u16 *)s.data)[at + x] << x % 2 * 16
+                                                  : ((const u32 *)s.data)[at + x];
             hold[n] = make_uint4(w[0], w[1], w[2], w[3]);
         }
     }
@@ -120,8 +121,8 @@ template <class S, bool half> struct strip {
             float x[V];
 #pragma unroll
             for (int v = 0; v < V; v++)
-                x[v] = !half ? of_bits(w[v])
-                             : of_bits(v % 2 ? w[v / 2] & 0xffff0000u : w[v / 2] << 16);
+                x[v] = !is_bf16 ? of_bits(w[v])
+                                : of_bits(v % 2 ? w[v / 2] & 0xffff0000u : w[v / 2] << 16);
             if (inner) {
 #pragma unroll
                 for (int v = 0; v < V; v++) to[place<S>((k + v) ^ swap, i, true)] = x[v];
@@ -163,10 +164,10 @@ DEVICE void multiply(float (&sum)[S::ROWS][S::COLS], const float *a, const float
 }
 
 /* Continues the chains of a tile over all of k. `pairs`: k ^ 1 takes the place of k. */
-template <class S, bool half, bool wide, bool pairs = half>
+template <class S, bool is_bf16, bool wide, bool pairs = is_bf16>
 DEVICE void chain(float (&sum)[S::ROWS][S::COLS], float *shared, const side &a, const side &b) {
     constexpr int SIZE = S::TILE * DEPTH;
-    strip<S, half> x, y;
+    strip<S, is_bf16> x, y;
     float *now = shared, *next = shared + 2 * SIZE;
     int at = 0;
     if (a.k <= 0) return;
@@ -188,7 +189,7 @@ DEVICE void chain(float (&sum)[S::ROWS][S::COLS], float *shared, const side &a, 
         float *const other = now;
         now = next, next = other;
     }
-    const int left = half ? (a.k - at + 1) / 2 * 2 : a.k - at;
+    const int left = is_bf16 ? (a.k - at + 1) / 2 * 2 : a.k - at;
 #pragma unroll 1
     for (int k = 0; k < left; k++) multiply<S>(sum, now, now + SIZE, k, a.inner, b.inner);
     __syncthreads();
@@ -210,12 +211,12 @@ DEVICE void tile_begin(float (&sum)[S::ROWS][S::COLS], const struct gemm &g, i64
 /* WIDTH results in a row. */
 template <class S> DEVICE void store(const struct gemm &g, i64 i, i64 j, const float *x) {
     const i64 at = i * g.ldc + j;
-    const bool half = g.c_dtype == BF16;
+    const bool is_bf16 = g.c_dtype == BF16;
     if ((uintptr_t)g.c % 16 || g.ldc % 4 || j + S::WIDTH > g.n) {
 #pragma unroll
         for (int c = 0; c < S::WIDTH; c++)
-            if (j + c < g.n) put1(g.c, at + c, x[c], half);
-    } else if (half) {
+            if (j + c < g.n) put1(g.c, at + c, x[c], is_bf16);
+    } else if (is_bf16) {
         u32 w[S::WIDTH / 2];
 #pragma unroll
         for (int c = 0; c < S::WIDTH; c += 2)
@@ -263,57 +264,57 @@ DEVICE void tile_end(const float (&sum)[S::ROWS][S::COLS], const float *low, con
 
 /* Blocks at a time on a multiprocessor. Before sm_90 the compiler needs a few registers more for
  * one order of f32, and would spill. */
-template <class S, bool half, bool a_inner, bool b_inner> constexpr int blocks_of() {
+template <class S, bool is_bf16, bool a_inner, bool b_inner> constexpr int blocks_of() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-    if (S::TILE == 128 && !half && a_inner && !b_inner) return 1;
+    if (S::TILE == 128 && !is_bf16 && a_inner && !b_inner) return 1;
 #endif
     return S::BLOCKS;
 }
 
 /* a_inner, b_inner: how A and B are stored, if `wide`; else the product says so when it runs. */
-template <class S, bool half, bool wide, bool a_inner, bool b_inner, bool pairs = half>
+template <class S, bool is_bf16, bool wide, bool a_inner, bool b_inner, bool pairs = is_bf16>
 DEVICE void tile_whole(const struct gemm &g, float *shared, i64 row, i64 col) {
     float sum[S::ROWS][S::COLS] = {};
     float *const low = shared + 4 * S::TILE * DEPTH + threadIdx.x;
     if (g.t) {
         const i64 u_ld = g.u_t ? g.n : g.rank;
-        chain<S, half, false>(sum, shared, side_at<half>(g.t, g.rank, g.m, g.rank, true, row),
-                              side_at<half>(g.u, u_ld, g.n, g.rank, !g.u_t, col));
+        chain<S, is_bf16, false>(sum, shared, side_at<is_bf16>(g.t, g.rank, g.m, g.rank, true, row),
+                                 side_at<is_bf16>(g.u, u_ld, g.n, g.rank, !g.u_t, col));
 #pragma unroll
         for (int n = 0; n < S::ROWS * S::COLS; n++)
             low[n * S::THREADS] = sum[n / S::COLS][n % S::COLS];
     }
     tile_begin<S>(sum, g, row, col);
     const bool a_in = wide ? a_inner : !g.a_t, b_in = wide ? b_inner : (bool)g.b_t;
-    chain<S, half, wide, pairs>(sum, shared, side_at<half>(g.a, g.lda, g.m, g.k, a_in, row),
-                                side_at<half>(g.b, g.ldb, g.n, g.k, b_in, col));
+    chain<S, is_bf16, wide, pairs>(sum, shared, side_at<is_bf16>(g.a, g.lda, g.m, g.k, a_in, row),
+                                   side_at<is_bf16>(g.b, g.ldb, g.n, g.k, b_in, col));
     tile_end<S>(sum, low, g, row, col);
 }
-template <class S, bool half, bool wide, bool a_inner, bool b_inner>
-__global__ void __launch_bounds__(S::THREADS, (blocks_of<S, half, a_inner, b_inner>()))
+template <class S, bool is_bf16, bool wide, bool a_inner, bool b_inner>
+__global__ void __launch_bounds__(S::THREADS, (blocks_of<S, is_bf16, a_inner, b_inner>()))
     tile_kernel(const __grid_constant__ struct gemm g) {
     DYNAMIC_SHARED(float, shared);
     const i64 row = (i64)(blockIdx.z * gridDim.x + blockIdx.x) * S::TILE,
               col = (i64)blockIdx.y * S::TILE;
-    if (row < g.m) tile_whole<S, half, wide, a_inner, b_inner>(g, shared, row, col);
+    if (row < g.m) tile_whole<S, is_bf16, wide, a_inner, b_inner>(g, shared, row, col);
 }
 
 template <class S> static i64 shared_bytes(const struct gemm *g) {
     return (i64)sizeof(float) * (4 * S::TILE * DEPTH + (g->t ? S::ROWS * S::COLS * S::THREADS : 0));
 }
-template <class S, bool half, bool wide, bool a_inner, bool b_inner>
+template <class S, bool is_bf16, bool wide, bool a_inner, bool b_inner>
 static int tile_run(const struct gemm *g, struct err *e) {
     const i64 tall = (g->m + S::TILE - 1) / S::TILE, across = (g->n + S::TILE - 1) / S::TILE;
     const i64 band = i64_min(BAND, tall);
     const dim3 grid((unsigned)band, (unsigned)across, (unsigned)((tall + band - 1) / band));
-    return LAUNCH(e, (tile_kernel<S, half, wide, a_inner, b_inner>), grid, S::THREADS,
+    return LAUNCH(e, (tile_kernel<S, is_bf16, wide, a_inner, b_inner>), grid, S::THREADS,
                   shared_bytes<S>(g), *g);
 }
 
-template <class S, bool half> static int orders_run(const struct gemm *g, struct err *e) {
-    if (g->a_t) return tile_run<S, half, true, false, false>(g, e);
-    if (g->b_t) return tile_run<S, half, true, true, true>(g, e);
-    return tile_run<S, half, true, true, false>(g, e);
+template <class S, bool is_bf16> static int orders_run(const struct gemm *g, struct err *e) {
+    if (g->a_t) return tile_run<S, is_bf16, true, false, false>(g, e);
+    if (g->b_t) return tile_run<S, is_bf16, true, true, true>(g, e);
+    return tile_run<S, is_bf16, true, true, false>(g, e);
 }
 
 /* Cycles per k of the busiest multiprocessor, counted, not measured: a large tile is bound by its
@@ -323,19 +324,19 @@ static bool large_pays(i64 m, i64 n, i64 count) {
               small_tiles = ((m + 31) / 32) * ((n + 31) / 32) * count;
     return (large_tiles + sms - 1) / sms * 128 <= i64_max(16, (small_tiles + sms - 1) / sms * 12);
 }
-static bool aligned(const void *p, i64 ld, bool half) {
-    return (uintptr_t)p % 16 == 0 && ld % (half ? 8 : 4) == 0 && ld < 1 << 23; /* strip.offset */
+static bool aligned(const void *p, i64 ld, bool is_bf16) {
+    return (uintptr_t)p % 16 == 0 && ld % (is_bf16 ? 8 : 4) == 0 && ld < 1 << 23; /* strip.offset */
 }
 
 static int gemm_own(const struct gemm *g, struct err *e) {
-    const bool half = g->dtype == BF16;
+    const bool is_bf16 = g->dtype == BF16;
     if (gemm_rows_fit(g)) return gemm_rows(g, e);
-    if (!aligned(g->a, g->lda, half) || !aligned(g->b, g->ldb, half) || (g->a_t && g->b_t))
-        return half ? tile_run<small, true, false, false, false>(g, e)
-                    : tile_run<small, false, false, false, false>(g, e);
+    if (!aligned(g->a, g->lda, is_bf16) || !aligned(g->b, g->ldb, is_bf16) || (g->a_t && g->b_t))
+        return is_bf16 ? tile_run<small, true, false, false, false>(g, e)
+                       : tile_run<small, false, false, false, false>(g, e);
     if (large_pays(g->m, g->n, 1))
-        return half ? orders_run<large, true>(g, e) : orders_run<large, false>(g, e);
-    return half ? orders_run<small, true>(g, e) : orders_run<small, false>(g, e);
+        return is_bf16 ? orders_run<large, true>(g, e) : orders_run<large, false>(g, e);
+    return is_bf16 ? orders_run<small, true>(g, e) : orders_run<small, false>(g, e);
 }
 
 /* C, f32, plus a bias, which the library does not have for every pair of types. Its sum is whole in
@@ -372,12 +373,12 @@ int gemm_cuda(const struct gemm *g, struct err *e) {
  * Only the device knows how many rows a group has, so the grid has room for the worst case and
  * blocks find their group, or that there is nothing to do: walking the offsets costs a few
  * microseconds at 384 groups, from cache. */
-template <class S, bool half, bool wide, bool a_inner, bool b_inner, bool deep>
+template <class S, bool is_bf16, bool wide, bool a_inner, bool b_inner, bool deep>
 __global__ void __launch_bounds__(S::THREADS, S::TILE == 128 ? 1 : 4)
     group_kernel(const __grid_constant__ struct gemm all,
                  const __grid_constant__ struct gemm_groups s) {
     DYNAMIC_SHARED(float, shared);
-    constexpr int size = half ? 2 : 4;
+    constexpr int size = is_bf16 ? 2 : 4;
     struct gemm g = all;
     i64 tile = blockIdx.x, group = deep ? blockIdx.z : 0;
     for (; !deep && group < s.count; group++) {
@@ -400,30 +401,30 @@ __global__ void __launch_bounds__(S::THREADS, S::TILE == 128 ? 1 : 4)
     else
         g.m = rows;
     if (rows)
-        tile_whole<S, half, wide, a_inner, b_inner, half && !deep>(g, shared, tile * S::TILE,
-                                                                   (i64)blockIdx.y * S::TILE);
+        tile_whole<S, is_bf16, wide, a_inner, b_inner, is_bf16 && !deep>(g, shared, tile * S::TILE,
+                                                                         (i64)blockIdx.y * S::TILE);
 }
-template <class S, bool half, bool wide, bool a_inner, bool b_inner, bool deep>
+template <class S, bool is_bf16, bool wide, bool a_inner, bool b_inner, bool deep>
 static int group_run(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
     const i64 tall = (g->m + S::TILE - 1) / S::TILE + (deep ? 0 : s->count);
     const dim3 grid((unsigned)tall, (unsigned)((g->n + S::TILE - 1) / S::TILE),
                     (unsigned)(deep ? s->count : 1));
-    return LAUNCH(e, (group_kernel<S, half, wide, a_inner, b_inner, deep>), grid, S::THREADS,
+    return LAUNCH(e, (group_kernel<S, is_bf16, wide, a_inner, b_inner, deep>), grid, S::THREADS,
                   shared_bytes<S>(g), *g, *s);
 }
-template <class S, bool half, bool wide>
+template <class S, bool is_bf16, bool wide>
 static int group_orders(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
-    if (g->a_t) return group_run<S, half, wide, false, false, true>(g, s, e);
-    if (g->b_t) return group_run<S, half, wide, true, true, false>(g, s, e);
-    return group_run<S, half, wide, true, false, false>(g, s, e);
+    if (g->a_t) return group_run<S, is_bf16, wide, false, false, true>(g, s, e);
+    if (g->b_t) return group_run<S, is_bf16, wide, true, true, false>(g, s, e);
+    return group_run<S, is_bf16, wide, true, false, false>(g, s, e);
 }
-template <bool half>
+template <bool is_bf16>
 static int group_sizes(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
     const i64 rows = g->a_t ? g->m : (g->m + s->count - 1) / s->count;
-    if (!aligned(g->a, g->lda, half) || !aligned(g->b, g->ldb, half))
-        return group_orders<small, half, false>(g, s, e);
-    return large_pays(rows, g->n, s->count) ? group_orders<large, half, true>(g, s, e)
-                                            : group_orders<small, half, true>(g, s, e);
+    if (!aligned(g->a, g->lda, is_bf16) || !aligned(g->b, g->ldb, is_bf16))
+        return group_orders<small, is_bf16, false>(g, s, e);
+    return large_pays(rows, g->n, s->count) ? group_orders<large, is_bf16, true>(g, s, e)
+                                            : group_orders<small, is_bf16, true>(g, s, e);
 }
 int gemm_groups_cuda(const struct gemm *g, const struct gemm_groups *s, struct err *e) {
     if (g->m <= 0 || g->n <= 0 || s->count <= 0) return 0;

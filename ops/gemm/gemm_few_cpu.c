@@ -36,10 +36,10 @@ static void tail_copy(struct tail *t, const struct matrices *m, const i64 column
 }
 
 V16_FN void chains_of(v16 *to, const struct matrices *m, const i64 column[16], const int rows,
-                      const bool half) {
+                      const bool is_bf16) {
     static const i64 tail_column[16] = {0,   64,  128, 192, 256, 320, 384, 448,
                                         512, 576, 640, 704, 768, 832, 896, 960};
-    const i64 end = m->k * (half ? 2 : 4);
+    const i64 end = m->k * (is_bf16 ? 2 : 4);
     struct tail tail;
     v16 sum[GEMM_FEW], x[16];
 #pragma GCC unroll 4
@@ -66,7 +66,7 @@ V16_FN void chains_of(v16 *to, const struct matrices *m, const i64 column[16], c
             for (int r = 0; r < rows; r++) {
                 u32 lane;
                 __builtin_memcpy(&lane, a + r * lda + 4 * i, 4);
-                if (half) {
+                if (is_bf16) {
                     v16h pairs;
                     __builtin_memcpy(&pairs, &x[i], sizeof pairs);
                     sum[r] = v16_dot(v16h_set(lane), pairs, sum[r]);
@@ -81,12 +81,12 @@ V16_FN void chains_of(v16 *to, const struct matrices *m, const i64 column[16], c
     for (int r = 0; r < rows; r++) to[r] = sum[r];
 }
 static __attribute__((noinline)) void chains(v16 *to, const struct matrices *m, i64 first,
-                                             i64 count, i64 rows, bool half) {
+                                             i64 count, i64 rows, bool is_bf16) {
     i64 column[16];
     for (int i = 0; i < 16; i++) column[i] = (first + i64_min(i, count - 1)) * m->ldb;
 #define ROWS(n)                                                                                    \
-    if (rows == n && half) chains_of(to, m, column, n, true);                                      \
-    if (rows == n && !half) chains_of(to, m, column, n, false);
+    if (rows == n && is_bf16) chains_of(to, m, column, n, true);                                   \
+    if (rows == n && !is_bf16) chains_of(to, m, column, n, false);
     ROWS(1)
     ROWS(2)
     ROWS(3)
@@ -97,19 +97,19 @@ static __attribute__((noinline)) void chains(v16 *to, const struct matrices *m, 
 static void columns_work(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct gemm *g = arg;
-    const bool half = g->dtype == BF16;
-    const i64 size = half ? 2 : 4;
+    const bool is_bf16 = g->dtype == BF16;
+    const i64 size = is_bf16 ? 2 : 4;
     const struct matrices all = {g->a, g->b, g->lda * size, g->ldb * size, g->k},
                           rank = {g->t, g->u, g->rank * size, g->rank * size, g->rank};
     for (i64 first = begin * 16; first < i64_min(end * 16, g->n); first += 16) {
         const i64 left = i64_min(16, g->n - first);
         v16 sum[GEMM_FEW], low[GEMM_FEW];
-        chains(sum, &all, first, left, g->m, half);
-        if (g->t) chains(low, &rank, first, left, g->m, half);
+        chains(sum, &all, first, left, g->m, is_bf16);
+        if (g->t) chains(low, &rank, first, left, g->m, is_bf16);
         for (i64 r = 0; r < g->m; r++) {
             v16 x = sum[r];
             if (g->t) x = v16_fma(v16_set(g->scale), low[r], x);
-            if (g->bias) x = v16_add(x, v16_get_n(g->bias, first, left, half));
+            if (g->bias) x = v16_add(x, v16_get_n(g->bias, first, left, is_bf16));
             v16_put_n(g->c, r * g->ldc + first, x, left, g->c_dtype == BF16);
         }
     }

@@ -22,20 +22,20 @@ enum {
 
 /* `count` pieces of 16 bytes, from piece `first` on, of a line of W with lines of x: 4 or 8 steps
  * of the chain each. */
-template <bool half, int EACH>
+template <bool is_bf16, int EACH>
 DEVICE void lines_multiply(float sum[EACH], const u8 *w, const u8 *const x[EACH], int first,
                            int count) {
-    constexpr int V = half ? 8 : 4;
+    constexpr int V = is_bf16 ? 8 : 4;
 #pragma unroll
     for (int p = first; p < first + count; p++) {
         float b[V];
-        vec_load<half>(b, w + 16 * p, 0);
+        vec_load<is_bf16>(b, w + 16 * p, 0);
 #pragma unroll
         for (int r = 0; r < EACH; r++) {
             float a[V];
-            vec_load<half>(a, x[r] + 16 * p, 0);
+            vec_load<is_bf16>(a, x[r] + 16 * p, 0);
 #pragma unroll
-            for (int v = 0; v < V; v++) sum[r] = v16_fma(a[v ^ half], b[v ^ half], sum[r]);
+            for (int v = 0; v < V; v++) sum[r] = v16_fma(a[v ^ is_bf16], b[v ^ is_bf16], sum[r]);
         }
     }
 }
@@ -53,21 +53,21 @@ DEVICE void stage_fetch(u8 *to, const struct gemm &g, i64 col, i64 piece, i64 pi
 }
 
 /* The low-rank sum of one result. */
-template <bool half> DEVICE float low_rank(const struct gemm &g, i64 i, i64 j) {
+template <bool is_bf16> DEVICE float low_rank(const struct gemm &g, i64 i, i64 j) {
     float sum = 0;
-    for (i64 p = 0; p < (half ? g.rank + g.rank % 2 : g.rank); p++) {
-        const i64 k = half ? p ^ 1 : p;
+    for (i64 p = 0; p < (is_bf16 ? g.rank + g.rank % 2 : g.rank); p++) {
+        const i64 k = is_bf16 ? p ^ 1 : p;
         const bool in = k < g.rank;
-        sum = v16_fma(in ? get1(g.t, i * g.rank + k, half) : 0,
-                      in ? get1(g.u, g.u_t ? k * g.n + j : j * g.rank + k, half) : 0, sum);
+        sum = v16_fma(in ? get1(g.t, i * g.rank + k, is_bf16) : 0,
+                      in ? get1(g.u, g.u_t ? k * g.n + j : j * g.rank + k, is_bf16) : 0, sum);
     }
     return sum;
 }
 
-template <bool half, int EACH>
+template <bool is_bf16, int EACH>
 __global__ void __launch_bounds__(THREADS, 2) rows_kernel(struct gemm g) {
     DYNAMIC_SHARED(u8, shared);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, size = half ? 2 : 4,
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, size = is_bf16 ? 2 : 4,
               stage = (OUTS + (int)g.m) * PITCH;
     const i64 col = (i64)blockIdx.x * OUTS, j = col + lane, pieces = g.k * size / 16,
               steps = (pieces + PIECES - 1) / PIECES;
@@ -97,10 +97,10 @@ __global__ void __launch_bounds__(THREADS, 2) rows_kernel(struct gemm g) {
             x[r] = now + (OUTS + i) * PITCH;
         }
         if ((s + 1) * PIECES <= pieces)
-            lines_multiply<half, EACH>(sum, w, x, 0, PIECES);
+            lines_multiply<is_bf16, EACH>(sum, w, x, 0, PIECES);
         else
             for (int p = 0; s * PIECES + p < pieces; p++)
-                lines_multiply<half, EACH>(sum, w, x, p, 1);
+                lines_multiply<is_bf16, EACH>(sum, w, x, p, 1);
     }
     copy_async_wait<0>();
     if (fetches) return;
@@ -109,8 +109,8 @@ __global__ void __launch_bounds__(THREADS, 2) rows_kernel(struct gemm g) {
         const i64 i = warp + WARPS * r;
         if (i >= g.m || j >= g.n) continue;
         float y = sum[r];
-        if (g.t) y = v16_fma(g.scale, low_rank<half>(g, i, j), y);
-        if (g.bias) y = v16_add(y, get1(g.bias, j, half));
+        if (g.t) y = v16_fma(g.scale, low_rank<is_bf16>(g, i, j), y);
+        if (g.bias) y = v16_add(y, get1(g.bias, j, is_bf16));
         put1(g.c, i * g.ldc + j, y, c_half);
     }
 }
@@ -121,8 +121,8 @@ bool gemm_rows_fit(const struct gemm *g) {
            g->ldb % v == 0 && (uintptr_t)g->a % 16 == 0 && (uintptr_t)g->b % 16 == 0;
 }
 
-template <bool half, int EACH> static int rows_run(const struct gemm *g, struct err *e) {
-    return LAUNCH(e, (rows_kernel<half, EACH>), (unsigned)((g->n + OUTS - 1) / OUTS), THREADS,
+template <bool is_bf16, int EACH> static int rows_run(const struct gemm *g, struct err *e) {
+    return LAUNCH(e, (rows_kernel<is_bf16, EACH>), (unsigned)((g->n + OUTS - 1) / OUTS), THREADS,
                   STAGES * (OUTS + g->m) * PITCH, *g);
 }
 int gemm_rows(const struct gemm *g, struct err *e) {

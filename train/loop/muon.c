@@ -24,7 +24,7 @@ i64 muon_work(i64 rows, i64 cols) { /* X and A in bf16; A A in f32, and B */
 /* to = from * factor, by what `a` says. */
 static int cast(struct optimizer *o, const struct view *from, const struct view *to,
                 const double *square_sum, struct cast_attr a, struct err *e) {
-    a.half = to->dtype == BF16;
+    a.is_bf16 = to->dtype == BF16;
     struct op_call c = {.op = &op_cast, .attr = &a, .in = {*from}, .out = {*to}};
     if (square_sum)
         c.in[1] = (struct view){.data = (void *)square_sum, .dtype = F64, .rank = 1, .dim = {1}};

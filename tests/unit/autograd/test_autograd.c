@@ -153,15 +153,15 @@ static void test_chain(void **state) { /* NUMERICS.md 5: two micro-batches, one 
     (void)state;
     struct model m;
     model_make(&m, tied, BF16);
-    struct run whole, half;
-    run_open(&whole, &m, TOKENS, PLANNED), run_open(&half, &m, LENGTH, PLANNED);
+    struct run whole, is_bf16;
+    run_open(&whole, &m, TOKENS, PLANNED), run_open(&is_bf16, &m, LENGTH, PLANNED);
     run_go(&whole);
     for (i64 row = 0; row < ROWS; row++) {
-        run_bind(&half, row * LENGTH), run_go(&half);
-        assert_memory_equal(losses(&half), losses(&whole) + row * LENGTH, LENGTH * 4);
+        run_bind(&is_bf16, row * LENGTH), run_go(&is_bf16);
+        assert_memory_equal(losses(&is_bf16), losses(&whole) + row * LENGTH, LENGTH * 4);
     }
-    same_slots(&whole, &half);
-    run_close(&whole), run_close(&half), model_free(&m);
+    same_slots(&whole, &is_bf16);
+    run_close(&whole), run_close(&is_bf16), model_free(&m);
 }
 
 static void test_shared_memory(void **state) {

@@ -58,10 +58,11 @@ static void values_near(const char *what, const float *got, const float *want, i
                      (double)want[i]);
 }
 
-static void block4_check(const char *matrix, bool half, enum quant4 type, int shift, bool twice) {
-    const struct stored *w = find(half ? "w_bf16.%s" : "w.%s", matrix);
+static void block4_check(const char *matrix, bool is_bf16, enum quant4 type, int shift,
+                         bool twice) {
+    const struct stored *w = find(is_bf16 ? "w_bf16.%s" : "w.%s", matrix);
     char key[96];
-    snprintf(key, sizeof key, "%s.%s.%s.%s", matrix, half ? "bf16" : "f32", quant4_name[type],
+    snprintf(key, sizeof key, "%s.%s.%s.%s", matrix, is_bf16 ? "bf16" : "f32", quant4_name[type],
              twice        ? "dq"
              : shift == 7 ? "b128"
                           : "b64");
@@ -73,11 +74,11 @@ static void block4_check(const char *matrix, bool half, enum quant4 type, int sh
     u8 *codes = calloc(1, (size_t)n), *first = calloc(1, (size_t)n), *scales = malloc((size_t)n);
     memcpy(code, quant4_code[type], sizeof quant4_code[type]);
     for (i64 i = 0; i < n; i++)
-        x[i] = half ? bf16_to_f32(((const u16 *)w->data)[i]) : ((const float *)w->data)[i];
+        x[i] = is_bf16 ? bf16_to_f32(((const u16 *)w->data)[i]) : ((const float *)w->data)[i];
     for (int isa = 0; isa <= (int)isa_best(); isa++) {
         struct err e = {0};
         isa_force(isa_name[isa], &e);
-        quant4_encode(type, codes, absmax, w->data, half, n, 1 << shift);
+        quant4_encode(type, codes, absmax, w->data, is_bf16, n, 1 << shift);
         if (!isa) memcpy(first, codes, (size_t)n);
         assert_memory_equal(codes, first, (size_t)n);
     }
@@ -100,9 +101,9 @@ static void block4_check(const char *matrix, bool half, enum quant4 type, int sh
         isa_force(isa_name[isa], &e);
         for (i64 i = 0; i < n; i += 37) { /* from any place on, of any length */
             const i64 some = i64_min(37, n - i);
-            quant_decode(x + i, &q, packed->data, i, some, half);
-            if (half) assert_memory_equal(x + i, (u16 *)dequant->data + i, (size_t)some * 2);
-            if (!half) values_near(key, x + i, floats(dequant) + i, some);
+            quant_decode(x + i, &q, packed->data, i, some, is_bf16);
+            if (is_bf16) assert_memory_equal(x + i, (u16 *)dequant->data + i, (size_t)some * 2);
+            if (!is_bf16) values_near(key, x + i, floats(dequant) + i, some);
         }
     }
     free(x), free(absmax), free(codes), free(first), free(scales);
@@ -116,11 +117,13 @@ static void test_4bit(void **state) {
     assert_memory_equal(quant4_code[QUANT_NF4], find("code.nf4")->data, 64);
     assert_memory_equal(quant4_code[QUANT_FP4], find("code.fp4")->data, 64);
     for (int m = 0; m < COUNT(matrices); m++)
-        for (int half = 0; half < 2; half++)
+        for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
             for (int type = 0; type < QUANT4_COUNT; type++) {
-                if (m < 4) block4_check(matrices[m], half, (enum quant4)type, 6, false);
-                if (m < 4 && !half) block4_check(matrices[m], half, (enum quant4)type, 7, false);
-                if (m < 4 || half) block4_check(matrices[m], half, (enum quant4)type, 6, true);
+                if (m < 4) block4_check(matrices[m], is_bf16, (enum quant4)type, 6, false);
+                if (m < 4 && !is_bf16)
+                    block4_check(matrices[m], is_bf16, (enum quant4)type, 7, false);
+                if (m < 4 || is_bf16)
+                    block4_check(matrices[m], is_bf16, (enum quant4)type, 6, true);
             }
     safetensors_close(&file);
 }

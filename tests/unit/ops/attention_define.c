@@ -65,10 +65,10 @@ void problem_free(struct problem *p) {
 
 /* acc + sum of a[k] * b[k] as a chain; in bf16 by pairs, the odd one first. n <= the buffers' 1024
  */
-static float chain(float acc, const float *a, const float *b, i64 n, bool half) {
-    if (!half)
+static float chain(float acc, const float *a, const float *b, i64 n, bool is_bf16) {
+    if (!is_bf16)
         for (i64 k = 0; k < n; k++) acc = f32_fma(a[k], b[k], acc);
-    for (i64 k = 0; half && k < n; k += 2) {
+    for (i64 k = 0; is_bf16 && k < n; k += 2) {
         if (k + 1 < n) acc = f32_fma(a[k + 1], b[k + 1], acc);
         acc = f32_fma(a[k], b[k], acc);
     }
@@ -94,11 +94,11 @@ static float row_sum(const float *x, i64 n) {
     for (i64 i = 0; i < n; i += 16) sum = v16_add(sum, v16_load_n(x + i, n - i));
     return v16_sum(sum);
 }
-static float rounded(float x, bool half) { return half ? bf16_to_f32(bf16_of_f32(x)) : x; }
+static float rounded(float x, bool is_bf16) { return is_bf16 ? bf16_to_f32(bf16_of_f32(x)) : x; }
 
 struct at {
     const struct problem *p;
-    bool half;
+    bool is_bf16;
     i64 dim, values, begin, high, low; /* visible keys from begin */
 };
 static struct at at_query(const struct problem *p, i64 i) {
@@ -159,8 +159,8 @@ void define_forward(struct problem *p) {
                         column[j] = v[d];
                     }
                     float w[BLOCK];
-                    for (i64 j = 0; j < BLOCK; j++) w[j] = rounded(pr[j], x.half);
-                    o[d] = chain(o[d] * alpha, w, column, BLOCK, x.half);
+                    for (i64 j = 0; j < BLOCK; j++) w[j] = rounded(pr[j], x.is_bf16);
+                    o[d] = chain(o[d] * alpha, w, column, BLOCK, x.is_bf16);
                 }
             }
             for (i64 d = 0; d < x.values; d++)
@@ -204,27 +204,27 @@ static void define_pairs(const struct problem *p, i64 head, float *prob, float *
             const float s = score(p, i, head, j, &h);
             const float e = exp1(f32_fma(s, score_scale(p), -get(&p->view[LSE], head * n + i)));
             row_get(v, &p->view[V], j, kv_head(p, head), x.values);
-            float g = e * (chain(0, dout, v, x.values, x.half) - define_delta(p, i, head));
+            float g = e * (chain(0, dout, v, x.values, x.is_bf16) - define_delta(p, i, head));
             if (p->attr.softcap > 0) g *= f32_fma(-h, h, 1);
-            prob[i * n + j] = rounded(e, x.half);
-            ds[i * n + j] = rounded(g * (float)p->attr.scale, x.half);
+            prob[i * n + j] = rounded(e, x.is_bf16);
+            ds[i * n + j] = rounded(g * (float)p->attr.scale, x.is_bf16);
         }
     }
 }
 
 /* A column (or row) of weights times a column of x, from begin to the document's end. */
 static float weighted(float acc, const float *w, i64 step, const struct view *x, i64 column,
-                      i64 begin, i64 count, bool half) {
+                      i64 begin, i64 count, bool is_bf16) {
     float a[1024], b[1024];
     for (i64 i = 0; i < count; i++) {
         a[i] = w[(begin + i) * step];
         b[i] = get(x, (begin + i) * x->dim[1] + column);
     }
-    return chain(acc, a, b, count, half);
+    return chain(acc, a, b, count, is_bf16);
 }
 void define_backward(struct problem *p) {
     const i64 n = p->view[Q].dim[0], dim = p->attr.head_dim, values = value_dim(p), pairs = n * n;
-    const bool half = p->view[Q].dtype == BF16;
+    const bool is_bf16 = p->view[Q].dtype == BF16;
     float *prob = calloc((size_t)(p->attr.heads * pairs), 4),
           *ds = calloc((size_t)(p->attr.heads * pairs), 4);
     for (i64 h = 0; h < p->attr.heads; h++) define_pairs(p, h, prob + h * pairs, ds + h * pairs);
@@ -236,21 +236,21 @@ void define_backward(struct problem *p) {
         for (i64 c = 0; c < p->attr.heads * dim; c++) {
             const float dq =
                 weighted(0, ds + c / dim * pairs + j * n, 1, &p->view[K],
-                         kv_head(p, c / dim) * dim + c % dim, begin, end - begin, half);
+                         kv_head(p, c / dim) * dim + c % dim, begin, end - begin, is_bf16);
             put(&p->view[DQ], j * p->attr.heads * dim + c, dq + 0);
         }
         for (i64 c = 0; c < p->attr.kv_heads * dim; c++) {
             float dk = 0;
             for (i64 h = c / dim * group; h < (c / dim + 1) * group; h++)
                 dk = weighted(dk, ds + h * pairs + j, n, &p->view[Q], h * dim + c % dim, begin,
-                              end - begin, half);
+                              end - begin, is_bf16);
             put(&p->view[DK], j * p->attr.kv_heads * dim + c, dk + 0);
         }
         for (i64 c = 0; c < p->attr.kv_heads * values; c++) {
             float dv = 0;
             for (i64 h = c / values * group; h < (c / values + 1) * group; h++)
                 dv = weighted(dv, prob + h * pairs + j, n, &p->view[DO], h * values + c % values,
-                              begin, end - begin, half);
+                              begin, end - begin, is_bf16);
             put(&p->view[DV], j * p->attr.kv_heads * values + c, dv + 0);
         }
     }

@@ -101,8 +101,8 @@ static void test_definition(void **state) {
     (void)state;
     static const int threads[] = {1, 2, 3, 8};
     for (int n = 0; n < COUNT(cases); n++)
-        for (int half = 0; half < 2; half++) {
-            const enum dtype d = half ? BF16 : F32;
+        for (int is_bf16 = 0; is_bf16 < 2; is_bf16++) {
+            const enum dtype d = is_bf16 ? BF16 : F32;
             struct problem want = problem_make(cases[n].attr, d, cases[n].queries, cases[n].queries,
                                                cases[n].document),
                            got = problem_make(cases[n].attr, d, cases[n].queries, cases[n].queries,
@@ -260,9 +260,9 @@ static void test_cache(void **state) {
     };
     setting((int)isa_best(), 2);
     for (int n = 0; n < COUNT(kinds); n++)
-        for (int half = 0; half < 2; half++)
-            cache_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, half ? BF16 : F32),
-                pages_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, half ? BF16 : F32);
+        for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
+            cache_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, is_bf16 ? BF16 : F32),
+                pages_case(&kinds[n].attr, kinds[n].sinks, kinds[n].slopes, is_bf16 ? BF16 : F32);
 }
 
 /* Several sequences of one cache in one call, one query each. */
@@ -271,9 +271,9 @@ static void test_cache_batch(void **state) {
     const struct attention_attr a = {4, 1, 64, 0.125, 0, 0, 0, 0};
     static const i32 begin[] = {0, 70, 71, 300, 3}, last[] = {69, 70, 290, 419, 2};
     struct err e = {0};
-    for (int half = 0; half < 2; half++) {
-        struct problem want = problem_make(a, half ? BF16 : F32, 5, 420, 5),
-                       got = problem_make(a, half ? BF16 : F32, 5, 420, 5);
+    for (int is_bf16 = 0; is_bf16 < 2; is_bf16++) {
+        struct problem want = problem_make(a, is_bf16 ? BF16 : F32, 5, 420, 5),
+                       got = problem_make(a, is_bf16 ? BF16 : F32, 5, 420, 5);
         for (int i = 0; i < 5; i++)
             for (int p = 0; p < 2; p++) {
                 ints(&(p ? &want : &got)->view[BEGIN])[i] = begin[i];

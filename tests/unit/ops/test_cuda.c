@@ -95,8 +95,9 @@ static const char *compare(const struct twin *t, const struct trial *cpu, const 
         struct view copy = t->call.out[o];
         const struct view *a = &copy, *b = &cpu->call.out[o], *r = &ref->call.out[o];
         const i64 bytes = view_bytes(a), unwritten = shim_unwritten(a->data, bytes);
-        const bool half = p == BF16 || a->dtype == BF16;
-        const double eps = half ? 0x1p-8 : 0x1p-23, bound = half ? op->bound.bf16 : op->bound.f32;
+        const bool is_bf16 = p == BF16 || a->dtype == BF16;
+        const double eps = is_bf16 ? 0x1p-8 : 0x1p-23,
+                     bound = is_bf16 ? op->bound.bf16 : op->bound.f32;
         copy.data = data;
         if (unwritten)
             snprintf(text, sizeof text, "output %d: %lld of %lld bytes are not written", o,

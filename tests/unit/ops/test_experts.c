@@ -84,12 +84,13 @@ static void test_micro_batches(void **state) {
         c.in[2] = made((void *)whole, I32, DIMS(EXPERTS + 1));
         c.out[0] = made(at_once, F32, DIMS(EXPERTS, OUT, IN));
         call(&c, NULL);
-        for (int half = 0; half < 2; half++) {
+        for (int is_bf16 = 0; is_bf16 < 2; is_bf16++) {
             i32 offset[EXPERTS + 1] = {0};
             u16 *dy2 = part, *x2 = part + ROWS * OUT;
             for (int n = 0; n < EXPERTS; n++) {
                 const i32 mine = first[n + 1] - first[n], all = whole[n + 1] - whole[n],
-                          from = whole[n] + (half ? mine : 0), rows = half ? all - mine : mine;
+                          from = whole[n] + (is_bf16 ? mine : 0),
+                          rows = is_bf16 ? all - mine : mine;
                 memcpy(dy2 + offset[n] * OUT, dy + from * OUT, (size_t)(2 * rows * OUT));
                 memcpy(x2 + offset[n] * IN, x + from * IN, (size_t)(2 * rows * IN));
                 offset[n + 1] = offset[n] + rows;

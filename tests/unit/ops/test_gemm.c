@@ -157,13 +157,13 @@ static void test_blocks(void **state) { /* more rows, columns and k than a block
     (void)state;
     static const i64 size[][3] = {{1350, 35, 9}, {9, 2100, 9}, {200, 40, 530}, {16, 1040, 1030}};
     for (int s = 0; s < COUNT(size); s++)
-        for (int half = 0; half < 2; half++)
+        for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
             check((struct gemm){.m = size[s][0],
                                 .n = size[s][1],
                                 .k = size[s][2],
                                 .b_t = s % 2,
-                                .dtype = half ? BF16 : F32,
-                                .c_dtype = half ? BF16 : F32,
+                                .dtype = is_bf16 ? BF16 : F32,
+                                .c_dtype = is_bf16 ? BF16 : F32,
                                 .rank = s == 2 ? 300 : 0,
                                 .scale = 0.5f});
 }
@@ -182,8 +182,8 @@ static void test_low_rank_and_bias(void **state) {
                                 .bias = bits & 4 ? "" : NULL,
                                 .dtype = bits & 8 ? BF16 : F32,
                                 .c_dtype = bits & 8 ? BF16 : F32});
-    for (int half = 0; half < 2; half++)
-        check((struct gemm){.m = 5, .n = 40, .k = 9, .bias = "", .dtype = half ? BF16 : F32});
+    for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
+        check((struct gemm){.m = 5, .n = 40, .k = 9, .bias = "", .dtype = is_bf16 ? BF16 : F32});
     for (int n = 0; n < 24; n++) /* the few rows of a decoding step */
         check((struct gemm){.m = n % 4 + 1,
                             .n = 45,
@@ -203,9 +203,9 @@ static void test_threads(void **state) {
     for (int t = 0; t < COUNT(threads); t++) {
         pool_stop();
         assert_int_equal(pool_start(threads[t], &e), 0);
-        for (int half = 0; half < 2; half++) {
+        for (int is_bf16 = 0; is_bf16 < 2; is_bf16++) {
             struct gemm g = {.m = 61, .n = 200, .k = 300, .b_t = true, .rank = 8, .scale = 0.5f};
-            g.dtype = g.c_dtype = half ? BF16 : F32;
+            g.dtype = g.c_dtype = is_bf16 ? BF16 : F32;
             check(g);
             g.m = 1, check(g);
             g.m = 3, g.n = 5, check(g);
@@ -215,7 +215,7 @@ static void test_threads(void **state) {
 
 static void test_two_calls_are_one(void **state) { /* k cut at an even place, sums kept in f32 */
     (void)state;
-    for (int half = 0; half < 2; half++)
+    for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
         for (int isa = 0; isa <= (int)isa_best(); isa++) {
             struct data d;
             data_open(&d, (struct gemm){.m = 33,
@@ -223,7 +223,7 @@ static void test_two_calls_are_one(void **state) { /* k cut at an even place, su
                                         .k = 320,
                                         .a_t = true,
                                         .accumulate = true,
-                                        .dtype = half ? BF16 : F32});
+                                        .dtype = is_bf16 ? BF16 : F32});
             float *once = malloc((size_t)d.c_bytes);
             assert_non_null(once);
             struct gemm one = d.g, part = d.g;
@@ -244,11 +244,12 @@ static void test_two_calls_are_one(void **state) { /* k cut at an even place, su
 
 static void test_few_rows_equal_many(void **state) { /* a decoding step sees the bits of training */
     (void)state;
-    for (int half = 0; half < 2; half++)
+    for (int is_bf16 = 0; is_bf16 < 2; is_bf16++)
         for (int isa = 0; isa <= (int)isa_best(); isa++) {
             struct data d;
-            data_open(&d, (struct gemm){
-                              .m = 40, .n = 77, .k = 290, .b_t = true, .dtype = half ? BF16 : F32});
+            data_open(&d,
+                      (struct gemm){
+                          .m = 40, .n = 77, .k = 290, .b_t = true, .dtype = is_bf16 ? BF16 : F32});
             run(isa, &d.g);
             float *few = calloc((size_t)(d.g.m * d.g.ldc), sizeof *few);
             assert_non_null(few);

@@ -211,8 +211,9 @@ static void within_bound(const struct trial *k, const struct trial *ref, const s
     const int outs = op_args(op->out, arg);
     for (int o = 0; o < outs; o++) {
         const struct view *a = &k->call.out[o], *b = &ref->call.out[o];
-        const bool half = p == BF16 || a->dtype == BF16;
-        const double eps = half ? 0x1p-8 : 0x1p-23, bound = half ? op->bound.bf16 : op->bound.f32;
+        const bool is_bf16 = p == BF16 || a->dtype == BF16;
+        const double eps = is_bf16 ? 0x1p-8 : 0x1p-23,
+                     bound = is_bf16 ? op->bound.bf16 : op->bound.f32;
         double top = 0;
         for (i64 i = 0; b->rank && i < view_count(b); i++)
             if (fabs(view_at(b, i)) > top && fabs(view_at(b, i)) < 1e30) top = fabs(view_at(b, i));

@@ -39,17 +39,17 @@ static void test_decode(void **state) {
     double *ref = malloc(sizeof *ref * O * I);
     for (int k = 0; k < packing_count * 2; k++) {
         const struct packing *p = packing_table[k / 2];
-        const bool half = k % 2;
-        const int size = half ? 2 : 4;
-        struct view v = packed_new(p, half ? BF16 : F32, O, I);
+        const bool is_bf16 = k % 2;
+        const int size = is_bf16 ? 2 : 4;
+        struct view v = packed_new(p, is_bf16 ? BF16 : F32, O, I);
         assert_ptr_equal(packing_find(p->name), p);
         p->ref(ref, &v, 0, O * I);
-        view_unpack(all, &v, half);
+        view_unpack(all, &v, is_bf16);
         for (i64 i = 0; i < O * I; i++) {
-            const double x = half ? (double)bf16_to_f32(((u16 *)all)[i]) : (double)all[i];
+            const double x = is_bf16 ? (double)bf16_to_f32(((u16 *)all)[i]) : (double)all[i];
             const double off = x < ref[i] ? ref[i] - x : x - ref[i],
                          top = ref[i] < 0 ? -ref[i] : ref[i];
-            if (!(off <= top * (half ? 0x1p-8 : 0x1p-22) + 0x1p-24))
+            if (!(off <= top * (is_bf16 ? 0x1p-8 : 0x1p-22) + 0x1p-24))
                 fail_msg("%s: element %lld is %.9g, reference %.9g", p->name, (long long)i, x,
                          ref[i]);
         }
@@ -57,7 +57,7 @@ static void test_decode(void **state) {
             for (i64 at = 0, n = 1; at < O * I; at += n, n = n * 2 % 4099 + 1) {
                 const i64 count = i64_min(n, O * I - at);
                 memset(part, 0xff, (size_t)(count * size) + 4);
-                p->decode[isa](part, &v, at, count, 1, 0, half);
+                p->decode[isa](part, &v, at, count, 1, 0, is_bf16);
                 if (memcmp(part, (u8 *)all + at * size, (size_t)(count * size)))
                     fail_msg("%s, %s: elements from %lld on differ", p->name, isa_name[isa],
                              (long long)at);
@@ -88,12 +88,12 @@ static void test_product(void **state) {
     const struct rng r = {1, RNG_TEST, 0, 1};
     for (int k = 0; k < packing_count * 4; k++) {
         const struct packing *p = packing_table[k / 4];
-        const bool half = k % 2, back = k / 2 % 2;
-        const enum dtype d = half ? BF16 : F32;
+        const bool is_bf16 = k % 2, back = k / 2 % 2;
+        const enum dtype d = is_bf16 ? BF16 : F32;
         const i64 ins = back ? O : I, outs = back ? I : O;
         for (i64 i = 0; i < N * ins; i++) {
             const float value = rng_normal(&r, (u64)i);
-            if (half)
+            if (is_bf16)
                 ((u16 *)x)[i] = bf16_of_f32(value);
             else
                 x[i] = value;
@@ -101,12 +101,12 @@ static void test_product(void **state) {
         struct view w = packed_new(p, d, O, I);
         const struct view of = {.data = x, .dtype = d, .rank = 2, .dim = {N, ins}},
                           same = {.data = plain, .dtype = d, .rank = 2, .dim = {O, I}};
-        view_unpack(plain, &w, half);
+        view_unpack(plain, &w, is_bf16);
         for (int isa = 0; isa <= (int)isa_best(); isa++) {
             isa_force(isa_name[isa], &e);
             const struct op *op = back ? &op_linear_dx : &op_linear;
             u8 *a = run(op, &of, &w, outs), *b = run(op, &of, &same, outs);
-            if (memcmp(a, b, (size_t)(N * outs * (half ? 2 : 4))))
+            if (memcmp(a, b, (size_t)(N * outs * (is_bf16 ? 2 : 4))))
                 fail_msg("%s with %s, %s: other bits than with the decoded weight", op->name,
                          p->name, isa_name[isa]);
             free(a), free(b);

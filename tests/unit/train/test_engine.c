@@ -149,7 +149,7 @@ static void all_families(void **state) {
     assert_true(count >= 40);
 }
 
-static void half(void **state) {
+static void is_bf16(void **state) {
     (void)state;
     model_use("tests/golden/models/deepseek_v3", BF16);
     pool_case("deepseek_v3 in bf16", 6, true, LATENT_ALWAYS);
@@ -452,7 +452,7 @@ static int latents_cost(void) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(turns),     cmocka_unit_test(one_step),
                                        cmocka_unit_test(rollback),  cmocka_unit_test(refused),
-                                       cmocka_unit_test(half),      cmocka_unit_test(faults),
+                                       cmocka_unit_test(is_bf16),   cmocka_unit_test(faults),
                                        cmocka_unit_test(recurrent), cmocka_unit_test(all_families)};
     struct err e = {0};
     isa_float_mode();
