@@ -386,6 +386,9 @@ static int cmd_train(int argc, char **argv, struct err *e) {
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
     if (r.notes.size && !quiet) show(stderr, "%s", r.notes.data);
+    if (r.resume_from_checkpoint && !recipe_given(&r, "recipe_version") &&
+        lock_recipe_version(r.output_dir, &r.recipe_version, e))
+        return recipe_free(&r), -1;
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};

@@ -30,6 +30,7 @@
 #include <zstd.h>
 
 static const char lock_format[] = "hone recipe lock 1";
+static const char version_key[] = "recipe_version"; /* absent: 1, before there were versions */
 
 static int out_of_memory(struct err *e) {
     return err_memory(e, "out of memory while writing recipe.lock");
@@ -138,9 +139,21 @@ static json_t *lock_json(const char *path, struct err *e) {
         err_input(e, "%s: \"recipe\", \"environment\" or \"files\" is missing or of the wrong type",
                   path);
     } else {
-        return j;
+        json_t *recipe = json_object_get(j, "recipe");
+        if (json_object_get(recipe, version_key)) return j;
+        if (!json_object_set_new(recipe, version_key, json_integer(1))) return j;
+        out_of_memory(e);
     }
     return json_decref(j), NULL;
+}
+
+int lock_recipe_version(const char *run_dir, i64 *version, struct err *e) {
+    char *path = path_join(NULL, run_dir, "recipe.lock", e);
+    json_t *j = path && path_exists(path) ? lock_json(path, e) : NULL;
+    if (j)
+        *version = json_integer_value(json_object_get(json_object_get(j, "recipe"), version_key));
+    json_decref(j), mem_free(path);
+    return e->code ? -1 : 0;
 }
 
 int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err *e) {

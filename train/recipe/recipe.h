@@ -27,6 +27,7 @@ struct optim_args { /* optims.c: which optimizer takes which */
 /* Every member is resolved: defaults filled in, batch sizes consistent. Text belongs to the arena.
  */
 struct recipe {
+    i64 recipe_version; /* what the keys mean: README.md, "Versions" */
     const char *task;
     void *task_with;                /* its own keys: struct task */
     const char *model_name_or_path; /* NULL: `model` describes a new one */
@@ -138,6 +139,8 @@ void lock_files_free(struct lock_files *files);
 int lock_write(const char *run_dir, const struct recipe *r, const struct lock_files *files,
                char sha256[65], struct err *e);
 int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err *e);
+/* What the run's keys mean; *version stays if there is no lock yet. */
+int lock_recipe_version(const char *run_dir, i64 *version, struct err *e);
 /* May this recipe with these files continue the run? Refuses a change that would alter the result,
  * naming key, old and new value; changes that are allowed, and a different machine or build, become
  * lines of `notes`. */

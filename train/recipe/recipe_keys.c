@@ -36,6 +36,8 @@ const struct option recipe_options[] = {
            "portable: the same bits on every processor; fast: tensor cores (auto: fast on a GPU)"),
     INT(seed, "42", 0, 9007199254740991.0,
         "seed of initialisation, data order, dropout and sampling"),
+    INT(recipe_version, "2", 1, 2,
+        "what the keys mean: 1 is what they meant to runs before there were versions"),
 
     INT(max_seq_length, "512", 1, 1 << 24, "most tokens in a sample"),
     BOOL(packing, "true",

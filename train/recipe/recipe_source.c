@@ -205,6 +205,15 @@ static const char *real_path(struct recipe *r, const char *path, struct err *e) 
     return free(real), kept;
 }
 
+/* A lock's recipe; one without a version was written before there were any. */
+static struct node *lock_recipe(struct recipe *r, struct node *map, struct err *e) {
+    if (map->kind != NODE_MAP || node_find(map, "recipe_version")) return map;
+    struct node *version = node_scalar(&r->arena, "1", map->where, e);
+    if (!version) return NULL;
+    version->key = "recipe_version";
+    return node_append(&r->arena, map, version, e) ? NULL : map;
+}
+
 static struct node *load_file(struct recipe *r, const char *path, const struct include *by,
                               struct err *e) {
     struct text text = {0};
@@ -221,8 +230,9 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     const char *name = arena_text(&r->arena, path, e);
     struct node *map = name ? node_yaml(&r->arena, text.data, text.size, name, e) : NULL;
     text_free(&text);
-    if (map && node_find(map, "format") && node_find(map, "recipe"))
-        map = node_find(map, "recipe"); /* a lock */
+    if (map && node_find(map, "format") && node_find(map, "recipe") &&
+        !(map = lock_recipe(r, node_find(map, "recipe"), e)))
+        return NULL;
     if (!map || !(map = recipe_canonical(r, map, e))) return NULL;
     struct node *include = node_find(map, "include"), **at = &map->child;
     if (!include) return map;
