@@ -23,7 +23,7 @@
     X(route) X(route_back) X(expert_plan) X(expert_gather) X(expert_combine)                       \
     X(expert_weight_back) X(expert_linear) X(expert_linear_dx) X(expert_linear_dw)                 \
     X(expert_lora_dt) X(expert_bias_dw) X(mla_keys) X(mla_keys_back) X(dora_norm) X(dora)          \
-    X(dora_back)
+    X(dora_back) X(ema) X(ema_back) X(ema_step)
 /* clang-format on */
 
 enum { OP_IN = 12, OP_OUT = 6, OP_RANK = 4, OP_GRADS = 8, VIEW_PARTS = 3 };
@@ -269,6 +269,9 @@ struct route_attr { /* route.c */
 };
 struct plan_attr {
     i64 experts;
+};
+struct ema_attr {
+    double decay;
 };
 struct mla_attr {
     i64 heads, rope_dim, plain, value; /* columns of each head: with RoPE, without, of its value */
