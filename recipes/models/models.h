@@ -78,6 +78,7 @@ struct config {
         i64 q_rank, kv_rank, plain, rope_dim, value;
     } mla;
     double norm_eps, initializer_range;
+    double ema_decay;
     double embedding_scale, attention_softcap, logit_softcap, clip_qkv; /* 0: none */
     u32 has;
     bool alibi;

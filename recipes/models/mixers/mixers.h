@@ -29,7 +29,8 @@ struct mixer {
 /* A slot's mixers; the last that has a layer is the layer's. */
 #define MIXERS(...) ((const struct mixer *const[]){__VA_ARGS__, NULL})
 
-extern const struct mixer mixer_attention, mixer_mla, mixer_glu, mixer_mlp, mixer_experts;
+extern const struct mixer mixer_attention, mixer_mla, mixer_glu, mixer_mlp, mixer_experts,
+    mixer_ema;
 
 /* Modules, by who computes with them. */
 extern const struct module_type norm_input, norm_post_attention, norm_pre_ffn, norm_post_ffn;
@@ -43,7 +44,9 @@ extern const struct module_type experts_router, experts_correction, experts_gate
     experts_shared_gate, experts_shared_up, experts_shared_down, experts_shared_score;
 /* Their rules under the usual names: transformers', Llama's first. */
 extern const struct weight_rule rules_attention[], rules_qk_norm[], rules_qk_norm_whole[],
-    rules_mla[], rules_glu[], rules_gate_up[], rules_experts[], rules_shared_expert[];
+    rules_mla[], rules_ema[], rules_glu[], rules_gate_up[], rules_experts[], rules_shared_expert[];
+
+extern const struct module_type ema_in, ema_out;
 
 /* What attention and latent attention have in common. */
 extern const char *const attention_types[];
