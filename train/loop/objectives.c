@@ -2,8 +2,9 @@
 #include "train/loop/loop.h"
 
 /* declared here, not in loop.h: nobody else names one */
-extern const struct objective objective_pretrain, objective_sft;
-static const struct task *const list[] = {&objective_pretrain.task, &objective_sft.task, NULL};
+extern const struct objective objective_pretrain, objective_sft, objective_sft_mean;
+static const struct task *const list[] = {&objective_pretrain.task, &objective_sft.task,
+                                          &objective_sft_mean.task, NULL};
 const struct task *const *recipe_tasks = list;
 
 const struct objective *objective_find(const char *name) {
