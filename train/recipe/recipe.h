@@ -48,6 +48,8 @@ struct recipe {
     bool master_weights;
     i64 max_seq_length;
     bool packing, document_mask, completion_only_loss, assistant_only_loss;
+    const char *packing_strategy, *truncation;
+    bool drop_last;
     const char *chat_template; /* NULL: the tokenizer's own */
     i64 micro_batch_size, gradient_accumulation_steps, global_batch_size, reduction_groups;
     double num_train_epochs;
