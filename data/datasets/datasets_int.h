@@ -5,6 +5,25 @@
 #include "data/datasets/datasets.h"
 #include "base/h5.h"
 
+/* ---- rows.c: what a row of JSON means -------------------------------------------------------- */
+struct rows { /* of one source. Set options, facts and path, the rest zero; rows_free */
+    const struct source_options *options;
+    struct source_facts *facts;
+    const char *path;
+    json_t *json;     /* the row, as long as it has more to give */
+    i64 number, line; /* of the row: rows from 0, lines from 1 */
+    bool inexact;     /* it holds an integer that is read as a real */
+    size_t instance;  /* the next one of several */
+    struct text made; /* the text of a document put together from JSON */
+    struct spans spans;
+};
+/* The next row, which is now `rows`' own. */
+void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact);
+/* 1: a document, good until the next call; 0: the row has no more, take another; -1: an error,
+ * which names file and line. */
+int rows_next(struct rows *r, struct document *out, struct err *e);
+void rows_free(struct rows *r);
+
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {
     DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */
