@@ -79,6 +79,7 @@ void source_close(struct source *s) {
 }
 
 const struct source_facts *source_facts(const struct source *s) { return &s->facts; }
+const struct row_notes *source_notes(const struct source *s) { return &s->rows.notes; }
 
 static bool source_wanted(const struct source *s, i64 row) {
     const struct source_options *o = &s->options;
@@ -267,10 +268,10 @@ static int source_next_json(struct source *s, struct document *out, struct err *
         if (found) return found;
         i64 size = 0, whole = 0;
         const int r = json_row(s, &size, &whole, e);
-        if (r <= 0) return r;
+        if (r <= 0) return r ? r : rows_end(&s->rows, e);
         const char *data = s->buffer.data + s->at;
         const bool empty = blank(data, size), skip = empty || !source_wanted(s, s->row);
-        if (!skip && row_parse(s, data, size, e)) return -1;
+        if (!skip && row_parse(s, data, size, e) && !rows_skip(&s->rows, s->line, e)) return -1;
         s->row += !empty;
         source_take(s, whole);
     }
