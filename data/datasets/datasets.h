@@ -61,8 +61,8 @@ struct source *source_open(const char *path, const struct source_options *option
 int source_next(struct source *s, struct document *out, struct err *e);
 const struct source_facts *source_facts(const struct source *s);
 const struct row_notes *source_notes(const struct source *s);
-/* Is every name of `columns` one that rows know? `where` starts the message. */
-int row_columns_check(const json_t *columns, const char *where, struct err *e);
+/* Is every name of `columns` one that rows know? */
+int row_columns_check(const json_t *columns, struct err *e);
 /* Appends the notes as lines for the user, about the file `path`. */
 int row_notes_text(const struct row_notes *n, const char *path, struct text *out, struct err *e);
 void source_close(struct source *s);

@@ -18,16 +18,16 @@ const char *row_column_ours(const json_t *columns, const char *name) {
     return name;
 }
 
-int row_columns_check(const json_t *columns, const char *where, struct err *e) {
+int row_columns_check(const json_t *columns, struct err *e) {
     const char *name;
     json_t *column;
     json_object_foreach((json_t *)(uintptr_t)columns, name, column) {
         if (!word_listed(columns_known, name) && strcmp(name, "conversations")) {
-            err_input(e, "%s: columns: '%.80s' is not what a column can be for", where, name);
+            err_input(e, "columns: '%.80s' is not what a column can be for", name);
             return err_detail(e, "known are: %s", columns_known);
         }
         if (json_is_string(column) && json_string_length(column)) continue;
-        err_input(e, "%s: columns: '%.80s' names no column", where, name);
+        err_input(e, "columns: '%.80s' names no column", name);
         return err_hint(e, "expected columns: {prompt: question, completion: answer}, our name "
                            "first");
     }

@@ -11,7 +11,7 @@ int row_settings_open(struct row_settings *s, const struct text_list *columns,
     *s = (struct row_settings){0};
     if ((s->columns = recipe_pairs(columns, false, "columns", e)) &&
         (s->kwargs = recipe_pairs(kwargs, true, "chat_template_kwargs", e)) &&
-        !row_columns_check(s->columns, "columns", e))
+        !row_columns_check(s->columns, e))
         return 0;
     row_settings_close(s);
     return -1;
