@@ -6,6 +6,7 @@
  * bytes with any number of threads. */
 #include "data/datasets/datasets_int.h"
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -42,7 +43,7 @@ struct writer {
     struct piece *pieces;
     i64 pieces_count;
     i64 nothing;  /* documents without a token */
-    bool checked; /* markers_check was here */
+    bool checked; /* the template's markers are tokens */
 };
 
 /* A recipe of version 1, whose runs have these tokens. */
@@ -123,22 +124,6 @@ struct encoding {
                         first of all */
 };
 
-/* An encoder that knows no better: every beginning of the text from its start. */
-static int prefixes_plain(const struct encoder *c, const char *text, const struct ids *all,
-                          struct beginning *list, i64 count, struct err *e) {
-    struct ids part = {0};
-    int rc = 0;
-    for (i64 i = 0; !rc && i < count; i++) {
-        i64 n = 0;
-        part.count = 0;
-        rc = c->encode(c->arg, text, list[i].at, &part, e);
-        while (n < part.count && n < all->count && part.item[n] == all->item[n]) n++;
-        list[i].same = n, list[i].more = n < part.count;
-    }
-    ids_free(&part);
-    return rc ? -1 : 0;
-}
-
 /* The ids that lie in a span: those that the text up to its start does not have, and the text up to
  * its end does. An id that reaches over the end of an answer belongs to it; one over its start
  * does, too. */
@@ -154,7 +139,7 @@ static int spans_encode(const struct writer *w, struct piece *p, const char *tex
     }
     const bool fast = count > 2 && c->prefixes && /* few turns: not worth it */
                       c->prefixes(c->arg, text, size, &p->ids, list, 2 * count, e);
-    int rc = e->code || (!fast && prefixes_plain(c, text, &p->ids, list, 2 * count, e));
+    int rc = e->code || (!fast && encoder_prefixes(c, text, &p->ids, list, 2 * count, e));
     for (i64 i = 0; !rc && i < count; i++) {
         const struct beginning begin = list[2 * i], end = list[2 * i + 1];
         const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
@@ -186,7 +171,7 @@ static int pair_encode(const struct writer *w, struct piece *p, const char *text
     const struct encoder *c = &w->job->encoder;
     struct beginning prompt = {.at = p->document.segment[0].size};
     if (c->encode(c->arg, text, p->document.size, &p->ids, e) ||
-        prefixes_plain(c, text, &p->ids, &prompt, 1, e))
+        encoder_prefixes(c, text, &p->ids, &prompt, 1, e))
         return -1;
     return p->border = prompt.same, 0;
 }
@@ -325,6 +310,15 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
+/* The day that the template was told. */
+static int date_record(struct writer *w, i64 now, struct err *e) {
+    const time_t at = (time_t)now;
+    struct tm t;
+    char day[16] = "";
+    if (localtime_r(&at, &t)) strftime(day, sizeof day, "%Y-%m-%d", &t);
+    return text_printf(&w->sources, e, ", \"template_date\": \"%s\"", day);
+}
+
 /* What is recorded of a source: enough to find it again and to take the same part of it. */
 static int source_record(struct writer *w, const char *path, const struct source_facts *f,
                          struct err *e) {
@@ -344,33 +338,11 @@ static int source_record(struct writer *w, const char *path, const struct source
     if (f->conversations &&
         text_printf(&w->sources, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
         return -1;
+    if (f->conversations && !old(w) && chat_dated(o->chat) && date_record(w, chat_now(o->chat), e))
+        return -1;
+    if (f->skipped && text_printf(&w->sources, e, ", \"skipped\": %lld", (long long)f->skipped))
+        return -1;
     return text_add(&w->sources, "}", 1, e);
-}
-
-/* A built-in template on a tokenizer that lacks its markers trains on pieces of them. */
-static int markers_check(struct writer *w, struct err *e) {
-    const struct encoder *c = &w->job->encoder;
-    const char *const *marker = w->job->options.chat ? chat_markers(w->job->options.chat) : NULL;
-    struct text missing = {0};
-    struct ids ids = {0};
-    int rc = 0;
-    w->checked = true;
-    for (; !rc && marker && *marker && c->token && !old(w); marker++) {
-        const i64 id = c->token(c->arg, *marker);
-        bool found = false;
-        ids.count = 0;
-        rc = c->encode(c->arg, *marker, (i64)strlen(*marker), &ids, e);
-        for (i64 i = 0; i < ids.count; i++) found |= ids.item[i] == id;
-        if (!rc && !found) rc = text_printf(&missing, e, "%s%s", missing.size ? ", " : "", *marker);
-    }
-    ids_free(&ids);
-    if (!rc && missing.size) {
-        rc = err_input(e, "the chat template's markers are no tokens of the tokenizer: %s",
-                       missing.data);
-        err_hint(e, "use the model's own template or chat_template: alpaca, which has no markers; "
-                    "or give the tokenizer these tokens");
-    }
-    return text_free(&missing), rc ? -1 : 0;
 }
 
 static int source_write(struct writer *w, const char *path, struct err *e) {
@@ -385,7 +357,9 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
         int failed = text_add(&w->batch, d.text, d.size, e);
         for (i64 i = 0; !failed && i < d.spans; i++)
             failed = spans_add(&w->spans_of, d.span[i].begin, d.span[i].end, e);
-        if (!failed && !w->checked && !d.segments && !d.ids) failed = markers_check(w, e);
+        if (!failed && !w->checked && !d.segments && !d.ids)
+            w->checked = true,
+            failed = !old(w) && markers_check(&w->job->encoder, w->job->options.chat, e);
         if (failed)
             r = -1;
         else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {

@@ -38,6 +38,13 @@ json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; 
 void rows_columns_hint(const struct rows *r, struct err *e);       /* how they may be meant */
 int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c: 1 or -1 */
 
+/* ---- encoder.c ------------------------------------------------------------------------------- */
+/* What `prefixes` of an encoder gives, with any: each beginning is encoded from its start. */
+int encoder_prefixes(const struct encoder *c, const char *text, const struct ids *all,
+                     struct beginning *list, i64 count, struct err *e);
+/* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
+int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
+
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {
     DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */

@@ -2,6 +2,46 @@
 #include "data/datasets/datasets_int.h"
 #include <string.h>
 
+/* An encoder that knows no better: every beginning of the text from its start. */
+int encoder_prefixes(const struct encoder *c, const char *text, const struct ids *all,
+                     struct beginning *list, i64 count, struct err *e) {
+    struct ids part = {0};
+    int rc = 0;
+    for (i64 i = 0; !rc && i < count; i++) {
+        i64 n = 0;
+        part.count = 0;
+        rc = c->encode(c->arg, text, list[i].at, &part, e);
+        while (n < part.count && n < all->count && part.item[n] == all->item[n]) n++;
+        list[i].same = n, list[i].more = n < part.count;
+    }
+    ids_free(&part);
+    return rc ? -1 : 0;
+}
+
+/* A built-in template on a tokenizer that lacks its markers trains on pieces of them. */
+int markers_check(const struct encoder *c, const struct chat *chat, struct err *e) {
+    const char *const *marker = chat_markers(chat);
+    struct text missing = {0};
+    struct ids ids = {0};
+    int rc = 0;
+    for (; !rc && marker && *marker && c->token; marker++) {
+        const i64 id = c->token(c->arg, *marker);
+        bool found = false;
+        ids.count = 0;
+        rc = c->encode(c->arg, *marker, (i64)strlen(*marker), &ids, e);
+        for (i64 i = 0; i < ids.count; i++) found |= ids.item[i] == id;
+        if (!rc && !found) rc = text_printf(&missing, e, "%s%s", missing.size ? ", " : "", *marker);
+    }
+    ids_free(&ids);
+    if (!rc && missing.size) {
+        rc = err_input(e, "the chat template's markers are no tokens of the tokenizer: %s",
+                       missing.data);
+        err_hint(e, "use the model's own template or chat_template: alpaca, which has no markers; "
+                    "or give the tokenizer these tokens");
+    }
+    return text_free(&missing), rc ? -1 : 0;
+}
+
 static int tokenizer_adapter(const void *t, const char *text, i64 size, struct ids *out,
                              struct err *e) {
     return tokenizer_encode(t, text, size, false, out, e);
