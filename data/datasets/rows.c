@@ -120,6 +120,28 @@ static int row_document(struct rows *r, enum form f, i64 *prompt, bool *more, st
     return made_instruction(r, one, prompt, e);
 }
 
+static bool has_number(const json_t *j, int depth) {
+    const char *key;
+    json_t *value;
+    size_t i;
+    bool found = json_is_number(j) || depth > 100;
+    json_object_foreach((json_t *)(uintptr_t)j, key, value) found |= has_number(value, depth + 1);
+    json_array_foreach((json_t *)(uintptr_t)j, i, value) found |= has_number(value, depth + 1);
+    return found;
+}
+
+/* Where one integer of a row has more than 64 bits, all its numbers were read as reals. That
+ * matters where a template may print one; an id beside the conversation does not. */
+static bool numbers_used(const struct rows *r) {
+    static const char turns[] = "messages conversations prompt completion " TURNS;
+    const char *key;
+    json_t *value;
+    bool found = false;
+    json_object_foreach(r->json, key, value) if (word_listed(turns, key)) found |=
+        has_number(value, 0);
+    return found;
+}
+
 /* A conversation as a document: 1, 0 if nothing of it is trained, or -1. */
 static int row_conversation(struct rows *r, struct document *out, struct err *e) {
     char where[4200];
@@ -130,7 +152,7 @@ static int row_conversation(struct rows *r, struct document *out, struct err *e)
         err_input(e, "%s: a conversation, and there is no chat template", where);
         return err_hint(e, "name one: chat_template: chatml, llama3, alpaca or a .jinja file");
     }
-    if (r->inexact) {
+    if (r->inexact && (old(r) || numbers_used(r))) {
         err_input(e, "%s: an integer of more than 64 bits", where);
         return err_hint(e, "write it as a text: templates print numbers exactly");
     }

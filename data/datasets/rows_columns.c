@@ -5,7 +5,10 @@
 static const char columns_known[] =
     "text prompt completion messages instruction input output history query response system tools "
     "documents chat_template_kwargs input_ids labels attention_mask completion_mask "
-    "assistant_masks role content";
+    "assistant_masks role content role_tag content_tag user_tag assistant_tag system_tag "
+    "observation_tag function_tag";
+static const char in_messages[] = "role content role_tag content_tag user_tag assistant_tag "
+                                  "system_tag observation_tag function_tag";
 
 /* Our name of what `columns` calls so: LLaMA-Factory's are taken too. */
 const char *row_column_ours(const json_t *columns, const char *name) {
@@ -60,7 +63,7 @@ json_t *rows_renamed(struct rows *r, json_t *row) {
     made = json_object();
     json_object_foreach((json_t *)(uintptr_t)columns, name, column) {
         value = json_object_get(row, json_string_value(column));
-        if (word_listed("role content", name)) continue; /* of messages */
+        if (word_listed(in_messages, name)) continue; /* of messages */
         if (value) json_object_set(made, row_column_ours(columns, name), value);
         if (value) json_object_set_new(r->seen, name, json_true());
     }
@@ -93,7 +96,7 @@ int rows_end(const struct rows *r, struct err *e) {
     json_t *column;
     if (!r->any || r->options->split != SPLIT_ALL) return 0;
     json_object_foreach((json_t *)(uintptr_t)r->options->rules.columns, name, column) {
-        if (word_listed("role content", name) || json_object_get(r->seen, name)) continue;
+        if (word_listed(in_messages, name) || json_object_get(r->seen, name)) continue;
         err_input(e, "%s: columns: no row has a column '%.80s' (for %s)", r->path,
                   json_string_value(column), name);
         return err_hint(e, "write it as the file does, or leave it out");
@@ -110,7 +113,9 @@ void rows_columns_hint(const struct rows *r, struct err *e) {
     const char *asked = NULL, *said = NULL, *only = NULL, *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)r->options->rules.columns, key, value) {
-        if (json_object_get(r->json, row_column_ours(r->options->rules.columns, key))) continue;
+        if (word_listed(in_messages, key) ||
+            json_object_get(r->json, row_column_ours(r->options->rules.columns, key)))
+            continue;
         err_hint(e, "columns says that '%.60s' is the %s: the row has no such column",
                  json_string_value(value), key);
         return;

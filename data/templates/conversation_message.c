@@ -33,8 +33,24 @@ static const char roles_known[] =
     "function_response, tool_response, tool_result, ipython; function_call, tool_call; and what "
     "the chat template names";
 
+/* The role that `columns` gives a spelling, by LLaMA-Factory's names for such. */
+static const char *role_tagged(const struct reading *x, const char *spelt, bool *call) {
+    static const char *const tags[][2] = {{"user_tag", "user"},
+                                          {"assistant_tag", "assistant"},
+                                          {"system_tag", "system"},
+                                          {"observation_tag", "tool"},
+                                          {"function_tag", "assistant"}};
+    for (int i = 0; i < COUNT(tags); i++) {
+        const char *tag = json_string_value(json_object_get(x->rules->columns, tags[i][0]));
+        if (tag && !strcmp(tag, spelt)) return *call = i == COUNT(tags) - 1, tags[i][1];
+    }
+    return NULL;
+}
+
 /* The role as the template has it; *call: the text is a function call. NULL: unknown. */
 static const char *role_known(const struct reading *x, const char *spelt, bool *call) {
+    const char *tagged = role_tagged(x, spelt, call);
+    if (tagged) return tagged;
     for (int i = 0; i < COUNT(roles); i++) {
         if (!word_listed(roles[i].spelt, spelt)) continue;
         *call = i == CALL;
@@ -48,14 +64,16 @@ static const char *role_known(const struct reading *x, const char *spelt, bool *
 }
 
 /* A key of a message, by the name that `columns` gives it, else by either of its names. */
-static json_t *member(const struct reading *x, const json_t *m, const char *ours, const char *name,
+static json_t *member(const struct reading *x, const json_t *m, const char *ours, const char *tag,
                       const char *other, const char **key) {
-    const char *mapped = json_string_value(json_object_get(x->rules->columns, ours));
+    const json_t *columns = x->rules->columns;
+    const char *mapped = json_string_value(json_object_get(columns, ours));
+    if (!mapped) mapped = json_string_value(json_object_get(columns, tag));
     if (mapped) return *key = mapped, json_object_get(m, mapped);
-    json_t *a = json_object_get(m, name), *b = json_object_get(m, other);
+    json_t *a = json_object_get(m, ours), *b = json_object_get(m, other);
     if (a && b && !json_equal(a, b) && !json_empty(a) && !json_empty(b))
-        message_wrong(x, "has both '%s' and '%s', which differ", name, other);
-    *key = !a || (json_empty(a) && b) ? other : name;
+        message_wrong(x, "has both '%s' and '%s', which differ", ours, other);
+    *key = !a || (json_empty(a) && b) ? other : ours;
     return !a || (json_empty(a) && b) ? b : a;
 }
 
@@ -72,7 +90,7 @@ static int keys_word_listed(const json_t *m, char *out, size_t size) {
 static const char *role_read(const struct reading *x, const json_t *m, bool *call,
                              const char **key) {
     char keys[160];
-    const json_t *spelt = member(x, m, "role", "role", "from", key);
+    const json_t *spelt = member(x, m, "role", "role_tag", "from", key);
     if (x->e->code) return NULL;
     if (!json_is_string(spelt)) {
         message_wrong(x, "has no role");
@@ -85,7 +103,8 @@ static const char *role_read(const struct reading *x, const json_t *m, bool *cal
     if (role) return role;
     message_wrong(x, "has the unknown role '%.60s'", json_string_value(spelt));
     err_detail(x->e, "%s", roles_known);
-    err_hint(x->e, "change the role in the file, or leave such rows out: on_bad_row: skip");
+    err_hint(x->e, "say whose it is: columns: {user_tag: NAME, assistant_tag: NAME}, or leave such "
+                   "rows out: on_bad_row: skip");
     return NULL;
 }
 
@@ -259,9 +278,7 @@ static int message_end(const struct reading *x, const json_t *m, json_t *made, j
         if (!strcmp(key, role_key) || !strcmp(key, said_key) || word_listed(read, key) ||
             json_empty(value))
             continue;
-        if (word_listed("role from content value", key) &&
-            !json_object_get(x->rules->columns, "role") &&
-            !json_object_get(x->rules->columns, "content"))
+        if (word_listed("role from content value", key) && !json_object_size(x->rules->columns))
             continue; /* the same under its other name */
         const bool thought = word_listed("reasoning_content thinking reasoning", key);
         if (!(chat_reads(x->c, x->v->row, key) ||
@@ -283,7 +300,7 @@ int reading_message(const struct reading *x, const json_t *m, json_t *texts) {
     const char *role_key = "", *said_key = "";
     if (!json_is_object(m)) return message_wrong(x, "is %s, not an object", reading_kind(m));
     const char *role = role_read(x, m, &call, &role_key);
-    const json_t *said = role ? member(x, m, "content", "content", "value", &said_key) : NULL;
+    const json_t *said = role ? member(x, m, "content", "content_tag", "value", &said_key) : NULL;
     const json_t *calls = json_object_get(m, "tool_calls"),
                  *old = json_object_get(m, "function_call");
     if (x->e->code) return -1;

@@ -72,6 +72,10 @@ static const struct rows_case {
      "note: %s: left out: 'text' is an integer (1 time, line 3)\n"
      "note: %s: left out: not valid JSON: unexpected token near end of file (1 time, line 4)\n",
      true, 0},
+    {"{\"user_tag\": \"Customer\", \"assistant_tag\": \"Agent\"}",
+     "{\"id\": 123456789012345678901, \"messages\": [{\"role\": \"Customer\", \"content\": "
+     "\"q\"}, {\"role\": \"Agent\", \"content\": \"a\"}]}\n",
+     SAID, "note: column 'id' of %s is not used (1 row)\n", 0, 0},
     {NULL, "{\"prompt\": \"p\", \"completion\": \"\"}\n", "! the completion is empty", NULL, 0, 0},
     {NULL,
      "{\"input_ids\": [97, 98, 99, 0], \"labels\": [-100, 98, 99, -100], \"attention_mask\": [1, "
