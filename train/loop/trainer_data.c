@@ -63,10 +63,7 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                                           .chat = t->chat,
                                           .chat_instructions = t->r->chat_template != NULL,
                                           .seed = (u64)t->r->seed};
-    if (item->split) {
-        job.options.split = !strcmp(item->split, "validation") ? SPLIT_VALIDATION : SPLIT_TRAIN;
-        job.options.validation_fraction = 0.05;
-    }
+    if (trainer_rows(t, item, &job.options, e)) return NULL;
     return dir_make(folder, e) || dataset_build(&job, e) ? NULL : path;
 }
 
@@ -105,7 +102,7 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
         .datasets_count = count,
         .packing = r->packing,
         .document_mask = r->document_mask,
-        .shuffle = !eval,
+        .shuffle = !eval && r->shuffle,
         .one_pass = eval,
         .max_seq_length = r->max_seq_length,
         .global_batch_size = eval ? r->micro_batch_size : r->global_batch_size,

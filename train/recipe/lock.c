@@ -178,6 +178,20 @@ static const char *const may_change[] = {
     "save_steps",
     "save_at",
     "save_total_limit",
+    "logging_ratio",
+    "eval_ratio",
+    "save_ratio",
+    "evals_per_epoch",
+    "saves_per_epoch",
+    "eval_strategy",
+    "save_strategy",
+    "save_only_model",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "loss_watchdog_threshold",
+    "loss_watchdog_patience",
     "report_to",
     "sample_prompts",
     "sample_tokens",
@@ -220,7 +234,11 @@ static int compare_recipes(const json_t *old, const json_t *now, const struct re
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)now, key, value) {
-        if (compare_key(key, json_object_get(old, key), value, r, notes, e)) return -1;
+        const json_t *was = json_object_get(old, key);
+        json_t *usual = was ? NULL : recipe_default(key, e); /* a key that there was not yet */
+        const bool same = usual && json_equal(usual, value);
+        json_decref(usual);
+        if (!same && compare_key(key, was, value, r, notes, e)) return -1;
     }
     json_object_foreach((json_t *)old, key, value) {
         if (!json_object_get(now, key) && compare_key(key, value, NULL, r, notes, e)) return -1;

@@ -66,6 +66,18 @@ json_t *recipe_json(const struct recipe *r, struct err *e) {
     return err_failed(e, "out of memory, or a recipe value that is not UTF-8"), NULL;
 }
 
+json_t *recipe_default(const char *key, struct err *e) {
+    struct recipe *r = mem_new(sizeof *r, e);
+    const struct option *o = option_find(recipe_options, key);
+    json_t *value = NULL;
+    bool unset;
+    if (r && o && !option_defaults(recipe_options, r, &r->arena, e))
+        value = member_json(o, r, &unset);
+    if (r) arena_free(&r->arena);
+    mem_free(r);
+    return value;
+}
+
 static void help_range(const struct option *o, char out[96]) {
     static const char *const type[] = {"true|false", "integer",  "number", "text",
                                        "",           "integers", "texts"};
