@@ -73,6 +73,18 @@ static void test_rows(void **state) {
     expect(complained(), "both val_set_size and eval_dataset");
 }
 
+static void test_tokens(void **state) {
+    (void)state;
+    hone(2, RUN "max_steps=1 eos_token=\"'<nowhere>'\" output_dir=%s", tiny, tiny, at("t"));
+    expect(complained(), "eos_token: '<nowhere>' is no token of " TINY_TOKENIZER);
+    hone(2, RUN "max_steps=1 eos_token=a output_dir=%s", tiny, tiny, at("t"));
+    expect(complained(), "eos_token: 'a' is another token than that of " TINY_TOKENIZER);
+    hone(0, RUN "max_steps=1 eos_token='<|endoftext|>' unk_token=a output_dir=%s", tiny, tiny,
+         at("t"));
+    hone(2, RUN "max_steps=1 output_router_logits=true output_dir=%s", tiny, tiny, at("t2"));
+    expect(complained(), "output_router_logits: a olmo2 model has no balancing loss");
+}
+
 static void test_order(void **state) {
     (void)state;
     hone(0, RUN "max_steps=1 shuffle=false seed=1 output_dir=%s", tiny, tiny, at("o1"));
@@ -197,9 +209,10 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),       cmocka_unit_test(test_order),
-        cmocka_unit_test(test_moments),    cmocka_unit_test(test_best),
-        cmocka_unit_test(test_only_model), cmocka_unit_test(test_others),
+        cmocka_unit_test(test_rows),   cmocka_unit_test(test_order),
+        cmocka_unit_test(test_tokens), cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_best),   cmocka_unit_test(test_only_model),
+        cmocka_unit_test(test_others),
     };
     return cmocka_run_group_tests(tests, setup, tiny_remove);
 }

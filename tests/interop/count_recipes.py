@@ -5,7 +5,7 @@
 
 prints a table NAME x (files | runs | objective | vision | GPUs | plugin | other). A file that cannot run is counted by the
 first of objective, vision, GPUs, plugin that one of its problems is of; "other" are those with problems that are of none of
-these: files that are no recipes of training are there, too. `--list` prints each file and what is wrong with it. The folders
+these; "no recipe" names neither model nor data. "also other" counts the files of the four columns that have such a problem, too. `--list` prints each file and what is wrong with it. The folders
 are checkouts of the projects; nothing of theirs is kept here. train/recipe/README.md has the table and the commits."""
 import collections
 import glob
@@ -19,7 +19,8 @@ KINDS = {
     "several GPUs": "GPUs",
     "a plugin": "plugin",
 }
-COLUMNS = ["files", "runs", "objective", "vision", "GPUs", "plugin", "other"]
+COLUMNS = ["files", "runs", "objective", "vision", "GPUs", "plugin", "other", "no recipe"]
+SHOWN = COLUMNS + ["also other"]
 
 
 def problems(text):
@@ -62,8 +63,12 @@ def main():
             else:
                 found = problems(run.stdout)
                 kinds = [kind_of(p) for p in found] or ["other"]
+                strange = any(k == "other" for k in kinds)
                 kind = next((k for k in COLUMNS[2:6] if k in kinds), "other")
+                if any(p.endswith(": no model") for p in found) and any(p.endswith(": no dataset") for p in found):
+                    kind, strange = "no recipe", False
                 row[kind] += 1
+                row["also other"] += strange and kind != "other"
                 for p, k in zip(found, kinds):
                     if k == "other":
                         others[p.split(": ", 1)[-1][:90]] += 1
@@ -73,10 +78,10 @@ def main():
                     for p in found:
                         print("             ", p)
         table.append((name, row))
-    print("| tool | " + " | ".join(COLUMNS) + " |")
-    print("|---|" + "---|" * len(COLUMNS))
+    print("| tool | " + " | ".join(SHOWN) + " |")
+    print("|---|" + "---|" * len(SHOWN))
     for name, row in table:
-        print(f"| {name} | " + " | ".join(str(row[c]) for c in COLUMNS) + " |")
+        print(f"| {name} | " + " | ".join(str(row[c]) for c in SHOWN) + " |")
     if listed:
         for p, n in others.most_common(60):
             print(n, p)

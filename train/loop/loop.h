@@ -89,6 +89,7 @@ struct schedule {
     enum { DECAY_LINEAR, DECAY_COSINE, DECAY_1_SQRT } decay_type; /* of wsd */
     double lr, min_lr_ratio;
     i64 warmup, decay, total; /* optimizer steps; decay: of wsd */
+    bool quadratic;           /* warm-up, as Axolotl's get_cosine_schedule_with_quadratic_warmup */
 };
 int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_steps, struct err *e);
 double schedule_lr(const struct schedule *s,
@@ -194,6 +195,8 @@ i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
+/* Are bos_token, eos_token and unk_token of the recipe the tokenizer's (trainer_rows.c)? */
+int trainer_tokens(const struct trainer *t, struct err *e);
 /* Which rows of a text are read: slice, max_samples, split (trainer_rows.c). */
 int trainer_rows(struct trainer *t, const struct data_item *item, struct source_options *o,
                  struct err *e);

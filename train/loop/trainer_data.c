@@ -123,7 +123,7 @@ int trainer_data(struct trainer *t, struct err *e) {
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
-    if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
+    if (trainer_tokens(t, e) || chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");
@@ -295,13 +295,16 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
-    if (r->router_aux_loss_coef >= 0) {
+    if (r->router_aux_loss_coef >= 0 || r->output_router_logits) {
         struct config *c = &t->model.config;
         if (!c->experts || c->aux_coef < 0)
-            return err_input(e, "router_aux_loss_coef: a %s model has no balancing loss",
+            return err_input(e, "%s: a %s model has no balancing loss",
+                             r->output_router_logits ? "output_router_logits"
+                                                     : "router_aux_loss_coef",
                              c->family->model_type),
                    err_hint(e, "leave it out; it is for mixtures of experts");
-        c->balanced = true, c->aux_coef = r->router_aux_loss_coef;
+        c->balanced = true;
+        if (r->router_aux_loss_coef >= 0) c->aux_coef = r->router_aux_loss_coef;
     }
     for (i64 i = 0; i < r->dataset.count; i++)
         if (dataset_fits(t->dataset[i], &t->model, e)) return -1;

@@ -109,3 +109,35 @@ int trainer_rows(struct trainer *t, const struct data_item *item, struct source_
     if (t->held_out <= 0 && threshold(t, &plain, e)) return -1;
     return o->validation_fraction = t->held_out, 0;
 }
+
+/* Recipes of others name the special tokens that they set. Here the tokenizer's own are taken, so
+ * that they must be those: another end would be trained and saved as what it is not. */
+int trainer_tokens(const struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    const struct {
+        const char *key, *token;
+        i64 own;
+    } row[] = {{"bos_token", r->bos_token, t->tokenizer ? tokenizer_bos(t->tokenizer) : -1},
+               {"eos_token", r->eos_token, t->tokenizer ? tokenizer_eos(t->tokenizer) : -1},
+               {"unk_token", r->unk_token, -2}};
+    for (int i = 0; i < COUNT(row); i++) {
+        if (!row[i].token) continue;
+        if (!t->tokenizer)
+            return err_input(e, "%s: '%s', and there is no tokenizer", row[i].key, row[i].token);
+        const i64 id = tokenizer_id(t->tokenizer, row[i].token);
+        if (id >= 0 && (id == row[i].own || row[i].own == -2)) continue;
+        struct text own = {0};
+        const u32 one = (u32)row[i].own;
+        if (row[i].own >= 0 && tokenizer_decode(t->tokenizer, &one, 1, false, &own, e))
+            return text_free(&own), -1;
+        err_input(e, "%s: '%s' is %s of %s", row[i].key, row[i].token,
+                  id < 0 ? "no token" : "another token than that", tokenizer_path(t->tokenizer));
+        if (own.size) err_detail(e, "its own: '%.*s'", (int)i64_min(own.size, 100), own.data);
+        err_hint(e,
+                 "tokenizer_config.json of the model's folder names its special tokens; leave "
+                 "%s out to take them",
+                 row[i].key);
+        return text_free(&own), -1;
+    }
+    return 0;
+}

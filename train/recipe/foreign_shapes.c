@@ -175,7 +175,39 @@ static int mlx_data(struct recipe *r, struct node *map, struct err *e) {
         lora->where, e);
 }
 
+/* IEEE half precision has no place here; bf16 takes it where the recipe has nothing else. */
+static int half_precision(struct recipe *r, struct node *map, struct err *e) {
+    static const char *const keys[] = {"fp16", "float16"};
+    for (int i = 0; i < COUNT(keys); i++) {
+        const struct node *n = node_find(map, keys[i]);
+        if (!is_true(map, keys[i]) || is_true(map, "bf16")) continue;
+        if (text_printf(&r->notes, e, "%s: '%s: true' is computed in bf16: as many bits\n",
+                        n->where, n->key) ||
+            recipe_tell(r, n, n->key, "computed in bf16: as many bits", e))
+            return -1;
+        drop(map, keys[i]), drop(map, "bf16");
+        if (put_text(r, map, "bf16", "true", n->where, e)) return -1;
+    }
+    return 0;
+}
+
+/* 500_000: as YAML 1.1 reads it. */
+static int plain_numbers(struct recipe *r, struct node *map, struct err *e) {
+    for (struct node *n = map->child; n; n = n->next) {
+        if (n->kind != NODE_SCALAR || n->quoted || !strchr(n->text, '_') ||
+            n->text[strspn(n->text, "0123456789_")] || *n->text == '_')
+            continue;
+        char *to = arena_text(&r->arena, n->text, e), *out = to;
+        for (const char *c = n->text; out && *c; c++)
+            if (*c != '_') *out++ = *c;
+        if (!to) return -1;
+        *out = 0, n->text = to;
+    }
+    return 0;
+}
+
 int foreign_before(struct recipe *r, struct node *map, struct err *e) {
+    if (plain_numbers(r, map, e) || half_precision(r, map, e)) return -1;
     if (r->tools & TOOL_TORCHTUNE &&
         (interpolate(r, map, map, e) || tune_targets(r, map, e) || tune_steps(r, map, e) ||
          tune_data(r, map, "dataset", "datasets", e) ||

@@ -90,12 +90,14 @@ const struct foreign foreign_items[] = {
     NONE(0, "dataset.trust_remote_code", "no code of a dataset is run"),
     NONE(0, "dataset.conversation", "chat_template says how turns are written"),
     NONE(0, "dataset.preprocess_shards", LOADER),
-    SAME(0, "dataset.type", "type",
+    SAME(0, "dataset.type", "type", /* Axolotl's, whose others are code of its own */
          "chat_template=auto chat_template.*=auto sharegpt=auto sharegpt.*=auto alpaca=auto "
          "alpaca:*=auto alpaca_*=auto instruction=auto completion=auto pretrain=auto "
          "input_output=auto *_dpo=!objective *.dpo*=!objective bradley_terry.*=!objective "
          "chatml.*=!objective llama3.*=!objective user_defined*=!objective *.transform=!objective "
-         "stepwise_supervised=!objective *="),
+         "stepwise_supervised=!objective auto=auto tokens=tokens text=text jsonl=jsonl json=jsonl "
+         "*.*=!plugin jeopardy=!plugin oasst=!plugin gpteacher=!plugin reflection=!plugin "
+         "context_qa*=!plugin summarizetldr=!plugin creative_acr*=!plugin metharme=!plugin *="),
     SAME(TT, "dataset._component_", "path",
          "*alpaca_cleaned_dataset=yahma/alpaca-cleaned *.alpaca_dataset=tatsu-lab/alpaca "
          "*samsum_dataset=Samsung/samsum *slimorca_dataset=Open-Orca/SlimOrca-Dedup "
@@ -201,6 +203,24 @@ const struct foreign foreign_tool_keys[] = {
     REFUSE(0, "use_apollo", OBJECTIVE, "another optimizer", NULL),
     REFUSE(0, "use_badam", OBJECTIVE, "another optimizer", NULL),
     REFUSE(0, "use_adam_mini", OBJECTIVE, "another optimizer", NULL),
+    NONE(LF, "galore_layerwise", "of use_galore"),
+    NONE(LF, "galore_target", "of use_galore"),
+    NONE(LF, "galore_rank", "of use_galore"),
+    NONE(LF, "galore_scale", "of use_galore"),
+    NONE(LF, "galore_update_interval", "of use_galore"),
+    NONE(LF, "apollo_layerwise", "of use_apollo"),
+    NONE(LF, "apollo_target", "of use_apollo"),
+    NONE(LF, "apollo_rank", "of use_apollo"),
+    NONE(LF, "apollo_scale", "of use_apollo"),
+    NONE(LF, "apollo_scale_type", "of use_apollo"),
+    NONE(LF, "badam_mode", "of use_badam"),
+    NONE(LF, "badam_switch_mode", "of use_badam"),
+    NONE(LF, "badam_switch_interval", "of use_badam"),
+    NONE(LF, "badam_verbose", "of use_badam"),
+    NONE(LF, "oft_block_size", "of finetuning_type: oft"),
+    NONE(LF, "oft_target", "of finetuning_type: oft"),
+    NONE(LF, "freeze_trainable_modules", "of finetuning_type: freeze"),
+    REFUSE(0, "fsdp_transformer_layer_cls_to_wrap", GPUS, NULL, NULL),
     REFUSE(0, "use_llama_pro", OBJECTIVE, "only added layers would be trained", NULL),
     REFUSE(0, "mixture_of_depths", OBJECTIVE, NULL, NULL),
     REFUSE(0, "reinit_weights", OBJECTIVE, "the weights would be drawn anew", NULL),

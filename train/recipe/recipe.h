@@ -89,7 +89,8 @@ struct recipe {
     i64 loss_watchdog_patience;
     i64 max_samples;
     double val_set_size; /* below 1: a share; else rows */
-    bool shuffle;
+    bool shuffle, lr_quadratic_warmup, output_router_logits;
+    const char *bos_token, *eos_token, *unk_token;
     i64 seed;
     const char *output_dir;
     struct text_list report_to, sample_prompts;
