@@ -159,7 +159,7 @@ struct trainer {
     struct graph_memory memory;                     /* of all of them */
     struct balance balance;                         /* of the step, where the model is `balanced` */
     float *loss[EARLIER_PASSES + 1], *token_weight; /* [room] of struct objective_step */
-    double held_out;                                /* of trainer_rows: 0: not known yet */
+    double held_out;                                /* of trainer_slices: 0: not known yet */
     i64 room, rows;                                 /* rows: of a sample */
     i64 total_steps, tokens_seen;
     bool whole_save; /* with the optimizer's state, whatever save_only_model says */
@@ -195,10 +195,10 @@ i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
-/* Are bos_token, eos_token and unk_token of the recipe the tokenizer's (trainer_rows.c)? */
+/* Are bos_token, eos_token and unk_token of the recipe the tokenizer's (trainer_slices.c)? */
 int trainer_tokens(const struct trainer *t, struct err *e);
-/* Which rows of a text are read: slice, max_samples, split (trainer_rows.c). */
-int trainer_rows(struct trainer *t, const struct data_item *item, struct source_options *o,
+/* Which rows of a text are read: slice, max_samples, split (trainer_slices.c). */
+int trainer_slices(struct trainer *t, const struct data_item *item, struct source_options *o,
                  struct err *e);
 int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
 void trainer_models_close(struct trainer *t);

@@ -63,7 +63,7 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                                           .chat = t->chat,
                                           .chat_instructions = t->r->chat_template != NULL,
                                           .seed = (u64)t->r->seed};
-    if (trainer_rows(t, item, &job.options, e)) return NULL;
+    if (trainer_slices(t, item, &job.options, e)) return NULL;
     return dir_make(folder, e) || dataset_build(&job, e) ? NULL : path;
 }
 

@@ -1,4 +1,4 @@
-/* trainer_rows.c: which rows of a text are read: a slice of them (`rows` of an item of a dataset),
+/* trainer_slices.c: which rows of a text are read: a slice of them (`rows` of an item of a dataset),
  * the first max_samples, and what val_set_size holds out.
  *
  * Held out is a row whose draw (source_draw) is less than a threshold: val_set_size itself where it
@@ -96,7 +96,7 @@ static int threshold(struct trainer *t, const struct source_options *plain, stru
     return rc ? -1 : 0;
 }
 
-int trainer_rows(struct trainer *t, const struct data_item *item, struct source_options *o,
+int trainer_slices(struct trainer *t, const struct data_item *item, struct source_options *o,
                  struct err *e) {
     const double size = t->r->val_set_size;
     if (rows_of(t, item, o, e)) return -1;
