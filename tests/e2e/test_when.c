@@ -62,7 +62,8 @@ static void test_rows(void **state) {
     for (i64 i = 0; i < COUNT(slices); i++) {
         hone(0, RUN "max_steps=1 dataset.0.rows='\"%s\"' output_dir=%s", tiny, tiny, slices[i].rows,
              at("s%d", (int)i));
-        assert_int_equal(documents_of(at("s%d/data/train-0.h5", (int)i)), slices[i].count);
+        assert_in_range(documents_of(at("s%d/data/train-0.h5", (int)i)),
+                        slices[i].count - (120 - all), slices[i].count);
     }
     hone(2, RUN "max_steps=1 dataset.0.rows=5 output_dir=%s", tiny, tiny, at("c"));
     expect(complained(), "rows: found '5'");

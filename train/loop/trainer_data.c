@@ -52,19 +52,32 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
         err_input(e, "%s is text, and the recipe names no tokenizer", item->path);
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder"), NULL;
     }
+    struct row_settings rows;
+    struct text notes = {0};
+    const struct text_list *columns = item->columns.count ? &item->columns : &t->r->columns;
+    if (row_settings_open(&rows, columns, &t->r->chat_template_kwargs, e)) return NULL;
     struct dataset_job job = {.sources = &item->path,
                               .sources_count = 1,
                               .encoder = encoder_of(t->tokenizer),
+                              .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,
+                              .notes = &notes,
                               .path = path};
     job.options = (struct source_options){.type = !strcmp(item->type, "auto") ? NULL : item->type,
                                           .completion_only_loss = t->r->completion_only_loss,
                                           .assistant_only_loss = t->r->assistant_only_loss,
                                           .chat = t->chat,
                                           .chat_instructions = t->r->chat_template != NULL,
+                                          .rules = {.version = t->r->recipe_version,
+                                                    .columns = rows.columns,
+                                                    .kwargs = rows.kwargs,
+                                                    .skip = !strcmp(t->r->on_bad_row, "skip")},
                                           .seed = (u64)t->r->seed};
-    if (trainer_slices(t, item, &job.options, e)) return NULL;
-    return dir_make(folder, e) || dataset_build(&job, e) ? NULL : path;
+    const int rc =
+        trainer_slices(t, item, &job.options, e) || dir_make(folder, e) || dataset_build(&job, e);
+    if (notes.size && !quiet) show(stderr, "%s", notes.data);
+    text_free(&notes), row_settings_close(&rows);
+    return rc ? NULL : path;
 }
 
 static int items_open(struct trainer *t, const struct data_list *list, const char *role,
@@ -124,6 +137,8 @@ int trainer_data(struct trainer *t, struct err *e) {
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (trainer_tokens(t, e) || chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
+    const bool dated = t->chat && (r->template_date || r->recipe_version >= 2);
+    if (dated && chat_day(t->chat, r->template_date, e)) return -1;
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");

@@ -1,4 +1,4 @@
-/* trainer_slices.c: which rows of a text are read: a slice of them (`rows` of an item of a dataset),
+/* trainer_slices.c: which rows of a text are read: a slice (`rows` of an item of a dataset),
  * the first max_samples, and what val_set_size holds out.
  *
  * Held out is a row whose draw (source_draw) is less than a threshold: val_set_size itself where it

@@ -117,6 +117,17 @@ int recipe_gather(struct recipe *r, struct node *n, struct err *e) {
     return node_put(&r->arena, map, n, e);
 }
 
+/* optim_args: {momentum: 0.9} as the list of "momentum=0.9". */
+int recipe_map_to_list(struct arena *a, struct node *map, struct err *e) {
+    for (struct node *n = map->child; n; n = n->next) {
+        if (n->kind != NODE_SCALAR) continue; /* refused where it is bound */
+        if (!(n->text = arena_printf(a, e, "%s=%s", n->key, n->text))) return -1;
+        n->key = NULL;
+    }
+    map->kind = NODE_LIST;
+    return 0;
+}
+
 /* ---- items of lists of data ------------------------------------------------------------------ */
 /* "train[:1%]", as Hugging Face writes it: the rows of a part, and which part is not ours to find.
  */
@@ -127,6 +138,20 @@ static int item_split(struct recipe *r, struct node *item, struct node *n, struc
     if (!rows) return -1;
     rows->key = "rows", rows->quoted = true;
     return node_put(&r->arena, item, rows, e);
+}
+
+/* "columns.messages": an entry OURS=THEIRS of the item's list of columns. */
+static int item_column(struct recipe *r, struct node *item, struct node *n, struct err *e) {
+    struct node *list = node_find(item, "columns");
+    if (!list) {
+        if (!(list = node_new(&r->arena, NODE_LIST, n->where, e))) return -1;
+        list->key = "columns";
+        if (node_append(&r->arena, item, list, e)) return -1;
+    }
+    if (list->kind == NODE_MAP && recipe_map_to_list(&r->arena, list, e)) return -1;
+    const char *text = arena_printf(&r->arena, e, "%s=%s", strchr(n->key, '.') + 1, n->text);
+    struct node *pair = text ? node_scalar(&r->arena, text, n->where, e) : NULL;
+    return pair ? node_append(&r->arena, list, pair, e) : -1;
 }
 
 static int item_key(struct recipe *r, struct node *item, struct node *n, const char *key,
@@ -140,7 +165,7 @@ static int item_key(struct recipe *r, struct node *item, struct node *n, const c
         const struct key_alias k = {key, f->to, f->values, r->tool ? r->tool : "other tools"};
         const int rc = recipe_alias(r, n, &k, e);
         if (rc) return rc < 0 ? -1 : 0;
-        if (strchr(n->key, '.')) return recipe_gather(r, n, e);
+        if (strchr(n->key, '.') && n->kind == NODE_SCALAR) return item_column(r, item, n, e);
     }
     const struct node *before = node_find(item, n->key);
     if (before && n->kind == NODE_SCALAR && !strcmp(before->text, n->text)) return 0;
@@ -201,6 +226,8 @@ struct node *recipe_data_list(struct recipe *r, struct node *n, struct err *e) {
     }
     for (struct node **at = &list->child; (item = *at); at = &(*at)->next) {
         if (item->kind == NODE_MAP && item->child && item_keys(r, item, e)) return NULL;
+        struct node *columns = item->kind == NODE_MAP ? node_find(item, "columns") : NULL;
+        if (columns && columns->kind == NODE_MAP && recipe_map_to_list(a, columns, e)) return NULL;
         if (item->kind != NODE_SCALAR) continue;
         struct node *map = node_new(a, NODE_MAP, item->where, e);
         if (!map) return NULL;

@@ -46,6 +46,8 @@ struct node *recipe_canonical(struct recipe *r, struct node *map, struct err *e)
 int recipe_refuse_absent(const struct node *n, const char *key, struct err *e);
 /* Another spelling becomes ours, with a note; 1: its value has no effect here, and is told. */
 int recipe_alias(struct recipe *r, struct node *n, const struct key_alias *k, struct err *e);
+/* {momentum: 0.9} as the list of "momentum=0.9". */
+int recipe_map_to_list(struct arena *a, struct node *map, struct err *e);
 /* "columns.text": kept in r->gathered until the file's other keys are read. */
 int recipe_gather(struct recipe *r, struct node *n, struct err *e);
 /* A path, a mapping or a list of either as a list of mappings with our keys. */

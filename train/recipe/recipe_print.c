@@ -50,6 +50,7 @@ static int data_json(json_t *object, const char *key, const struct data_list *da
         if (json_array_append_new(list, item) ||
             table_json(item, data_item_options, &data->item[i]))
             return -1;
+        if (!data->item[i].columns.count) json_object_del(item, "columns");
     }
     return 0;
 }
@@ -64,18 +65,6 @@ json_t *recipe_json(const struct recipe *r, struct err *e) {
         return j;
     json_decref(j);
     return err_failed(e, "out of memory, or a recipe value that is not UTF-8"), NULL;
-}
-
-json_t *recipe_default(const char *key, struct err *e) {
-    struct recipe *r = mem_new(sizeof *r, e);
-    const struct option *o = option_find(recipe_options, key);
-    json_t *value = NULL;
-    bool unset;
-    if (r && o && !option_defaults(recipe_options, r, &r->arena, e))
-        value = member_json(o, r, &unset);
-    if (r) arena_free(&r->arena);
-    mem_free(r);
-    return value;
 }
 
 static void help_range(const struct option *o, char out[96]) {

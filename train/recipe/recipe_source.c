@@ -55,17 +55,6 @@ static bool key_is_absent(const char *key) {
     return false;
 }
 
-/* optim_args: {momentum: 0.9} as the list of "momentum=0.9". */
-static int map_to_list(struct arena *a, struct node *map, struct err *e) {
-    for (struct node *n = map->child; n; n = n->next) {
-        if (n->kind != NODE_SCALAR) continue; /* refused where it is bound */
-        if (!(n->text = arena_printf(a, e, "%s=%s", n->key, n->text))) return -1;
-        n->key = NULL;
-    }
-    map->kind = NODE_LIST;
-    return 0;
-}
-
 static bool is_known(const char *key) {
     return option_find(recipe_options, key) || is_structured(key) || task_option(key, NULL);
 }
@@ -101,8 +90,9 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
         return recipe_data_list(r, n, e);
-    if (!strcmp(n->key, "optim_args") && n->kind == NODE_MAP && map_to_list(&r->arena, n, e))
-        return NULL;
+    const bool listed = !strcmp(n->key, "optim_args") || !strcmp(n->key, "columns") ||
+                        !strcmp(n->key, "chat_template_kwargs");
+    if (listed && n->kind == NODE_MAP && recipe_map_to_list(&r->arena, n, e)) return NULL;
     return n;
 }
 
@@ -174,7 +164,7 @@ static int put_gathered(struct recipe *r, struct node *out, struct err *e) {
         if (before && before->kind == NODE_MAP ? overlay(&r->arena, before, n, e)
                                                : node_put(&r->arena, out, n, e))
             return -1;
-        if (o && map_to_list(&r->arena, before ? before : n, e)) return -1;
+        if (o && recipe_map_to_list(&r->arena, before ? before : n, e)) return -1;
     }
     return 0;
 }
