@@ -31,7 +31,7 @@ struct source_options {
     enum split split;
     double validation_fraction;
     u64 seed;
-    i64 first_row, end_row; /* only rows from the first to before end_row; 0: to the last */
+    i64 from_row, end_row; /* only rows from the first to before end_row; 0: to the last */
 };
 /* What is compared with validation_fraction: in [0, 1), the same for a row whoever reads it. */
 double source_draw(u64 seed, i64 row);

@@ -88,7 +88,7 @@ double source_draw(u64 seed, i64 row) {
 
 static bool source_wanted(const struct source *s, i64 row) {
     const struct source_options *o = &s->options;
-    if (row < o->first_row || (o->end_row && row >= o->end_row)) return false;
+    if (row < o->from_row || (o->end_row && row >= o->end_row)) return false;
     if (o->split == SPLIT_ALL) return true;
     const bool held_out = source_draw(o->seed, row) < o->validation_fraction;
     return held_out == (o->split == SPLIT_VALIDATION);

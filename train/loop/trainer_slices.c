@@ -12,7 +12,7 @@
 /* Counts the rows without making anything of them. */
 static i64 count_rows(const char *path, const struct source_options *o, struct err *e) {
     struct source_options none = *o;
-    none.first_row = INT64_MAX, none.end_row = 0, none.split = SPLIT_ALL;
+    none.from_row = INT64_MAX, none.end_row = 0, none.split = SPLIT_ALL;
     struct source *s = source_open(path, &none, e);
     struct document d;
     int more = s ? 1 : -1;
@@ -46,10 +46,10 @@ static int slice(const struct data_item *item, struct source_options *o, struct 
         return err_hint(e, "rows: '[:500]', '[:1%%]', '[10%%:20%%]' or '[-500:]'");
     }
     const i64 rows = count_rows(item->path, o, e);
-    if (rows < 0 || slice_end(text + 1, colon - text - 1, rows, 0, &o->first_row, e) ||
+    if (rows < 0 || slice_end(text + 1, colon - text - 1, rows, 0, &o->from_row, e) ||
         slice_end(colon + 1, text + size - 1 - colon - 1, rows, rows, &o->end_row, e))
         return -1;
-    if (o->first_row < o->end_row) return 0;
+    if (o->from_row < o->end_row) return 0;
     return err_input(e, "%s: rows: '%.100s' are none of its %lld", item->path, text,
                      (long long)rows);
 }
@@ -63,7 +63,7 @@ static int rows_of(const struct trainer *t, const struct data_item *item, struct
                    struct err *e) {
     const i64 most = t->r->max_samples;
     if (item->rows && slice(item, o, e)) return -1;
-    if (most && (!o->end_row || o->end_row > o->first_row + most)) o->end_row = o->first_row + most;
+    if (most && (!o->end_row || o->end_row > o->from_row + most)) o->end_row = o->from_row + most;
     return 0;
 }
 
@@ -78,13 +78,13 @@ static int threshold(struct trainer *t, const struct source_options *plain, stru
         const i64 rows = count_rows(r->dataset.item[i].path, &o, e);
         rc = rows < 0 || rows_of(t, &r->dataset.item[i], &o, e);
         const i64 end = o.end_row && o.end_row < rows ? o.end_row : rows;
-        double *more = rc || end <= o.first_row
+        double *more = rc || end <= o.from_row
                            ? NULL
-                           : mem_new_array(count + end - o.first_row, sizeof *more, e);
-        rc = rc || (end > o.first_row && !more);
+                           : mem_new_array(count + end - o.from_row, sizeof *more, e);
+        rc = rc || (end > o.from_row && !more);
         if (more && count) memcpy(more, draw, (size_t)count * sizeof *more);
         if (more) mem_free(draw), draw = more;
-        for (i64 k = o.first_row; more && k < end; k++) draw[count++] = source_draw(o.seed, k);
+        for (i64 k = o.from_row; more && k < end; k++) draw[count++] = source_draw(o.seed, k);
     }
     if (!rc && held >= count) {
         rc = err_input(e, "val_set_size: %lld rows held out of %lld leave none to train",
@@ -105,7 +105,7 @@ int trainer_slices(struct trainer *t, const struct data_item *item, struct sourc
     o->validation_fraction = size > 0 && size < 1 ? size : 0.05;
     if (size < 1) return 0;
     struct source_options plain = *o;
-    plain.first_row = plain.end_row = 0;
+    plain.from_row = plain.end_row = 0;
     if (t->held_out <= 0 && threshold(t, &plain, e)) return -1;
     return o->validation_fraction = t->held_out, 0;
 }
