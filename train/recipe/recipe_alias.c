@@ -129,8 +129,7 @@ int recipe_map_to_list(struct arena *a, struct node *map, struct err *e) {
 }
 
 /* ---- items of lists of data ------------------------------------------------------------------ */
-/* "train[:1%]", as Hugging Face writes it: the rows of a part. Which part matters to a folder; a file
- * is that part. */
+/* "train[:1%]", as Hugging Face writes it: the rows of a part, which is what the path given is. */
 static int item_split(struct recipe *r, struct node *item, struct node *n, struct err *e) {
     const char *slice = n->kind == NODE_SCALAR ? strchr(n->text, '[') : NULL;
     if (!slice) return recipe_tell(r, n, n->key, "the path given is that part", e);
