@@ -298,6 +298,8 @@ const struct foreign foreign_keys[] = {
     NONE(AX, "eta_min", "Axolotl reads no such key"),
     REFUSE(AX, "embedding_lr", OTHER, "another rate for embeddings", NULL),
     REFUSE(AX, "embedding_lr_scale", OTHER, "another rate for embeddings", NULL),
+    REFUSE(0, "greater_is_better", OTHER, "the largest loss would be the best", NULL),
+    SAME(LF, "neat_packing", "packing", "true=true false=-"),
     NONE(0, "logging_strategy", "the log has every step"),
     NONE(0, "logging_first_step", "the log has every step"),
     NONE(0, "logging_dir", LOGS),

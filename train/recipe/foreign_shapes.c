@@ -207,6 +207,7 @@ static int plain_numbers(struct recipe *r, struct node *map, struct err *e) {
 }
 
 int foreign_before(struct recipe *r, struct node *map, struct err *e) {
+    r->neat = is_true(map, "neat_packing");
     if (plain_numbers(r, map, e) || half_precision(r, map, e)) return -1;
     if (r->tools & TOOL_TORCHTUNE &&
         (interpolate(r, map, map, e) || tune_targets(r, map, e) || tune_steps(r, map, e) ||
@@ -228,6 +229,21 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
 }
 
 /* ---- after the keys are ours ----------------------------------------------------------------- */
+/* LLaMA-Factory packs where it pretrains, and lets packed samples see each other, but for
+ * neat_packing. */
+static int factory_packing(struct recipe *r, struct node *map, struct err *e) {
+    const char *task = text_of(map, "task");
+    const bool pretrains = task && !strcmp(task, "pretrain");
+    const struct node *packing = node_find(map, "packing");
+    if (pretrains && !packing && put_text(r, map, "packing", "true", map->where, e)) return -1;
+    if (pretrains && option_find(recipe_options, "packing_strategy") &&
+        !node_find(map, "packing_strategy") &&
+        put_text(r, map, "packing_strategy", "wrapped", map->where, e))
+        return -1;
+    if (!is_true(map, "packing") || r->neat || node_find(map, "document_mask")) return 0;
+    return put_text(r, map, "document_mask", "false", map->where, e);
+}
+
 /* LLaMA-Factory's alpha is twice the rank. */
 static int factory_alpha(struct recipe *r, struct node *map, struct err *e) {
     const char *rank = text_of(map, "lora_r");
@@ -253,10 +269,11 @@ static bool said(const struct node *map, const char *key) {
 
 int foreign_after(struct recipe *r, struct node *map, struct err *e) {
     struct text list = {0};
-    int rc = r->tools & TOOL_FACTORY ? factory_alpha(r, map, e) : 0;
+    int rc = r->tools & TOOL_FACTORY ? factory_alpha(r, map, e) || factory_packing(r, map, e) : 0;
     const char *where = arena_printf(&r->arena, e, "%s (default of %s)", map->where, r->tool);
     for (const struct tool_default *d = foreign_defaults; !rc && d->key; d++) {
-        if (!(d->tools & r->tools) || said(map, d->key)) continue;
+        if (!(d->tools & r->tools) || said(map, d->key) || !option_find(recipe_options, d->key))
+            continue;
         const struct node *when = d->when ? node_find(map, d->when) : NULL;
         if (d->when && (!when || (when->kind == NODE_SCALAR && !is_true(map, d->when)))) continue;
         rc = put_text(r, map, d->key, d->value, where, e) ||

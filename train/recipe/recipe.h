@@ -101,6 +101,7 @@ struct recipe {
     const char *resume_from_checkpoint; /* NULL, "auto" or a checkpoint folder */
     struct text notes;                  /* lines for the user: aliases taken, keys without effect */
     unsigned tools;                     /* whose words the file being read has: foreign.c */
+    bool neat;                          /* it says neat_packing */
     const char *tool;                   /* that one's name; NULL: our own */
     struct problem *problem, *last_problem;
     i64 problems;
