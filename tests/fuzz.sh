@@ -31,6 +31,19 @@ recipe) i=0
         printf "\\$kind" > "$at/corpus/seed-$kind"
     done
     printf 'seed: 1\nmodel_name_or_path: m\ndataset: [{path: d.h5, weight: 2}]\nsave_at: [1, 2]\nlr: 1e-3\n' >> "$at/corpus/seed-0"
+    { printf '\000base_model: a/b\nsequence_len: 8\nadapter: qlora\ndatasets: [{path: json, data_files: [x], type: alpaca, split: "train[:1%%]", '
+        printf 'message_property_mappings: {role: from, content: v}}]\nspecial_tokens: {pad_token: x, eos_token: y}\nval_set_size: 0.1\n'
+        printf 'plugins: [a.LigerPlugin, b]\nrl: dpo\nreport_to: [wandb]\nlora_target_linear: true\nlora_target_modules: [q]\n'
+    } > "$at/corpus/axolotl"
+    { printf '\004output_dir: o\nmodel: {_component_: t.lora_x, lora_attn_modules: [q_proj], lora_rank: 4}\ndataset: {_component_: '
+        printf 'torchtune.datasets.alpaca_dataset, packed: true, split: "train[:5]"}\ncheckpointer: {checkpoint_dir: ${output_dir}}\n'
+        printf 'optimizer: {_component_: torch.optim.AdamW, lr: 1e-4}\nmax_steps_per_epoch: 3\nepochs: 2\n'
+    } > "$at/corpus/torchtune"
+    printf '\000stage: sft\nfinetuning_type: lora\ndataset: a,b\ncutoff_len: 8\nneat_packing: true\nquantization_bit: 8\n' > "$at/corpus/factory"
+    { printf '\000dataset_mixture: {datasets: [{id: a, weight: 0.5}], test_split_size: 10}\nlog_level: x\n'
+        printf 'lr_scheduler_kwargs: {min_lr_rate: 0.1}\n'
+    } > "$at/corpus/trl"
+    printf '\000model: m\niters: 5\nfine_tune_type: lora\ndata: d\nlora_parameters: {rank: 2, scale: 3, keys: [q]}\n' > "$at/corpus/mlx"
     printf '{"format": "hone recipe lock 1", "recipe": {"seed": 1}, "environment": {}, "files": []}' >> "$at/corpus/seed-1"
     printf '{"hone_log":1,"run":"a","lock":"00"}\n{"step":1,"tokens":2,"loss":1.5,"prev":""}\n' >> "$at/corpus/seed-2"
     printf '\002{"hone_log":2,"digests":2,"metrics":["m"],"run":"a"}\n{"step":1,"m_hex":"0x1p+1"}\n' > "$at/corpus/seed-3" ;;

@@ -31,7 +31,10 @@ struct source_options {
     enum split split;
     double validation_fraction;
     u64 seed;
+    i64 from_row, end_row; /* only rows from the first to before end_row; 0: to the last */
 };
+/* What is compared with validation_fraction: in [0, 1), the same for a row whoever reads it. */
+double source_draw(u64 seed, i64 row);
 /* A document is one text in at most two segments, which are tokenised apart so that their border is
  * exact; or (segments 0) a conversation, which is tokenised whole, as it will be when the model is
  * used, and of which the spans are trained: each token that lies in one, if only in part. */
@@ -51,6 +54,7 @@ struct document {
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
+    i64 rows;             /* read so far, whether wanted or not */
     i64 conversations;    /* of the documents */
     i64 skipped;          /* rows that were left out */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */

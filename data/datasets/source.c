@@ -81,11 +81,16 @@ void source_close(struct source *s) {
 const struct source_facts *source_facts(const struct source *s) { return &s->facts; }
 const struct row_notes *source_notes(const struct source *s) { return &s->rows.notes; }
 
+double source_draw(u64 seed, i64 row) {
+    const struct rng rng = {.seed = seed, .purpose = RNG_ORDER, .stream = UINT32_MAX};
+    return rng_uniform_f64(&rng, (u64)row);
+}
+
 static bool source_wanted(const struct source *s, i64 row) {
     const struct source_options *o = &s->options;
+    if (row < o->from_row || (o->end_row && row >= o->end_row)) return false;
     if (o->split == SPLIT_ALL) return true;
-    const struct rng rng = {.seed = o->seed, .purpose = RNG_ORDER, .stream = UINT32_MAX};
-    bool held_out = rng_uniform_f64(&rng, (u64)row) < o->validation_fraction;
+    const bool held_out = source_draw(o->seed, row) < o->validation_fraction;
     return held_out == (o->split == SPLIT_VALIDATION);
 }
 
@@ -285,6 +290,7 @@ int source_next(struct source *s, struct document *out, struct err *e) {
     }
     int r = s->jsonl ? source_next_json(s, out, e) : source_next_text(s, out, e);
     if (r > 0) s->facts.documents++;
+    s->facts.rows = s->row;
     if (!r && !s->facts.sha256[0]) {
         s->facts.bytes = s->stream.bytes;
         sha256_end(&s->stream.sha256, s->facts.sha256);

@@ -26,8 +26,16 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     if (!f) return 0;
     fwrite(data + 1, 1, size - 1, f);
     fclose(f);
-    char sha256[65], *words[] = {"dataset.0.path=x", "model.a.b=1", "sequence_len=8"};
-    if (path == yaml && !recipe_load(&r, yaml, words, data[0] % 8 < 4 ? 0 : 3, &e)) recipe_free(&r);
+    char sha256[65],
+        *words[] = {"dataset.0.path=x", "model.a.b=1", "sequence_len=8", "dataset.path=y",
+                    "--lora-r",         "4",           "--deepspeed",    "--optim={a: 1}"};
+    if (path == yaml && !recipe_read(&r, yaml, words, data[0] % 8 < 4 ? 0 : COUNT(words), &e)) {
+        struct err ignored = {0};
+        struct text out = {0};
+        if (recipe_missing(&r, &ignored) || recipe_import(&r, yaml, &out, &ignored) || !out.size)
+            abort();
+        text_free(&out), recipe_free(&r);
+    }
     if (path == lock && !lock_read(&r, dir, sha256, &e)) recipe_free(&r);
     if (path == log && !log_read(&rows, log, &e)) {
         log_rows_free(&rows);

@@ -54,6 +54,7 @@ struct session {
     int held;             /* the run folder, locked; -1: not */
     i64 full;             /* samples that ended at the model's last position */
     double peak_gflops;
+    struct judge judge; /* early_stop.c */
 };
 
 static bool wanted(const struct recipe *r, const char *what) {
@@ -62,15 +63,44 @@ static bool wanted(const struct recipe *r, const char *what) {
     return false;
 }
 
+/* ---- when: README.md of train/recipe, "When to evaluate, save and stop" */
+
+/* Steps, or a share of all steps, as transformers rounds it; 0: never. */
+static i64 every(i64 steps, double share, i64 total) {
+    if (share <= 0) return steps;
+    const double n = share * (double)total;
+    return i64_max(1, (i64)n + (n > (double)(i64)n));
+}
+
+static bool at_multiple(i64 steps, double share, i64 total, i64 step) {
+    const i64 n = every(steps, share, total);
+    return n > 0 && step > 0 && step % n == 0;
+}
+
+/* Does an epoch end with this step? */
+static bool epoch_ends(const struct session *s, i64 step) {
+    const struct recipe *r = s->r;
+    const double epoch = r->max_steps
+                             ? (double)loader_samples(s->t.loader) / (double)r->global_batch_size
+                             : (double)s->t.total_steps / r->num_train_epochs;
+    const double now = (double)step / epoch, before = (double)(step - 1) / epoch;
+    return step > 0 && (i64)(now + 1e-9) > (i64)(before + 1e-9);
+}
+
 static bool save_now(const struct session *s, i64 step) {
-    for (i64 i = 0; i < s->r->save_at.count; i++)
-        if (s->r->save_at.item[i] == step) return true;
+    const struct recipe *r = s->r;
+    for (i64 i = 0; i < r->save_at.count; i++)
+        if (r->save_at.item[i] == step) return true;
     return step == s->t.total_steps ||
-           (s->r->save_steps > 0 && step > 0 && step % s->r->save_steps == 0);
+           at_multiple(r->save_steps, r->save_ratio, s->t.total_steps, step) ||
+           (!strcmp(r->save_strategy, "epoch") && epoch_ends(s, step));
 }
 static bool eval_now(const struct session *s, i64 step) {
-    return s->t.eval_loader && (step == 0 || step == s->t.total_steps ||
-                                (s->r->eval_steps > 0 && step % s->r->eval_steps == 0));
+    const struct recipe *r = s->r;
+    if (!s->t.eval_loader || !strcmp(r->eval_strategy, "no")) return false;
+    return step == 0 || step == s->t.total_steps ||
+           at_multiple(r->eval_steps, r->eval_ratio, s->t.total_steps, step) ||
+           (!strcmp(r->eval_strategy, "epoch") && epoch_ends(s, step));
 }
 
 /* ---- opening */
@@ -319,8 +349,8 @@ static void step_print(const struct session *s, const struct log_row *row) {
             printf("  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", row->loss, row->lr,
                    row->grad_norm, row->tokens_per_second);
         metrics_print(s, row);
-    } else if (row->trained && !quiet && s->r->logging_steps > 0 &&
-               step % s->r->logging_steps == 0) {
+    } else if (row->trained && !quiet &&
+               at_multiple(s->r->logging_steps, s->r->logging_ratio, s->t.total_steps, step)) {
         progress_end();
         printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", (long long)step,
                (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
@@ -343,6 +373,9 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
             return -1;
         row->evaluated = true;
     }
+    judge_row(&s->judge, s->r, row);
+    const bool best = s->judge.best_step == row->step && row->step > 0 && keeps_best(s->r);
+    save |= best || s->judge.verdict;
     if (save) {
         if (optimizer_digest(&s->t.optimizer, s->t.digest_version, digest, e)) return -1;
         row->state = digest;
@@ -354,14 +387,16 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
     if (log_sync(s->log, e) ||
         (!(s->loaded && row->step == s->resumed) && trainer_save(&s->t, digest, e)))
         return -1;
+    if (best && s->r->load_best_model_at_end && best_keep(s->run_dir, row->step, e)) return -1;
     return s->r->save_total_limit > 0 ? checkpoint_prune(s->run_dir, s->r->save_total_limit, e) : 0;
 }
 
 static int session_run(struct session *s, struct err *e) {
     s->start = clock_seconds();
     struct log_row first = {0};
+    if (s->resumed > 0 && judge_log(&s->judge, s->r, s->run_dir, s->resumed, e)) return -1;
     if (s->resumed <= 0 && step_done(s, &first, save_now(s, 0), e)) return -1;
-    while (s->t.optimizer.step < s->t.total_steps) {
+    while (s->t.optimizer.step < s->t.total_steps && !s->judge.verdict) {
         struct step_result result;
         const double begin = clock_seconds();
         if (trainer_step(&s->t, &result, e)) return -1;
@@ -376,6 +411,7 @@ static int session_run(struct session *s, struct err *e) {
                                   (double)result.tokens / (clock_seconds() - begin)};
         memcpy(row.metric, result.metric, sizeof row.metric);
         const bool stop = stop_asked, save = save_now(s, s->t.optimizer.step);
+        s->t.whole_save = stop; /* it says that the run can go on */
         if (step_done(s, &row, save || stop, e)) return -1;
         if (!stop || s->t.optimizer.step == s->t.total_steps) continue;
         progress_end();
@@ -385,6 +421,7 @@ static int session_run(struct session *s, struct err *e) {
     }
     progress_end();
     positions_note(&s->t.model, s->full);
+    if (judge_say(&s->judge, s->r, s->run_dir, e)) return -1;
     if (!quiet)
         show(stdout,
              "done: step %lld; peak memory %.0f MiB (planned %.0f MiB besides the program "
@@ -392,6 +429,12 @@ static int session_run(struct session *s, struct err *e) {
              (long long)s->t.optimizer.step, (double)mem_peak_rss() / (1 << 20),
              (double)s->planned / (1 << 20), s->run_dir);
     return 0;
+}
+
+/* Several paths that are not here, or names of a hub, are one report. One path is its reader's. */
+static int several_missing(const struct recipe *r, const char *name, struct err *e) {
+    const bool hub = r->problem && strstr(r->problem->err.hint, "hub");
+    return r->problems > 1 || hub ? recipe_judge(r, name, e) : 0;
 }
 
 static int cmd_train(int argc, char **argv, struct err *e) {
@@ -402,6 +445,7 @@ static int cmd_train(int argc, char **argv, struct err *e) {
             e, "usage: hone train RECIPE.yaml [key=value ...]; `hone help train` lists the keys");
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
+    if (recipe_missing(&r, e) || several_missing(&r, argv[0], e)) return recipe_free(&r), -1;
     if (r.notes.size && !quiet) show(stderr, "%s", r.notes.data);
     if (r.resume_from_checkpoint && !recipe_given(&r, "recipe_version") &&
         lock_recipe_version(r.output_dir, &r.recipe_version, e))

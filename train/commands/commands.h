@@ -37,6 +37,22 @@ int generate_open(struct loaded *l, const struct generate_flags *f, const char *
                   struct ids *stops, struct err *e);
 struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full);
 
+/* ---- train (early_stop.c): what the evaluations and losses of a run so far say */
+struct judge { /* zero-initialise */
+    double best;
+    i64 best_step;    /* of the least validation loss; 0: none yet */
+    i64 worse, above; /* evaluations in a row, steps in a row */
+    enum { VERDICT_NONE, VERDICT_EARLY, VERDICT_LOSS } verdict;
+};
+void judge_row(struct judge *j, const struct recipe *r, const struct log_row *row);
+/* The rows of RUN/log.jsonl up to a step. */
+int judge_log(struct judge *j, const struct recipe *r, const char *run_dir, i64 step,
+              struct err *e);
+/* Why the run ended before its last step, and which checkpoint is the best; -1: it failed. */
+int judge_say(const struct judge *j, const struct recipe *r, const char *run_dir, struct err *e);
+bool keeps_best(const struct recipe *r); /* the best evaluation's checkpoint is to be there */
+int best_keep(const char *run_dir, i64 step, struct err *e); /* that checkpoint as RUN/best */
+
 /* ---- bench (bench_tokenizer.c) */
 int bench_tokenizer(const char *tokenizer, const char *text, const char *peers, struct err *e);
 

@@ -89,6 +89,7 @@ struct schedule {
     enum { DECAY_LINEAR, DECAY_COSINE, DECAY_1_SQRT } decay_type; /* of wsd */
     double lr, min_lr_ratio;
     i64 warmup, decay, total; /* optimizer steps; decay: of wsd */
+    bool quadratic;           /* warm-up, as Axolotl's get_cosine_schedule_with_quadratic_warmup */
 };
 int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_steps, struct err *e);
 double schedule_lr(const struct schedule *s,
@@ -170,8 +171,10 @@ struct trainer {
     struct graph_memory memory;                     /* of all of them */
     struct balance balance;                         /* of the step, where the model is `balanced` */
     float *loss[EARLIER_PASSES + 1], *token_weight; /* [room] of struct objective_step */
+    double held_out;                                /* of trainer_slices: 0: not known yet */
     i64 room, rows;                                 /* rows: of a sample */
     i64 total_steps, tokens_seen;
+    bool whole_save; /* with the optimizer's state, whatever save_only_model says */
     i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */
@@ -204,6 +207,11 @@ i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
+/* Are bos_token, eos_token and unk_token of the recipe the tokenizer's (trainer_slices.c)? */
+int trainer_tokens(const struct trainer *t, struct err *e);
+/* Which rows of a text are read: slice, max_samples, split (trainer_slices.c). */
+int trainer_slices(struct trainer *t, const struct data_item *item, struct source_options *o,
+                 struct err *e);
 int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
 void trainer_models_close(struct trainer *t);
 /* The pass of a use over so many tokens; `of`: a frozen model, NULL: the trained one. */

@@ -24,6 +24,7 @@ double schedule_lr(const struct schedule *s, i64 step) {
     double low = s->min_lr_ratio, span = 1 - low;
     if (step < s->warmup) {
         double rise = (double)step / (double)s->warmup;
+        if (s->quadratic) rise *= rise;
         return s->lr * (s->kind == LR_WSD ? rise * span + low : rise);
     }
     i64 decay = s->kind == LR_WSD ? s->decay : s->total - s->warmup;
@@ -40,8 +41,10 @@ static i64 share_of(double share, i64 total) { /* rounded up, as transformers do
 int schedule_of_recipe(struct schedule *s, const struct recipe *r, i64 total_steps, struct err *e) {
     static const char *const kind[] = {"constant", "linear", "cosine", "wsd"};
     static const char *const decay[] = {"linear", "cosine", "1-sqrt"};
-    *s = (struct schedule){
-        .lr = r->learning_rate, .min_lr_ratio = r->min_lr_ratio, .total = total_steps};
+    *s = (struct schedule){.lr = r->learning_rate,
+                           .min_lr_ratio = r->min_lr_ratio,
+                           .total = total_steps,
+                           .quadratic = r->lr_quadratic_warmup};
     for (int i = 0; i < COUNT(kind); i++)
         if (!strcmp(r->lr_scheduler_type, kind[i])) s->kind = i;
     for (int i = 0; i < COUNT(decay); i++)

@@ -73,11 +73,8 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                                                     .kwargs = rows.kwargs,
                                                     .skip = !strcmp(t->r->on_bad_row, "skip")},
                                           .seed = (u64)t->r->seed};
-    if (item->split) {
-        job.options.split = !strcmp(item->split, "validation") ? SPLIT_VALIDATION : SPLIT_TRAIN;
-        job.options.validation_fraction = 0.05;
-    }
-    const int rc = dir_make(folder, e) || dataset_build(&job, e);
+    const int rc =
+        trainer_slices(t, item, &job.options, e) || dir_make(folder, e) || dataset_build(&job, e);
     if (notes.size && !quiet) show(stderr, "%s", notes.data);
     text_free(&notes), row_settings_close(&rows);
     return rc ? NULL : path;
@@ -118,7 +115,7 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
         .datasets_count = count,
         .packing = r->packing,
         .document_mask = r->document_mask,
-        .shuffle = !eval,
+        .shuffle = !eval && r->shuffle,
         .one_pass = eval,
         .max_seq_length = r->max_seq_length,
         .global_batch_size = eval ? r->micro_batch_size : r->global_batch_size,
@@ -140,8 +137,8 @@ int trainer_data(struct trainer *t, struct err *e) {
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
-    if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
-    const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
+    if (trainer_tokens(t, e) || chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
+    const bool dated = t->chat && (r->template_date || r->recipe_version >= 2);
     if (dated && chat_day(t->chat, r->template_date, e)) return -1;
     if (r->template_date && !(t->chat && chat_dated(t->chat)) && !quiet)
         show(stderr, "note: template_date has no effect: no chat template asks for the day\n");
@@ -316,13 +313,16 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
-    if (r->router_aux_loss_coef >= 0) {
+    if (r->router_aux_loss_coef >= 0 || r->output_router_logits) {
         struct config *c = &t->model.config;
         if (!c->experts || c->aux_coef < 0)
-            return err_input(e, "router_aux_loss_coef: a %s model has no balancing loss",
+            return err_input(e, "%s: a %s model has no balancing loss",
+                             r->output_router_logits ? "output_router_logits"
+                                                     : "router_aux_loss_coef",
                              c->family->model_type),
                    err_hint(e, "leave it out; it is for mixtures of experts");
-        c->balanced = true, c->aux_coef = r->router_aux_loss_coef;
+        c->balanced = true;
+        if (r->router_aux_loss_coef >= 0) c->aux_coef = r->router_aux_loss_coef;
     }
     for (i64 i = 0; i < r->dataset.count; i++)
         if (dataset_fits(t->dataset[i], &t->model, e)) return -1;

@@ -69,7 +69,8 @@ static int weights_write(struct trainer *t, const char *folder, const struct sto
 
 int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     struct checkpoint c = {0};
-    i64 bytes = optimizer_bytes(&t->optimizer) + (1 << 20);
+    const bool with_state = !t->r->save_only_model || t->whole_save;
+    i64 bytes = (with_state ? optimizer_bytes(&t->optimizer) : 0) + (1 << 20);
     struct stored_list list;
     const int listed = model_stored(&t->model, t->r->use_peft, &list, e);
     struct manifest m = {.step = t->optimizer.step,
@@ -85,7 +86,7 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
         rc = weights_write(t, c.temporary, &list, e) || template_write(t, c.temporary, e) ||
-             state_write(t, c.temporary, digest, e);
+             (with_state && state_write(t, c.temporary, digest, e));
         if (rc)
             checkpoint_abort(&c, e);
         else
@@ -118,6 +119,12 @@ int trainer_load(struct trainer *t, const char *folder, struct err *e) {
         weights_read(t, folder, e))
         return -1;
     char *path = path_join(NULL, folder, "state.h5", e);
+    if (path && !path_exists(path)) {
+        err_input(e, "%s was saved with save_only_model: true: no run can go on from it", folder);
+        err_hint(e, "model_name_or_path (an adapter: adapter_name_or_path) begins a new run with "
+                    "its weights");
+        return mem_free(path), -1;
+    }
     struct state_reader *r = path ? state_open(path, e) : NULL;
     int rc = !r || optimizer_load(&t->optimizer, r, e) ||
              state_get_i64(r, "tokens_seen", &t->tokens_seen, e) ||

@@ -11,6 +11,7 @@ struct data_item {
     const char *path;         /* file or folder, relative to the working directory */
     const char *type;         /* auto, tokens, text, jsonl */
     const char *split;        /* part of the file, or NULL: the whole */
+    const char *rows;         /* "[:500]", "[:1%]", "[10%:]" of a text, or NULL: all */
     double weight;            /* relative share of the samples drawn */
     struct text_list columns; /* as the recipe's; none: those */
 };
@@ -24,6 +25,16 @@ struct optim_args { /* optims.c: which optimizer takes which */
     i64 ns_steps;
     const char *adjust_lr_fn;
     bool nesterov, centered, amsgrad, scale_parameter, relative_step, warmup_init;
+};
+/* What is wrong with a recipe is collected, so that one report has all of it. */
+struct problem {
+    struct err err;
+    const char *key; /* ours, or as it was given */
+    struct problem *next;
+};
+struct told { /* a key without effect here */
+    const char *where, *key, *value, *why;
+    struct told *next;
 };
 /* Every member is resolved: defaults filled in, batch sizes consistent. Text belongs to the arena.
  */
@@ -64,7 +75,7 @@ struct recipe {
     struct optim_args optim_with; /* what it says, and defaults */
     const char *lr_scheduler_type;
     i64 warmup_steps;
-    double warmup_ratio, min_lr_ratio;
+    double warmup_ratio, min_lr_ratio; /* the first: also warmup_steps below 1 */
     i64 wsd_decay_steps;
     double wsd_decay_ratio;
     const char *wsd_decay_type;
@@ -72,12 +83,33 @@ struct recipe {
     double router_aux_loss_coef;
     i64 logging_steps, eval_steps, eval_batches, save_steps, save_total_limit;
     struct int_list save_at;
+    /* Shares of all steps, 0: not so given; steps below 1 go there */
+    double logging_ratio, eval_ratio, save_ratio;
+    double saves_per_epoch, evals_per_epoch;
+    const char *save_strategy, *eval_strategy;
+    bool save_only_model, load_best_model_at_end;
+    const char *metric_for_best_model;
+    i64 early_stopping_patience;
+    double early_stopping_threshold, loss_watchdog_threshold;
+    i64 loss_watchdog_patience;
+    i64 max_samples;
+    double val_set_size; /* below 1: a share; else rows */
+    bool shuffle, lr_quadratic_warmup, output_router_logits;
+    const char *bos_token, *eos_token, *unk_token;
     i64 seed;
     const char *output_dir;
     struct text_list report_to, sample_prompts;
     i64 sample_tokens;
     const char *resume_from_checkpoint; /* NULL, "auto" or a checkpoint folder */
     struct text notes;                  /* lines for the user: aliases taken, keys without effect */
+    unsigned tools;                     /* whose words the file being read has: foreign.c */
+    bool neat;                          /* it says neat_packing */
+    const char *tool;                   /* that one's name; NULL: our own */
+    struct problem *problem, *last_problem;
+    i64 problems;
+    struct told *told, *last_told;
+    i64 told_count;
+    struct node *gathered; /* while a file is read: recipe_source.c */
     struct arena arena;
     const char **where; /* per row of recipe_options: "FILE:LINE" where it was given, or NULL */
 };
@@ -87,6 +119,17 @@ extern const struct option recipe_options[];
  * line and key. */
 int recipe_load(struct recipe *r, const char *path, char *const *overrides, i64 count,
                 struct err *e);
+/* As recipe_load, but what is wrong is left in r->problem: -1 only where nothing could be read. The
+ * caller frees it. */
+int recipe_read(struct recipe *r, const char *path, char *const *overrides, i64 count,
+                struct err *e);
+/* Paths that the recipe names and that are not here are added to r->problem: `hone inspect`. */
+int recipe_missing(struct recipe *r, struct err *e);
+/* Fails if there are problems: one as it is; several are shown, then counted. */
+int recipe_judge(const struct recipe *r, const char *name, struct err *e);
+/* Our recipe as YAML, with what has no effect and what could not be carried as comments
+ * (import.c). */
+int recipe_import(const struct recipe *r, const char *name, struct text *out, struct err *e);
 int recipe_of_json(struct recipe *r, const json_t *j, const char *name, struct err *e);
 json_t *recipe_json(const struct recipe *r,
                     struct err *e); /* every key, resolved; the caller owns it */

@@ -49,114 +49,81 @@ int recipe_unknown_key(const char *where, const char *key, const char *nearest, 
     return err_hint(e, "'hone help train' lists every key");
 }
 
-/* A key of the design that is not built: an error, unless it is switched off. */
-static int refuse_absent(const struct node *n, const char *key, struct err *e) {
-    for (const struct key_absent *k = recipe_absent; k->key; k++) {
-        if (strcmp(k->key, key)) continue;
-        const char *text = n->kind == NODE_SCALAR ? n->text : "";
-        if (k->value) {
-            bool same = !strcmp(text, k->value);
-            for (const struct node *c = n->child; c; c = c->next)
-                same |= c->kind == NODE_SCALAR && !strcmp(c->text, k->value);
-            if (same)
-                return err_input(e, "%s: '%s: %s' is not available in this version", n->where, key,
-                                 k->value);
-        } else if (!node_is_null(n) && strcasecmp(text, "false") && strcasecmp(text, "none") &&
-                   strcmp(text, "0")) {
-            return err_input(e, "%s: '%s' is not available in this version", n->where, key);
-        }
-    }
-    return 0;
-}
-
 static bool key_is_absent(const char *key) {
     for (const struct key_absent *k = recipe_absent; k->key; k++)
         if (!k->value && !strcmp(k->key, key)) return true;
     return false;
 }
 
-/* ---- aliases --------------------------------------------------------------------------------- */
-/* Maps one value by a row's `values`: 1 mapped (to `ours`), 0 as it is, -1 not in the row. */
-static int alias_value(struct arena *a, const char *values, const char *text, const char **ours,
-                       struct err *e) {
-    for (const char *p = values; p && *p; p += strcspn(p, " "), p += *p == ' ') {
-        i64 name = (i64)strcspn(p, "="), whole = (i64)strcspn(p, " ");
-        if (name == 1 && *p == '*') return 0;
-        if ((i64)strlen(text) != name || strncasecmp(p, text, (size_t)name)) continue;
-        *ours = arena_printf(a, e, "%.*s", (int)(whole - name - 1), p + name + 1);
-        return *ours ? 1 : -1;
-    }
-    return values ? -1 : 0;
+static bool is_known(const char *key) {
+    return option_find(recipe_options, key) || is_structured(key) || task_option(key, NULL);
 }
 
-static int apply_alias(struct recipe *r, struct node *n, const struct key_alias *k, struct err *e) {
-    const char *ours = NULL;
-    if (k->values && n->kind == NODE_SCALAR && !node_is_null(n)) {
-        int mapped = alias_value(&r->arena, k->values, n->text, &ours, e);
-        if (mapped < 0) {
-            if (refuse_absent(n, n->key, e)) return -1;
-            err_input(e, "%s: '%s: %s' has no counterpart", n->where, n->key, n->text);
-            return err_hint(e, "write %s's '%s' as hone's '%s'", k->origin, n->key, k->key);
-        }
-        if (mapped) n->text = ours, n->quoted = false;
-    }
-    if ((strcmp(k->alias, k->key) || ours) &&
-        text_printf(&r->notes, e, "%s: '%s' (%s) is read as '%s%s%s'\n", n->where, n->key,
-                    k->origin, k->key, ours ? ": " : "", ours ? ours : ""))
-        return -1;
-    n->key = k->key;
-    return 0;
-}
-
-/* optim_args: {momentum: 0.9} as the list of "momentum=0.9". */
-static int map_to_list(struct arena *a, struct node *map, struct err *e) {
-    for (struct node *n = map->child; n; n = n->next) {
-        if (n->kind != NODE_SCALAR) continue; /* refused where it is bound */
-        if (!(n->text = arena_printf(a, e, "%s=%s", n->key, n->text))) return -1;
-        n->key = NULL;
-    }
-    map->kind = NODE_LIST;
-    return 0;
-}
-
-/* dataset: PATH, or one mapping, or a list of either: always a list of mappings. */
-static struct node *data_list_node(struct arena *a, struct node *n, struct err *e) {
-    struct node *list = n, *item = n;
-    if (n->kind != NODE_LIST) {
-        if (!(list = node_new(a, NODE_LIST, n->where, e))) return NULL;
-        list->key = n->key, list->child = n, item->key = NULL;
-        n->next = NULL;
-    }
-    for (struct node **at = &list->child; (item = *at); at = &(*at)->next) {
-        struct node *columns = item->kind == NODE_MAP ? node_find(item, "columns") : NULL;
-        if (columns && columns->kind == NODE_MAP && map_to_list(a, columns, e)) return NULL;
-        if (item->kind != NODE_SCALAR) continue;
-        struct node *map = node_new(a, NODE_MAP, item->where, e);
-        if (!map) return NULL;
-        map->next = item->next, map->child = item;
-        item->key = "path", item->next = NULL;
-        *at = map;
-    }
-    return list;
+/* An entry that has a row of foreign_keys.c: 1 if it is one of ours now, 0 if it has no effect. */
+static int of_foreign(struct recipe *r, struct node *n, const struct foreign *f, struct err *e) {
+    if (node_is_null(n)) return recipe_tell(r, n, n->key, "empty", e);
+    if (f->kind != FOREIGN_SAME) return foreign_apply(r, n, f, e);
+    const struct key_alias k = {f->key, f->to, f->values, r->tool ? r->tool : "other tools"};
+    const int rc = recipe_alias(r, n, &k, e);
+    return rc < 0 ? -1 : !rc;
 }
 
 /* One top-level entry with our name and our shape; NULL without an error: dropped. */
 static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     const struct key_alias *k = recipe_aliases;
     if (!strcmp(n->key, "model") && n->kind == NODE_SCALAR) n->key = "model_name_or_path";
-    while (k->alias && strcmp(k->alias, n->key)) k++;
-    if (k->alias && apply_alias(r, n, k, e)) return NULL;
-    if (refuse_absent(n, n->key, e) || key_is_absent(n->key)) return NULL;
-    bool known =
-        option_find(recipe_options, n->key) || is_structured(n->key) || task_option(n->key, NULL);
-    if (!known) return recipe_unknown_key(n->where, n->key, key_nearest(n->key), e), NULL;
+    const struct foreign *f = foreign_find(r, n->key);
+    if (f) {
+        const int rc = of_foreign(r, n, f, e);
+        if (rc <= 0) return NULL;
+        if (strchr(n->key, '.')) return recipe_gather(r, n, e), NULL;
+    } else {
+        while (k->alias && strcmp(k->alias, n->key)) k++;
+        if (k->alias && recipe_alias(r, n, k, e)) return NULL; /* or told */
+    }
+    if (recipe_refuse_absent(n, n->key, e)) return NULL;
+    if (key_is_absent(n->key)) return recipe_tell(r, n, n->key, "switched off, as here", e), NULL;
+    if (!is_known(n->key)) {
+        if (node_is_null(n)) return recipe_tell(r, n, n->key, "empty", e), NULL;
+        return recipe_unknown_key(n->where, n->key, key_nearest(n->key), e), NULL;
+    }
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
-        return data_list_node(&r->arena, n, e);
+        return recipe_data_list(r, n, e);
     const bool listed = !strcmp(n->key, "optim_args") || !strcmp(n->key, "columns") ||
                         !strcmp(n->key, "chat_template_kwargs");
-    if (listed && n->kind == NODE_MAP && map_to_list(&r->arena, n, e)) return NULL;
+    if (listed && n->kind == NODE_MAP && recipe_map_to_list(&r->arena, n, e)) return NULL;
     return n;
+}
+
+static int put_entry(struct recipe *r, struct node *out, struct node *n, struct err *e);
+
+/* A mapping of another tool: its entries by dotted keys. */
+static int put_nested(struct recipe *r, struct node *out, struct node *map, struct err *e) {
+    for (struct node *n = map->child, *next; n; n = next) {
+        next = n->next;
+        if (!(n->key = arena_printf(&r->arena, e, "%s.%s", map->key, n->key)) ||
+            put_entry(r, out, n, e))
+            return -1;
+    }
+    return 0;
+}
+
+static int put_entry(struct recipe *r, struct node *out, struct node *n, struct err *e) {
+    const char *spelled = n->key;
+    if (n->kind == NODE_MAP && !foreign_find(r, n->key) && foreign_nested(r, n->key))
+        return put_nested(r, out, n, e);
+    struct node *c = canonical(r, n, e), *before = c ? node_find(out, c->key) : NULL;
+    if (!c) return e->code ? recipe_problem(r, n->key, e) : 0;
+    if (before && before->kind == c->kind && c->kind == NODE_SCALAR &&
+        !strcmp(before->text, c->text))
+        return 0;
+    if (before) {
+        err_input(e, "%s: '%s' is another name of '%s', already given at %s", c->where, spelled,
+                  c->key, before->where);
+        return recipe_problem(r, c->key, e);
+    }
+    return node_append(&r->arena, out, c, e);
 }
 
 struct node *recipe_canonical(struct recipe *r, struct node *map, struct err *e) {
@@ -166,24 +133,11 @@ struct node *recipe_canonical(struct recipe *r, struct node *map, struct err *e)
         return err_input(e, "%s: a recipe is a mapping of keys to values", map->where), NULL;
     for (struct node *n = map->child, *next; n; n = next) {
         next = n->next;
-        const char *spelled = n->key;
-        struct node *c = canonical(r, n, e), *before = c ? node_find(out, c->key) : NULL;
-        if (!c && e->code) return NULL;
-        if (!c) continue;
-        if (before && before->kind == c->kind && c->kind == NODE_SCALAR &&
-            !strcmp(before->text, c->text))
-            continue;
-        if (before) {
-            err_input(e, "%s: '%s' is another name of '%s', already given at %s", c->where, spelled,
-                      c->key, before->where);
-            return NULL;
-        }
-        if (node_append(&r->arena, out, c, e)) return NULL;
+        if (put_entry(r, out, n, e)) return NULL;
     }
     return out;
 }
 
-/* ---- include and overrides ------------------------------------------------------------------- */
 static int overlay(struct arena *a, struct node *onto, struct node *from, struct err *e) {
     for (struct node *n = from->child, *next; n; n = next) {
         next = n->next;
@@ -194,6 +148,40 @@ static int overlay(struct arena *a, struct node *onto, struct node *from, struct
     }
     return 0;
 }
+
+/* What was gathered by dotted keys, as the mapping that it is, or the list of NAME=VALUE. */
+static int put_gathered(struct recipe *r, struct node *out, struct err *e) {
+    for (struct node *n = r->gathered->child, *next; n; n = next) {
+        next = n->next, n->next = NULL;
+        struct node *before = node_find(out, n->key);
+        const struct option *o = option_find(recipe_options, n->key);
+        if (!o && !is_structured(n->key)) {
+            err_input(e, "%s: what would be '%s.%s' here is not available in this version",
+                      n->where, n->key, n->child->key);
+            if (recipe_problem(r, n->key, e)) return -1;
+            continue;
+        }
+        if (before && before->kind == NODE_MAP ? overlay(&r->arena, before, n, e)
+                                               : node_put(&r->arena, out, n, e))
+            return -1;
+        if (o && recipe_map_to_list(&r->arena, before ? before : n, e)) return -1;
+    }
+    return 0;
+}
+
+/* The entries of a file in our words: after they are, what its tool does by default. */
+static struct node *file_canonical(struct recipe *r, struct node *map, struct err *e) {
+    const struct tool *tool = map->kind == NODE_MAP ? foreign_tool(map) : NULL;
+    r->tools = tool ? tool->bit : 0, r->tool = tool ? tool->name : NULL;
+    if (tool && foreign_before(r, map, e)) return NULL;
+    r->gathered = NULL;
+    struct node *out = recipe_canonical(r, map, e);
+    return !out || (r->gathered && put_gathered(r, out, e)) || (tool && foreign_after(r, out, e))
+               ? NULL
+               : out;
+}
+
+/* ---- include and overrides ------------------------------------------------------------------- */
 
 struct include {
     const char *real;
@@ -233,10 +221,10 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     const char *name = arena_text(&r->arena, path, e);
     struct node *map = name ? node_yaml(&r->arena, text.data, text.size, name, e) : NULL;
     text_free(&text);
-    if (map && node_find(map, "format") && node_find(map, "recipe") &&
-        !(map = lock_recipe(r, node_find(map, "recipe"), e)))
+    const bool locked = map && node_find(map, "format") && node_find(map, "recipe");
+    if (locked && !(map = lock_recipe(r, node_find(map, "recipe"), e))) return NULL;
+    if (!map || !(map = locked ? recipe_canonical(r, map, e) : file_canonical(r, map, e)))
         return NULL;
-    if (!map || !(map = recipe_canonical(r, map, e))) return NULL;
     struct node *include = node_find(map, "include"), **at = &map->child;
     if (!include) return map;
     if (include->kind != NODE_SCALAR)
@@ -249,7 +237,13 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
                             ? include->text
                             : path_join(&r->arena, dirname(copy), include->text, e);
     struct include chain = {real, by};
+    const struct problem *last = r->last_problem;
+    const unsigned tools = r->tools;
+    const char *tool = r->tool;
     struct node *base = other ? load_file(r, other, &chain, e) : NULL;
+    r->tools = tools, r->tool = tool;
+    for (struct problem *p = last ? last->next : r->problem; p; p = p->next)
+        err_frame(&p->err, "included at %s", include->where);
     if (!base) return err_frame(e, "included at %s", include->where), NULL;
     return overlay(&r->arena, base, map, e) ? NULL : base;
 }
@@ -290,50 +284,103 @@ static int put_below(struct recipe *r, struct node *at, char *rest, struct node 
     return 0;
 }
 
-static int override(struct recipe *r, struct node *root, const char *word, struct err *e) {
-    const char *equals = strchr(word, '=');
-    if (!equals || equals == word) {
-        err_input(e, "command line: '%s' is not key=value", word);
-        return -1;
-    }
-    char *key = arena_printf(&r->arena, e, "%.*s", (int)(equals - word), word);
-    const char *text = arena_text(&r->arena, equals + 1, e);
-    if (!key || !text) return -1;
+/* What stands behind `key=`. */
+static struct node *word_value(struct recipe *r, const char *key, const char *value,
+                               struct err *e) {
+    const char *text = arena_text(&r->arena, value, e);
+    if (!text) return NULL;
     if (utf8_bad(text, (i64)strlen(text)) >= 0)
-        return err_input(e, "command line: '%s' is not UTF-8", key);
-    struct node *value = *text && strchr("[{\"'", *text)
-                             ? node_yaml(&r->arena, text, (i64)strlen(text), "command line", e)
-                             : node_scalar(&r->arena, text, "command line", e);
+        return err_input(e, "command line: '%s' is not UTF-8", key), NULL;
+    struct node *n = *text && strchr("[{\"'", *text)
+                         ? node_yaml(&r->arena, text, (i64)strlen(text), "command line", e)
+                         : node_scalar(&r->arena, text, "command line", e);
+    if (n) n->where = "command line";
+    return n;
+}
+
+static void entry_remove(struct node *root, const char *key) {
+    struct node **at = &root->child;
+    while (*at && strcmp((*at)->key, key)) at = &(*at)->next;
+    if (*at) *at = (*at)->next;
+}
+
+/* A mapping of another tool's: each of its entries replaces what there is. */
+static int override_nested(struct recipe *r, struct node *root, struct node *map, struct err *e) {
+    struct node *out = node_new(&r->arena, NODE_MAP, map->where, e);
+    return !out || put_nested(r, out, map, e) || overlay(&r->arena, root, out, e) ? -1 : 0;
+}
+
+/* dataset.path: of the only item. */
+static bool one_item(const struct node *list, const char *rest) {
+    return list && list->kind == NODE_LIST && list->child && !list->child->next &&
+           list->child->kind == NODE_MAP && !(*rest >= '0' && *rest <= '9') &&
+           option_find(data_item_options, rest);
+}
+
+static int override(struct recipe *r, struct node *root, const char *word, const char *equals,
+                    const char *text, struct err *e) {
+    char *key = arena_printf(&r->arena, e, "%.*s", (int)(equals - word), word);
+    struct node *value = key ? word_value(r, key, text, e) : NULL, *top = value;
     if (!value) return -1;
-    value->where = "command line";
-    char *rest = strchr(key, '.');
+    char *rest = foreign_find(r, key) ? NULL : strchr(key, '.');
     if (rest) *rest++ = 0;
-    struct node *top = value;
     if (rest) { /* the first part may be an alias, and must exist as a mapping or a list */
         if (!(top = node_new(&r->arena, NODE_MAP, value->where, e))) return -1;
     }
     top->key = key;
     if (!strcmp(key, "include"))
         return err_input(e, "command line: 'include' belongs into a recipe");
+    if (!rest && top->kind == NODE_MAP && !foreign_find(r, key) && foreign_nested(r, key))
+        return override_nested(r, root, top, e);
     const struct node *given = top;
     if (!(top = canonical(r, top, e))) { /* key= : back to the default */
-        struct node **at = &root->child;
-        while (*at && strcmp((*at)->key, given->key)) at = &(*at)->next;
-        if (*at) *at = (*at)->next;
+        entry_remove(root, given->key);
         return e->code ? -1 : 0;
     }
     struct node *old = node_find(root, top->key);
     if (!rest) return node_put(&r->arena, root, top, e);
     if (top->kind == NODE_LIST) top->child = NULL;
+    if (one_item(old, rest)) old = old->child;
     if (!old && node_append(&r->arena, root, old = top, e)) return -1;
     char *word_key = arena_printf(&r->arena, e, "%.*s", (int)(equals - word), word);
     return word_key ? put_below(r, old, rest, value, word_key, e) : -1;
 }
 
+/* The command line's words: KEY=VALUE, or as other tools have them: --KEY=VALUE, --KEY VALUE ...,
+ * --KEY (true). A word with '=' after the first value is the next KEY=VALUE. */
+static int overrides_take(struct recipe *r, struct node *root, char *const *word, i64 count,
+                          struct err *e) {
+    for (i64 i = 0; i < count; i++) {
+        const bool dashed = !strncmp(word[i], "--", 2);
+        const char *name = word[i] + 2 * dashed, *equals = strchr(name, '=');
+        if (!dashed && (!equals || equals == name)) {
+            err_input(e, "command line: '%s' is not key=value", word[i]);
+            if (recipe_problem(r, name, e)) return -1;
+            continue;
+        }
+        char *key = arena_text(&r->arena, name, e);
+        struct text value = {0};
+        int rc = key ? 0 : -1;
+        for (char *c = key; dashed && c && *c && *c != '='; c++)
+            if (*c == '-') *c = '_';
+        i64 values = 0;
+        for (; !rc && !equals && i + 1 < count && strncmp(word[i + 1], "--", 2) &&
+               (!values || !strchr(word[i + 1], '='));
+             values++)
+            rc = text_printf(&value, e, "%s%s", values ? "," : "", word[++i]);
+        if (!rc && !equals && !values) rc = text_printf(&value, e, "true");
+        const char *text = equals ? equals + 1 : value.data ? value.data : "";
+        if (!rc)
+            rc =
+                override(r, root, key, equals ? key + (equals - name) : key + strlen(key), text, e);
+        text_free(&value);
+        if (rc && recipe_problem(r, key ? key : name, e)) return -1;
+    }
+    return 0;
+}
+
 struct node *recipe_source(struct recipe *r, const char *path, char *const *overrides, i64 count,
                            struct err *e) {
     struct node *root = load_file(r, path, NULL, e);
-    for (i64 i = 0; root && i < count; i++)
-        if (override(r, root, overrides[i], e)) root = NULL;
-    return root;
+    return root && !overrides_take(r, root, overrides, count, e) ? root : NULL;
 }

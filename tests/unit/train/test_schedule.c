@@ -57,6 +57,16 @@ static void test_goldens(void **state) {
     json_decref(j);
 }
 
+/* Axolotl's get_cosine_schedule_with_quadratic_warmup: (step / warmup)^2, then the cosine. */
+static void test_quadratic(void **state) {
+    (void)state;
+    struct schedule s = {.kind = LR_COSINE, .lr = 2, .warmup = 4, .total = 20}, q = s;
+    q.quadratic = true;
+    static const double rise[] = {0, 0.125, 0.5, 1.125, 2};
+    for (i64 t = 0; t < COUNT(rise); t++) assert_true(schedule_lr(&q, t) == rise[t]);
+    for (i64 t = 4; t < 20; t++) assert_true(schedule_lr(&q, t) == schedule_lr(&s, t));
+}
+
 static void test_past_the_end(void **state) {
     (void)state;
     for (i64 i = 1; i < COUNT(rows); i++) {
@@ -91,8 +101,8 @@ static void test_of_recipe(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_goldens),
-                                       cmocka_unit_test(test_past_the_end),
-                                       cmocka_unit_test(test_of_recipe)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_goldens), cmocka_unit_test(test_past_the_end),
+        cmocka_unit_test(test_quadratic), cmocka_unit_test(test_of_recipe)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,218 @@
+/* test_when.c: when a run evaluates, saves and ends, which rows it reads, and what `hone import`
+ * and `hone inspect` say of recipes of others. */
+#include "tests/e2e/tiny_run.h"
+
+#define RUN                                                                                        \
+    "train %s/full.yaml dataset.0.path=%s/sft.jsonl tokenizer=" TINY_TOKENIZER " packing=false "   \
+    "global_batch_size=4 micro_batch_size=4 --quiet "
+
+static i64 documents_of(const char *path) {
+    struct err e = {0};
+    struct dataset *d = dataset_open(path, &e);
+    if (!d) fail_msg("%s", e.primary);
+    const i64 n = dataset_info(d)->documents;
+    dataset_close(d);
+    return n;
+}
+
+/* "1 3 4": the steps of the log that were evaluated, or the checkpoints. */
+static const char *evaluated(const char *run) {
+    static char line[256];
+    struct log_rows rows = log_of(run);
+    size_t n = 0;
+    *line = 0;
+    for (i64 i = 0; i < rows.count; i++)
+        if (rows.row[i].evaluated)
+            n += (size_t)snprintf(line + n, sizeof line - n, "%s%lld", n ? " " : "",
+                                  (long long)rows.row[i].step);
+    log_rows_free(&rows);
+    return line;
+}
+static const char *saved(const char *run) {
+    static char line[256];
+    struct checkpoint_list list = {0};
+    struct err e = {0};
+    size_t n = 0;
+    *line = 0;
+    assert_int_equal(0, checkpoint_list(run, &list, &e));
+    for (i64 i = 0; i < list.count; i++)
+        n += (size_t)snprintf(line + n, sizeof line - n, "%s%lld", n ? " " : "",
+                              (long long)list.step[i]);
+    mem_free(list.step);
+    return line;
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    hone(0, RUN "max_steps=1 val_set_size=20 output_dir=%s", tiny, tiny, at("a"));
+    const i64 all = 118; /* rows of sft.jsonl */
+    assert_int_equal(documents_of(at("sft.h5")), all);
+    assert_int_equal(documents_of(at("a/data/eval-0.h5")), 20);
+    assert_int_equal(documents_of(at("a/data/train-0.h5")), all - 20);
+    hone(0, RUN "max_steps=2 val_set_size=20 output_dir=%s resume_from_checkpoint=auto", tiny, tiny,
+         at("a"));
+    hone(0, RUN "max_steps=1 val_set_size=0.5 max_samples=50 output_dir=%s", tiny, tiny, at("b"));
+    const i64 held = documents_of(at("b/data/eval-0.h5"));
+    assert_in_range(held, 10, 40);
+    assert_int_equal(documents_of(at("b/data/train-0.h5")), 50 - held);
+    static const struct {
+        const char *rows;
+        i64 count;
+    } slices[] = {{"[:5]", 5}, {"[:10%]", 12}, {"[-7:]", 7}, {"[25%:50%]", 29}, {"[116:]", 2}};
+    for (i64 i = 0; i < COUNT(slices); i++) {
+        hone(0, RUN "max_steps=1 dataset.0.rows='\"%s\"' output_dir=%s", tiny, tiny, slices[i].rows,
+             at("s%d", (int)i));
+        assert_int_equal(documents_of(at("s%d/data/train-0.h5", (int)i)), slices[i].count);
+    }
+    hone(2, RUN "max_steps=1 dataset.0.rows=5 output_dir=%s", tiny, tiny, at("c"));
+    expect(complained(), "rows: found '5'");
+    hone(2, RUN "max_steps=1 val_set_size=500 output_dir=%s", tiny, tiny, at("c"));
+    expect(complained(), "val_set_size: 500 rows held out of 118 leave none to train");
+    hone(2, RUN "max_steps=1 val_set_size=5 eval_dataset=%s output_dir=%s", tiny, tiny,
+         at("sft.jsonl"), at("c"));
+    expect(complained(), "both val_set_size and eval_dataset");
+}
+
+static void test_tokens(void **state) {
+    (void)state;
+    hone(2, RUN "max_steps=1 eos_token=\"'<nowhere>'\" output_dir=%s", tiny, tiny, at("t"));
+    expect(complained(), "eos_token: '<nowhere>' is no token of " TINY_TOKENIZER);
+    hone(2, RUN "max_steps=1 eos_token=a output_dir=%s", tiny, tiny, at("t"));
+    expect(complained(), "eos_token: 'a' is another token than that of " TINY_TOKENIZER);
+    hone(0, RUN "max_steps=1 eos_token='<|endoftext|>' unk_token=a output_dir=%s", tiny, tiny,
+         at("t"));
+    hone(2, RUN "max_steps=1 output_router_logits=true output_dir=%s", tiny, tiny, at("t2"));
+    expect(complained(), "output_router_logits: a olmo2 model has no balancing loss");
+}
+
+static void test_order(void **state) {
+    (void)state;
+    hone(0, RUN "max_steps=1 shuffle=false seed=1 output_dir=%s", tiny, tiny, at("o1"));
+    hone(0, RUN "max_steps=1 shuffle=false seed=2 output_dir=%s", tiny, tiny, at("o2"));
+    struct log_rows a = log_of(at("o1")), b = log_of(at("o2"));
+    assert_string_equal(a.row[a.count - 1].batch, b.row[b.count - 1].batch);
+    log_rows_free(&a), log_rows_free(&b);
+}
+
+static void test_moments(void **state) {
+    (void)state; /* 40 rows, 10 steps an epoch */
+    const char *eval = at("eval.jsonl"), *epochs = "max_steps=0 num_train_epochs=2 max_samples=40";
+    shell("head -12 %s > %s", at("sft.jsonl"), eval);
+    hone(0, RUN "%s eval_dataset.0.path=%s eval_strategy=epoch save_strategy=epoch output_dir=%s",
+         tiny, tiny, epochs, eval, at("m1"));
+    assert_string_equal(evaluated(at("m1")), "0 10 20");
+    assert_string_equal(saved(at("m1")), "10 20");
+    hone(0, RUN "%s eval_dataset.0.path=%s evals_per_epoch=2 saves_per_epoch=4 output_dir=%s", tiny,
+         tiny, epochs, eval, at("m2"));
+    assert_string_equal(evaluated(at("m2")), "0 5 10 15 20");
+    assert_string_equal(saved(at("m2")), "3 6 9 12 15 18 20");
+    hone(0, RUN "%s eval_dataset.0.path=%s eval_strategy=no save_steps=0.4 output_dir=%s", tiny,
+         tiny, epochs, eval, at("m3"));
+    assert_string_equal(evaluated(at("m3")), "");
+    assert_string_equal(saved(at("m3")), "8 16 20");
+    hone(0, RUN "%s save_strategy=no save_steps=3 warmup_steps=0.1 output_dir=%s", tiny, tiny,
+         epochs, at("m4"));
+    assert_string_equal(saved(at("m4")), "20");
+    struct log_rows rows = log_of(at("m4"));
+    assert_true(rows.row[2].lr == 3e-3 && rows.row[1].lr == 1.5e-3); /* two steps of warm-up */
+    log_rows_free(&rows);
+    hone(2, RUN "%s load_best_model_at_end=true output_dir=%s", tiny, tiny, epochs, at("m5"));
+    expect(complained(), "load_best_model_at_end needs evaluations");
+}
+
+#define STILL "learning_rate=0 eval_dataset.0.path=%s/eval.jsonl eval_steps=1 max_steps=8 "
+
+static void test_best(void **state) {
+    (void)state;
+    hone(0,
+         "train %s/full.yaml dataset.0.path=%s/sft.jsonl tokenizer=" TINY_TOKENIZER
+         " packing=false global_batch_size=4 micro_batch_size=4 " STILL
+         "early_stopping_patience=2 load_best_model_at_end=true save_total_limit=1 output_dir=%s",
+         tiny, tiny, tiny, at("e1"));
+    expect(said(), "stopped early: 2 evaluations in a row were not better");
+    expect(said(), "best: step 1, validation loss ");
+    assert_string_equal(evaluated(at("e1")), "0 1 2 3");
+    assert_string_equal(saved(at("e1")), "3");
+    assert_int_equal(manifest_of(at("e1/best")).step, 1);
+    hone(0, "eval %s --data %s/sft.h5", at("e1/best"), tiny);
+    hone(0, "verify %s", at("e1"));
+    /* in two parts: it stops where the whole one did, and is not gone on with */
+    hone(0,
+         RUN STILL "early_stopping_patience=2 save_steps=1 lr_scheduler_type=constant "
+                   "max_steps=2 output_dir=%s",
+         tiny, tiny, tiny, at("e2"));
+    for (int i = 0; i < 2; i++) {
+        hone(0,
+             RUN STILL "early_stopping_patience=2 save_steps=1 lr_scheduler_type=constant "
+                       "output_dir=%s resume_from_checkpoint=auto",
+             tiny, tiny, tiny, at("e2"));
+        assert_string_equal(saved(at("e2")), "1 2 3");
+    }
+    /* another bar, and nothing is better than 1e9 less */
+    hone(0,
+         RUN STILL "learning_rate=1e-3 early_stopping_patience=1 "
+                   "early_stopping_threshold=1e9 output_dir=%s",
+         tiny, tiny, tiny, at("e3"));
+    assert_string_equal(saved(at("e3")), "2");
+    hone(0, RUN STILL "learning_rate=1e-3 save_strategy=best output_dir=%s", tiny, tiny, tiny,
+         at("e4"));
+    assert_string_equal(saved(at("e4")), "1 2 3 4 5 6 7 8");
+    hone(1, RUN STILL "loss_watchdog_threshold=0.01 loss_watchdog_patience=2 output_dir=%s", tiny,
+         tiny, tiny, at("e5"));
+    expect(complained(), "the loss was above loss_watchdog_threshold, 0.01, for 2 steps");
+    assert_string_equal(saved(at("e5")), "2");
+}
+
+static void test_only_model(void **state) {
+    (void)state;
+    hone(0, RUN "max_steps=2 save_only_model=true output_dir=%s", tiny, tiny, at("w"));
+    assert_false(path_exists(at("w/checkpoints/step-000002/state.h5")));
+    hone(0, "verify %s", at("w"));
+    hone(0, "eval %s --data %s/sft.h5", at("w/checkpoints/step-000002"), tiny);
+    hone(2, RUN "max_steps=4 save_only_model=true output_dir=%s resume_from_checkpoint=auto", tiny,
+         tiny, at("w"));
+    expect(complained(), "was saved with save_only_model: true: no run can go on from it");
+}
+
+static void test_others(void **state) {
+    (void)state;
+    const char text[] = "base_model: org/model\ndatasets: [{path: org/data, type: alpaca}]\n"
+                        "adapter: lora\nsequence_len: 64\nnum_epochs: 1\nval_set_size: 0.1\n"
+                        "lora_r: 4\nlora_alpha: 8\nmicro_batch_size: 2\nlearning_rate: 1e-4\n"
+                        "wandb_project:\ntf32: true\n";
+    put(at("ax.yaml"), text, (i64)strlen(text));
+    hone(0, "import %s", at("ax.yaml"));
+    expect(said(), "max_seq_length: 64  # line 4\n");
+    hone(0, "inspect %s", at("ax.yaml"));
+    expect(complained(), "model_name_or_path: org/model is not here");
+    expect(complained(), "dataset: org/data is not here");
+    expect(complained(), "then dataset.path=PATH");
+    hone(2, "train %s", at("ax.yaml"));
+    expect(complained(), "2 problems, all of them above");
+    hone(1, "import %s rl=dpo --fsdp full_shard", at("ax.yaml"));
+    expect(said(), "# NOT CARRIED OVER, and it changes the result: 2\n");
+    hone(2, "import %s", at("nothing.yaml"));
+    /* what is printed runs */
+    hone(0, "import %s base_model=%s dataset.path=%s", at("ax.yaml"), "recipes/data/stories260K",
+         at("sft.jsonl"));
+    const char *ours = said();
+    put(at("ours.yaml"), ours, (i64)strlen(ours));
+    hone(0, "train %s --max_steps 1 --output_dir %s --quiet", at("ours.yaml"), at("ours"));
+}
+
+static int setup(void **state) {
+    if (tiny_folder(state)) return -1;
+    tiny_data();
+    tiny_recipe(at("full.yaml"));
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),   cmocka_unit_test(test_order),
+        cmocka_unit_test(test_tokens), cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_best),   cmocka_unit_test(test_only_model),
+        cmocka_unit_test(test_others),
+    };
+    return cmocka_run_group_tests(tests, setup, tiny_remove);
+}

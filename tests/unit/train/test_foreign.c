@@ -1,0 +1,272 @@
+/* test_foreign.c: recipes of other tools: what their keys mean here, what is told, what is refused,
+ * and that all of it is one report. */
+#include "train/recipe/recipe.h"
+
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char dir[64], file[128];
+
+static void read_text(struct recipe *r, const char *text, char **words, i64 count) {
+    struct err e = {0};
+    if (file_write(file, text, (i64)strlen(text), &e) || recipe_read(r, file, words, count, &e))
+        fail_msg("%s", e.primary);
+}
+
+/* Loads without a problem. */
+static void expect(struct recipe *r, const char *text) {
+    read_text(r, text, NULL, 0);
+    if (r->problem) fail_msg("%s", r->problem->err.primary);
+}
+
+static const char *told(const struct recipe *r, const char *key) {
+    for (const struct told *t = r->told; t; t = t->next)
+        if (!strcmp(t->key, key)) return t->why;
+    return NULL;
+}
+
+static bool refused(const struct recipe *r, const char *words) {
+    for (const struct problem *p = r->problem; p; p = p->next)
+        if (strstr(p->err.primary, words)) return true;
+    return false;
+}
+
+#define AXOLOTL                                                                                    \
+    "base_model: some/model\nmodel_type: LlamaForCausalLM\nload_in_8bit: false\nload_in_4bit: "    \
+    "true\nadapter: qlora\nsequence_len: 4096\nsample_packing: true\nlora_r: 32\nlora_alpha: "     \
+    "16\nlora_target_linear: true\nlora_model_dir:\nwandb_project:\nwandb_watch:\nvalu:\n"         \
+    "num_epochs: 4\nmicro_batch_size: 2\nlearning_rate: 0.0002\ntf32: true\nbf16: auto\n"          \
+    "attn_implementation: flash_attention_2\ngradient_checkpointing: offload\n"
+
+static void test_axolotl(void **state) {
+    (void)state;
+    struct recipe r;
+    expect(&r, AXOLOTL
+           "datasets:\n  - path: some/data\n    type: chat_template\n    split: "
+           "train[:20%]\n    field_messages: conversations\n    message_property_mappings:\n"
+           "      role: from\n      content: value\n  - {path: json, data_files: [a.jsonl], "
+           "ds_type: json, type: completion}\nval_set_size: 0.05\nevals_per_epoch: "
+           "4\nsaves_per_epoch: 1\noptimizer: adamw_torch_4bit\nspecial_tokens:\n  "
+           "pad_token: <|end_of_text|>\nplugins:\n  - "
+           "axolotl.integrations.liger.LigerPlugin\nchat_template: gemma3\n");
+    assert_string_equal(r.tool, "Axolotl");
+    assert_string_equal(r.task, "sft");
+    assert_string_equal(r.optim, "adamw_8bit");
+    assert_string_equal(r.lr_scheduler_type, "cosine"); /* Axolotl's default */
+    assert_true(r.bnb_4bit_use_double_quant && r.use_peft && r.gradient_checkpointing);
+    assert_true(r.packing && r.save_ratio == 0.25 && r.eval_ratio == 0.0625);
+    assert_int_equal(r.dataset.count, 2);
+    assert_string_equal(r.dataset.item[0].rows, "[:20%]");
+    assert_string_equal(r.dataset.item[1].path, "a.jsonl");
+    assert_string_equal(r.dataset.item[0].split, "train");
+    assert_string_equal(r.eval_dataset.item[1].split, "validation");
+    assert_null(r.chat_template);
+    assert_non_null(strstr(r.notes.data, "is read as the tokenizer's own template"));
+    assert_string_equal(told(&r, "valu"), "empty");
+    assert_string_equal(told(&r, "wandb_watch"), "empty");
+    assert_non_null(told(&r, "special_tokens.pad_token"));
+    assert_non_null(told(&r, "plugins"));
+    assert_non_null(told(&r, "dataset.ds_type"));
+    assert_non_null(told(&r, "dataset.field_messages"));
+    recipe_free(&r);
+    expect(&r, AXOLOTL "datasets: [{path: d.jsonl, type: alpaca}]\nevals_per_epoch: 4\n"
+                       "val_set_size: 0\n");
+    assert_true(r.eval_ratio == 0 && !strcmp(r.save_strategy, "epoch"));
+    recipe_free(&r);
+}
+
+static void test_all_at_once(void **state) {
+    (void)state;
+    struct recipe r;
+    struct err e = {0};
+    read_text(&r,
+              AXOLOTL "datasets: [{path: d, type: chat_template.x, fieldd: y, shards: 3}]\n"
+                      "rl: dpo\nfsdp: [full_shard]\nprocessor_type: AutoProcessor\nplugins: "
+                      "[axolotl.integrations.liger.LigerPlugin, my.Plugin]\nlr_scheduler: rex\n"
+                      "seed: many\nexpert_parallel_size: 1\ngroup_by_length: true\nnonsense: 1\n",
+              NULL, 0);
+    static const char *const all[] = {
+        "'rl: dpo' (Axolotl) changes the result: another objective",
+        "'fsdp: full_shard' (Axolotl) changes the result: several GPUs",
+        "'processor_type: AutoProcessor' (Axolotl) changes the result: a model that sees",
+        "'plugins: my.Plugin' (Axolotl) changes the result: a plugin",
+        "'dataset.shards: 3' (Axolotl) changes the result: not supported",
+        "'group_by_length: true' (Axolotl) changes the result: not supported",
+        "unknown key 'nonsense'",
+        "unknown key 'fieldd'",
+        "seed = 'many'; expected an integer",
+        "lr_scheduler_type = 'rex'; expected a known choice"};
+    for (i64 i = 0; i < COUNT(all); i++)
+        if (!refused(&r, all[i])) fail_msg("not reported: %s", all[i]);
+    assert_int_equal(r.problems, COUNT(all));
+    assert_int_equal(recipe_judge(&r, "x.yaml", &e), -1);
+    assert_non_null(strstr(e.primary, "x.yaml: 10 problems"));
+    recipe_free(&r);
+}
+
+static void test_factory(void **state) {
+    (void)state;
+    struct recipe r;
+    expect(&r, "model_name_or_path: m\ntrust_remote_code: true\nstage: sft\ndo_train: true\n"
+               "finetuning_type: lora\nlora_rank: 8\nlora_target: q_proj,v_proj\ndataset: "
+               "one.json,two.json\ntemplate: qwen3_nothink\ncutoff_len: 2048\nmax_samples: 1000\n"
+               "preprocessing_num_workers: 16\noutput_dir: o\nplot_loss: true\nsave_only_model: "
+               "false\nreport_to: none\nlearning_rate: 1.0e-4\nquantization_bit: 8\n"
+               "ddp_timeout: 180000000\nresume_from_checkpoint: null\n");
+    assert_string_equal(r.tool, "LLaMA-Factory");
+    assert_int_equal(r.dataset.count, 2);
+    assert_string_equal(r.dataset.item[1].path, "two.json");
+    assert_int_equal(r.lora_target_modules.count, 2);
+    assert_true(!r.packing && r.lora_alpha == 16 && r.max_samples == 1000);
+    assert_true(r.num_train_epochs == 3 && r.save_steps == 500);
+    assert_string_equal(r.quantize, "q8_0");
+    assert_string_equal(r.eval_strategy, "no");
+    recipe_free(&r);
+    read_text(&r,
+              "model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\ndataset: d\n"
+              "cutoff_len: 8\nplot_loss: true\npref_beta: 0.1\n",
+              NULL, 0);
+    assert_true(refused(&r, "'stage: dpo' (LLaMA-Factory) changes the result: another objective"));
+    assert_true(refused(&r, "'pref_beta: 0.1'"));
+    recipe_free(&r);
+}
+
+static void test_others(void **state) {
+    (void)state;
+    struct recipe r;
+    expect(&r, "model_name_or_path: m\nmodel_revision: main\ntorch_dtype: bfloat16\n"
+               "dataset_mixture:\n  datasets:\n    - {id: a, config: default, split: train_sft, "
+               "columns: [messages], weight: 0.5}\n    - {id: b, weight: 1}\n  test_split_size: "
+               "1000\n  seed: 0\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs:\n  "
+               "min_lr_rate: 0.1\neval_strategy: 'no'\nsave_strategy: epoch\nreport_to:\n- wandb\n-"
+               " tensorboard\nwarmup_steps: 0.03\nlogging_steps: 0.1\nlog_level: info\n");
+    assert_string_equal(r.tool, "TRL");
+    assert_string_equal(r.dataset.item[0].rows, "[:50%]");
+    assert_null(r.dataset.item[1].rows);
+    assert_true(r.val_set_size == 1000 && r.min_lr_ratio == 0.1 && r.warmup_ratio == 0.03);
+    assert_true(r.logging_ratio == 0.1 && !r.assistant_only_loss && r.learning_rate == 2e-5);
+    assert_int_equal(r.report_to.count, 1);
+    assert_non_null(told(&r, "report_to"));
+    recipe_free(&r);
+    expect(&r, "output_dir: /tmp/x\ntokenizer:\n  _component_: t.llama3_tokenizer\n  max_seq_len: "
+               "null\nmodel:\n  _component_: torchtune.models.llama3.qlora_llama3_8b\n  "
+               "lora_attn_modules: ['q_proj', 'output_proj']\n  apply_lora_to_mlp: True\n  "
+               "lora_rank: 8\n  lora_alpha: 16\ncheckpointer:\n  _component_: x\n  checkpoint_dir: "
+               "/tmp/m\n  checkpoint_files: [a, b]\n  output_dir: ${output_dir}\ndataset:\n  "
+               "_component_: torchtune.datasets.alpaca_cleaned_dataset\n  packed: False\n  split: "
+               "train[:95%]\nseed: null\nshuffle: True\nbatch_size: 2\noptimizer:\n  _component_: "
+               "torch.optim.AdamW\n  lr: 3e-4\n  fused: True\nlr_scheduler:\n  _component_: "
+               "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup\n  "
+               "num_warmup_steps: 100\nloss:\n  _component_: "
+               "torchtune.modules.loss.LinearCrossEntropyLoss\nepochs: 1\nmax_steps_per_epoch: "
+               "null\ndtype: bf16\nprofiler:\n  enabled: False\n  output_dir: ${output_dir}/p\n");
+    assert_string_equal(r.tool, "torchtune");
+    assert_true(r.use_peft && r.load_in_4bit && r.warmup_steps == 100 && r.learning_rate == 3e-4);
+    assert_string_equal(r.model_name_or_path, "/tmp/m");
+    assert_string_equal(r.dataset.item[0].path, "yahma/alpaca-cleaned");
+    assert_string_equal(r.dataset.item[0].rows, "[:95%]");
+    assert_int_equal(r.lora_target_modules.count, 5);
+    assert_string_equal(r.lora_target_modules.item[1], "o_proj");
+    recipe_free(&r);
+    expect(&r, "model: m\ntrain: true\nfine_tune_type: lora\ndata: folder\nnum_layers: -1\n"
+               "iters: 600\nval_batches: -1\nlora_parameters: {keys: [self_attn.q_proj], rank: 4, "
+               "scale: 20.0, dropout: 0.0}\n");
+    assert_true(r.lora_alpha == 80 && r.lora_r == 4 && r.max_steps == 600 && !r.eval_batches);
+    assert_string_equal(r.eval_dataset.item[0].path, "folder/valid.jsonl");
+    recipe_free(&r);
+}
+
+/* Command lines as other tools have them, and the two ways to name the one data set. */
+static void test_command_line(void **state) {
+    (void)state;
+    struct recipe r;
+    char *words[] = {"--learning_rate", "2e-5", "--bf16", "--lora-r=4",
+                     "--save_at",       "1",    "2",      "dataset.path=here.jsonl",
+                     "--eval_strategy", "no",   "seed=7"};
+    read_text(&r, AXOLOTL "datasets: [{path: some/data, type: alpaca}]\n", words, COUNT(words));
+    if (r.problem) fail_msg("%s", r.problem->err.primary);
+    assert_true(r.learning_rate == 2e-5 && r.lora_r == 4 && r.seed == 7);
+    assert_string_equal(r.precision, "bf16");
+    assert_int_equal(r.save_at.count, 2);
+    assert_string_equal(r.dataset.item[0].path, "here.jsonl");
+    recipe_free(&r);
+    struct err e = {0};
+    read_text(&r, AXOLOTL "datasets: [{path: some/data, type: alpaca}]\n", NULL, 0);
+    assert_int_equal(recipe_missing(&r, &e), 0);
+    assert_int_equal(r.problems, 2);
+    assert_true(refused(&r, "dataset: some/data is not here"));
+    assert_non_null(strstr(r.last_problem->err.hint, "dataset.path=PATH"));
+    recipe_free(&r);
+}
+
+/* What is printed is a recipe of ours that says the same. */
+static void test_import(void **state) {
+    (void)state;
+    struct recipe r, again;
+    struct err e = {0};
+    struct text out = {0};
+    expect(&r, AXOLOTL "datasets: [{path: 'a: b', type: alpaca}, {path: c, split: 'train[:5]'}]\n"
+                       "val_set_size: 20\nevals_per_epoch: 2\nlora_modules_to_save: [lm_head]\n"
+                       "chat_template: jinja\nchat_template_jinja: \"{% for m in messages %}\\n\"\n"
+                       "save_strategy: 'no'\nloss_watchdog_threshold: 5\n");
+    assert_int_equal(recipe_import(&r, "a.yaml", &out, &e), 0);
+    assert_non_null(strstr(out.data, "# a.yaml, of Axolotl, as a recipe of hone\n"));
+    assert_non_null(strstr(out.data, "lora_r: 32  # line "));
+    assert_non_null(strstr(out.data, "task: sft  # default of Axolotl\n"));
+    assert_non_null(strstr(out.data, "#   tf32: true (products of f32 keep f32's bits)\n"));
+    assert_null(strstr(out.data, "NOT CARRIED OVER"));
+    expect(&again, out.data);
+    assert_null(again.tool);
+    json_t *a = recipe_json(&r, &e), *b = recipe_json(&again, &e);
+    if (!json_equal(a, b)) fail_msg("%s", out.data);
+    json_decref(a), json_decref(b);
+    text_free(&out), recipe_free(&r), recipe_free(&again);
+    read_text(&r, AXOLOTL "datasets: d\nrl: dpo\n", NULL, 0);
+    assert_int_equal(recipe_import(&r, "a.yaml", &out, &e), 0);
+    assert_non_null(strstr(out.data, "# NOT CARRIED OVER, and it changes the result: 1\n"));
+    text_free(&out), recipe_free(&r);
+}
+
+/* Ours stay ours, whatever spellings they use. */
+static void test_own(void **state) {
+    (void)state;
+    struct recipe r;
+    expect(&r, "model_name_or_path: m\ndataset: d\nsequence_len: 8\nnum_epochs: 2\n"
+               "recipe_version: 2\n");
+    assert_null(r.tool);
+    assert_true(r.packing && !strcmp(r.task, "pretrain"));
+    recipe_free(&r);
+    expect(&r, "model_name_or_path: m\ndataset: {path: d, split: train}\nlr: 1\n");
+    assert_null(r.tool);
+    assert_string_equal(r.dataset.item[0].split, "train");
+    recipe_free(&r);
+}
+
+static int setup(void **state) {
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/hone-foreign-XXXXXX");
+    if (!mkdtemp(dir)) return -1;
+    snprintf(file, sizeof file, "%s/r.yaml", dir);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    struct err e = {0};
+    return dir_remove(dir, &e);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_axolotl),      cmocka_unit_test(test_all_at_once),
+        cmocka_unit_test(test_factory),      cmocka_unit_test(test_others),
+        cmocka_unit_test(test_command_line), cmocka_unit_test(test_import),
+        cmocka_unit_test(test_own),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -1,0 +1,270 @@
+/* recipe_check.c: recipe keys that depend on each other, checked and resolved. */
+#include "ops/ops.h"
+#include "train/recipe/recipe_int.h"
+
+#include <string.h>
+
+static const char *place(const struct recipe *r, const char *key, const char *name) {
+    const char *where = r->where[option_find(recipe_options, key) - recipe_options];
+    return where ? where : name;
+}
+
+static int resolve_batches(struct recipe *r, const char *name, struct err *e) {
+    i64 micro = r->micro_batch_size, groups = r->reduction_groups;
+    bool steps_given = recipe_given(r, "gradient_accumulation_steps");
+    if (!r->global_batch_size) r->global_batch_size = micro * r->gradient_accumulation_steps;
+    const char *where = place(r, "global_batch_size", place(r, "micro_batch_size", name));
+    if (r->global_batch_size % micro)
+        return err_input(e, "%s: global_batch_size %lld is not a multiple of micro_batch_size %lld",
+                         where, (long long)r->global_batch_size, (long long)micro);
+    if (!steps_given) r->gradient_accumulation_steps = r->global_batch_size / micro;
+    if (micro * r->gradient_accumulation_steps != r->global_batch_size)
+        return err_input(e,
+                         "%s: global_batch_size %lld is not micro_batch_size %lld x "
+                         "gradient_accumulation_steps %lld",
+                         where, (long long)r->global_batch_size, (long long)micro,
+                         (long long)r->gradient_accumulation_steps),
+               err_hint(e, "leave one of the three out");
+    if (groups & (groups - 1))
+        return err_input(e, "%s: reduction_groups %lld is not a power of two",
+                         place(r, "reduction_groups", name), (long long)groups);
+    if (r->global_batch_size % groups)
+        return err_input(e, "%s: global_batch_size %lld does not divide into %lld reduction_groups",
+                         place(r, "reduction_groups", name), (long long)r->global_batch_size,
+                         (long long)groups);
+    return 0;
+}
+
+/* What says how the base is held says one thing, and of a base that is frozen.
+ * bnb_4bit_*: what the model is trained in cannot be told apart from what it is decoded to. */
+static int check_quant(struct recipe *r, const char *name, struct err *e) {
+    static const char *const keys[] = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
+                                       "bnb_4bit_compute_dtype", NULL};
+    const char *compute = r->bnb_4bit_compute_dtype;
+    if (r->load_in_4bit && r->quantize && strcmp(r->quantize, "auto"))
+        return err_input(e, "%s: both 'load_in_4bit' and 'quantize: %s'",
+                         place(r, "quantize", name), r->quantize);
+    if (r->quantize && packing_find(r->quantize) && !r->use_peft)
+        return err_input(e, "%s: quantize: %s needs use_peft: true", place(r, "quantize", name),
+                         r->quantize),
+               err_hint(e, "packed weights are frozen; an adapter beside them is trained (QLoRA)");
+    if (r->load_in_4bit && !r->use_peft)
+        return err_input(e, "%s: load_in_4bit needs use_peft: true",
+                         place(r, "load_in_4bit", name)),
+               err_hint(e, "4-bit weights are frozen; an adapter beside them is trained (QLoRA)");
+    if (r->load_in_4bit && strcmp(compute, "auto") &&
+        strcmp(compute, strcmp(r->precision, "bf16") ? "float32" : "bfloat16"))
+        return err_input(e, "%s: bnb_4bit_compute_dtype: %s with precision: %s",
+                         place(r, "bnb_4bit_compute_dtype", name), compute, r->precision),
+               err_hint(e, "weights are decoded to the compute type: precision says which");
+    for (int i = 0; keys[i] && !r->load_in_4bit; i++)
+        if (recipe_given(r, keys[i]) &&
+            text_printf(&r->notes, e, "%s: '%s' has no effect without 'load_in_4bit: true'\n",
+                        place(r, keys[i], name), keys[i]))
+            return -1;
+    return 0;
+}
+
+static int check_model(struct recipe *r, const char *name, struct err *e) {
+    if (r->model && r->model_name_or_path)
+        return err_input(e, "%s: both 'model' and 'model_name_or_path'",
+                         place(r, "model_name_or_path", name)),
+               err_hint(
+                   e,
+                   "'model' describes a new model, 'model_name_or_path' names one to start from");
+    if (!r->model && !r->model_name_or_path)
+        return err_input(e, "%s: no model", name),
+               err_hint(
+                   e, "give model_name_or_path (a folder), or model (a config) to start a new one");
+    if (r->use_peft && !r->model_name_or_path)
+        return err_input(e, "%s: use_peft adapts a trained model: give model_name_or_path",
+                         place(r, "use_peft", name));
+    return 0;
+}
+
+static int check_peft(struct recipe *r, const char *name, struct err *e) {
+    const bool plus = recipe_given(r, "loraplus_lr_ratio");
+    if (plus && !recipe_given(r, "loraplus_lr_embedding")) r->loraplus_lr_embedding = 1e-6;
+    if (r->use_peft && !plus && r->loraplus_lr_embedding > 0)
+        return err_input(e, "%s: loraplus_lr_embedding without loraplus_lr_ratio",
+                         place(r, "loraplus_lr_embedding", name)),
+               err_hint(e, "loraplus_lr_ratio: 16 is PEFT's example; 1 leaves B's as it is");
+    if (r->use_peft) return 0;
+    static const char *const peft[] = {"lora_r",
+                                       "lora_alpha",
+                                       "lora_dropout",
+                                       "lora_target_modules",
+                                       "lora_target_parameters",
+                                       "lora_exclude_modules",
+                                       "lora_layers_to_transform",
+                                       "lora_rank_pattern",
+                                       "lora_alpha_pattern",
+                                       "lora_modules_to_save",
+                                       "loraplus_lr_ratio",
+                                       "loraplus_lr_embedding",
+                                       "use_rslora",
+                                       "use_dora",
+                                       "init_lora_weights",
+                                       NULL};
+    for (int i = 0; peft[i]; i++)
+        if (recipe_given(r, peft[i]) &&
+            text_printf(&r->notes, e, "%s: '%s' has no effect without 'use_peft: true'\n",
+                        place(r, peft[i], name), peft[i]))
+            return -1;
+    return 0;
+}
+
+static int check_report_to(struct recipe *r, const char *name, struct err *e) {
+    for (i64 i = 0; i < r->report_to.count; i++) {
+        const char *to = r->report_to.item[i];
+        if (strcmp(to, "jsonl") && strcmp(to, "tensorboard") && strcmp(to, "csv") &&
+            strcmp(to, "none"))
+            return err_input(e, "%s: 'report_to': found '%s', expected jsonl, tensorboard or csv",
+                             place(r, "report_to", name), to);
+    }
+    return 0;
+}
+
+static int check_optim(struct recipe *r, const char *name, struct err *e) {
+    return recipe_optim(r, place(r, "optim_args", name), e);
+}
+
+static int check_masters(struct recipe *r, const char *name, struct err *e) {
+    if (r->master_weights || !strcmp(r->precision, "bf16")) return 0;
+    err_input(e, "%s: master_weights: false goes with precision: bf16 only",
+              place(r, "master_weights", name));
+    return err_hint(e, "the weights of an fp32 run are their own masters");
+}
+
+static int check_data(struct recipe *r, const char *name, struct err *e) {
+    if (r->dataset.count) return 0;
+    return err_input(e, "%s: no dataset", name), err_hint(e, "dataset: [{path: FILE}]");
+}
+
+/* val_set_size: the same items twice, each a part that the other is not. */
+static int hold_out(struct recipe *r, const char *name, struct err *e) {
+    if (r->val_set_size <= 0) return 0;
+    if (r->eval_dataset.count) { /* a lock has both */
+        bool same = r->eval_dataset.count == r->dataset.count;
+        for (i64 i = 0; same && i < r->dataset.count; i++)
+            same = !strcmp(r->dataset.item[i].path, r->eval_dataset.item[i].path) &&
+                   r->eval_dataset.item[i].split &&
+                   !strcmp(r->eval_dataset.item[i].split, "validation");
+        if (same) return 0;
+        err_input(e, "%s: both val_set_size and eval_dataset", place(r, "val_set_size", name));
+        return err_hint(e, "val_set_size: 0 evaluates on eval_dataset");
+    }
+    r->eval_dataset.item =
+        arena_new(&r->arena, r->dataset.count * (i64)sizeof *r->eval_dataset.item, e);
+    if (!r->eval_dataset.item) return -1;
+    for (i64 i = 0; i < r->dataset.count; i++, r->eval_dataset.count++) {
+        struct data_item *item = &r->dataset.item[i];
+        if (item->split || ends_with(item->path, ".h5") || !strcmp(item->type, "tokens"))
+            return err_input(e, "%s: val_set_size splits rows of text, and %s is %s",
+                             place(r, "val_set_size", name), item->path,
+                             item->split ? "a part already" : "tokenised");
+        r->eval_dataset.item[i] = *item;
+        item->split = "train", r->eval_dataset.item[i].split = "validation";
+    }
+    return 0;
+}
+
+static double share_of(double per_epoch, double epochs) {
+    const double share = 1 / (per_epoch * epochs);
+    return share < 1 ? share : 1;
+}
+
+/* How often to evaluate and to save. */
+static int check_steps(struct recipe *r, const char *name, struct err *e) {
+    const char *when = r->eval_strategy, *saves = r->save_strategy;
+    if (hold_out(r, name, e)) return -1;
+    if (r->evals_per_epoch > 0 && r->eval_ratio <= 0)
+        r->eval_ratio = share_of(r->evals_per_epoch, r->num_train_epochs);
+    if (r->saves_per_epoch > 0 && r->save_ratio <= 0)
+        r->save_ratio = share_of(r->saves_per_epoch, r->num_train_epochs);
+    if (!r->eval_dataset.count && r->tool) /* as those tools do: nothing to evaluate on */
+        r->eval_steps = 0, r->eval_ratio = 0;
+    if (r->eval_steps && !r->eval_dataset.count)
+        return err_input(e, "%s: eval_steps needs an eval_dataset", place(r, "eval_steps", name));
+    if (!strcmp(when, "no") || !strcmp(when, "epoch")) r->eval_steps = 0, r->eval_ratio = 0;
+    if (!strcmp(when, "steps") && !r->eval_steps && r->eval_ratio <= 0)
+        r->eval_steps = r->logging_steps, r->eval_ratio = r->logging_ratio;
+    if (!strcmp(saves, "steps") && !r->save_steps && r->save_ratio <= 0) r->save_steps = 500;
+    if (strcmp(saves, "steps") && strcmp(saves, "auto")) r->save_steps = 0, r->save_ratio = 0;
+    const bool judges =
+        r->load_best_model_at_end || r->early_stopping_patience || !strcmp(saves, "best");
+    if (judges && (!r->eval_dataset.count || !strcmp(when, "no"))) {
+        const char *key = r->load_best_model_at_end    ? "load_best_model_at_end"
+                          : r->early_stopping_patience ? "early_stopping_patience"
+                                                       : "save_strategy";
+        err_input(e, "%s: %s needs evaluations", place(r, key, name), key);
+        return err_hint(e, "eval_dataset or val_set_size, and eval_steps");
+    }
+    return 0;
+}
+
+/* What two keys of a kind say differently. */
+static int check_pairs(struct recipe *r, const char *name, struct err *e) {
+    if (r->warmup_steps && r->warmup_ratio > 0)
+        return err_input(e, "%s: both warmup_steps and warmup_ratio",
+                         place(r, "warmup_ratio", name));
+    if (r->wsd_decay_steps && r->wsd_decay_ratio > 0)
+        return err_input(e, "%s: both wsd_decay_steps and wsd_decay_ratio",
+                         place(r, "wsd_decay_ratio", name));
+    r->max_steps = i64_max(r->max_steps, 0);
+    return 0;
+}
+
+/* How samples are made. */
+static int check_samples(struct recipe *r, const char *name, struct err *e) {
+    const bool split = !strcmp(r->packing_strategy, "bfd_split"),
+               wrapped = !strcmp(r->packing_strategy, "wrapped"),
+               cut = strcmp(r->truncation, "right"), other = strcmp(r->packing_strategy, "auto");
+    if (r->recipe_version < 2 && (other || cut || r->drop_last))
+        return err_input(e, "%s: '%s' has no meaning in recipe_version 1", name,
+                         other ? "packing_strategy"
+                         : cut ? "truncation"
+                               : "drop_last"),
+               err_hint(e, "leave out one of the two keys");
+    if (cut && r->packing && wrapped)
+        return err_input(e, "%s: packing_strategy: wrapped cuts no document by its length",
+                         place(r, "truncation", name)),
+               err_hint(e, "leave out truncation, or take packing_strategy: bfd");
+    if (cut && r->packing && split && strcmp(r->truncation, "split"))
+        return err_input(e, "%s: packing_strategy: bfd_split is truncation: split",
+                         place(r, "truncation", name)),
+               err_hint(e, "leave one of them out");
+    return 0;
+}
+
+static bool is_problem(const struct recipe *r, const char *key) {
+    for (const struct problem *p = r->problem; p; p = p->next)
+        if (p->key && !strcmp(p->key, key)) return true;
+    return false;
+}
+
+/* Each once, whatever the others found; not those that miss what was refused above. */
+int recipe_check(struct recipe *r, const char *name, struct err *e) {
+    static const struct {
+        int (*of)(struct recipe *r, const char *name, struct err *e);
+        const char *key[2];
+    } checks[] = {
+        {check_model, {"model_name_or_path", "model"}},
+        {check_peft, {"use_peft", NULL}},
+        {check_quant, {"use_peft", "quantize"}},
+        {resolve_batches, {"micro_batch_size", "gradient_accumulation_steps"}},
+        {check_report_to, {"report_to", NULL}},
+        {check_optim, {"optim", "optim_args"}},
+        {check_masters, {"precision", NULL}},
+        {check_data, {"dataset", NULL}},
+        {check_steps, {"eval_dataset", NULL}},
+        {check_pairs, {NULL, NULL}},
+        {check_samples, {"packing_strategy", "truncation"}},
+    };
+    for (int i = 0; i < COUNT(checks); i++) {
+        bool skip = false;
+        for (int k = 0; k < 2 && checks[i].key[k]; k++) skip |= is_problem(r, checks[i].key[k]);
+        if (!skip && checks[i].of(r, name, e) && recipe_problem(r, NULL, e)) return -1;
+    }
+    return 0;
+}
