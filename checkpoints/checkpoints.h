@@ -146,8 +146,10 @@ int gguf_put_texts(struct gguf_writer *w, const char *key, const struct gguf_tex
                    struct err *e);
 int gguf_put_f32s(struct gguf_writer *w, const char *key, const float *x, i64 count, struct err *e);
 int gguf_put_i32s(struct gguf_writer *w, const char *key, const i32 *x, i64 count, struct err *e);
-/* All values of a file whose keys begin so, as they are. */
-int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, struct err *e);
+/* All values of a file whose keys begin so, as they are, but for those that begin as one of `but`:
+ * texts, each with its NUL, the last one empty. */
+int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, const char *but,
+                  struct err *e);
 void gguf_writer_free(struct gguf_writer *w);
 struct gguf_tensor {
     struct stored from; /* named as in the file; readable, finite */

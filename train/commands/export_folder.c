@@ -3,9 +3,11 @@
  * The base's files are the pattern: each of their tensors is written again under its name, with its
  * shape and type. What the model holds is taken from it; what it does not (another part of a
  * multimodal model, a buffer) is the file's own bytes. So an untouched model comes out as it went
- * in, config.json and tokenizer included. Values of 8 or 4 bits with scales beside them are written
- * in bf16 and without `quantization_config`: hone does not write those types. A GGUF file has no
- * types that a folder could have: bf16, or f32 where asked for. */
+ * in, config.json and tokenizer included. With an adapter the template is the one that it was
+ * trained with, and generation_config.json names the special token that ends its answers. Values of
+ * 8 or 4 bits with scales beside them are written in bf16 and without `quantization_config`: hone
+ * does not write those types. A GGUF file has no types that a folder could have: bf16, or f32 where
+ * asked for. */
 #include "train/commands/commands.h"
 
 #include <stdlib.h>
@@ -106,6 +108,20 @@ static int config_put(const char *to, struct model_folder *f, struct err *e) {
     return mem_free(path), rc ? -1 : 0;
 }
 
+/* The template that the model was trained with, and where its answers end. */
+static int answers_put(const char *to, const struct loaded *l, struct err *e) {
+    struct chat *chat = NULL;
+    struct answer_end end;
+    const bool of_base =
+        !l->adapter && !path_is_gguf(l->base); /* its files are copied as they are */
+    int rc = l->tokenizer && !of_base ? loaded_chat(&chat, NULL, l, e) : 0;
+    if (!rc && chat)
+        rc = (template_differs(to, chat, e) && template_save(to, chat, e)) || e->code ||
+             answer_end(&end, chat, NULL, l->tokenizer, e) || answer_end_save(to, &end, e);
+    chat_free(chat);
+    return rc ? -1 : 0;
+}
+
 int export_folder(const char *to, const struct loaded *l, const char *precision, struct err *e) {
     struct model_folder f = {0};
     struct stored_list model = {0}, out = {0};
@@ -124,7 +140,8 @@ int export_folder(const char *to, const struct loaded *l, const char *precision,
         rc = convert(&model.tensor[i], d, &model.arena, e);
     if (!rc && (!file || coded)) rc = folder_dtype(to, file ? BF16 : d, e);
     struct stored_list *list = file ? &out : &model;
-    rc = rc || safetensors_write(to, "model", list->tensor, list->count, SHARD_BYTES, e);
+    rc = rc || answers_put(to, l, e) ||
+         safetensors_write(to, "model", list->tensor, list->count, SHARD_BYTES, e);
     stored_free(&out), stored_free(&model), folder_close(&f);
     return rc ? -1 : 0;
 }

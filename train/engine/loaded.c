@@ -30,23 +30,24 @@ const struct packing *packing_of_recipe(const struct recipe *r) {
                            : NULL;
 }
 
+int run_recipe(struct recipe *r, const char *checkpoint, struct err *e) {
+    char *run = path_join(NULL, checkpoint, "../..", e), sha256[65],
+         *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
+    const int found = !lock ? -1 : !path_exists(lock) ? 0 : lock_read(r, run, sha256, e) ? -1 : 1;
+    mem_free(run), mem_free(lock);
+    return found;
+}
+
 /* How the base is held: as `quantize` says, or with "auto" as the run had it that the first adapter
- * comes from: RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
+ * comes from. */
 static int packing_choose(const struct packing **packing, const char *quantize, const char *adapter,
                           struct err *e) {
+    struct recipe r;
     *packing = packing_find(quantize); /* NULL: auto, none */
     if (!adapter || strcmp(quantize, "auto")) return 0;
-    char *run = path_join(NULL, adapter, "../..", e),
-         *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
-    int rc = run && lock ? 0 : -1;
-    if (!rc && path_exists(lock)) {
-        struct recipe r;
-        char sha256[65];
-        rc = lock_read(&r, run, sha256, e);
-        if (!rc) *packing = packing_of_recipe(&r), recipe_free(&r);
-    }
-    mem_free(run), mem_free(lock);
-    return rc;
+    const int found = run_recipe(&r, adapter, e);
+    if (found > 0) *packing = packing_of_recipe(&r), recipe_free(&r);
+    return found < 0 ? -1 : 0;
 }
 
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,

@@ -20,14 +20,27 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
     return state_finish(w, !rc, e) || rc ? -1 : 0;
 }
 
-/* A template that the recipe names travels with what was trained on it. */
+/* Is `path` a file of that folder itself? */
+static bool lies_beside(const char *path, const char *folder) {
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash ? (size_t)(slash - path) : 0;
+    return folder && strlen(folder) == n && !strncmp(path, folder, n);
+}
+
+/* A template that is not the base's own travels with what was trained on it, and the named ones of
+ * the base do not: rows with tools were trained by this one too. Where its answers end is in
+ * generation_config.json. */
 static int template_write(const struct trainer *t, const char *folder, struct err *e) {
-    i64 size = 0;
-    if (!t->chat || !t->r->chat_template) return 0;
-    const char *text = chat_source(t->chat, &size);
-    char *path = path_join(NULL, folder, "chat_template.jinja", e);
-    const int rc = path ? file_replace(path, text, size, e) : -1;
-    return mem_free(path), rc;
+    const struct recipe *r = t->r;
+    const bool other = r->recipe_version >= 2 && r->tokenizer && t->tokenizer &&
+                       !lies_beside(tokenizer_path(t->tokenizer), t->model_folder);
+    struct answer_end end;
+    if (!t->chat) return 0;
+    if ((r->chat_template || other) && template_save(folder, t->chat, e)) return -1;
+    if (r->recipe_version < 2 || r->use_peft || (!r->chat_template && strcmp(r->task, "sft")))
+        return 0;
+    return answer_end(&end, t->chat, NULL, t->tokenizer, e) || answer_end_save(folder, &end, e) ? -1
+                                                                                                : 0;
 }
 
 /* A multimodal model's text part, trained: the rest is not here, so the folder says that it is a
