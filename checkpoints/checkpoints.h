@@ -175,6 +175,11 @@ void folder_close(struct model_folder *f);
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
 const char *folder_companion(i64 i); /* the i-th name of those; NULL: no more */
 int folder_copy(const char *from, const char *to, struct err *e);
+/* The same of a tokenizer alone: a folder's files, or one file; files of another tokenizer that the
+ * target holds are removed. */
+int folder_copy_tokenizer(const char *from, const char *to, struct err *e);
+/* Names of what a folder holds besides weights and what folder_copy takes, after commas. */
+int folder_uncopied(const char *folder, struct text *names, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
  * file does not use the new spelling), and no quantisation: transformers converts what it loads to
  * that type. A file that says so already keeps its bytes. */

@@ -204,7 +204,7 @@ int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err
     struct vocab v = {.where = tokenizer_path(l->tokenizer), .count = l->model.config.vocab_size};
     v.token = arena_new(&v.arena, v.count * (i64)sizeof *v.token, e);
     v.type = arena_new(&v.arena, v.count * 4, e), v.score = arena_new(&v.arena, v.count * 4, e);
-    v.file = v.token && v.type && v.score ? json_open(v.where, e) : NULL;
+    v.file = v.token && v.type && v.score ? tokenizer_json(l->tokenizer, e) : NULL;
     v.model = json_object_get(v.file, "model");
     json_t *config = companion(l->base, "tokenizer_config.json", e);
     int rc = v.file && !e->code ? 0 : -1;

@@ -116,6 +116,21 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
     return rc;
 }
 
+/* The tokenizer that is named, the adapter's own, or the base's. Training scripts save tokenizers
+ * with adapters that have a padding token more than the model has rows: then the base's. */
+static int tokenizer_find(struct loaded *l, const char *named, struct err *e) {
+    struct err unfit = {0};
+    if (!named && l->adapter && path_is_dir(l->adapter) && tokenizer_exists(l->adapter)) {
+        if (!(l->tokenizer = tokenizer_of_file(l->adapter, e))) return -1;
+        if (!tokenizer_fits(l->tokenizer, &l->model, l->base, &unfit)) return 0;
+        if (!quiet) show(stderr, "note: %s: that of %s is used\n", unfit.primary, l->base);
+        tokenizer_free(l->tokenizer), l->tokenizer = NULL;
+    }
+    const char *from = named ? named : l->base;
+    if ((named || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e))) return -1;
+    return l->tokenizer ? tokenizer_fits(l->tokenizer, &l->model, l->base, e) : 0;
+}
+
 int loaded_open_as(struct loaded *l, const char *path, const struct text_list *adapters,
                    const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
                    struct err *e) {
@@ -141,11 +156,7 @@ int loaded_open_as(struct loaded *l, const char *path, const struct text_list *a
     if (own && adapter_load(l, path, e)) return -1;
     for (i64 i = 0; i < count; i++)
         if (adapter_load(l, adapters->item[i], e)) return -1;
-    const char *from = tokenizer ? tokenizer : l->base;
-    if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))
-        return -1;
-    if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
-    return model_place(&l->model, e);
+    return tokenizer_find(l, tokenizer, e) || model_place(&l->model, e) ? -1 : 0;
 }
 
 int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,

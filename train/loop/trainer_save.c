@@ -20,23 +20,23 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
     return state_finish(w, !rc, e) || rc ? -1 : 0;
 }
 
-/* Is `path` a file of that folder itself? */
-static bool lies_beside(const char *path, const char *folder) {
-    const char *slash = strrchr(path, '/');
-    const size_t n = slash ? (size_t)(slash - path) : 0;
-    return folder && strlen(folder) == n && !strncmp(path, folder, n);
+/* A tokenizer that is not the base's own travels with what was trained on it. */
+static int tokenizer_write(const struct trainer *t, const char *folder, struct err *e) {
+    const struct recipe *r = t->r;
+    if (r->recipe_version < 2 || !r->tokenizer || !r->model_name_or_path ||
+        path_is_gguf(r->tokenizer) || (r->use_peft && !path_is_dir(r->tokenizer)))
+        return 0;
+    return folder_copy_tokenizer(r->tokenizer, folder, e);
 }
 
-/* A template that is not the base's own travels with what was trained on it, and the named ones of
- * the base do not: rows with tools were trained by this one too. Where its answers end is in
+/* A template that is not the tokenizer's own travels too, and that one's named templates do not:
+ * rows with tools were trained by this one as well. Where its answers end is in
  * generation_config.json. */
 static int template_write(const struct trainer *t, const char *folder, struct err *e) {
     const struct recipe *r = t->r;
-    const bool other = r->recipe_version >= 2 && r->tokenizer && t->tokenizer &&
-                       !lies_beside(tokenizer_path(t->tokenizer), t->model_folder);
     struct answer_end end;
     if (!t->chat) return 0;
-    if ((r->chat_template || other) && template_save(folder, t->chat, e)) return -1;
+    if (r->chat_template && template_save(folder, t->chat, e)) return -1;
     if (r->recipe_version < 2 || r->use_peft || (!r->chat_template && strcmp(r->task, "sft")))
         return 0;
     return answer_end(&end, t->chat, NULL, t->tokenizer, e) || answer_end_save(folder, &end, e) ? -1
@@ -97,8 +97,8 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
-        rc = weights_write(t, c.temporary, &list, e) || template_write(t, c.temporary, e) ||
-             state_write(t, c.temporary, digest, e);
+        rc = weights_write(t, c.temporary, &list, e) || tokenizer_write(t, c.temporary, e) ||
+             template_write(t, c.temporary, e) || state_write(t, c.temporary, digest, e);
         if (rc)
             checkpoint_abort(&c, e);
         else
