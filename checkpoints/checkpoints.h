@@ -95,9 +95,15 @@ struct gguf {
     i64 alignment; /* of tensor data */
     u32 version;
     struct map map;
+    struct map *part; /* of a split model: those of the other files */
+    i64 parts;        /* of the split, this one included; 0: it is not split */
     struct arena memory;
 };
-/* Tensors stay mapped until gguf_close, which is also right after a failed open. */
+/* The file of part `i`, from 0, of a split model that `path`, "NAME-00001-of-00003.gguf", is a part
+ * of: new text; NULL: it is none, or an error. */
+char *gguf_part_path(const char *path, i64 i, i64 *parts, struct err *e);
+/* Of a split model all parts are read; `path` is the first. Tensors stay mapped until gguf_close,
+ * which is also right after a failed open. */
 int gguf_open(struct gguf *g, const char *path, struct err *e);
 void gguf_close(struct gguf *g);
 const struct gguf_value *gguf_find(const struct gguf *g, const char *key); /* NULL if missing */
@@ -184,6 +190,9 @@ int folder_uncopied(const char *folder, struct text *names, struct err *e);
  * file does not use the new spelling), and no quantisation: transformers converts what it loads to
  * that type. A file that says so already keeps its bytes. */
 int folder_dtype(const char *folder, enum dtype d, struct err *e);
+/* Makes config.json say that the LM head has weights of its own; how many tokens there are (0: as
+ * it says). */
+int folder_reshaped(const char *folder, bool untied, i64 vocab_size, struct err *e);
 
 /* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */
 /* Files of PEFT 0.21: adapter_config.json, adapter_model.safetensors. Every setting that hone

@@ -157,7 +157,7 @@ static bool known_apart(const char *name) {
                                       ".gguf",
                                       ".msgpack",
                                       ".onnx"};
-    static const char *const own[] = {"manifest.json", "state.h5"};
+    static const char *const own[] = {"manifest.json", "state.h5", "additional_chat_templates"};
     bool known = *name == '.';
     for (int i = 0; i < COUNT(end); i++) known |= ends_with(name, end[i]);
     for (int i = 0; i < COUNT(own); i++) known |= !strcmp(name, own[i]);
@@ -173,6 +173,23 @@ int folder_uncopied(const char *folder, struct text *names, struct err *e) {
         if (!known_apart(list[i]))
             rc = text_printf(names, e, "%s%.100s", names->size ? ", " : "", list[i]);
     names_free(list, count);
+    return rc ? -1 : 0;
+}
+
+int folder_reshaped(const char *folder, bool untied, i64 vocab_size, struct err *e) {
+    char *path = path_join(NULL, folder, "config.json", e);
+    json_t *all = path ? json_open(path, e) : NULL, *text = json_object_get(all, "text_config");
+    json_t *const part[] = {all, text};
+    int rc = all ? 0 : -1;
+    for (int i = 0; !rc && i < 2; i++) { /* of a multimodal model both */
+        if (!part[i]) continue;
+        if (untied) rc |= json_object_set_new(part[i], "tie_word_embeddings", json_false());
+        if (vocab_size && (json_object_get(part[i], "vocab_size") || (i == 0) == !text))
+            rc |= json_object_set_new(part[i], "vocab_size", json_integer(vocab_size));
+    }
+    if (rc && all) err_memory(e, "out of memory");
+    rc = rc || json_save(all, path, 2, e);
+    json_decref(all), mem_free(path);
     return rc ? -1 : 0;
 }
 

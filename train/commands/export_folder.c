@@ -133,7 +133,7 @@ static int folder_rest(const char *to, const char *from, struct err *e) {
         text_free(&file), mem_free(one), mem_free(copy);
     }
     rc = rc || folder_uncopied(from, &left, e);
-    if (!rc && left.size && strcmp(left.data, named) && !quiet)
+    if (!rc && left.size && !quiet)
         show(stderr, "note: of %s these are not copied: %s\n", from, left.data);
     names_free(names, count), text_free(&left), mem_free(source), mem_free(target);
     return rc ? -1 : 0;
@@ -173,6 +173,9 @@ int export_folder(const char *to, const struct loaded *l, const char *precision,
     for (i64 i = 0; !rc && !file && i < model.count; i++)
         rc = convert(&model.tensor[i], d, &model.arena, e);
     if (!rc && (!file || coded)) rc = folder_dtype(to, file ? BF16 : d, e);
+    const struct model *m = &l->model;
+    if (!rc && (m->untied || m->grown))
+        rc = folder_reshaped(to, m->untied, m->grown ? m->config.vocab_size : 0, e);
     struct stored_list *list = file ? &out : &model;
     rc = rc || answers_put(to, l, e) ||
          safetensors_write(to, "model", list->tensor, list->count, SHARD_BYTES, e);

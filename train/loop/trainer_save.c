@@ -63,12 +63,18 @@ static int config_unwrap(const struct model *m, const char *folder, struct err *
     return rc;
 }
 
+static int config_reshape(const struct model *m, const char *folder, struct err *e) {
+    if (!m->untied && !m->grown) return 0;
+    return folder_reshaped(folder, m->untied, m->grown ? m->config.vocab_size : 0, e);
+}
+
 static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
     if (!t->r->use_peft)
         return folder_copy(t->model_folder, folder, e) ||
                        carried_copied(&t->carried, t->model_folder, folder, e) ||
                        config_unwrap(&t->model, folder, e) ||
+                       config_reshape(&t->model, folder, e) ||
                        folder_dtype(folder, t->model.weights.dtype, e) ||
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
