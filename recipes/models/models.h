@@ -85,7 +85,7 @@ struct config {
     struct layer_config layer[MAX_LAYERS];
     i64 bos_token_id, eos_token_id[8], eos_count; /* bos -1: none */
     bool wrapped;                                 /* the text part of a multimodal model */
-    char note[160];                               /* what the user should know; "" for nothing */
+    char note[240];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
 /* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
@@ -218,6 +218,8 @@ struct model {
     struct constant *rope[MAX_ROPES], *query_rope[MAX_ROPES]; /* the newest tables: rope_table.c */
     struct constant *slopes;                                  /* of ALiBi; NULL: none */
     i64 rope_positions;                                       /* of those tables */
+    /* What its config.json does not say: an LM head of its own, more tokens. Saves must. */
+    bool untied, grown;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
 };
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
@@ -254,6 +256,10 @@ int param_copy(struct param *to, const struct param *from, struct err *e);
  * goes by. Graphs that were traced before keep the tables that they were traced with. */
 int model_rope(struct model *m, i64 positions, struct err *e);
 i64 model_count(const struct model *m, bool trainable_only);
+/* Loaded models made larger, in host memory and before adapters (reshape.c): an LM head that is a
+ * copy of the embedding, in place of the embedding itself; rows of zeros for more tokens. */
+int model_untie(struct model *m, struct err *e);
+int model_grow(struct model *m, i64 vocab_size, struct err *e);
 /* The tensors of a file, with its names, shapes and layouts. */
 struct stored_list {
     struct stored *tensor;

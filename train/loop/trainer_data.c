@@ -181,6 +181,8 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
     if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
+    if (t->r->recipe_version >= 2 && t->r->tokenizer)
+        return folder_copy_tokenizer(t->r->tokenizer, t->model_folder, e);
     struct text bytes = {0};
     path = path_join(&t->arena, t->model_folder, "tokenizer.json", e);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
