@@ -5,6 +5,9 @@
 #include "data/datasets/datasets.h"
 #include "base/h5.h"
 
+/* ---- form.c */
+enum source_form source_form_named(const char *type); /* as `type` of the options */
+
 /* ---- rows.c: what a row of JSON means -------------------------------------------------------- */
 struct rows { /* of one source. Set options, facts and path, the rest zero; rows_free */
     const struct source_options *options;

@@ -7,6 +7,7 @@
 
 struct tokenize_flags {
     const char *tokenizer, *output, *validation_output, *type, *document_separator, *chat_template;
+    const char *name, *split;
     const struct chat *chat;
     double validation;
     bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
@@ -18,7 +19,12 @@ static const struct option tokenize_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
     ROW(validation, OPT_FLOAT, "0", 0, 0.9, "fraction held out of --output"),
     ROW(validation_output, OPT_TEXT, NULL, 0, 0, "dataset for the held-out part"),
-    ROW(type, OPT_TEXT, NULL, 0, 0, "text or jsonl; default: by the file's name"),
+    ROW(type, OPT_TEXT, NULL, 0, 0,
+        "text, jsonl, csv, tsv or parquet; default: by the file's name"),
+    ROW(split, OPT_TEXT, NULL, 0, 0,
+        "folders and dataset repositories: the split that is read; default: train"),
+    ROW(name, OPT_TEXT, NULL, 0, 0,
+        "dataset repositories: the configuration of its README.md; default: its default"),
     ROW(document_separator, OPT_TEXT, "", 0, 0,
         "text: what ends a document; default: one document a file"),
     ROW(completion_only_loss, OPT_BOOL, "false", 0, 0, "do not train on prompts"),
@@ -35,8 +41,12 @@ static const struct option tokenize_options[] = {
 
 static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
                         enum split split, const char *path, struct err *e) {
+    struct text notes = {0};
     const struct dataset_job job = {.sources = (const char *const *)a->rest,
                                     .sources_count = a->count,
+                                    .config = f->name,
+                                    .file_split = f->split,
+                                    .notes = &notes,
                                     .encoder = encoder_of(t),
                                     .add_bos = f->add_bos,
                                     .add_eos = f->add_eos,
@@ -50,7 +60,9 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                                 .split = split,
                                                 .validation_fraction = f->validation,
                                                 .seed = (u64)f->seed}};
-    return dataset_build(&job, e);
+    const int rc = dataset_build(&job, e);
+    if (notes.size && !quiet) show(stderr, "%s", notes.data);
+    return text_free(&notes), rc;
 }
 
 static int dataset_print(const char *path, struct err *e) {
@@ -105,6 +117,8 @@ static int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
+    if (!rc && f.split && f.validation > 0)
+        rc = err_input(e, "--split and --validation: name the files of the split to cut them");
     const struct outputs files = {.output = {f.output, f.validation_output},
                                   .input = {f.tokenizer, f.chat_template},
                                   .source = (const char *const *)a.rest,
@@ -176,7 +190,7 @@ static int cmd_tokenizer(int argc, char **argv, struct err *e) {
 
 const struct command command_tokenize = {"tokenize",
                                          "tokenize SOURCE ... --tokenizer T --output FILE.h5",
-                                         "text or JSONL to a tokenised dataset",
+                                         "text, JSON, CSV or Parquet to a tokenised dataset",
                                          cmd_tokenize,
                                          tokenize_options,
                                          NULL};

@@ -131,6 +131,12 @@ struct objective {
 };
 const struct objective *objective_find(const char *name); /* whose task has this name */
 
+/* ---- tokenised.c: what a run tokenised when it began ----------------------------------------- */
+/* The dataset at `path` against the files that `item` now means: other ones are an error, some that
+ * were edited, added or removed are named. `role`: train or eval. */
+int tokenised_check(const char *path, const struct data_item *item, const char *role,
+                    struct err *e);
+
 /* ---- the trainer (trainer.c, trainer_step.c, trainer_data.c, trainer_models.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
 enum { DATASETS = 16 };
