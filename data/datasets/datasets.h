@@ -11,9 +11,10 @@
  * mark. Rows are {"text"}; {"prompt", "completion"}; {"instruction", "input", "output"} or
  * {"instruction", "instances": [{"input", "output"}]} (self-instruct); or conversations:
  * {"messages": [{"role", "content", ...}]}, {"conversations": [{"from", "value"}]} (ShareGPT),
- * {"prompt", "completion"} that are lists of messages, each with "system", "tools", "documents" and
- * "chat_template_kwargs" if wanted. Instructions get the template of Stanford Alpaca without its
- * preamble. */
+ * {"prompt", "completion"} that are lists of messages, each with "system", "tools", "documents"
+ * and "chat_template_kwargs" if wanted; or tokens: {"input_ids", "labels"}. Instructions get the
+ * template of Stanford Alpaca without its preamble. conversation.c says how messages may be
+ * written. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
     /* text, jsonl, csv, tsv or parquet. NULL: by the file's name, which may end in .gz or .zst */
@@ -26,6 +27,8 @@ struct source_options {
     /* Conversations need it; NULL: they are refused. Borrowed. */
     const struct chat *chat;
     bool chat_instructions; /* {"instruction", "output"} rows are conversations, too */
+    struct row_rules rules; /* borrowed */
+    i64 vocab_size;         /* that rows of ids must keep to; 0: any */
     /* Which part is yielded; the two never share a row. [0, 1) of rows are held out, by a hash of
      * (seed, row); of a file that is one document the last bytes, in whole lines. */
     enum split split;
@@ -47,12 +50,14 @@ struct document {
     const struct span *span; /* [spans], valid as text is */
     i64 spans;
     bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
+    bool ids;       /* text is u32 ids, size / 4 of them, and spans are of ids */
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
     i64 conversations;    /* of the documents */
     i64 rows;             /* of the file, those of the other part included; at the end */
     i64 nulled;           /* values that JSON has no form for and that were read as null */
+    i64 skipped;          /* rows that were left out */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */
 };
 enum source_form { FORM_NONE, FORM_TEXT, FORM_JSON, FORM_CSV, FORM_TSV, FORM_PARQUET };
@@ -62,6 +67,11 @@ struct source *source_open(const char *path, const struct source_options *option
 /* 1: a document, 0: the end, -1: an error, which names file and line. */
 int source_next(struct source *s, struct document *out, struct err *e);
 const struct source_facts *source_facts(const struct source *s);
+const struct row_notes *source_notes(const struct source *s);
+/* Is every name of `columns` one that rows know? */
+int row_columns_check(const json_t *columns, struct err *e);
+/* Appends the notes as lines for the user, about the file `path`. */
+int row_notes_text(const struct row_notes *n, const char *path, struct text *out, struct err *e);
 void source_close(struct source *s);
 /* Every segment of the documents that a path means (data_files_find), with the options' defaults:
  * what bpe_train learns from. */
@@ -99,9 +109,12 @@ struct dataset_job {
     struct source_options options;
     const char *config, *file_split; /* of data_files_find; NULL: its defaults */
     struct encoder encoder;
-    bool add_bos, add_eos; /* around each document, if the encoder has them; eos counts as text */
-    const char *path;      /* of the dataset; replaced only by a complete new one */
-    struct text *notes;    /* gets what became of the rows, in lines; NULL: not wanted */
+    /* Around each document of text, if the encoder has them, and unless they are there already
+     * (rules.version 1: even then); eos counts as text. */
+    bool add_bos, add_eos;
+    bool add_around;    /* what the encoder puts around texts, too: before, after */
+    const char *path;   /* of the dataset; replaced only by a complete new one */
+    struct text *notes; /* gets what became of the rows, in lines; NULL: not wanted */
 };
 int dataset_build(const struct dataset_job *job, struct err *e);
 

@@ -19,13 +19,43 @@ struct rows { /* of one source. Set options, facts and path, the rest zero; rows
     size_t instance;  /* the next one of several */
     struct text made; /* the text of a document put together from JSON */
     struct spans spans;
+    struct row_notes notes;
+    json_t *seen; /* names of `columns` that some row had */
+    bool any;     /* there was a row */
+    bool fatal;   /* what is wrong is not the row */
 };
-/* The next row, which is now `rows`' own. */
+/* The next row, an object, which is now `rows`' own. */
 void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact);
 /* 1: a document, good until the next call; 0: the row has no more, take another; -1: an error,
  * which names file and line. */
 int rows_next(struct rows *r, struct document *out, struct err *e);
+/* Is an error of one row to be left out and counted? Then it is, and `e` is clean. */
+bool rows_skip(struct rows *r, i64 line, struct err *e);
+int rows_end(const struct rows *r, struct err *e); /* after the last row */
 void rows_free(struct rows *r);
+/* rows_columns.c */
+void row_nulls_remove(json_t *j, int depth); /* null is absent, on every level; depth 0 */
+const char *row_column_ours(const json_t *columns, const char *name);
+const char *row_column_theirs(const struct rows *r, const char *ours); /* as the file has it */
+json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; a new reference */
+void rows_columns_hint(const struct rows *r, struct err *e);       /* how they may be meant */
+int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c: 1 or -1 */
+
+/* ---- encoder.c ------------------------------------------------------------------------------- */
+/* What `prefixes` of an encoder gives, with any: each beginning is encoded from its start. */
+int encoder_prefixes(const struct encoder *c, const char *text, const struct ids *all,
+                     struct beginning *list, i64 count, struct err *e);
+/* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
+int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
+
+/* ---- dataset_record.c ------------------------------------------------------------------------ */
+/* Appends what a dataset records of a source: enough to find it again and to take the same part of
+ * it. `to` is a JSON list that has begun. */
+int source_record(struct text *to, const char *name, const struct source_options *o,
+                  const struct source_facts *f, struct err *e);
+/* Appends what was read, for the user: of one of `several` files, and where values were changed. */
+int source_note(struct text *to, const char *name, bool several, const struct source_facts *f,
+                struct err *e);
 
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {

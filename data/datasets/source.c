@@ -61,6 +61,7 @@ void source_close(struct source *s) {
 }
 
 const struct source_facts *source_facts(const struct source *s) { return &s->facts; }
+const struct row_notes *source_notes(const struct source *s) { return &s->rows.notes; }
 
 static bool source_wanted(const struct source *s, i64 row) {
     const struct source_options *o = &s->options;
@@ -120,7 +121,8 @@ static int source_next_row(struct source *s, struct document *out, struct err *e
         if (found) return found;
         struct file_row row = {.skip = !source_wanted(s, s->row)};
         const int r = file_row(s, &row, e);
-        if (r <= 0) return r;
+        if (!r) return rows_end(&s->rows, e);
+        if (r < 0 && !(row.passed && rows_skip(&s->rows, row.line, e))) return -1;
         if (row.json) rows_take(&s->rows, row.json, s->row, row.line, row.inexact);
         s->row++;
     }

@@ -137,6 +137,18 @@ const struct objective *objective_find(const char *name); /* whose task has this
 int tokenised_check(const char *path, const struct data_item *item, const char *role,
                     struct err *e);
 
+/* ---- rows of data (trainer_rows.c) */
+struct row_settings { /* what `struct row_rules` borrows; row_settings_close */
+    json_t *columns, *kwargs;
+};
+int row_settings_open(struct row_settings *s, const struct text_list *columns,
+                      const struct text_list *kwargs, struct err *e);
+void row_settings_close(struct row_settings *s);
+/* Chat templates are told this day, YYYY-MM-DD, at midnight; NULL: today. `c` may be NULL: then the
+ * day is only looked at. */
+int chat_day(struct chat *c, const char *day, struct err *e);
+void chat_day_text(const struct chat *c, char out[11]);
+
 /* ---- the trainer (trainer.c, trainer_step.c, trainer_data.c, trainer_models.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
 enum { DATASETS = 16 };

@@ -24,12 +24,16 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
         err_input(e, "%s is text, and the recipe names no tokenizer", item->path);
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder"), NULL;
     }
+    struct row_settings rows;
     struct text notes = {0};
+    const struct text_list *columns = item->columns.count ? &item->columns : &t->r->columns;
+    if (row_settings_open(&rows, columns, &t->r->chat_template_kwargs, e)) return NULL;
     struct dataset_job job = {.sources = &item->path,
                               .sources_count = 1,
                               .config = item->name,
                               .file_split = item->split,
                               .encoder = encoder_of(t->tokenizer),
+                              .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,
                               .notes = &notes,
                               .path = path};
@@ -38,6 +42,10 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                                           .assistant_only_loss = t->r->assistant_only_loss,
                                           .chat = t->chat,
                                           .chat_instructions = t->r->chat_template != NULL,
+                                          .rules = {.version = t->r->recipe_version,
+                                                    .columns = rows.columns,
+                                                    .kwargs = rows.kwargs,
+                                                    .skip = !strcmp(t->r->on_bad_row, "skip")},
                                           .seed = (u64)t->r->seed};
     if (item->split) {
         job.options.split = !strcmp(item->split, "validation") ? SPLIT_VALIDATION : SPLIT_TRAIN;
@@ -45,7 +53,7 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
     }
     const int rc = dir_make(folder, e) || dataset_build(&job, e);
     if (notes.size && !quiet) show(stderr, "%s", notes.data);
-    text_free(&notes);
+    text_free(&notes), row_settings_close(&rows);
     return rc ? NULL : path;
 }
 
@@ -106,6 +114,10 @@ int trainer_data(struct trainer *t, struct err *e) {
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
+    const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
+    if (dated && chat_day(t->chat, r->template_date, e)) return -1;
+    if (r->template_date && !(t->chat && chat_dated(t->chat)) && !quiet)
+        show(stderr, "note: template_date has no effect: no chat template asks for the day\n");
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");

@@ -49,6 +49,16 @@ const struct option recipe_options[] = {
          "conversations: chatml, llama3, alpaca, a file, or the template itself (default: the "
          "tokenizer's own)"),
 
+    TEXTS(chat_template_kwargs, NULL,
+          "conversations: variables for the chat template: {enable_thinking: false}"),
+    TEXT(template_date, NULL,
+         "the day that chat templates are told, YYYY-MM-DD (default: the one on which the run "
+         "began)"),
+    TEXTS(columns, NULL,
+          "names of the columns in the files, ours first: {prompt: question, completion: answer}"),
+    CHOICE(on_bad_row, "error", "error skip",
+           "rows that cannot be used: stop, or leave them out and count them"),
+
     BOOL(use_peft, "false", "train a LoRA adapter and keep the base frozen"),
     INT(lora_r, "16", 1, 65536, "rank of the adapter"),
     FLOAT(lora_alpha, "32", 1e-6, 1e6,
@@ -145,14 +155,16 @@ const struct option data_item_options[] = {
     {"split", OPT_TEXT, offsetof(struct data_item, split), NULL, 0, 0, NULL, "part of it"},
     {"name", OPT_TEXT, offsetof(struct data_item, name), NULL, 0, 0, NULL,
      "configuration of a dataset repository"},
+    {"columns", OPT_TEXT_LIST, offsetof(struct data_item, columns), NULL, 0, 0, NULL,
+     "names of its columns"},
     {0},
 };
 
 const struct key_help recipe_structured[] = {
     {"model", "mapping", "config.json of a new model, instead of model_name_or_path"},
     {"dataset", "list",
-     "items {path, type: auto|tokens|text|jsonl|csv|tsv|parquet, weight, split, name}, or one "
-     "path: a file, a glob, a folder"},
+     "items {path, type: auto|tokens|text|jsonl|csv|tsv|parquet, weight, split, name, "
+     "columns}, or one path: a file, a glob, a folder"},
     {"eval_dataset", "list", "held-out data, in the same form"},
     {"include", "file",
      "another recipe, by a path relative to this one; keys of this one win, mappings are merged"},
@@ -243,6 +255,8 @@ const struct key_alias recipe_aliases[] = {
     {"train_on_input", "completion_only_loss", "true=false false=true", "torchtune"},
     {"train_on_completions", "completion_only_loss", NULL, UNSLOTH},
     {"mask_prompt", "completion_only_loss", NULL, "LitGPT"},
+    {"enable_thinking", "chat_template_kwargs",
+     "true=enable_thinking=true false=enable_thinking=false", "ms-swift"},
     {"template", "chat_template", "llama3=llama3 alpaca=alpaca *=", FACTORY},
     {"num_epochs", "num_train_epochs", NULL, AXOLOTL},
     {"epochs", "num_train_epochs", NULL, "torchtune"},
