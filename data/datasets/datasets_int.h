@@ -5,6 +5,9 @@
 #include "data/datasets/datasets.h"
 #include "base/h5.h"
 
+/* ---- form.c */
+enum source_form source_form_named(const char *type); /* as `type` of the options */
+
 /* ---- rows.c: what a row of JSON means -------------------------------------------------------- */
 struct rows { /* of one source. Set options, facts and path, the rest zero; rows_free */
     const struct source_options *options;
@@ -42,6 +45,9 @@ int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c
 /* What `prefixes` of an encoder gives, with any: each beginning is encoded from its start. */
 int encoder_prefixes(const struct encoder *c, const char *text, const struct ids *all,
                      struct beginning *list, i64 count, struct err *e);
+/* Does no eos follow? Not where a text ends with it, and a conversation, with another special
+ * token: templates write their own. */
+bool encoder_ended(const struct encoder *c, const struct ids *ids, bool conversation);
 /* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
 int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
 

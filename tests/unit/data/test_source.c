@@ -86,9 +86,10 @@ static void test_forms(void **state) {
 static void test_refusals(void **state) {
     (void)state;
     static const struct source_case cases[] = {
-        {"a.csv", "x", "! '%s': its name does not say what it holds", {0}},
+        {"a.xlsx", "x", "! '%s': its name does not say what it holds", {0}},
+        {"a.parquet.gz", "x", "! '%s': its name does not say what it holds", {0}},
         {"a", "x", "! '%s': its name does not say what it holds", {0}},
-        {"a.txt", "x", "! '%s': there is no source type 'parquet'", {.type = "parquet"}},
+        {"a.txt", "x", "! '%s': there is no source type 'arrow'", {.type = "arrow"}},
         {"a.txt",
          "ab\nc\xff"
          "d",
