@@ -1,16 +1,6 @@
 /* dataset_record.c: what is said of the files that a dataset is made of, in it and to the user. */
 #include "data/datasets/datasets_int.h"
 #include <string.h>
-#include <time.h>
-
-/* The day that the template was told. */
-static int date_record(struct text *to, i64 now, struct err *e) {
-    const time_t at = (time_t)now;
-    struct tm t;
-    char day[16] = "";
-    if (localtime_r(&at, &t)) strftime(day, sizeof day, "%Y-%m-%d", &t);
-    return text_printf(to, e, ", \"template_date\": \"%s\"", day);
-}
 
 int source_record(struct text *to, const char *name, const struct source_options *o,
                   const struct source_facts *f, struct err *e) {
@@ -26,9 +16,11 @@ int source_record(struct text *to, const char *name, const struct source_options
         return -1;
     if (f->conversations && text_printf(to, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
         return -1;
-    if (f->conversations && o->rules.version != 1 && chat_dated(o->chat) &&
-        date_record(to, chat_now(o->chat), e))
-        return -1;
+    char day[11];
+    if (f->conversations && o->rules.version != 1 && chat_dated(o->chat)) {
+        chat_day_text(o->chat, day);
+        if (text_printf(to, e, ", \"template_date\": \"%s\"", day)) return -1;
+    }
     if (f->skipped && text_printf(to, e, ", \"skipped\": %lld", (long long)f->skipped)) return -1;
     return text_add(to, "}", 1, e);
 }

@@ -46,7 +46,7 @@ struct writer {
     bool checked; /* the template's markers are tokens */
 };
 
-/* A recipe of version 1, whose runs have these tokens. */
+/* A recipe of version 1. */
 static bool old(const struct writer *w) { return w->job->options.rules.version == 1; }
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
@@ -218,15 +218,9 @@ static int span_add(struct writer *w, u64 begin, u64 end, bool trained, struct e
     return add_u64(&w->spans, begin, e) || add_u64(&w->spans, end, e) ? -1 : 0;
 }
 
-/* Is the encoder's eos to follow? Not where the text ends with it, and a conversation, with another
- * special token: templates write their own. */
 static bool eos_wanted(const struct writer *w, const struct piece *p) {
     const struct encoder *c = &w->job->encoder;
-    const i64 last = p->ids.count ? (i64)p->ids.item[p->ids.count - 1] : -1;
-    if (c->eos < 0 || old(w)) return c->eos >= 0;
-    const bool stopped =
-        !p->document.segments && last >= 0 && c->special && c->special(c->arg, (u32)last);
-    return last != c->eos && !stopped;
+    return c->eos >= 0 && (old(w) || !encoder_ended(c, &p->ids, !p->document.segments));
 }
 
 /* A conversation has its begin and end of text from its template. */
@@ -351,6 +345,7 @@ static int sources_write(struct writer *w, const char *path, struct err *e) {
     struct data_files files;
     int r = data_files_find(&files, path, job->config, job->file_split, e);
     w->options = job->options, w->options.first_row = 0;
+    w->options.vocab_size = job->encoder.vocab_size;
     if (!r && job->file_split && !files.named && w->options.split == SPLIT_ALL) {
         r = err_input(e, "'%s' has no files of a split '%s'", path, job->file_split);
         err_hint(e, "a part can be cut off: --validation 0.05 --validation-output FILE.h5");

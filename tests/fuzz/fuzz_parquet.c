@@ -1,9 +1,9 @@
 /* fuzz_parquet.c: libFuzzer target for Parquet files, built with clang
  * -fsanitize=fuzzer,address,undefined.
  *
- * The input is the file. A mutation rarely keeps a footer whole, so a first byte of 1 to 3 makes the
- * rest a part of one: pages of a column behind a footer of ours. Reading gives rows, the same twice,
- * or an error. */
+ * The input is the file. A mutation rarely keeps a footer whole, so a first byte of 1 to 3 makes
+ * the rest a part of one: pages of a column behind a footer of ours. Reading gives rows, the same
+ * twice, or an error. */
 #include "data/datasets/parquet.h"
 #include <stdlib.h>
 #include <string.h>

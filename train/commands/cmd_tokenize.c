@@ -61,7 +61,6 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                     .encoder = encoder_of(t),
                                     .add_bos = !strcmp(f->add_bos, "true"),
                                     .add_around = !strcmp(f->add_bos, "auto"),
-                                    .notes = &notes,
                                     .add_eos = f->add_eos,
                                     .path = path,
                                     .options = {.type = f->type,
