@@ -295,6 +295,14 @@ bool chat_dated(const struct chat *c) {
 void chat_date(struct chat *c, i64 now) { c->now = now; }
 i64 chat_now(const struct chat *c) { return c->now; }
 
+void chat_day_text(const struct chat *c, char out[11]) {
+    const time_t now = (time_t)chat_now(c);
+    struct tm t;
+    char text[16] = "";
+    if (localtime_r(&now, &t)) strftime(text, sizeof text, "%Y-%m-%d", &t);
+    snprintf(out, 11, "%.10s", text);
+}
+
 /* What a template is given. */
 static json_t *variables_new(const struct chat *c, const json_t *row, const json_t *messages,
                              bool prompt, struct err *e) {

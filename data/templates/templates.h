@@ -91,5 +91,6 @@ const char *const *chat_markers(const struct chat *c);
 bool chat_dated(const struct chat *c);
 void chat_date(struct chat *c, i64 now);
 i64 chat_now(const struct chat *c);
+void chat_day_text(const struct chat *c, char out[11]); /* YYYY-MM-DD */
 
 #endif

@@ -5,38 +5,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* What lies in the folder of a run that has no log yet is of an attempt that failed: made again. */
 static int run_begun(const char *run_dir, struct err *e) {
     return path_has(run_dir, "log.jsonl", e);
-}
-
-/* The run goes on with what it tokenised when it began. Another text in the place of that one is
- * refused, and the same one, edited since, is named. A text that is gone changes nothing. */
-static int tokenised_check(const char *path, const struct data_item *item, const char *role,
-                           struct err *e) {
-    struct stat st;
-    char hex[65];
-    if (stat(item->path, &st) || !S_ISREG(st.st_mode)) return 0;
-    struct dataset *d = sha256_file(item->path, hex, e) ? NULL : dataset_open(path, e);
-    if (!d) return -1;
-    const char *sources = dataset_info(d)->sources, *slash = strrchr(item->path, '/');
-    json_t *list = json_parse(sources, (i64)strlen(sources), path, e);
-    const char *file = NULL, *was = NULL;
-    int rc = list ? json_unpack(list, "[{s:s, s:s}]", "file", &file, "sha256", &was) : -1;
-    if (list && rc) err_input(e, "%s does not say what it was made from", path);
-    if (!rc && strcmp(was, hex) && strcmp(file, slash ? slash + 1 : item->path)) {
-        rc = err_input(e, "%s: this run was tokenised from %s, not from %s",
-                       *role == 't' ? "dataset" : "eval_dataset", file, item->path);
-        err_detail(e, "%s holds it; SHA-256 of the text %.16s..., of %s %.16s...", path, was,
-                   item->path, hex);
-        err_hint(e, "name the same text to go on, or another output_dir for another run");
-    } else if (!rc && strcmp(was, hex) && !quiet)
-        show(stderr, "note: %s was edited after the run began, which goes on with %s\n", item->path,
-             path);
-    json_decref(list), dataset_close(d);
-    return rc ? -1 : 0;
 }
 
 /* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
@@ -58,6 +30,8 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
     if (row_settings_open(&rows, columns, &t->r->chat_template_kwargs, e)) return NULL;
     struct dataset_job job = {.sources = &item->path,
                               .sources_count = 1,
+                              .config = item->name,
+                              .file_split = item->split,
                               .encoder = encoder_of(t->tokenizer),
                               .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,

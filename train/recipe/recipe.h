@@ -8,10 +8,11 @@
 
 /* ---- recipe (recipe_keys.c, recipe_tree.c, recipe_source.c, recipe.c, recipe_print.c) -------- */
 struct data_item {
-    const char *path;         /* file or folder, relative to the working directory */
-    const char *type;         /* auto, tokens, text, jsonl */
-    const char *split;        /* part of the file, or NULL: the whole */
+    const char *path;         /* file, glob or folder, relative to the working directory */
+    const char *type;         /* auto, tokens, or what the files are */
+    const char *split;        /* part of it, or NULL: the whole; of a folder with splits, train */
     const char *rows;         /* "[:500]", "[:1%]", "[10%:]" of a text, or NULL: all */
+    const char *name;         /* configuration of a dataset repository, or NULL: its default */
     double weight;            /* relative share of the samples drawn */
     struct text_list columns; /* as the recipe's; none: those */
 };

@@ -191,9 +191,10 @@ const struct option recipe_options[] = {
 };
 
 const struct option data_item_options[] = {
-    {"path", OPT_TEXT, offsetof(struct data_item, path), NULL, 0, 0, NULL, "file or folder"},
-    {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0, "auto tokens text jsonl",
-     "tokens: made by hone tokenize"},
+    {"path", OPT_TEXT, offsetof(struct data_item, path), NULL, 0, 0, NULL,
+     "file, glob, folder or downloaded dataset repository"},
+    {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0,
+     "auto tokens text jsonl json csv tsv parquet", "tokens: made by hone tokenize"},
     {"weight", OPT_FLOAT, offsetof(struct data_item, weight), "1", 1e-9, 1e9, NULL,
      "relative share of the samples drawn (all 1: each sample comes once an epoch)"},
     {"split", OPT_TEXT, offsetof(struct data_item, split), NULL, 0, 0, NULL, "part of it"},
@@ -201,13 +202,16 @@ const struct option data_item_options[] = {
      "a slice of its rows: [:500], [:1%], [10%:20%]"},
     {"columns", OPT_TEXT_LIST, offsetof(struct data_item, columns), NULL, 0, 0, NULL,
      "names of its columns"},
+    {"name", OPT_TEXT, offsetof(struct data_item, name), NULL, 0, 0, NULL,
+     "configuration of a dataset repository"},
     {0},
 };
 
 const struct key_help recipe_structured[] = {
     {"model", "mapping", "config.json of a new model, instead of model_name_or_path"},
     {"dataset", "list",
-     "items {path, type: auto|tokens|text|jsonl, weight, split, rows, columns}, or one path"},
+     "items {path, type: auto|tokens|text|jsonl|csv|tsv|parquet, weight, split, rows, name, "
+     "columns}, or one path: a file, a glob, a folder"},
     {"eval_dataset", "list", "held-out data, in the same form"},
     {"include", "file",
      "another recipe, by a path relative to this one; keys of this one win, mappings are merged"},
