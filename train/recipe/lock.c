@@ -305,28 +305,41 @@ int lock_carried(const char *run_dir, int code, struct err *e) {
     return rc;
 }
 
-/* The recipe of a lock. A key that there was not yet when it was written has its default. */
-static json_t *recipe_was(const json_t *lock, const char *path, struct err *e) {
-    struct recipe r;
-    json_t *was = json_object_get(lock, "recipe");
-    if (recipe_of_json(&r, was, path, e)) return NULL;
-    json_t *all = recipe_json(&r, e);
-    recipe_free(&r);
-    if (all && json_object_update(all, was)) out_of_memory(e), json_decref(all), all = NULL;
-    return all;
+static void keys_fill(json_t *to, const json_t *from) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)from, key, value) {
+        if (!json_object_get(to, key)) json_object_set(to, key, value);
+    }
+}
+
+/* Gives a lock's recipe the keys that there are now: one that it lacks meant its default. */
+static int recipe_fill(const json_t *lock, const char *path, struct err *e) {
+    static const char *const lists[] = {"dataset", "eval_dataset"};
+    struct recipe was;
+    json_t *old = json_object_get(lock, "recipe");
+    if (recipe_of_json(&was, old, path, e)) return -1;
+    json_t *full = recipe_json(&was, e), *item;
+    for (int k = 0; k < COUNT(lists) && full; k++) {
+        size_t i;
+        json_array_foreach(json_object_get(old, lists[k]), i, item)
+            keys_fill(item, json_array_get(json_object_get(full, lists[k]), i));
+    }
+    keys_fill(old, full);
+    recipe_free(&was), json_decref(full);
+    return full ? 0 : -1;
 }
 
 int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
                  struct text *notes, struct err *e) {
     char *path = path_join(NULL, run_dir, "recipe.lock", e);
-    json_t *old = path ? lock_json(path, e) : NULL, *was = old ? recipe_was(old, path, e) : NULL,
-           *recipe = was ? recipe_json(now, e) : NULL;
+    json_t *old = path ? lock_json(path, e) : NULL, *recipe = old ? recipe_json(now, e) : NULL;
     json_t *environment = recipe ? environment_json(e) : NULL;
-    int rc = !environment || compare_recipes(was, recipe, now, notes, e) ||
+    int rc = !environment || recipe_fill(old, path, e) ||
+             compare_recipes(json_object_get(old, "recipe"), recipe, now, notes, e) ||
              compare_files(json_object_get(old, "files"), files->list, e) ||
              carried_check(run_dir, json_object_get(old, "files"), carries(old), ERR_INPUT, e) ||
              compare_environments(json_object_get(old, "environment"), environment, notes, e);
-    json_decref(old), json_decref(was), json_decref(recipe), json_decref(environment),
-        mem_free(path);
+    json_decref(old), json_decref(recipe), json_decref(environment), mem_free(path);
     return rc ? -1 : 0;
 }
