@@ -304,53 +304,10 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
-/* What is recorded of a source: enough to find it again and to take the same part of it. */
-static int source_record(struct writer *w, const char *name, const struct source_facts *f,
-                         struct err *e) {
-    const struct source_options *o = &w->options;
-    if (text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
-        json_text_add(&w->sources, name, (i64)strlen(name), e) ||
-        text_printf(&w->sources, e, ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld",
-                    f->sha256, (long long)f->bytes, (long long)f->documents))
-        return -1;
-    if (o->split != SPLIT_ALL &&
-        text_printf(&w->sources, e,
-                    ", \"split\": \"%s\", \"validation_fraction\": %.17g, \"seed\": %llu",
-                    o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
-                    (unsigned long long)o->seed))
-        return -1;
-    if (f->conversations &&
-        text_printf(&w->sources, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
-        return -1;
-    char day[11];
-    if (f->conversations && !old(w) && chat_dated(o->chat)) {
-        chat_day_text(o->chat, day);
-        if (text_printf(&w->sources, e, ", \"template_date\": \"%s\"", day)) return -1;
-    }
-    if (f->skipped && text_printf(&w->sources, e, ", \"skipped\": %lld", (long long)f->skipped))
-        return -1;
-    return text_add(&w->sources, "}", 1, e);
-}
-
-/* What was read of a file, for the user: of one of several, and where values were changed. */
-static int source_note(const struct writer *w, const struct data_file *file, bool several,
-                       const struct source_facts *f, struct err *e) {
-    struct text *to = w->job->notes;
-    if (!to) return 0;
-    if (several &&
-        text_printf(to, e, "%s: %lld row%s, %lld document%s\n", file->name, (long long)f->rows,
-                    f->rows == 1 ? "" : "s", (long long)f->documents, f->documents == 1 ? "" : "s"))
-        return -1;
-    if (!f->nulled) return 0;
-    return text_printf(to, e,
-                       "%s: %lld value%s that JSON has no form for (NaN, bytes that are no text) "
-                       "read as null\n",
-                       file->name, (long long)f->nulled, f->nulled == 1 ? "" : "s");
-}
-
 static int source_write(struct writer *w, const struct data_file *file, bool several,
                         struct err *e) {
     const char *path = file->path;
+    w->options.vocab_size = w->job->encoder.vocab_size;
     struct source *s = source_open(path, &w->options, e);
     struct document d;
     int r = s ? 1 : -1;
@@ -372,9 +329,10 @@ static int source_write(struct writer *w, const struct data_file *file, bool sev
         }
     }
     if (!r && w->pieces_count) r = batch_write(w, e);
-    if (!r) r = source_record(w, file->name, source_facts(s), e);
+    if (!r) r = source_record(&w->sources, file->name, &w->options, source_facts(s), e);
+    if (!r && w->job->notes)
+        r = source_note(w->job->notes, file->name, several, source_facts(s), e);
     if (s && w->job->notes && row_notes_text(source_notes(s), path, w->job->notes, e)) r = -1;
-    if (!r) r = source_note(w, file, several, source_facts(s), e);
     if (!r) w->options.first_row += source_facts(s)->rows;
     source_close(s);
     return r ? -1 : 0;

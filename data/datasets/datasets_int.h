@@ -51,6 +51,15 @@ bool encoder_ended(const struct encoder *c, const struct ids *ids, bool conversa
 /* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
 int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
 
+/* ---- dataset_record.c ------------------------------------------------------------------------ */
+/* Appends what a dataset records of a source: enough to find it again and to take the same part of
+ * it. `to` is a JSON list that has begun. */
+int source_record(struct text *to, const char *name, const struct source_options *o,
+                  const struct source_facts *f, struct err *e);
+/* Appends what was read, for the user: of one of `several` files, and where values were changed. */
+int source_note(struct text *to, const char *name, bool several, const struct source_facts *f,
+                struct err *e);
+
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {
     DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */

@@ -155,9 +155,11 @@ static int invalid(const struct input *in, const json_error_t *fault, struct err
     if (e->code) return -1;
     if (json_error_code(fault) == json_error_out_of_memory)
         return err_memory(e, "%s:%lld: out of memory", in->path, (long long)in->line);
-    return err_input(e, "%s:%lld:%d: not valid JSON: %s", in->path,
-                     (long long)in->line + i64_max(fault->line - 1, 0),
-                     fault->line > 1 ? fault->column : fault->position, fault->text);
+    err_input(e, "%s:%lld:%d: not valid JSON: %s", in->path,
+              (long long)in->line + i64_max(fault->line - 1, 0),
+              fault->line > 1 ? fault->column : fault->position, fault->text);
+    if (fault->line < 2) return -1;
+    return err_detail(e, "the value that is read there begins in line %lld", (long long)in->line);
 }
 
 static int parse(struct json_rows *r, i64 size, i64 nonfinite_count, struct file_row *row,
@@ -190,7 +192,8 @@ static int longer_row(struct json_rows *r, i64 size, struct file_row *row, i64 *
     i64 end;
     const int whole = scan(r->in, &s, e);
     if (whole < 0 || line_end(r->in, s.at, &end, e)) return -1;
-    if (!whole) end = excerpt(r->in, i64_max(size, i64_min(end, s.at + EXCERPT)));
+    const bool in_text = !whole && input_peek(r->in, s.at, e) == '\n'; /* which may not be there */
+    if (!whole) end = excerpt(r->in, i64_max(size, i64_min(end, s.at + EXCERPT)) + in_text);
     *taken = end + (input_peek(r->in, end, e) == '\n');
     if (whole && row->skip) return 0;
     return parse(r, end, s.nonfinite, row, e);
