@@ -65,7 +65,7 @@ enum {
     DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */
     DATASET_LEVEL = 9,
     DATASET_HASH = 16,    /* bytes kept of each chunk's SHA-256 */
-    DATASET_PIPELINE = 1, /* raised when the same sources would give other tokens */
+    DATASET_PIPELINE = 1, /* raised when older files would be misread; what tokens mean: recipes */
 };
 /* SHA-256 over the chunk hashes, the document offsets and the spans. */
 int dataset_identity(const u8 *hashes, i64 chunks, const u64 *documents, i64 n, const u64 *spans,
