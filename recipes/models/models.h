@@ -304,6 +304,11 @@ bool is_eos(const struct config *c, i64 id);
  * must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
+/* Before both: makes the model what an adapter was, or is to be, trained on: with more tokens
+ * (those of the file `s`), with an LM head of its own where either end of a tied model is trained
+ * whole. */
+int lora_fit(struct model *m, const struct lora_config *c, const struct safetensors *s,
+             const char *where, struct err *e);
 /* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are
  * there it becomes one of all ranks (adapters/lora_stack.c). For use, not for training. */
 int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,

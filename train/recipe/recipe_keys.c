@@ -74,6 +74,8 @@ const struct option recipe_options[] = {
     CHOICE(init_lora_weights, "true", "true gaussian pissa",
            "true: A is Kaiming uniform; gaussian: A is normal with deviation 1/r; B is 0 in both. "
            "pissa: A and B are the weight's largest singular values, which the weight loses"),
+    TEXT(adapter_name_or_path, NULL,
+         "an adapter to train on from: all that says what it is, but dropout, is its own"),
     BOOL(load_in_4bit, "false",
          "QLoRA: load the linear weights of the frozen base as 4-bit numbers"),
     CHOICE(bnb_4bit_quant_type, "nf4", "nf4 fp4", "4-bit data type"),
@@ -174,6 +176,7 @@ const struct key_section recipe_sections[] = {
 #define FACTORY "LLaMA-Factory"
 #define UNSLOTH "Unsloth"
 const struct key_alias recipe_aliases[] = {
+    {"lora_model_dir", "adapter_name_or_path", NULL, AXOLOTL},
     {"base_model", "model_name_or_path", NULL, AXOLOTL},
     {"pretrained_checkpoint", "model_name_or_path", NULL, "Megatron Bridge"},
     {"checkpoint_dir", "model_name_or_path", NULL, "LitGPT"},
