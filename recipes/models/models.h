@@ -245,6 +245,10 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* The same with the linear layers of the blocks packed so while they are loaded. */
 int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
                       const struct packing *packing /* NULL: as the file is */, struct err *e);
+/* Appends the names and values of dropouts above 0 that training in transformers would apply; those
+ * of the class where a `published` config.json leaves them out (config_dropouts.c). */
+int config_dropouts(const json_t *config, const struct family *f, bool published,
+                    struct text *names, struct err *e);
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);

@@ -173,6 +173,36 @@ static void test_ends_trained(void **state) {
     expect(complained(), "has trainable_token_indices, which training does not go on with");
 }
 
+/* Dropouts of the model's own are not passed over. */
+static void test_model_dropout(void **state) {
+    (void)state;
+    static const char asks[] = "\"attention_dropout\": 0.1,",
+                      not_its_own[] = "\"attention_dropout\": 0.0, \"resid_pdrop\": 0.5,";
+    static const struct {
+        const char *added, *more, *want; /* want: NULL: it trains */
+    } rows[] = {{asks, "", "attention_dropout 0.1"},
+                {asks, "use_peft=true", "attention_dropout 0.1"},
+                {asks, "model_dropout=ignore", NULL},
+                {asks, "recipe_version=1", NULL},
+                {not_its_own, "", NULL}};
+    for (int i = 0; i < COUNT(rows); i++) {
+        assert_int_equal(0,
+                         shell("cp -r " STORIES " %s && sed -i 's/\"hidden_act/%s \"hidden_act/' "
+                               "%s/config.json",
+                               at("drop%d", i), rows[i].added, at("drop%d", i)));
+        hone(rows[i].want ? 2 : 0,
+             "train %s model_name_or_path=%s dataset=%s max_steps=1 output_dir=%s %s", at("r.yaml"),
+             at("drop%d", i), at("text.jsonl"), at("dropped%d", i), rows[i].more);
+        if (rows[i].want) expect(complained(), rows[i].want);
+        if (i == 2) expect(complained(), "without its dropouts: attention_dropout 0.1");
+    }
+    hone(2,
+         "train %s model.model_type=gpt2 model.n_embd=16 model.n_layer=1 model.n_head=2 "
+         "model.resid_pdrop=0.5 tokenizer=" STORIES " dataset=%s max_steps=1 output_dir=%s",
+         at("r.yaml"), at("text.jsonl"), at("gpt2"));
+    expect(complained(), "model: resid_pdrop 0.5");
+}
+
 /* What an export does not copy is named; named templates and processors are copied. */
 static void test_files_beside(void **state) {
     (void)state;
@@ -196,6 +226,7 @@ static int set_up(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_head_kept), cmocka_unit_test(test_split_gguf),
-        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_files_beside)};
+        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_model_dropout),
+        cmocka_unit_test(test_files_beside)};
     return cmocka_run_group_tests(tests, set_up, tiny_remove);
 }

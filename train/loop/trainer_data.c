@@ -319,6 +319,29 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                : 0;
 }
 
+/* A model that asks for dropout would be trained as another one. */
+static int dropouts_check(const struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    struct text names = {0};
+    char *path = r->model ? NULL : path_join(NULL, r->model_name_or_path, "config.json", e);
+    json_t *file = path && path_exists(path) ? json_open(path, e) : NULL;
+    int rc = e->code || config_dropouts(r->model ? r->model : file, t->model.config.family,
+                                        file != NULL, &names, e);
+    const bool ignore = !strcmp(r->model_dropout, "ignore");
+    if (!rc && names.size && ignore && !quiet)
+        show(stderr, "note: the model is trained without its dropouts: %s\n", names.data);
+    if (!rc && names.size && !ignore) {
+        rc = err_input(e, "%s: %s", r->model ? "model" : path, names.data);
+        err_detail(e, "hone trains without a model's own dropout; transformers would apply it");
+        err_hint(e, "model_dropout: ignore trains without%s",
+                 r->use_peft ? "; lora_dropout is the adapter's, and is applied"
+                 : r->model  ? "; or set it to 0"
+                             : "; or set it to 0 in config.json");
+    }
+    json_decref(file), mem_free(path), text_free(&names);
+    return rc ? -1 : 0;
+}
+
 /* As in PEFT a tied embedding or LM head that is trained whole is one of its own. */
 static int adapter_make(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
@@ -349,6 +372,7 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
+    if (r->recipe_version >= 2 && dropouts_check(t, e)) return -1;
     if (r->router_aux_loss_coef >= 0) {
         struct config *c = &t->model.config;
         if (!c->experts || c->aux_coef < 0)

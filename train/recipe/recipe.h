@@ -34,6 +34,7 @@ struct recipe {
     json_t *model;                  /* config.json as given in the recipe, or NULL */
     const char *tokenizer;          /* tokenizer.json or its folder; NULL: the model's own */
     struct data_list dataset, eval_dataset;
+    const char *model_dropout;
     bool use_peft;
     i64 lora_r;
     double lora_alpha, lora_dropout;

@@ -49,6 +49,9 @@ const struct option recipe_options[] = {
          "conversations: chatml, llama3, alpaca, a file, or the template itself (default: the "
          "tokenizer's own)"),
 
+    CHOICE(model_dropout, "refuse", "refuse ignore",
+           "dropouts of the model's config.json, which hone does not apply: refuse them, or train "
+           "without"),
     BOOL(use_peft, "false", "train a LoRA adapter and keep the base frozen"),
     INT(lora_r, "16", 1, 65536, "rank of the adapter"),
     FLOAT(lora_alpha, "32", 1e-6, 1e6,
