@@ -14,9 +14,11 @@ LIBS    := libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
+# clang writes DWARF 5 in forms that Debian 12's valgrind does not read.
+DEBUG_INFO := $(if $(findstring clang,$(CC)),-gdwarf-4,-g)
 # Sanitized, the plain kernels make gcc spend most of its time on noting where each variable lies at each instruction, for
 # debuggers alone; without that (-fno-var-tracking) the code, its checks and the lines of a report are the same.
-FLAGS := -std=c17 -D_GNU_SOURCE -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
+FLAGS := -std=c17 -D_GNU_SOURCE $(DEBUG_INFO) -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer $(OPT) $(WARN) \
          $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-var-tracking) -I. $(shell pkg-config --cflags $(LIBS))
 CUDA  := $(shell command -v nvcc 2>/dev/null)
 LINK  := $(if $(SAN),-fsanitize=$(SAN)) $(shell pkg-config --libs $(LIBS)) -lpthread -lm

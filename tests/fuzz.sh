@@ -51,6 +51,11 @@ tokenizer) for file in stories260K.json unigram.model unigram-map.model bpe.mode
 jinja) cp $golden/jinja/*.jinja "$at/corpus"
     sed 's/^{"template": "//; s/", "[teug][a-z]*": .*//; s/\\"/"/g; s/\\n/ /g' $golden/jinja/snippets.jsonl |
         split -l 1 -a 3 - "$at/corpus/snippet-" ;;
+rows) i=0
+    sed -n 's/^{"tokenizer".* "row": \(.*\), "input_ids".*$/\1/p' $golden/rows/trl.jsonl | while read -r row; do
+        i=$((i + 1))
+        printf '\202\20%s\n{"messages": [{"from": "Human", "value": [{"type": "text", "text": "q"}], "weight": 0}, {"from": "bard", "value": "a"}], "system": "s", "history": [["a", "b"]]}\n{"input_ids": [1, 2], "labels": [-100, 2]}\n' "$row" > "$at/corpus/row-$i"
+    done ;;
 source) printf '\1{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"text": "t"}\n' > "$at/corpus/lines"
     printf '\2[{"instruction": "i", "input": "", "output": "o"},\n {"prompt": "p", "completion": "c"}]\n' > "$at/corpus/array"
     printf '\101{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s", "tools": "[]"}' > "$at/corpus/sharegpt"

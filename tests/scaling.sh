@@ -51,6 +51,9 @@ numbered() { # N FORMAT SEPARATOR: printf FORMAT with 0 .. N - 1, %d once or twi
 }
 
 tokenizer=$golden/tokenizers/gpt2.json stories=$root/recipes/data/stories260K
+cat > chatml.jinja << 'T'
+{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}
+T
 cat > plain.jinja << 'T'
 {% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '</s>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}
 T
@@ -188,10 +191,10 @@ only=$*
 [ $# = 0 ] || shift $#
 printf '%-22s %7s %12s %12s %12s  %s\n' axis n 'n' '2n' '4n' 'second doubling against first'
 chat() { axis "$1" "$2" tokenize t.jsonl --tokenizer "$tokenizer" --chat-template "$3" --output o.h5 --quiet; }
-chat turns 400 chatml
+chat turns 400 chatml.jinja
 chat turns_plain 50 plain.jinja
-chat message 20000 chatml
-chat conversations 200 chatml
+chat message 20000 chatml.jinja
+chat conversations 200 chatml.jinja
 for name in rows keys; do axis $name 1000 tokenize t.jsonl --tokenizer "$tokenizer" --output o.h5 --quiet; done
 axis json_depth 400 tokenize t.jsonl --tokenizer "$tokenizer" --output o.h5 --quiet
 axis json_array 1000 tokenize t.json --tokenizer "$tokenizer" --output o.h5 --quiet

@@ -54,7 +54,8 @@ int args_parse(struct args *a, int argc, char **argv, const struct option *table
         }
         if (value)
             value++;
-        else if (o->type == OPT_BOOL)
+        else if (o->type == OPT_BOOL ||
+                 (o->type == OPT_CHOICE && !strcmp(o->choices, SWITCH_CHOICES)))
             value = "true";
         else if (i + 1 < argc)
             value = argv[++i];

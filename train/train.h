@@ -27,6 +27,8 @@ struct command {
 /* `--key value`, `--key=value`, `key=value` and `--flag` by the table; everything else is
  * positional. '-' and '_' are the same in keys. `rest`: the positional arguments (they point into
  * argv). */
+/* A choice that is a flag of its own too: `--add-bos` is true, `--add-bos=auto` is as it was. */
+#define SWITCH_CHOICES "auto true false"
 struct args {
     char **rest;
     i64 count;

@@ -6,6 +6,7 @@
  * bytes with any number of threads. */
 #include "data/datasets/datasets_int.h"
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -41,7 +42,12 @@ struct writer {
     struct spans spans_of; /* trained bytes of the pieces that are conversations */
     struct piece *pieces;
     i64 pieces_count;
+    i64 nothing;  /* documents without a token */
+    bool checked; /* the template's markers are tokens */
 };
+
+/* A recipe of version 1, whose runs have these tokens. */
+static bool old(const struct writer *w) { return w->job->options.rules.version == 1; }
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
@@ -118,22 +124,6 @@ struct encoding {
                         first of all */
 };
 
-/* An encoder that knows no better: every beginning of the text from its start. */
-static int prefixes_plain(const struct encoder *c, const char *text, const struct ids *all,
-                          struct beginning *list, i64 count, struct err *e) {
-    struct ids part = {0};
-    int rc = 0;
-    for (i64 i = 0; !rc && i < count; i++) {
-        i64 n = 0;
-        part.count = 0;
-        rc = c->encode(c->arg, text, list[i].at, &part, e);
-        while (n < part.count && n < all->count && part.item[n] == all->item[n]) n++;
-        list[i].same = n, list[i].more = n < part.count;
-    }
-    ids_free(&part);
-    return rc ? -1 : 0;
-}
-
 /* The ids that lie in a span: those that the text up to its start does not have, and the text up to
  * its end does. An id that reaches over the end of an answer belongs to it; one over its start
  * does, too. */
@@ -149,7 +139,7 @@ static int spans_encode(const struct writer *w, struct piece *p, const char *tex
     }
     const bool fast = count > 2 && c->prefixes && /* few turns: not worth it */
                       c->prefixes(c->arg, text, size, &p->ids, list, 2 * count, e);
-    int rc = e->code || (!fast && prefixes_plain(c, text, &p->ids, list, 2 * count, e));
+    int rc = e->code || (!fast && encoder_prefixes(c, text, &p->ids, list, 2 * count, e));
     for (i64 i = 0; !rc && i < count; i++) {
         const struct beginning begin = list[2 * i], end = list[2 * i + 1];
         const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
@@ -160,17 +150,47 @@ static int spans_encode(const struct writer *w, struct piece *p, const char *tex
     return rc ? -1 : 0;
 }
 
+/* A row of ids has them, and its spans, already. */
+static int ids_copy(const struct writer *w, struct piece *p, const char *text, struct err *e) {
+    for (i64 at = 0; at < p->document.size; at += (i64)sizeof(u32)) {
+        u32 id;
+        memcpy(&id, text + at, sizeof id);
+        if (ids_add(&p->ids, id, e)) return -1;
+    }
+    for (i64 i = 0; i < p->document.spans; i++) {
+        const struct span s = w->spans_of.item[p->span_at + i];
+        if (spans_add(&p->spans, s.begin, s.end, e)) return -1;
+    }
+    return 0;
+}
+
+/* A prompt and its completion are one text, as they will be when the model is used. A token that
+ * holds some of the completion is its own: the prompt's are those with which the prompt alone
+ * begins, too (TRL 1.16, common_prefix_length). */
+static int pair_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    struct beginning prompt = {.at = p->document.segment[0].size};
+    if (c->encode(c->arg, text, p->document.size, &p->ids, e) ||
+        encoder_prefixes(c, text, &p->ids, &prompt, 1, e))
+        return -1;
+    return p->border = prompt.same, 0;
+}
+
 static int piece_encode(const struct writer *w, struct piece *p, struct err *e) {
     const struct encoder *c = &w->job->encoder;
     const char *text = w->batch.data + p->at;
+    if (p->document.ids) return ids_copy(w, p, text, e);
     if (!p->document.segments &&
         (c->encode(c->arg, text, p->document.size, &p->ids, e) || spans_encode(w, p, text, e)))
         return -1;
-    for (int i = 0; i < p->document.segments; i++) {
-        if (i) p->border = p->ids.count;
-        if (c->encode(c->arg, text, p->document.segment[i].size, &p->ids, e)) return -1;
-        text += p->document.segment[i].size;
-    }
+    if (p->document.segments == 2 && !old(w)) {
+        if (pair_encode(w, p, text, e)) return -1;
+    } else
+        for (int i = 0; i < p->document.segments; i++) {
+            if (i) p->border = p->ids.count;
+            if (c->encode(c->arg, text, p->document.segment[i].size, &p->ids, e)) return -1;
+            text += p->document.segment[i].size;
+        }
     for (i64 i = 0; i < p->ids.count; i++)
         if (p->ids.item[i] >= (u64)c->vocab_size)
             return err_failed(e, "the tokenizer made id %u, but its vocabulary is %lld",
@@ -198,6 +218,17 @@ static int span_add(struct writer *w, u64 begin, u64 end, bool trained, struct e
     return add_u64(&w->spans, begin, e) || add_u64(&w->spans, end, e) ? -1 : 0;
 }
 
+/* Is the encoder's eos to follow? Not where the text ends with it, and a conversation, with another
+ * special token: templates write their own. */
+static bool eos_wanted(const struct writer *w, const struct piece *p) {
+    const struct encoder *c = &w->job->encoder;
+    const i64 last = p->ids.count ? (i64)p->ids.item[p->ids.count - 1] : -1;
+    if (c->eos < 0 || old(w)) return c->eos >= 0;
+    const bool stopped =
+        !p->document.segments && last >= 0 && c->special && c->special(c->arg, (u32)last);
+    return last != c->eos && !stopped;
+}
+
 /* A conversation has its begin and end of text from its template. */
 static int conversation_write(struct writer *w, const struct piece *p, struct err *e) {
     const u64 begin = (u64)w->count;
@@ -210,25 +241,50 @@ static int conversation_write(struct writer *w, const struct piece *p, struct er
             span_add(w, begin + (u64)p->spans.item[i].begin, begin + (u64)p->spans.item[i].end,
                      true, e))
             return -1;
-    if (p->document.unstopped && w->job->encoder.eos >= 0 && w->job->add_eos) {
+    if (p->document.unstopped && w->job->add_eos && eos_wanted(w, p)) {
         const u64 end = (u64)w->count;
         return token_add(w, w->job->encoder.eos, e) || span_add(w, end, end + 1, true, e) ? -1 : 0;
     }
     return span_add(w, begin + (u64)at, (u64)w->count, false, e);
 }
 
+/* Tokens in front of a text or behind it, unless they are there. */
+static int around_add(struct writer *w, const struct piece *p, const u32 *id, int count, bool front,
+                      struct err *e) {
+    bool there = !old(w) && p->ids.count >= count;
+    for (int i = 0; i < count && there; i++)
+        there = p->ids.item[front ? i : p->ids.count - count + i] == id[i];
+    for (int i = 0; i < count && !there; i++)
+        if (token_add(w, id[i], e)) return -1;
+    return 0;
+}
+
+static int front_add(struct writer *w, const struct piece *p, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    const u32 bos = (u32)c->bos;
+    if (w->job->add_bos && c->bos >= 0) return around_add(w, p, &bos, 1, true, e);
+    return w->job->add_around ? around_add(w, p, c->before, c->before_count, true, e) : 0;
+}
+
+static int back_add(struct writer *w, const struct piece *p, struct err *e) {
+    const struct encoder *c = &w->job->encoder;
+    const bool ends = c->after_count && c->after[c->after_count - 1] == c->eos;
+    if (w->job->add_around && around_add(w, p, c->after, c->after_count, false, e)) return -1;
+    if (w->job->add_around && ends) return 0;
+    return w->job->add_eos && eos_wanted(w, p) ? token_add(w, c->eos, e) : 0;
+}
+
 static int piece_write(struct writer *w, const struct piece *p, struct err *e) {
-    const struct dataset_job *job = w->job;
-    if (!p->ids.count) return 0;
+    if (!p->ids.count) return w->nothing++, 0;
     if (!p->document.segments) return conversation_write(w, p, e);
     const struct segment *segment = p->document.segment;
     u64 begin = (u64)w->count;
     if (add_u64(&w->documents, begin, e)) return -1;
-    if (job->add_bos && job->encoder.bos >= 0 && token_add(w, job->encoder.bos, e)) return -1;
+    if (front_add(w, p, e)) return -1;
     u64 border = (u64)(w->count + p->border);
     for (i64 i = 0; i < p->ids.count; i++)
         if (token_add(w, p->ids.item[i], e)) return -1;
-    if (job->add_eos && job->encoder.eos >= 0 && token_add(w, job->encoder.eos, e)) return -1;
+    if (back_add(w, p, e)) return -1;
     if (p->document.segments == 1)
         border = begin;
     else if (span_add(w, begin, border, segment[0].trained, e))
@@ -254,6 +310,15 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
+/* The day that the template was told. */
+static int date_record(struct writer *w, i64 now, struct err *e) {
+    const time_t at = (time_t)now;
+    struct tm t;
+    char day[16] = "";
+    if (localtime_r(&at, &t)) strftime(day, sizeof day, "%Y-%m-%d", &t);
+    return text_printf(&w->sources, e, ", \"template_date\": \"%s\"", day);
+}
+
 /* What is recorded of a source: enough to find it again and to take the same part of it. */
 static int source_record(struct writer *w, const char *path, const struct source_facts *f,
                          struct err *e) {
@@ -273,11 +338,17 @@ static int source_record(struct writer *w, const char *path, const struct source
     if (f->conversations &&
         text_printf(&w->sources, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
         return -1;
+    if (f->conversations && !old(w) && chat_dated(o->chat) && date_record(w, chat_now(o->chat), e))
+        return -1;
+    if (f->skipped && text_printf(&w->sources, e, ", \"skipped\": %lld", (long long)f->skipped))
+        return -1;
     return text_add(&w->sources, "}", 1, e);
 }
 
 static int source_write(struct writer *w, const char *path, struct err *e) {
-    struct source *s = source_open(path, &w->job->options, e);
+    struct source_options options = w->job->options;
+    options.vocab_size = w->job->encoder.vocab_size;
+    struct source *s = source_open(path, &options, e);
     struct document d;
     int r = s ? 1 : -1;
     while (r > 0 && (r = source_next(s, &d, e)) > 0) {
@@ -286,6 +357,9 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
         int failed = text_add(&w->batch, d.text, d.size, e);
         for (i64 i = 0; !failed && i < d.spans; i++)
             failed = spans_add(&w->spans_of, d.span[i].begin, d.span[i].end, e);
+        if (!failed && !w->checked && !d.segments && !d.ids)
+            w->checked = true,
+            failed = !old(w) && markers_check(&w->job->encoder, w->job->options.chat, e);
         if (failed)
             r = -1;
         else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
@@ -296,6 +370,7 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
     }
     if (!r && w->pieces_count) r = batch_write(w, e);
     if (!r) r = source_record(w, path, source_facts(s), e);
+    if (s && w->job->notes && row_notes_text(source_notes(s), path, w->job->notes, e)) r = -1;
     source_close(s);
     return r ? -1 : 0;
 }
@@ -374,6 +449,9 @@ int dataset_build(const struct dataset_job *job, struct err *e) {
     int r = path && folder ? writer_begin(&w, path, e) : -1;
     for (i64 i = 0; i < job->sources_count && !r; i++) r = source_write(&w, job->sources[i], e);
     progress_end();
+    if (!r && w.nothing && job->notes)
+        r = text_printf(job->notes, e, "note: %lld document%s of the text gave no tokens\n",
+                        (long long)w.nothing, w.nothing == 1 ? "" : "s");
     if (!r) r = writer_tables(&w, e);
     if (w.h5 && h5_finish(w.h5, !r, e)) r = -1;
     if (!r) {
@@ -388,19 +466,4 @@ int dataset_build(const struct dataset_job *job, struct err *e) {
     writer_free(&w);
     mem_free(path), mem_free(folder);
     return r ? -1 : 0;
-}
-
-static int tokenizer_adapter(const void *t, const char *text, i64 size, struct ids *out,
-                             struct err *e) {
-    return tokenizer_encode(t, text, size, false, out, e);
-}
-
-struct encoder encoder_of(const struct tokenizer *t) {
-    return (struct encoder){t,
-                            tokenizer_adapter,
-                            tokenizer_size(t),
-                            tokenizer_bos(t),
-                            tokenizer_eos(t),
-                            tokenizer_sha256(t),
-                            tokenizer_prefixes};
 }

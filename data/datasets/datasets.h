@@ -10,8 +10,9 @@
  * "completion"}; {"instruction", "input", "output"} or {"instruction", "instances": [{"input",
  * "output"}]} (self-instruct); or conversations: {"messages": [{"role", "content", ...}]},
  * {"conversations": [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of
- * messages, each with "system", "tools", "documents" and "chat_template_kwargs" if wanted.
- * Instructions get the template of Stanford Alpaca without its preamble. */
+ * messages, each with "system", "tools", "documents" and "chat_template_kwargs" if wanted; or
+ * tokens: {"input_ids", "labels"}. Instructions get the template of Stanford Alpaca without its
+ * preamble. conversation.c says how messages may be written. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
     /* "text" or "jsonl". NULL: by the file's name, .txt, .jsonl or .json, then .gz or .zst */
@@ -23,6 +24,8 @@ struct source_options {
     /* Conversations need it; NULL: they are refused. Borrowed. */
     const struct chat *chat;
     bool chat_instructions; /* {"instruction", "output"} rows are conversations, too */
+    struct row_rules rules; /* borrowed */
+    i64 vocab_size;         /* that rows of ids must keep to; 0: any */
     /* Which part is yielded; the two never share a row. [0, 1) of rows are held out, by a hash of
      * (seed, row); of a file that is one document the last bytes, in whole lines. */
     enum split split;
@@ -44,10 +47,12 @@ struct document {
     const struct span *span; /* [spans], valid as text is */
     i64 spans;
     bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
+    bool ids;       /* text is u32 ids, size / 4 of them, and spans are of ids */
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
     i64 conversations;    /* of the documents */
+    i64 skipped;          /* rows that were left out */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */
 };
 struct source;
@@ -55,6 +60,11 @@ struct source *source_open(const char *path, const struct source_options *option
 /* 1: a document, 0: the end, -1: an error, which names file and line. */
 int source_next(struct source *s, struct document *out, struct err *e);
 const struct source_facts *source_facts(const struct source *s);
+const struct row_notes *source_notes(const struct source *s);
+/* Is every name of `columns` one that rows know? */
+int row_columns_check(const json_t *columns, struct err *e);
+/* Appends the notes as lines for the user, about the file `path`. */
+int row_notes_text(const struct row_notes *n, const char *path, struct text *out, struct err *e);
 void source_close(struct source *s);
 /* Every segment of a file's documents, with the options' defaults: what bpe_train learns from. */
 texts_fn source_texts;
@@ -67,8 +77,12 @@ struct dataset_job {
     i64 sources_count;
     struct source_options options;
     struct encoder encoder;
-    bool add_bos, add_eos; /* around each document, if the encoder has them; eos counts as text */
-    const char *path;      /* of the dataset; replaced only by a complete new one */
+    /* Around each document of text, if the encoder has them, and unless they are there already
+     * (rules.version 1: even then); eos counts as text. */
+    bool add_bos, add_eos;
+    bool add_around;    /* what the encoder puts around texts, too: before, after */
+    const char *path;   /* of the dataset; replaced only by a complete new one */
+    struct text *notes; /* gets what became of the rows, in lines; NULL: not wanted */
 };
 int dataset_build(const struct dataset_job *job, struct err *e);
 
@@ -118,8 +132,25 @@ struct loader_config {
     i64 datasets_count;
     const double *weights; /* [datasets_count] shares; NULL: laid end to end, each epoch has all */
     bool packing;          /* samples are blocks of the token stream; else one document each */
-    i64 rows;              /* not packing: documents that make a sample, 2: a pair; 0: 1 */
-    bool document_mask;    /* packing: attention, positions and targets stay within documents */
+    enum packing_strategy {
+        PACKING_WRAPPED, /* the token stream is cut into blocks, wherever documents end */
+        PACKING_BFD      /* whole documents, best-fit decreasing (loader_plan.c) */
+    } packing_strategy;
+    /* What becomes of a document with more than max_seq_length tokens, where none is cut anyhow */
+    enum truncation {
+        TRUNCATE_RIGHT, /* its first tokens are kept */
+        TRUNCATE_LEFT,  /* its last */
+        TRUNCATE_DROP,
+        TRUNCATE_SPLIT, /* it becomes several */
+        TRUNCATE_ERROR
+    } truncation;
+    bool trained_only; /* samples without a token to train are left out */
+    bool last_block;   /* wrapped: the tokens after the last full block are a sample, too */
+    /* A step does not reach over the end of an epoch: the last one has fewer samples, or,
+     * drop_last, these are left out (transformers' Trainer). Without weights only. */
+    bool epochs, drop_last;
+    i64 rows;           /* not packing: documents that make a sample, 2: a pair; 0: 1 */
+    bool document_mask; /* packing: attention, positions and targets stay within documents */
     bool shuffle;
     bool one_pass; /* evaluation: in order, every token once, the last step may be short */
     i64 max_seq_length, global_batch_size, micro_batch_size; /* tokens; samples; samples */
@@ -158,13 +189,20 @@ int sample_digest(const i32 *ids, const i32 *targets, const struct sample_row *r
                   char hex[65], struct err *e);
 int batch_digest(const char (*sample)[65], i64 count, char hex[65], struct err *e);
 struct loader;
-/* Step s takes global samples [s B, (s + 1) B): a pure function of the configuration and s. A
- * thread prepares step s + 1 while s is in use. The datasets must stay open; *out is good until the
- * next call. */
+struct loader_facts {                                 /* of a dataset */
+    i64 documents, samples, cut, dropped, tokens_cut; /* cut: into pieces or at an end */
+    i64 untrained, untrained_blocks; /* pieces of documents, blocks: without a token to train */
+};
+/* Step s takes global samples [s B, (s + 1) B), with `epochs` those of its epoch: a pure function
+ * of the configuration and s. A thread prepares step s + 1 while s is in use. The datasets must
+ * stay open; *out is good until the next call. */
 struct loader *loader_open(const struct loader_config *c, struct err *e);
 int loader_step(struct loader *l, i64 step, const struct step_batches **out, struct err *e);
-i64 loader_samples(const struct loader *l);            /* in one epoch */
-i64 loader_steps(const struct loader *l);              /* in one epoch, rounded up */
+i64 loader_samples(const struct loader *l); /* in one epoch */
+i64 loader_steps(const struct loader *l);   /* in one epoch, rounded up, or drop_last */
+/* Samples in the last step of an epoch; a full batch where steps know no epochs. */
+i64 loader_last(const struct loader *l);
+const struct loader_facts *loader_facts(const struct loader *l, i64 dataset);
 void loader_close(struct loader *l);
 
 #endif

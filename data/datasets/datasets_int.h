@@ -5,6 +5,46 @@
 #include "data/datasets/datasets.h"
 #include "base/h5.h"
 
+/* ---- rows.c: what a row of JSON means -------------------------------------------------------- */
+struct rows { /* of one source. Set options, facts and path, the rest zero; rows_free */
+    const struct source_options *options;
+    struct source_facts *facts;
+    const char *path;
+    json_t *json;     /* the row, as long as it has more to give */
+    i64 number, line; /* of the row: rows from 0, lines from 1 */
+    bool inexact;     /* it holds an integer that is read as a real */
+    size_t instance;  /* the next one of several */
+    struct text made; /* the text of a document put together from JSON */
+    struct spans spans;
+    struct row_notes notes;
+    json_t *seen; /* names of `columns` that some row had */
+    bool any;     /* there was a row */
+    bool fatal;   /* what is wrong is not the row */
+};
+/* The next row, an object, which is now `rows`' own. */
+void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact);
+/* 1: a document, good until the next call; 0: the row has no more, take another; -1: an error,
+ * which names file and line. */
+int rows_next(struct rows *r, struct document *out, struct err *e);
+/* Is an error of one row to be left out and counted? Then it is, and `e` is clean. */
+bool rows_skip(struct rows *r, i64 line, struct err *e);
+int rows_end(const struct rows *r, struct err *e); /* after the last row */
+void rows_free(struct rows *r);
+/* rows_columns.c */
+void row_nulls_remove(json_t *j, int depth); /* null is absent, on every level; depth 0 */
+const char *row_column_ours(const json_t *columns, const char *name);
+const char *row_column_theirs(const struct rows *r, const char *ours); /* as the file has it */
+json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; a new reference */
+void rows_columns_hint(const struct rows *r, struct err *e);       /* how they may be meant */
+int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c: 1 or -1 */
+
+/* ---- encoder.c ------------------------------------------------------------------------------- */
+/* What `prefixes` of an encoder gives, with any: each beginning is encoded from its start. */
+int encoder_prefixes(const struct encoder *c, const char *text, const struct ids *all,
+                     struct beginning *list, i64 count, struct err *e);
+/* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
+int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
+
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {
     DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */
@@ -16,11 +56,29 @@ enum {
 int dataset_identity(const u8 *hashes, i64 chunks, const u64 *documents, i64 n, const u64 *spans,
                      i64 m, char hex[65], struct err *e);
 
+/* ---- loader_plan.c: samples that no formula gives -------------------------------------------- */
+struct extent {
+    i64 first; /* tokens [first, first + count) of the dataset */
+    i32 count;
+    bool more; /* a token follows that may be the last one's target */
+};
+struct plan {
+    struct extent *piece;
+    i64 pieces, samples;
+    i64 *at; /* [samples + 1] the first piece of each */
+};
+bool plan_needed(const struct loader_config *c, const struct dataset *d);
+int plan_open(struct plan *p, const struct loader_config *c, struct dataset *d,
+              struct loader_facts *facts, struct err *e); /* plan_close, after a failure too */
+void plan_close(struct plan *p);
+
 /* ---- loader_sample.c: what the n-th sample is ------------------------------------------------ */
 struct sampler {
     struct loader_config config;
-    i64 *count;  /* [datasets] samples of each */
-    i64 total;   /* of them all */
+    i64 *count;                 /* [datasets] samples of each */
+    struct plan **plan;         /* [datasets] NULL: by the formula */
+    struct loader_facts *facts; /* [datasets] */
+    i64 total;                  /* of them all */
     u16 *slot;   /* [SAMPLER_SLOTS] with weights: the dataset of each place of the repeating mix */
     u32 *before; /* [SAMPLER_SLOTS] how many earlier places have the same dataset */
     i64 *share;  /* [datasets] places of each */
@@ -28,12 +86,15 @@ struct sampler {
 };
 struct sample {
     struct dataset *dataset;
-    i64 first, inputs; /* tokens [first, first + inputs) of the dataset */
-    i64 known; /* tokens that may be looked at: inputs, or one more where the last input has a
-                  target */
+    const struct extent *piece; /* [pieces]; NULL: `own` */
+    struct extent own;
+    i64 pieces, inputs; /* inputs: tokens of all pieces */
 };
 int sampler_open(struct sampler *s, const struct loader_config *c, struct err *e);
 void sampler_close(struct sampler *s);
 struct sample sampler_at(const struct sampler *s, i64 global, i64 row); /* one row of it */
+i64 sampler_epoch_steps(const struct sampler *s);
+/* How many samples a step has, and the number of the first. */
+i64 sampler_step(const struct sampler *s, i64 step, i64 *first);
 
 #endif

@@ -22,12 +22,7 @@ struct source {
     i64 at;
     i64 offset, line; /* of buffer.data[at] in the decompressed file: bytes from 0, lines from 1 */
     i64 row;          /* of the next row */
-    json_t *json;     /* row being yielded: it may hold several instances */
-    size_t instance;
-    i64 json_line;
-    struct text made; /* the text of a document put together from JSON */
-    struct spans spans;
-    bool inexact; /* the row holds an integer that is read as a real */
+    struct rows rows; /* of JSON: what the last one holds */
 };
 
 static int source_type(struct source *s, struct err *e) {
@@ -64,25 +59,27 @@ struct source *source_open(const char *path, const struct source_options *option
     struct source *s = mem_new(sizeof *s, e);
     if (!s) return NULL;
     s->options = *options, s->line = 1;
+    s->rows = (struct rows){.options = &s->options, .facts = &s->facts};
     if (!(s->path = mem_text(path, e)) || source_type(s, e) ||
         byte_stream_open(&s->stream, s->path, e)) {
         source_close(s);
         return NULL;
     }
-    s->opened = true;
+    s->opened = true, s->rows.path = s->path;
     return s;
 }
 
 void source_close(struct source *s) {
     if (!s) return;
     if (s->opened) byte_stream_close(&s->stream);
-    json_decref(s->json);
-    text_free(&s->buffer), text_free(&s->made), spans_free(&s->spans);
+    rows_free(&s->rows);
+    text_free(&s->buffer);
     mem_free(s->path);
     mem_free(s);
 }
 
 const struct source_facts *source_facts(const struct source *s) { return &s->facts; }
+const struct row_notes *source_notes(const struct source *s) { return &s->rows.notes; }
 
 static bool source_wanted(const struct source *s, i64 row) {
     const struct source_options *o = &s->options;
@@ -243,120 +240,19 @@ static int json_row(struct source *s, i64 *size, i64 *whole, struct err *e) {
     return *whole = *size, r;
 }
 
-static int json_wrong(const struct source *s, const char *key, const json_t *found, struct err *e) {
-    static const char *const name[] = {"an object", "an array", "a string", "an integer",
-                                       "a number",  "true",     "false",    "null"};
-    err_input(e, "%s:%lld: '%s' is %s", s->path, (long long)s->json_line, key,
-              name[json_typeof(found)]);
-    return err_detail(e, "expected a string");
-}
-
-static int made_add(struct source *s, const json_t *o, const char *key, struct err *e) {
-    const json_t *value = json_object_get(o, key);
-    if (!json_is_string(value)) return json_wrong(s, key, value, e);
-    return text_add(&s->made, json_string_value(value), (i64)json_string_length(value), e);
-}
-
-static int made_lit(struct source *s, const char *text, struct err *e) {
-    return text_add(&s->made, text, (i64)strlen(text), e);
-}
-
-/* The template of Stanford Alpaca without its preamble. `o` holds input and output. */
-static int made_instruction(struct source *s, const json_t *o, i64 *prompt, struct err *e) {
-    const json_t *input = json_object_get(o, "input");
-    bool with_input =
-        input && !json_is_null(input) && !(json_is_string(input) && !json_string_length(input));
-    if (!json_object_get(o, "output")) {
-        err_input(e, "%s:%lld: an instruction without 'output'", s->path, (long long)s->json_line);
-        return err_detail(
-            e,
-            "expected {\"instruction\", \"input\", \"output\"}, all strings; input may be missing");
-    }
-    if (made_lit(s, "### Instruction:\n", e) || made_add(s, s->json, "instruction", e)) return -1;
-    if (with_input && (made_lit(s, "\n\n### Input:\n", e) || made_add(s, o, "input", e))) return -1;
-    if (made_lit(s, "\n\n### Response:\n", e)) return -1;
-    *prompt = s->made.size;
-    return made_add(s, o, "output", e);
-}
-
-static int row_unknown(const struct source *s, struct err *e) {
-    struct text keys = {0};
-    const char *key;
-    json_t *value;
-    json_object_foreach(s->json, key, value) {
-        (void)value;
-        if (keys.size < 200 && text_printf(&keys, e, "%s'%.40s'", keys.size ? ", " : "", key))
-            break;
-    }
-    err_input(e, "%s:%lld: no text found; the keys are: %s", s->path, (long long)s->json_line,
-              keys.size ? keys.data : "none");
-    text_free(&keys);
-    return err_detail(e, "expected {\"text\"}, {\"messages\"}, {\"prompt\", \"completion\"} or "
-                         "{\"instruction\", \"input\", \"output\"}");
-}
-
-/* Puts the next document of the current row together; *prompt is its size in front of what is
- * answered. */
-static int row_document(struct source *s, i64 *prompt, bool *more, struct err *e) {
-    const json_t *row = s->json, *instances = json_object_get(row, "instances");
-    s->made.size = 0, *prompt = 0, *more = false;
-    if (json_object_get(row, "text")) return made_add(s, row, "text", e);
-    if (json_object_get(row, "prompt") && json_object_get(row, "completion")) {
-        if (made_add(s, row, "prompt", e)) return -1;
-        *prompt = s->made.size;
-        return made_add(s, row, "completion", e);
-    }
-    if (!json_object_get(row, "instruction")) return row_unknown(s, e);
-    if (!instances) return made_instruction(s, row, prompt, e);
-    const json_t *one = json_array_get(instances, s->instance);
-    if (!json_is_array(instances) || (json_array_size(instances) && !json_is_object(one)))
-        return err_input(e, "%s:%lld: 'instances' is not an array of objects", s->path,
-                         (long long)s->json_line);
-    if (!one) return 0;
-    *more = ++s->instance < json_array_size(instances);
-    return made_instruction(s, one, prompt, e);
-}
-
-/* A conversation as a document: 1, 0 if nothing of it is trained, or -1. */
-static int row_conversation(struct source *s, struct document *out, struct err *e) {
-    char where[4200];
-    const struct chat *chat = s->options.chat;
-    snprintf(where, sizeof where, "%s:%lld", s->path, (long long)s->json_line);
-    if (!chat) {
-        err_input(e, "%s: a conversation, and there is no chat template", where);
-        return err_hint(e, "name one: chat_template: chatml, llama3, alpaca or a .jinja file");
-    }
-    if (s->inexact) {
-        err_input(e, "%s: an integer of more than 64 bits", where);
-        return err_hint(e, "write it as a text: templates print numbers exactly");
-    }
-    if (chat_document(chat, s->json, where, s->options.assistant_only_loss, &s->made, &s->spans, e))
-        return -1;
-    const struct spans *t = &s->spans;
-    const i64 last = t->count ? t->item[t->count - 1].end : 0;
-    *out = (struct document){.text = s->made.data,
-                             .size = s->made.size,
-                             .row = s->row - 1,
-                             .span = t->item,
-                             .spans = t->count,
-                             .unstopped = last == s->made.size && !*chat_stop(chat, s->json)};
-    return t->count > 0;
-}
-
 static int row_parse(struct source *s, const char *data, i64 size, struct err *e) {
     if (source_utf8(s, data, size, e)) return -1;
     json_error_t fault;
     const size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY;
-    s->json = json_loadb(data, (size_t)size, flags, &fault);
-    s->inexact = !s->json && json_error_code(&fault) == json_error_numeric_overflow;
-    if (s->inexact)
-        s->json = json_loadb(data, (size_t)size, flags | JSON_DECODE_INT_AS_REAL, &fault);
-    s->json_line = s->line, s->instance = 0;
-    if (!s->json)
+    json_t *row = json_loadb(data, (size_t)size, flags, &fault);
+    const bool inexact = !row && json_error_code(&fault) == json_error_numeric_overflow;
+    if (inexact) row = json_loadb(data, (size_t)size, flags | JSON_DECODE_INT_AS_REAL, &fault);
+    if (!row)
         return err_input(e, "%s:%lld:%d: not valid JSON: %s", s->path,
                          (long long)s->line + i64_max(fault.line - 1, 0),
                          fault.line > 1 ? fault.column : fault.position, fault.text);
-    if (json_is_object(s->json)) return 0;
+    if (json_is_object(row)) return rows_take(&s->rows, row, s->row, s->line, inexact), 0;
+    json_decref(row);
     err_input(e, "%s:%lld: not a JSON object", s->path, (long long)s->line);
     return err_detail(e, "expected one object per line, or one array of objects");
 }
@@ -368,41 +264,16 @@ static bool blank(const char *p, i64 size) {
 
 static int source_next_json(struct source *s, struct document *out, struct err *e) {
     for (;;) {
-        if (!s->json) {
-            i64 size, whole;
-            const int r = json_row(s, &size, &whole, e);
-            if (r <= 0) return r;
-            const char *data = s->buffer.data + s->at;
-            bool skip = blank(data, size) || !source_wanted(s, s->row);
-            if (!blank(data, size)) s->row++;
-            if (!skip && row_parse(s, data, size, e)) return -1;
-            source_take(s, whole);
-            if (skip) continue;
-        }
-        i64 prompt, row = s->row - 1;
-        bool more;
-        if (chat_row(s->json, s->options.chat && s->options.chat_instructions)) {
-            const int r = row_conversation(s, out, e);
-            json_decref(s->json), s->json = NULL;
-            s->facts.conversations += r > 0;
-            if (r) return r;
-            continue; /* the assistant says nothing */
-        }
-        if (row_document(s, &prompt, &more, e)) return -1;
-        if (!more) json_decref(s->json), s->json = NULL;
-        i64 answer = s->made.size - prompt;
-        if (!answer) continue; /* nothing to learn from */
-        *out = (struct document){.text = s->made.data,
-                                 .size = s->made.size,
-                                 .row = row,
-                                 .segments = 1,
-                                 .segment = {{answer, true}}};
-        if (prompt) {
-            out->segments = 2;
-            out->segment[0] = (struct segment){prompt, !s->options.completion_only_loss};
-            out->segment[1] = (struct segment){answer, true};
-        }
-        return 1;
+        const int found = rows_next(&s->rows, out, e);
+        if (found) return found;
+        i64 size = 0, whole = 0;
+        const int r = json_row(s, &size, &whole, e);
+        if (r <= 0) return r ? r : rows_end(&s->rows, e);
+        const char *data = s->buffer.data + s->at;
+        const bool empty = blank(data, size), skip = empty || !source_wanted(s, s->row);
+        if (!skip && row_parse(s, data, size, e) && !rows_skip(&s->rows, s->line, e)) return -1;
+        s->row += !empty;
+        source_take(s, whole);
     }
 }
 

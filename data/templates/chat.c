@@ -8,13 +8,18 @@
  * bos_token and the like are the texts that tokenizer_config.json gives. */
 #include "data/templates/chat.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 /* Built in: their answers carry {% generation %}, so that masks are exact by construction. */
+static const char *const chatml_markers[] = {"<|im_start|>", "<|im_end|>", NULL},
+                         *const llama3_markers[] = {"<|start_header_id|>", "<|end_header_id|>",
+                                                    "<|eot_id|>", NULL};
 static const struct {
     const char *name, *text;
+    const char *const *markers;
 } built_in[] = {
     {"chatml",
      "{% for message in messages %}"
@@ -23,24 +28,30 @@ static const struct {
      "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
      "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}"
      "{% endfor %}"
-     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"},
-    {"llama3", "{{ bos_token }}{% for message in messages %}"
-               "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
-               "{% if message['role'] == 'assistant' %}"
-               "{% generation %}{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}"
-               "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
-               "{% endfor %}"
-               "{% if add_generation_prompt %}"
-               "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"},
+     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+     chatml_markers},
+    {"llama3",
+     "{{ bos_token }}{% for message in messages %}"
+     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+     "{% if message['role'] == 'assistant' %}"
+     "{% generation %}{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}"
+     "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
+     "{% endfor %}"
+     "{% if add_generation_prompt %}"
+     "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+     llama3_markers},
     {"alpaca",
      "{{ bos_token }}{% for message in messages %}"
      "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
      "{% elif message['role'] == 'user' %}"
      "{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
+     "{% elif message['role'] != 'assistant' %}"
+     "{{ raise_exception('alpaca has no place for a message of role ' + message['role']) }}"
      "{% else %}{{ '### Response:\\n' }}"
      "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\\n\\n' }}"
      "{% endif %}{% endfor %}"
-     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"},
+     "{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}",
+     NULL},
 };
 
 static struct named_template *find(struct chat *c, const char *name) {
@@ -150,7 +161,8 @@ static int named_add(struct chat *c, const char *chosen, struct err *e) {
     if (text) return add(c, "chosen", chosen, (i64)strlen(chosen), "chat_template", e);
     for (int i = 0; i < COUNT(built_in); i++)
         if (!strcmp(chosen, built_in[i].name))
-            return add(c, "chosen", built_in[i].text, (i64)strlen(built_in[i].text), chosen, e);
+            return c->markers = built_in[i].markers,
+                   add(c, "chosen", built_in[i].text, (i64)strlen(built_in[i].text), chosen, e);
     if (path_is_dir(chosen)) return folder_add(c, chosen, e);
     if (path_exists(chosen)) {
         if (!ends_with(chosen, ".json")) return add_file(c, "chosen", chosen, e);
@@ -243,6 +255,45 @@ const char *chat_stop(const struct chat *c, const json_t *row) {
     const struct named_template *t = template_for(c, row, &e);
     return t ? t->stop : "";
 }
+
+static bool word_byte(char b) { return b == '_' || (b & 0x80) || isalnum((unsigned char)b); }
+
+/* By its text: `name` as a word of its own, or between quotes. That it stands there may not mean
+ * that it is read for this row; that it does not means that it is not. */
+static bool text_has(const struct named_template *t, const char *name, bool quoted) {
+    const i64 n = (i64)strlen(name);
+    for (i64 at = 0; n && at + n <= t->size; at++) {
+        const char *hit = memmem(t->text + at, (size_t)(t->size - at), name, (size_t)n);
+        if (!hit) return false;
+        at = hit - t->text;
+        const char before = at ? hit[-1] : ' ', after = hit[n]; /* a zero ends the text */
+        if (quoted ? strchr("'\"", before) && before && before == after
+                   : !word_byte(before) && !word_byte(after))
+            return true;
+    }
+    return false;
+}
+
+bool chat_reads(const struct chat *c, const json_t *row, const char *name) {
+    struct err e = {0};
+    const struct named_template *t = template_for(c, row, &e);
+    return t && text_has(t, name, false);
+}
+
+bool chat_quotes(const struct chat *c, const json_t *row, const char *name) {
+    struct err e = {0};
+    const struct named_template *t = template_for(c, row, &e);
+    return t && text_has(t, name, true);
+}
+
+const char *const *chat_markers(const struct chat *c) { return c->markers; }
+
+bool chat_dated(const struct chat *c) {
+    return (c->use && text_has(c->use, "strftime_now", false)) ||
+           (c->tools && text_has(c->tools, "strftime_now", false));
+}
+void chat_date(struct chat *c, i64 now) { c->now = now; }
+i64 chat_now(const struct chat *c) { return c->now; }
 
 /* What a template is given. */
 static json_t *variables_new(const struct chat *c, const json_t *row, const json_t *messages,

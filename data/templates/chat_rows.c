@@ -1,4 +1,4 @@
-/* chat_rows.c: a row of a dataset to a conversation, its text, and which bytes the assistant says.
+/* chat_rows.c: the text of a conversation, and which bytes of it the assistant says.
  *
  * A template with {% generation %} says itself what is the assistant's. For any other, the text is
  * compared with what the same template makes of growing prefixes of the conversation: what follows
@@ -12,128 +12,12 @@
 
 #include <string.h>
 
-struct conversation {
-    json_t *row;   /* messages, tools, documents, chat_template_kwargs */
-    size_t first;  /* messages in front of it are prompt */
-    bool complete; /* a prompt and its completion: only the latter may be trained */
-};
-
-/* ---- rows */
-
-static int row_wrong(const char *where, const char *what, const char *expected, struct err *e) {
-    err_input(e, "%s: %s", where, what);
-    return err_detail(e, "expected %s", expected);
-}
-
-static const char *role_of(const char *from) {
-    static const char *const name[][2] = {{"human", "user"},
-                                          {"gpt", "assistant"},
-                                          {"model", "assistant"},
-                                          {"chatgpt", "assistant"},
-                                          {"bot", "assistant"},
-                                          {"observation", "tool"},
-                                          {"function_response", "tool"}};
-    for (int i = 0; i < COUNT(name); i++)
-        if (!strcmp(from, name[i][0])) return name[i][1];
-    return from;
-}
-
-/* ShareGPT: {"from": "human", "value": "..."}; a function_call holds the call as JSON. */
-static json_t *shared_message(const json_t *m) {
-    const char *from = json_string_value(json_object_get(m, "from"));
-    const json_t *value = json_object_get(m, "value");
-    if (!from || !json_is_string(value)) return NULL;
-    json_t *made = json_object();
-    if (!strcmp(from, "function_call")) {
-        json_t *call = json_loadb(json_string_value(value), json_string_length(value), 0, NULL);
-        if (!json_is_object(call)) return json_decref(call), json_decref(made), NULL;
-        json_object_set_new(made, "role", json_string("assistant"));
-        json_object_set_new(made, "content", json_string(""));
-        json_object_set_new(made, "tool_calls",
-                            json_pack("[{s:s, s:o}]", "type", "function", "function", call));
-        return made;
-    }
-    json_object_set_new(made, "role", json_string(role_of(from)));
-    json_object_set(made, "content", (json_t *)(uintptr_t)value);
-    return made;
-}
-
-static int messages_add(json_t *to, const json_t *list, const char *where, struct err *e) {
-    static const char expected[] =
-        "{\"role\": ..., \"content\": ...} or {\"from\": ..., \"value\": ...}";
-    json_t *m;
-    size_t i;
-    if (!json_is_array(list)) return row_wrong(where, "the messages are no list", expected, e);
-    json_array_foreach(list, i, m) {
-        char what[64];
-        json_t *made =
-            json_is_string(json_object_get(m, "role")) ? json_incref(m) : shared_message(m);
-        snprintf(what, sizeof what, "message %zu has no role", i + 1);
-        if (!made) return row_wrong(where, what, expected, e);
-        json_array_append_new(to, made);
-    }
-    return 0;
-}
-
-static void message_new(json_t *to, const char *role, json_t *content) {
-    json_t *m = json_object();
-    json_object_set_new(m, "role", json_string(role));
-    json_object_set_new(m, "content", content);
-    json_array_append_new(to, m);
-}
-
-/* {"instruction", "input", "output"} as a question and its answer. */
-static int instruction_add(json_t *to, const json_t *row, const char *where, struct err *e) {
-    const json_t *question = json_object_get(row, "instruction"),
-                 *input = json_object_get(row, "input");
-    json_t *answer = json_object_get(row, "output");
-    struct text t = {0};
-    if (!json_is_string(question) || !json_is_string(answer))
-        return row_wrong(where, "an instruction without texts", "\"instruction\" and \"output\"",
-                         e);
-    int rc = text_add(&t, json_string_value(question), (i64)json_string_length(question), e);
-    if (!rc && json_is_string(input) && json_string_length(input))
-        rc = text_add(&t, "\n\n", 2, e) ||
-             text_add(&t, json_string_value(input), (i64)json_string_length(input), e);
-    if (!rc) message_new(to, "user", json_stringn(t.data, (size_t)t.size));
-    if (!rc) message_new(to, "assistant", json_incref(answer));
-    return text_free(&t), rc ? -1 : 0;
-}
-
 bool chat_row(const json_t *row, bool instructions) {
     return json_object_get(row, "messages") || json_object_get(row, "conversations") ||
            json_is_array(json_object_get(row, "prompt")) ||
            json_is_array(json_object_get(row, "completion")) ||
            (instructions && json_object_get(row, "instruction") &&
             !json_object_get(row, "instances"));
-}
-
-static int conversation_of(struct conversation *c, const json_t *row, const char *where,
-                           struct err *e) {
-    static const char *const kept[] = {"documents", "chat_template_kwargs"};
-    const json_t *system = json_object_get(row, "system"), *list;
-    json_t *messages = json_array(), *tools = json_object_get(row, "tools");
-    c->row = json_object();
-    json_object_set_new(c->row, "messages", messages);
-    for (int i = 0; i < COUNT(kept); i++)
-        json_object_set(c->row, kept[i],
-                        json_object_get(row, kept[i]));       /* a missing one: nothing */
-    if (json_is_string(tools) && json_string_length(tools)) { /* some files hold them as text */
-        tools = json_loadb(json_string_value(tools), json_string_length(tools), 0, NULL);
-        if (!tools)
-            return row_wrong(where, "'tools' is a text that is not JSON", "a list of tools", e);
-        json_object_set_new(c->row, "tools", tools);
-    } else if (json_is_array(tools)) {
-        json_object_set(c->row, "tools", tools);
-    }
-    if (json_is_string(system) && json_string_length(system))
-        message_new(messages, "system", json_incref((json_t *)(uintptr_t)system));
-    if ((list = json_object_get(row, "messages")) || (list = json_object_get(row, "conversations")))
-        return messages_add(messages, list, where, e);
-    if (json_object_get(row, "instruction")) return instruction_add(messages, row, where, e);
-    if (messages_add(messages, json_object_get(row, "prompt"), where, e)) return -1;
-    c->first = json_array_size(messages), c->complete = true;
-    return messages_add(messages, json_object_get(row, "completion"), where, e);
 }
 
 /* ---- what the assistant says */
@@ -296,32 +180,127 @@ static int answer_find(struct parts *p, size_t index, const char *where, struct 
     return rc ? -1 : 0;
 }
 
+/* The answers that are trained, or, `mute`, those that are not. */
 static int answers_find(const struct chat *c, const struct conversation *v, const struct text *all,
-                        const char *where, struct spans *trained, struct err *e) {
+                        const char *where, bool mute, struct spans *found, struct err *e) {
     const json_t *messages = json_object_get(v->row, "messages");
     struct parts p = {.c = c, .row = v->row, .all = all};
     int rc = parts_open(&p, v->first, where, e);
     for (size_t i = v->first; !rc && i < json_array_size(messages); i++) {
-        if (!is_answer(messages, i)) continue;
-        rc = answer_find(&p, i, where, trained, e);
+        if (!is_answer(messages, i) || json_is_true(json_array_get(v->mute, i)) != mute) continue;
+        rc = answer_find(&p, i, where, found, e);
         if (rc) err_frame(e, "looking for the answer in message %zu of %s", i + 1, where);
     }
     parts_close(&p);
     return rc;
 }
 
+static i64 muted(const struct conversation *v) {
+    i64 count = 0;
+    for (size_t i = 0; i < json_array_size(v->mute); i++)
+        count += json_is_true(json_array_get(v->mute, i));
+    return count;
+}
+
+/* Those of the template's {% generation %}: one for each answer, where some are not trained. */
+static int marked_keep(const struct conversation *v, const struct spans *marked, i64 from,
+                       const char *where, struct spans *trained, struct err *e) {
+    const json_t *messages = json_object_get(v->row, "messages");
+    const i64 mute = muted(v);
+    i64 answers = 0;
+    size_t at = 0;
+    for (size_t i = 0; i < json_array_size(messages); i++) answers += is_answer(messages, i);
+    if (mute && answers != marked->count)
+        return err_input(e,
+                         "%s: %lld answers, of which some are not trained, and %lld parts that "
+                         "the chat template marks by {%% generation %%}",
+                         where, (long long)answers, (long long)marked->count);
+    for (i64 i = 0; i < marked->count; i++, at++) {
+        while (mute && !is_answer(messages, at)) at++;
+        if (marked->item[i].end <= from || (mute && json_is_true(json_array_get(v->mute, at))))
+            continue;
+        if (spans_add(trained, i64_max(from, marked->item[i].begin), marked->item[i].end, e))
+            return -1;
+    }
+    return 0;
+}
+
+/* All but the answers that are not trained. */
+static int others_keep(const struct chat *c, const struct conversation *v, const struct text *all,
+                       i64 from, const char *where, struct spans *trained, struct err *e) {
+    struct spans mute = {0};
+    int rc = muted(v) ? answers_find(c, v, all, where, true, &mute, e) : 0;
+    for (i64 i = 0; !rc && i < mute.count; from = i64_max(from, mute.item[i++].end))
+        if (mute.item[i].begin > from) rc = spans_add(trained, from, mute.item[i].begin, e);
+    rc = rc || spans_add(trained, from, all->size, e);
+    return spans_free(&mute), rc ? -1 : 0;
+}
+
+/* Some templates put the arguments of a tool call together as texts: where one fails on objects,
+ * it gets JSON. */
+static int whole_render(const struct chat *c, struct conversation *v, struct text *out,
+                        struct spans *marked, struct err *e) {
+    struct err first = {0};
+    if (!chat_render(c, v->row, json_object_get(v->row, "messages"), false, out, marked, &first))
+        return 0;
+    marked->count = 0;
+    if (v->texts && !first.starved &&
+        !chat_render(c, v->row, v->texts, false, out, marked, &(struct err){0}))
+        return json_object_set(v->row, "messages", v->texts);
+    return *e = first, -1;
+}
+
+/* A conversation that teaches nothing is a row to look at. */
+static int conversation_check(const struct conversation *v, const char *where, bool assistant_only,
+                              struct row_notes *notes, struct err *e) {
+    const json_t *messages = json_object_get(v->row, "messages");
+    i64 answers = 0, said = 0, learnt = 0;
+    for (size_t i = v->first; i < json_array_size(messages); i++) {
+        const json_t *m = json_array_get(messages, i), *content = json_object_get(m, "content");
+        const bool text =
+            json_is_string(content) ? json_string_length(content) > 0 : content != NULL;
+        if (!is_answer(messages, i)) continue;
+        answers++, learnt += !json_is_true(json_array_get(v->mute, i));
+        said += text || json_object_get(m, "tool_calls");
+    }
+    if (!assistant_only) return 0;
+    if (said && said < answers && notes)
+        row_note(&notes->said, "an answer is empty: only its end is trained", notes->line);
+    if (!answers)
+        err_input(e, "%s: the assistant says nothing%s", where,
+                  v->complete ? " in the completion" : "");
+    else if (!said)
+        err_input(e, "%s: the assistant's answers are empty", where);
+    else if (!learnt)
+        err_input(e, "%s: no answer is trained: each has weight 0", where);
+    return e->code ? -1 : 0;
+}
+
+static int conversation_read(struct conversation *v, const struct chat *c, const json_t *row,
+                             const char *where, const struct row_rules *rules,
+                             struct row_notes *notes, struct err *e) {
+    const bool old = rules && rules->version == 1;
+    if (old ? conversation_old(v, row, where, e)
+            : conversation_of(v, c, row, where, rules, notes, e))
+        return -1;
+    if (json_array_size(json_object_get(v->row, "messages"))) return 0;
+    err_input(e, "%s: a conversation without messages", where);
+    return err_detail(e, "expected at least one");
+}
+
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
-                  struct text *out, struct spans *trained, struct err *e) {
+                  const struct row_rules *rules, struct row_notes *notes, struct text *out,
+                  struct spans *trained, struct err *e) {
     struct conversation v = {0};
     struct spans marked = {0};
     struct parts prompt = {.c = c};
     i64 from = 0;
     out->size = trained->count = 0;
-    int rc = conversation_of(&v, row, where, e);
-    if (!rc && !json_array_size(json_object_get(v.row, "messages")))
-        rc = row_wrong(where, "a conversation without messages", "at least one", e);
-    if (!rc && chat_render(c, v.row, json_object_get(v.row, "messages"), false, out, &marked, e))
+    int rc = conversation_read(&v, c, row, where, rules, notes, e);
+    if (!rc && whole_render(c, &v, out, &marked, e))
         rc = err_frame(e, "in the conversation of %s", where);
+    if (!rc && !(rules && rules->version == 1))
+        rc = conversation_check(&v, where, assistant_only, notes, e);
     if (!rc && v.complete) { /* the completion's own part of the text */
         prompt.row = v.row;
         rc = part_render(&prompt, v.first, true, e);
@@ -329,14 +308,12 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     }
     if (rc) {
     } else if (!assistant_only) {
-        rc = spans_add(trained, from, out->size, e);
+        rc = others_keep(c, &v, out, from, where, trained, e);
     } else if (chat_generation(c, v.row)) {
-        for (i64 i = 0; !rc && i < marked.count; i++)
-            if (marked.item[i].end > from)
-                rc = spans_add(trained, i64_max(from, marked.item[i].begin), marked.item[i].end, e);
+        rc = marked_keep(&v, &marked, from, where, trained, e);
     } else {
-        rc = answers_find(c, &v, out, where, trained, e);
+        rc = answers_find(c, &v, out, where, false, trained, e);
     }
-    json_decref(v.row), spans_free(&marked), parts_close(&prompt);
+    conversation_free(&v), spans_free(&marked), parts_close(&prompt);
     return rc ? -1 : 0;
 }

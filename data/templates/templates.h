@@ -52,7 +52,26 @@ const char *chat_stop(const struct chat *c, const json_t *row);
 int chat_render(const struct chat *c, const json_t *row, const json_t *messages, bool prompt,
                 struct text *out, struct spans *generation, struct err *e);
 
-/* ---- conversations as rows of a dataset (chat_rows.c) */
+/* ---- conversations as rows of a dataset (conversation.c, chat_rows.c) */
+/* How rows are read; the keys of recipes have these names. All zero: the defaults. */
+struct row_rules {
+    i64 version;           /* of the recipe: 1 keeps what rows meant then; 0: the newest */
+    const json_t *columns; /* {"prompt": "question"}: our name to the file's; NULL: none */
+    const json_t *kwargs;  /* chat_template_kwargs of every row that has none of that name */
+    bool skip;             /* on_bad_row: skip */
+};
+/* What became of the rows of a file: {what: {"count", "first": [lines, at most 3]}}, in the order
+ * in which things were met. Zero-initialise; row_notes_free */
+struct row_notes {
+    json_t *skipped; /* rows, by what is wrong with them */
+    json_t *unused;  /* columns, and how many rows have a value there */
+    json_t *said;    /* sentences */
+    i64 line;        /* of the row that is read now */
+};
+void row_note(json_t **list, const char *what, i64 line);
+void row_notes_free(struct row_notes *n);
+bool word_listed(const char *list, const char *word); /* in "one two" */
+bool json_empty(const json_t *j); /* NULL, null, or a text, list or object without anything in it */
 /* Does the template that the row gets have {% generation %}? */
 bool chat_generation(const struct chat *c, const json_t *row);
 /* template_render_turns of a conversation. */
@@ -61,8 +80,16 @@ int chat_render_turns(const struct chat *c, const json_t *row, struct text *out,
 /* Is a row a conversation? `instructions`: {"instruction", "output"} too. */
 bool chat_row(const json_t *row, bool instructions);
 /* The text of a row (replaces `out`) and the bytes of it that are trained. `where` starts messages.
- */
+ * `rules` and `notes` may be NULL. A row that may be left out is ERR_INPUT. */
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
-                  struct text *out, struct spans *trained, struct err *e);
+                  const struct row_rules *rules, struct row_notes *notes, struct text *out,
+                  struct spans *trained, struct err *e);
+/* The templates that are built in rely on markers that the tokenizer must know: `markers` of one,
+ * ending with NULL; NULL: it is none of them, or needs none. */
+const char *const *chat_markers(const struct chat *c);
+/* Does the template ask for the date? And the second since 1970 that it is told. */
+bool chat_dated(const struct chat *c);
+void chat_date(struct chat *c, i64 now);
+i64 chat_now(const struct chat *c);
 
 #endif

@@ -88,6 +88,9 @@ i64 tokenizer_id(const struct tokenizer *t, const char *token) {
 bool tokenizer_has(const struct tokenizer *t, u32 id) {
     return vocab_text(&t->vocab, id, &(struct bytes){0});
 }
+bool tokenizer_special(const struct tokenizer *t, u32 id) {
+    return id < (u64)tokenizer_size(t) && t->special[id];
+}
 i64 tokenizer_bos(const struct tokenizer *t) { return t->bos; }
 i64 tokenizer_eos(const struct tokenizer *t) { return t->eos; }
 const char *tokenizer_sha256(const struct tokenizer *t) { return t->sha256; }

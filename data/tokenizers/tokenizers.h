@@ -39,6 +39,7 @@ bool tokenizer_exists(const char *folder); /* whether it holds one of those file
 void tokenizer_free(struct tokenizer *t);
 i64 tokenizer_size(const struct tokenizer *t); /* largest id + 1, added tokens included */
 i64 tokenizer_id(const struct tokenizer *t, const char *token); /* -1 if it is not a token */
+bool tokenizer_special(const struct tokenizer *t, u32 id);      /* left out of texts for people */
 bool tokenizer_has(const struct tokenizer *t, u32 id); /* models may have more ids than tokens */
 i64 tokenizer_bos(const struct tokenizer *t);          /* -1 if there is none; eos likewise */
 i64 tokenizer_eos(const struct tokenizer *t);
@@ -75,10 +76,10 @@ struct tokenizer_parts {
     const char *pattern; /* instead of pre: one regular expression; NULL: none */
     i64 count;           /* tokens; the id is the place */
     const struct bytes *token; /* [count] size -1: none has this id */
-    const float *score;       /* [count] llama, t5 */
-    const i32 *type;          /* [count] enum token_type; NULL: all normal */
+    const float *score;        /* [count] llama, t5 */
+    const i32 *type;           /* [count] enum token_type; NULL: all normal */
     i64 merges_count;
-    const struct bytes *merge;    /* [merges_count] gpt2: "left right" */
+    const struct bytes *merge;   /* [merges_count] gpt2: "left right" */
     i64 bos, eos, unk, sep, cls; /* ids; -1: none. A zeroed struct says 0: set them */
     bool add_bos, add_eos;       /* around the text when special tokens are asked for */
     bool add_space_prefix;       /* llama, t5: a text begins with a space */
@@ -91,9 +92,9 @@ struct tokenizer_parts {
      * for GGUF). Else as SentencePiece does: control tokens are not found in text, user-defined
      * symbols are part of it. */
     bool cut_added;
-    const json_t *added;  /* more tokens to cut out, as "added_tokens" of a tokenizer.json */
+    const json_t *added;   /* more tokens to cut out, as "added_tokens" of a tokenizer.json */
     struct bytes charsmap; /* SentencePiece's precompiled_charsmap */
-    const char *sha256;   /* of the file, 64 digits; NULL: computed from the parts */
+    const char *sha256;    /* of the file, 64 digits; NULL: computed from the parts */
 };
 struct tokenizer *tokenizer_from_parts(const struct tokenizer_parts *p, struct err *e);
 /* What GGUF calls the pre-tokenizer of a tokenizer.json (tokenizer_parts.pre); NULL: an error. */
@@ -118,6 +119,7 @@ int bpe_train(const struct bpe_training *job, const char *path, struct err *e);
 
 /* ---- what datasets and conversations see of a tokenizer */
 struct beginning;
+enum { ENCODER_AROUND = 8 };
 /* What turns text into ids: a tokenizer, or anything else that has a vocabulary. */
 struct encoder {
     const void *arg;
@@ -129,6 +131,13 @@ struct encoder {
      * time linear in size + count; false: it cannot for this text. */
     bool (*prefixes)(const void *arg, const char *text, i64 size, const struct ids *all,
                      struct beginning *list, i64 count, struct err *e);
+    /* May be NULL: it has no tokens with names. The id of one (-1: none), as tokenizer_id; whether
+     * an id is a special token. */
+    i64 (*token)(const void *arg, const char *name);
+    bool (*special)(const void *arg, u32 id);
+    /* What it puts around a text that a model is to continue: `hone generate` does. */
+    u32 before[ENCODER_AROUND], after[ENCODER_AROUND];
+    int before_count, after_count;
 };
 /* The first `at` bytes of a text, encoded alone: `same` ids as the whole text begins with, and
  * whether others follow them. */

@@ -128,6 +128,10 @@ static inline void tiny_jsonl(i64 most) {
     for (i64 i = 0; i < most; i++) {
         char *line = strchr(p, '\n'), *end = line ? strstr(line, "\n\n") : NULL;
         if (!end) break;
+        if (end <= line + 1) { /* a line by itself: no completion */
+            p = end + 2;
+            continue;
+        }
         assert_false(
             text_printf(&out, &e, "{\"prompt\": ") || json_text_add(&out, p, line + 1 - p, &e) ||
             text_printf(&out, &e, ", \"completion\": ") ||

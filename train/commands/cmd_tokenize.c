@@ -9,7 +9,10 @@ struct tokenize_flags {
     const char *tokenizer, *output, *validation_output, *type, *document_separator, *chat_template;
     const struct chat *chat;
     double validation;
-    bool completion_only_loss, assistant_only_loss, add_bos, add_eos;
+    const char *add_bos, *on_bad_row, *template_date;
+    bool completion_only_loss, assistant_only_loss, add_eos;
+    struct text_list columns, chat_template_kwargs;
+    struct row_settings rows;
     i64 seed;
 };
 #define ROW_OF struct tokenize_flags
@@ -26,7 +29,16 @@ static const struct option tokenize_options[] = {
         "conversations: train on what the assistant says alone"),
     ROW(chat_template, OPT_TEXT, NULL, 0, 0,
         "conversations: chatml, llama3, alpaca, a file or text; default: the tokenizer's own"),
-    ROW(add_bos, OPT_BOOL, "false", 0, 0, "begin each document with the tokenizer's bos"),
+    ROW(chat_template_kwargs, OPT_TEXT_LIST, NULL, 0, 0,
+        "conversations: variables for the template: enable_thinking=false"),
+    ROW(template_date, OPT_TEXT, NULL, 0, 0,
+        "conversations: the day that the template is told, YYYY-MM-DD; default: today"),
+    ROW(columns, OPT_TEXT_LIST, NULL, 0, 0,
+        "names of the columns, ours first: prompt=question,completion=answer"),
+    {"on_bad_row", OPT_CHOICE, offsetof(struct tokenize_flags, on_bad_row), "error", 0, 0,
+     "error skip", "rows that cannot be used: stop, or leave them out and count them"},
+    {"add_bos", OPT_CHOICE, offsetof(struct tokenize_flags, add_bos), "auto", 0, 0, SWITCH_CHOICES,
+     "texts begin with the tokenizer's bos; auto: where hone generate begins with it"},
     ROW(add_eos, OPT_BOOL, "true", 0, 0, "end each document with the tokenizer's eos"),
     ROW(seed, OPT_INT, "42", 0, 0, "chooses what is held out"),
     {0},
@@ -35,10 +47,13 @@ static const struct option tokenize_options[] = {
 
 static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
                         enum split split, const char *path, struct err *e) {
+    struct text notes = {0};
     const struct dataset_job job = {.sources = (const char *const *)a->rest,
                                     .sources_count = a->count,
                                     .encoder = encoder_of(t),
-                                    .add_bos = f->add_bos,
+                                    .add_bos = !strcmp(f->add_bos, "true"),
+                                    .add_around = !strcmp(f->add_bos, "auto"),
+                                    .notes = &notes,
                                     .add_eos = f->add_eos,
                                     .path = path,
                                     .options = {.type = f->type,
@@ -47,10 +62,15 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                                 .assistant_only_loss = f->assistant_only_loss,
                                                 .chat = f->chat,
                                                 .chat_instructions = f->chat_template != NULL,
+                                                .rules = {.columns = f->rows.columns,
+                                                          .kwargs = f->rows.kwargs,
+                                                          .skip = !strcmp(f->on_bad_row, "skip")},
                                                 .split = split,
                                                 .validation_fraction = f->validation,
                                                 .seed = (u64)f->seed}};
-    return dataset_build(&job, e);
+    const int rc = dataset_build(&job, e);
+    if (notes.size && !quiet) show(stderr, "%s", notes.data);
+    return text_free(&notes), rc;
 }
 
 static int dataset_print(const char *path, struct err *e) {
@@ -111,9 +131,12 @@ static int cmd_tokenize(int argc, char **argv, struct err *e) {
                                   .sources = a.count};
     if (!rc)
         rc = outputs_apart(&files, e) || !(t = tokenizer_of_file(f.tokenizer, e)) ||
-             chat_find(&chat, f.chat_template, t, e);
+             chat_find(&chat, f.chat_template, t, e) ||
+             ((chat || f.template_date) && chat_day(chat, f.template_date, e)) ||
+             row_settings_open(&f.rows, &f.columns, &f.chat_template_kwargs, e);
     f.chat = chat;
     if (!rc) rc = datasets_make(&f, &a, t, e);
+    row_settings_close(&f.rows);
     tokenizer_free(t), chat_free(chat), args_free(&a);
     return rc ? -1 : 0;
 }

@@ -44,7 +44,7 @@ static void signals_take(void) {
 
 struct session {
     struct trainer t;
-    const struct recipe *r;
+    struct recipe *r;
     const char *run_dir;
     struct log *log;
     struct ngram ngram;
@@ -162,6 +162,15 @@ static int folder_hold(struct session *s, struct err *e) {
     return err_hint(e, "wait for it to end, or choose another output_dir");
 }
 
+/* A template that asks for the day is told that of the run's beginning ever after. */
+static int day_keep(struct session *s, struct err *e) {
+    char day[11];
+    const bool dated = s->t.chat && chat_dated(s->t.chat) && s->r->recipe_version >= 2;
+    if (!dated || s->r->template_date) return 0;
+    chat_day_text(s->t.chat, day);
+    return (s->r->template_date = arena_text(&s->r->arena, day, e)) ? 0 : -1;
+}
+
 /* Everything that can fail before the log begins. What the run folder holds already is not touched
  * until recipe, files and log are known to belong together. */
 static int session_prepare(struct session *s, char lock[65], struct err *e) {
@@ -171,7 +180,7 @@ static int session_prepare(struct session *s, char lock[65], struct err *e) {
     int rc = resume_from(s, &checkpoint, &s->resumed, e) ||
              (checkpoint && manifest_read(checkpoint, &m, e)) || dir_make(s->run_dir, e) ||
              folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, m.digest_version, e) ||
-             lock_files_of(&s->t, &files, e);
+             day_keep(s, e) || lock_files_of(&s->t, &files, e);
     s->loaded = checkpoint != NULL;
     if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
     if (!rc && checkpoint) rc = trainer_load(&s->t, checkpoint, e);
@@ -235,11 +244,19 @@ static void session_print(const struct session *s) {
            (double)model_count(m, true) / 1e6, s->r->precision,
            device_now() == DEVICE_CUDA ? device_text() : isa_name[isa_now()], pool_threads(),
            pool_threads() == 1 ? "" : "s");
+    samples_note(&s->t);
     if (*m->config.note) show(stdout, "note: %s\n", m->config.note);
-    printf("%lld samples of %lld tokens an epoch, %lld a step, %lld steps; planned peak %.0f MiB\n",
-           (long long)loader_samples(s->t.loader), (long long)s->r->max_seq_length,
-           (long long)s->r->global_batch_size, (long long)s->t.total_steps,
-           (double)s->planned / (1 << 20));
+    const i64 samples = loader_samples(s->t.loader), batch = s->r->global_batch_size,
+              last = loader_last(s->t.loader), rest = samples % batch;
+    char end[80] = "";
+    if (last < batch)
+        snprintf(end, sizeof end, " (%lld in the last of an epoch)", (long long)last);
+    else if (s->r->drop_last && rest)
+        snprintf(end, sizeof end, " (%lld of each epoch are left out)", (long long)rest);
+    printf("%lld samples of at most %lld tokens an epoch, %lld a step%s, %lld steps; planned peak "
+           "%.0f MiB\n",
+           (long long)samples, (long long)s->r->max_seq_length, (long long)batch, end,
+           (long long)s->t.total_steps, (double)s->planned / (1 << 20));
     if (s->ngram.targets)
         printf("validation data: a unigram model scores %.3f nats/token, a bigram model %.3f\n",
                s->ngram.unigram, s->ngram.bigram);
@@ -410,6 +427,8 @@ static int cmd_train(int argc, char **argv, struct err *e) {
     if (r.notes.size && !quiet) show(stderr, "%s", r.notes.data);
     if (r.resume_from_checkpoint && !recipe_given(&r, "recipe_version") &&
         lock_recipe_version(r.output_dir, &r.recipe_version, e))
+        return recipe_free(&r), -1;
+    if (r.resume_from_checkpoint && !r.template_date && lock_template_date(r.output_dir, &r, e))
         return recipe_free(&r), -1;
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";

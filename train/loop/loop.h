@@ -131,6 +131,18 @@ struct objective {
 };
 const struct objective *objective_find(const char *name); /* whose task has this name */
 
+/* ---- rows of data (trainer_rows.c) */
+struct row_settings { /* what `struct row_rules` borrows; row_settings_close */
+    json_t *columns, *kwargs;
+};
+int row_settings_open(struct row_settings *s, const struct text_list *columns,
+                      const struct text_list *kwargs, struct err *e);
+void row_settings_close(struct row_settings *s);
+/* Chat templates are told this day, YYYY-MM-DD, at midnight; NULL: today. `c` may be NULL: then the
+ * day is only looked at. */
+int chat_day(struct chat *c, const char *day, struct err *e);
+void chat_day_text(const struct chat *c, char out[11]);
+
 /* ---- the trainer (trainer.c, trainer_step.c, trainer_data.c, trainer_models.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };
 enum { DATASETS = 16 };
@@ -203,6 +215,11 @@ struct pass *trainer_run(struct trainer *t, const struct batch *b, enum use use,
                          const struct frozen *of, i64 first, const float *weight, struct err *e);
 /* The model of an objective's pass: NULL for "". */
 const struct frozen *trainer_frozen(const struct trainer *t, const char *name);
+/* samples.c: the members of a loader's configuration that say what a sample is. */
+void samples_of_recipe(const struct recipe *r, struct loader_config *c);
+/* Are samples drawn from the datasets by their weights, or is each one's turn once an epoch? */
+bool samples_weighted(const struct recipe *r);
+void samples_note(const struct trainer *t); /* on stderr, for each dataset what is left out */
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 
 /* ---- evaluation (evaluate.c) */

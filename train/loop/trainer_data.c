@@ -52,22 +52,35 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
         err_input(e, "%s is text, and the recipe names no tokenizer", item->path);
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder"), NULL;
     }
+    struct row_settings rows;
+    struct text notes = {0};
+    const struct text_list *columns = item->columns.count ? &item->columns : &t->r->columns;
+    if (row_settings_open(&rows, columns, &t->r->chat_template_kwargs, e)) return NULL;
     struct dataset_job job = {.sources = &item->path,
                               .sources_count = 1,
                               .encoder = encoder_of(t->tokenizer),
+                              .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,
+                              .notes = &notes,
                               .path = path};
     job.options = (struct source_options){.type = !strcmp(item->type, "auto") ? NULL : item->type,
                                           .completion_only_loss = t->r->completion_only_loss,
                                           .assistant_only_loss = t->r->assistant_only_loss,
                                           .chat = t->chat,
                                           .chat_instructions = t->r->chat_template != NULL,
+                                          .rules = {.version = t->r->recipe_version,
+                                                    .columns = rows.columns,
+                                                    .kwargs = rows.kwargs,
+                                                    .skip = !strcmp(t->r->on_bad_row, "skip")},
                                           .seed = (u64)t->r->seed};
     if (item->split) {
         job.options.split = !strcmp(item->split, "validation") ? SPLIT_VALIDATION : SPLIT_TRAIN;
         job.options.validation_fraction = 0.05;
     }
-    return dir_make(folder, e) || dataset_build(&job, e) ? NULL : path;
+    const int rc = dir_make(folder, e) || dataset_build(&job, e);
+    if (notes.size && !quiet) show(stderr, "%s", notes.data);
+    text_free(&notes), row_settings_close(&rows);
+    return rc ? NULL : path;
 }
 
 static int items_open(struct trainer *t, const struct data_list *list, const char *role,
@@ -101,7 +114,7 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
     const struct recipe *r = t->r;
     struct loader_config c = {
         .datasets = of,
-        .weights = eval || count < 2 ? NULL : t->weight,
+        .weights = !eval && samples_weighted(r) ? t->weight : NULL,
         .datasets_count = count,
         .packing = r->packing,
         .document_mask = r->document_mask,
@@ -112,6 +125,7 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
         .micro_batch_size = eval ? r->micro_batch_size : trainer_micro_batch(r),
         .seed = (u64)r->seed,
         .digest_version = (int)t->digest_version};
+    samples_of_recipe(r, &c);
     if (t->objective->rows && !eval && t->objective->rows(&c, r, e)) return NULL;
     if (!eval) t->rows = i64_max(c.rows, 1);
     return loader_open(&c, e);
@@ -127,6 +141,10 @@ int trainer_data(struct trainer *t, struct err *e) {
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
+    const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
+    if (dated && chat_day(t->chat, r->template_date, e)) return -1;
+    if (r->template_date && !(t->chat && chat_dated(t->chat)) && !quiet)
+        show(stderr, "note: template_date has no effect: no chat template asks for the day\n");
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");

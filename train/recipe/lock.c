@@ -156,6 +156,15 @@ int lock_recipe_version(const char *run_dir, i64 *version, struct err *e) {
     return e->code ? -1 : 0;
 }
 
+int lock_template_date(const char *run_dir, struct recipe *r, struct err *e) {
+    char *path = path_join(NULL, run_dir, "recipe.lock", e);
+    json_t *j = path && path_exists(path) ? lock_json(path, e) : NULL;
+    const json_t *date = json_object_get(json_object_get(j, "recipe"), "template_date");
+    if (json_is_string(date)) r->template_date = arena_text(&r->arena, json_string_value(date), e);
+    json_decref(j), mem_free(path);
+    return e->code ? -1 : 0;
+}
+
 int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err *e) {
     *r = (struct recipe){0};
     char *path = path_join(NULL, run_dir, "recipe.lock", e);
@@ -310,12 +319,37 @@ int lock_carried(const char *run_dir, int code, struct err *e) {
     return rc;
 }
 
+static void keys_fill(json_t *to, const json_t *from) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)from, key, value) {
+        if (!json_object_get(to, key)) json_object_set(to, key, value);
+    }
+}
+
+/* Gives a lock's recipe the keys that there are now: one that it lacks meant its default. */
+static int recipe_fill(const json_t *lock, const char *path, struct err *e) {
+    static const char *const lists[] = {"dataset", "eval_dataset"};
+    struct recipe was;
+    json_t *old = json_object_get(lock, "recipe");
+    if (recipe_of_json(&was, old, path, e)) return -1;
+    json_t *full = recipe_json(&was, e), *item;
+    for (int k = 0; k < COUNT(lists) && full; k++) {
+        size_t i;
+        json_array_foreach(json_object_get(old, lists[k]), i, item)
+            keys_fill(item, json_array_get(json_object_get(full, lists[k]), i));
+    }
+    keys_fill(old, full);
+    recipe_free(&was), json_decref(full);
+    return full ? 0 : -1;
+}
+
 int lock_compare(const char *run_dir, const struct recipe *now, const struct lock_files *files,
                  struct text *notes, struct err *e) {
     char *path = path_join(NULL, run_dir, "recipe.lock", e);
     json_t *old = path ? lock_json(path, e) : NULL, *recipe = old ? recipe_json(now, e) : NULL;
     json_t *environment = recipe ? environment_json(e) : NULL;
-    int rc = !environment ||
+    int rc = !environment || recipe_fill(old, path, e) ||
              compare_recipes(json_object_get(old, "recipe"), recipe, now, notes, e) ||
              compare_files(json_object_get(old, "files"),
                            text_of(json_object_get(old, "recipe"), "output_dir"), files->list,

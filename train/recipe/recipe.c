@@ -258,6 +258,28 @@ static int check_report_to(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* How samples are made. */
+static int check_samples(struct recipe *r, const char *name, struct err *e) {
+    const bool split = !strcmp(r->packing_strategy, "bfd_split"),
+               wrapped = !strcmp(r->packing_strategy, "wrapped"),
+               cut = strcmp(r->truncation, "right"), other = strcmp(r->packing_strategy, "auto");
+    if (r->recipe_version < 2 && (other || cut || r->drop_last))
+        return err_input(e, "%s: '%s' has no meaning in recipe_version 1", name,
+                         other ? "packing_strategy"
+                         : cut ? "truncation"
+                               : "drop_last"),
+               err_hint(e, "leave out one of the two keys");
+    if (cut && r->packing && wrapped)
+        return err_input(e, "%s: packing_strategy: wrapped cuts no document by its length",
+                         place(r, "truncation", name)),
+               err_hint(e, "leave out truncation, or take packing_strategy: bfd");
+    if (cut && r->packing && split && strcmp(r->truncation, "split"))
+        return err_input(e, "%s: packing_strategy: bfd_split is truncation: split",
+                         place(r, "truncation", name)),
+               err_hint(e, "leave one of them out");
+    return 0;
+}
+
 static int check(struct recipe *r, const char *name, struct err *e) {
     if (check_model(r, name, e) || check_quant(r, name, e) || resolve_batches(r, name, e) ||
         check_report_to(r, name, e) || recipe_optim(r, place(r, "optim_args", name), e))
@@ -277,7 +299,7 @@ static int check(struct recipe *r, const char *name, struct err *e) {
         return err_input(e, "%s: both wsd_decay_steps and wsd_decay_ratio",
                          place(r, "wsd_decay_ratio", name));
     r->max_steps = i64_max(r->max_steps, 0);
-    return 0;
+    return check_samples(r, name, e);
 }
 
 /* runs/NAME for recipes/NAME.yaml */

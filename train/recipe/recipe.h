@@ -8,10 +8,11 @@
 
 /* ---- recipe (recipe_keys.c, recipe_tree.c, recipe_source.c, recipe.c, recipe_print.c) -------- */
 struct data_item {
-    const char *path;  /* file or folder, relative to the working directory */
-    const char *type;  /* auto, tokens, text, jsonl */
-    const char *split; /* part of the file, or NULL: the whole */
-    double weight;     /* relative share of the samples drawn */
+    const char *path;         /* file or folder, relative to the working directory */
+    const char *type;         /* auto, tokens, text, jsonl */
+    const char *split;        /* part of the file, or NULL: the whole */
+    double weight;            /* relative share of the samples drawn */
+    struct text_list columns; /* as the recipe's; none: those */
 };
 struct data_list {
     struct data_item *item;
@@ -49,7 +50,11 @@ struct recipe {
     bool master_weights;
     i64 max_seq_length;
     bool packing, document_mask, completion_only_loss, assistant_only_loss;
-    const char *chat_template; /* NULL: the tokenizer's own */
+    const char *packing_strategy, *truncation;
+    bool drop_last;
+    const char *chat_template;                      /* NULL: the tokenizer's own */
+    struct text_list chat_template_kwargs, columns; /* NAME=VALUE, OURS=THEIRS */
+    const char *template_date, *on_bad_row;
     i64 micro_batch_size, gradient_accumulation_steps, global_batch_size, reduction_groups;
     double num_train_epochs;
     i64 max_steps; /* 0: from num_train_epochs */
@@ -88,6 +93,9 @@ json_t *recipe_json(const struct recipe *r,
                     struct err *e); /* every key, resolved; the caller owns it */
 void recipe_free(struct recipe *r);
 bool recipe_given(const struct recipe *r, const char *key); /* written by the user, not a default */
+/* A list of NAME=VALUE as an object, which the caller owns. `values`: they are numbers, true, false
+ * or JSON where they look so; else texts. `key` starts messages. NULL: an error. */
+json_t *recipe_pairs(const struct text_list *list, bool values, const char *key, struct err *e);
 int recipe_optim(struct recipe *r, const char *where, struct err *e); /* resolves optim_args */
 void optims_help(FILE *to);
 int recipe_help(FILE *to); /* the table, as `hone help train` prints it */
@@ -142,6 +150,8 @@ int lock_write(const char *run_dir, const struct recipe *r, const struct lock_fi
 int lock_read(struct recipe *r, const char *run_dir, char sha256[65], struct err *e);
 /* What the run's keys mean; *version stays if there is no lock yet. */
 int lock_recipe_version(const char *run_dir, i64 *version, struct err *e);
+/* The day that the run's chat template was told; r->template_date stays if there is none yet. */
+int lock_template_date(const char *run_dir, struct recipe *r, struct err *e);
 /* May this recipe with these files continue the run? Refuses a change that would alter the result,
  * naming key, old and new value; changes that are allowed, and a different machine or build, become
  * lines of `notes`. */

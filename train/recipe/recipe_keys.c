@@ -40,14 +40,31 @@ const struct option recipe_options[] = {
         "what the keys mean: 1 is what they meant to runs before there were versions"),
 
     INT(max_seq_length, "512", 1, 1 << 24, "most tokens in a sample"),
-    BOOL(packing, "true",
-         "true: documents are joined and cut into full samples; false: one document a sample"),
+    BOOL(packing, "true", "true: several documents make a sample; false: one document a sample"),
+    CHOICE(packing_strategy, "auto", "auto bfd bfd_split wrapped",
+           "bfd: whole documents, best fit first; bfd_split: those that are too long are cut up; "
+           "wrapped: one stream of tokens, cut into full samples (auto: pretrain; others bfd)"),
+    CHOICE(truncation, "right", "right left drop split error",
+           "a document of more than max_seq_length tokens: its end is cut off, its beginning, all "
+           "of it is left out, it becomes several, or the run ends before it begins"),
+    BOOL(drop_last, "false",
+         "leave out the last samples of an epoch where they do not fill a batch"),
     BOOL(document_mask, "true", "with packing: tokens see only their own document"),
     BOOL(completion_only_loss, "true", "sft: train on completions, not on prompts"),
     BOOL(assistant_only_loss, "true", "conversations: train only on what the assistant says"),
     TEXT(chat_template, NULL,
          "conversations: chatml, llama3, alpaca, a file, or the template itself (default: the "
          "tokenizer's own)"),
+
+    TEXTS(chat_template_kwargs, NULL,
+          "conversations: variables for the chat template: {enable_thinking: false}"),
+    TEXT(template_date, NULL,
+         "the day that chat templates are told, YYYY-MM-DD (default: the one on which the run "
+         "began)"),
+    TEXTS(columns, NULL,
+          "names of the columns in the files, ours first: {prompt: question, completion: answer}"),
+    CHOICE(on_bad_row, "error", "error skip",
+           "rows that cannot be used: stop, or leave them out and count them"),
 
     CHOICE(model_dropout, "refuse", "refuse ignore",
            "dropouts of the model's config.json, which hone does not apply: refuse them, or train "
@@ -145,14 +162,17 @@ const struct option data_item_options[] = {
     {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0, "auto tokens text jsonl",
      "tokens: made by hone tokenize"},
     {"weight", OPT_FLOAT, offsetof(struct data_item, weight), "1", 1e-9, 1e9, NULL,
-     "relative share"},
+     "relative share of the samples drawn (all 1: each sample comes once an epoch)"},
     {"split", OPT_TEXT, offsetof(struct data_item, split), NULL, 0, 0, NULL, "part of it"},
+    {"columns", OPT_TEXT_LIST, offsetof(struct data_item, columns), NULL, 0, 0, NULL,
+     "names of its columns"},
     {0},
 };
 
 const struct key_help recipe_structured[] = {
     {"model", "mapping", "config.json of a new model, instead of model_name_or_path"},
-    {"dataset", "list", "items {path, type: auto|tokens|text|jsonl, weight, split}, or one path"},
+    {"dataset", "list",
+     "items {path, type: auto|tokens|text|jsonl, weight, split, columns}, or one path"},
     {"eval_dataset", "list", "held-out data, in the same form"},
     {"include", "file",
      "another recipe, by a path relative to this one; keys of this one win, mappings are merged"},
@@ -244,6 +264,8 @@ const struct key_alias recipe_aliases[] = {
     {"train_on_input", "completion_only_loss", "true=false false=true", "torchtune"},
     {"train_on_completions", "completion_only_loss", NULL, UNSLOTH},
     {"mask_prompt", "completion_only_loss", NULL, "LitGPT"},
+    {"enable_thinking", "chat_template_kwargs",
+     "true=enable_thinking=true false=enable_thinking=false", "ms-swift"},
     {"template", "chat_template", "llama3=llama3 alpaca=alpaca *=", FACTORY},
     {"num_epochs", "num_train_epochs", NULL, AXOLOTL},
     {"epochs", "num_train_epochs", NULL, "torchtune"},

@@ -50,6 +50,7 @@ static int data_json(json_t *object, const char *key, const struct data_list *da
         if (json_array_append_new(list, item) ||
             table_json(item, data_item_options, &data->item[i]))
             return -1;
+        if (!data->item[i].columns.count) json_object_del(item, "columns");
     }
     return 0;
 }

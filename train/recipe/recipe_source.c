@@ -108,25 +108,6 @@ static int apply_alias(struct recipe *r, struct node *n, const struct key_alias 
     return 0;
 }
 
-/* dataset: PATH, or one mapping, or a list of either: always a list of mappings. */
-static struct node *data_list_node(struct arena *a, struct node *n, struct err *e) {
-    struct node *list = n, *item = n;
-    if (n->kind != NODE_LIST) {
-        if (!(list = node_new(a, NODE_LIST, n->where, e))) return NULL;
-        list->key = n->key, list->child = n, item->key = NULL;
-        n->next = NULL;
-    }
-    for (struct node **at = &list->child; (item = *at); at = &(*at)->next) {
-        if (item->kind != NODE_SCALAR) continue;
-        struct node *map = node_new(a, NODE_MAP, item->where, e);
-        if (!map) return NULL;
-        map->next = item->next, map->child = item;
-        item->key = "path", item->next = NULL;
-        *at = map;
-    }
-    return list;
-}
-
 /* optim_args: {momentum: 0.9} as the list of "momentum=0.9". */
 static int map_to_list(struct arena *a, struct node *map, struct err *e) {
     for (struct node *n = map->child; n; n = n->next) {
@@ -136,6 +117,27 @@ static int map_to_list(struct arena *a, struct node *map, struct err *e) {
     }
     map->kind = NODE_LIST;
     return 0;
+}
+
+/* dataset: PATH, or one mapping, or a list of either: always a list of mappings. */
+static struct node *data_list_node(struct arena *a, struct node *n, struct err *e) {
+    struct node *list = n, *item = n;
+    if (n->kind != NODE_LIST) {
+        if (!(list = node_new(a, NODE_LIST, n->where, e))) return NULL;
+        list->key = n->key, list->child = n, item->key = NULL;
+        n->next = NULL;
+    }
+    for (struct node **at = &list->child; (item = *at); at = &(*at)->next) {
+        struct node *columns = item->kind == NODE_MAP ? node_find(item, "columns") : NULL;
+        if (columns && columns->kind == NODE_MAP && map_to_list(a, columns, e)) return NULL;
+        if (item->kind != NODE_SCALAR) continue;
+        struct node *map = node_new(a, NODE_MAP, item->where, e);
+        if (!map) return NULL;
+        map->next = item->next, map->child = item;
+        item->key = "path", item->next = NULL;
+        *at = map;
+    }
+    return list;
 }
 
 /* One top-level entry with our name and our shape; NULL without an error: dropped. */
@@ -151,8 +153,9 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
         return data_list_node(&r->arena, n, e);
-    if (!strcmp(n->key, "optim_args") && n->kind == NODE_MAP && map_to_list(&r->arena, n, e))
-        return NULL;
+    const bool listed = !strcmp(n->key, "optim_args") || !strcmp(n->key, "columns") ||
+                        !strcmp(n->key, "chat_template_kwargs");
+    if (listed && n->kind == NODE_MAP && map_to_list(&r->arena, n, e)) return NULL;
     return n;
 }
 

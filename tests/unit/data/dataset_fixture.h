@@ -36,10 +36,12 @@ static inline int byte_encode(const void *arg, const char *text, i64 size, struc
 }
 
 static inline struct encoder byte_encoder(void) {
-    return (struct encoder){
-        NULL,     byte_encode, BYTE_VOCAB,
-        BYTE_BOS, BYTE_EOS,    "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
-        NULL};
+    return (struct encoder){.encode = byte_encode,
+                            .vocab_size = BYTE_VOCAB,
+                            .bos = BYTE_BOS,
+                            .eos = BYTE_EOS,
+                            .sha256 =
+                                "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"};
 }
 
 static inline struct dataset_job byte_job(const char *const *source, const char *path) {

@@ -7,6 +7,14 @@
 #define PLAIN                                                                                      \
     "{% for m in messages %}{{ '<' ~ m.role ~ '>' ~ m.content ~ '</s>\n' }}{% endfor %}"           \
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+#define CHATML /* as given by a user: its markers need not be tokens */                            \
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}"    \
+    "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"                  \
+    "{{ m.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+#define CALLS                                                                                      \
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<{{ m.role }}>"           \
+    "{{ m.tool_calls | tojson if m.tool_calls else m.content }}</s>{% endfor %}"                   \
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
 #define TALK                                                                                       \
     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "         \
     "\"content\": \"a\"}, {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", "    \
@@ -81,7 +89,122 @@ static const struct chat_case {
      "<|start|>user<|message|>q<|end|><|start|>assistant[<|message|>a<|end|>]"
      "<|start|>user<|message|>r<|end|><|start|>assistant[<|message|>b<|return|>$]",
      0, 0},
+    /* whoever wrote it: names of roles in any case, under either key */
+    {PLAIN,
+     "{\"conversations\": [{\"from\": \"Human\", \"value\": \"q\"}, {\"from\": \"GPT\", \"value\": "
+     "\"a\"}, {\"role\": \"human\", \"content\": \"r\"}, {\"role\": \"bard\", \"content\": "
+     "\"b\"}]}",
+     "<user>q</s>\n<assistant>[a</s>]\n<user>r</s>\n<assistant>[b</s>]\n", 0, 0},
+    {PLAIN,
+     "{\"messages\": \"[{\\\"role\\\": \\\"developer\\\", \\\"content\\\": \\\"s\\\"}, "
+     "{\\\"role\\\": \\\"prompter\\\", \\\"content\\\": \\\"q\\\"}, {\\\"role\\\": \\\"Bing\\\", "
+     "\\\"content\\\": \\\"a\\\"}]\"}",
+     "<system>s</s>\n<user>q</s>\n<assistant>[a</s>]\n", 0, 0},
+    {"{% if false %}'narrator'{% endif %}" PLAIN,
+     "{\"messages\": [{\"role\": \"narrator\", \"content\": \"n\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}]}",
+     "<narrator>n</s>\n<assistant>[a</s>]\n", 0, 0},
+    {PLAIN,
+     "{\"text\": null, \"prompt\": null, \"messages\": [{\"from\": null, \"role\": \"user\", "
+     "\"content\": \"q\", \"weight\": null}, {\"role\": \"assistant\", \"content\": \"a\"}]}",
+     "<user>q</s>\n<assistant>[a</s>]\n", 0, 0},
+    {PLAIN,
+     "{\"system\": \"s\", \"conversations\": [{\"from\": \"system\", \"value\": \"t\"}, {\"from\": "
+     "\"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": \"a\"}]}",
+     "<system>t</s>\n<user>q</s>\n<assistant>[a</s>]\n", 0, 0},
+    {PLAIN,
+     "{\"instruction\": \"i\", \"input\": null, \"output\": \"o\", \"history\": [[\"q\", \"a\"]], "
+     "\"system\": \"s\"}",
+     "<system>s</s>\n<user>q</s>\n<assistant>[a</s>]\n<user>i</s>\n<assistant>[o</s>]\n", 0, 0},
+    /* parts */
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"q\"}, "
+     "{\"type\": \"text\", \"value\": \"r\"}, \"s\"]}, {\"role\": \"assistant\", \"content\": "
+     "[{\"type\": \"text\", \"text\": \"a\"}]}]}",
+     "<user>qrs</s>\n<assistant>[a</s>]\n", 0, 0},
+    /* what is not to be learnt */
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\", \"loss_weight\": 0.0}, {\"role\": "
+     "\"assistant\", \"content\": \"a\", \"weight\": 0}, {\"role\": \"user\", \"content\": \"r\"}, "
+     "{\"role\": \"assistant\", \"content\": \"b\", \"train\": true}]}",
+     "<user>q</s>\n<assistant>a</s>\n<user>r</s>\n<assistant>[b</s>]\n", 0, 0},
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\", \"loss_weight\": 0.0}, {\"role\": \"user\", \"content\": \"r\"}, "
+     "{\"role\": \"assistant\", \"content\": \"b\"}]}",
+     "[<user>q</s>\n<assistant>]a</s>[\n<user>r</s>\n<assistant>b</s>\n]", true, 0},
+    {CHATML,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\", \"train\": false}, {\"role\": \"assistant\", \"content\": \"b\"}]}",
+     "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n<|im_start|>assistant\n"
+     "[b<|im_end|>]\n",
+     0, 0},
+    /* calls: arguments are decoded once, for templates that want texts they are texts */
+    {CALLS,
+     "{\"functions\": [{\"name\": \"f\"}], \"messages\": [{\"role\": \"user\", \"content\": "
+     "\"q\"}, "
+     "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": "
+     "\"f\", \"arguments\": \"{\\\"x\\\": null}\"}}]}, {\"role\": \"function\", \"content\": "
+     "{\"y\": 1}}, {\"role\": \"assistant\", \"content\": \"a\"}]}",
+     "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]<user>q</s><assistant>"
+     "[[{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": null}}}]</s>]"
+     "<tool>{'y': 1}</s><assistant>[a</s>]",
+     0, 0},
+    {CALLS,
+     "{\"tools\": [\"{\\\"n\\\": 1}\"], \"messages\": [{\"role\": \"user\", \"content\": \"q\"}, "
+     "{\"role\": \"assistant\", \"function_call\": {\"name\": \"f\", \"arguments\": \"\"}}]}",
+     "[{\"n\": 1}]<user>q</s><assistant>[[{\"type\": \"function\", \"function\": {\"name\": \"f\", "
+     "\"arguments\": {}}}]</s>]",
+     0, 0},
+    {"{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls %}"
+     "{{ '(' + c.function.arguments + ')' }}{% endfor %}</s>{% endfor %}"
+     "{% if add_generation_prompt %}<assistant>{% endif %}",
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1}}}]}]}",
+     "<user>q</s><assistant>[({\"x\": 1})</s>]", 0, 0},
     /* refused */
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"Zed\", \"content\": "
+     "\"a\"}]}",
+     "!:1: message 2 has the unknown role 'Zed'", 0, 0},
+    {PLAIN, "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}]}",
+     "!:1: the assistant says nothing", 0, 0},
+    {PLAIN,
+     "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
+     "null}]}",
+     "!:1: message 2 has no content", 0, 0},
+    {PLAIN,
+     "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
+     "\"\"}]}",
+     "!:1: the assistant's answers are empty", 0, 0},
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\", \"weight\": 0.5}]}",
+     "!:1: message 2 has 'weight': 0.5", 0, 0},
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\", \"weight\": 0}]}",
+     "!:1: no answer is trained: each has weight 0", 0, 0},
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image_url\", \"image_url\": "
+     "\"x\"}]}, {\"role\": \"assistant\", \"content\": \"a\"}]}",
+     "!:1: message 1 has a part of type 'image_url', which is not supported", 0, 0},
+    {PLAIN, "{\"messages\": [{\"role\": \"user\", \"content\": \"q\", \"value\": \"r\"}]}",
+     "!:1: message 1 has both 'content' and 'value', which differ", 0, 0},
+    {CALLS,
+     "{\"messages\": [{\"role\": \"assistant\", \"tool_calls\": [{\"function\": {\"name\": \"f\", "
+     "\"arguments\": \"{\"}}]}]}",
+     "!:1: message 1 calls f with arguments that are no JSON", 0, 0},
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [{\"function\": "
+     "{\"name\": \"f\", \"arguments\": {}}}]}]}",
+     "!:1: message 1 calls a tool, and the chat template does not write tool calls", 0, 0},
+    {PLAIN, "{\"prompt\": [{\"role\": \"user\", \"content\": \"q\"}], \"completion\": \"a\"}",
+     "!:1: 'prompt' is a list and 'completion' a text, expected two lists of messages or two texts",
+     0, 0},
+    {PLAIN,
+     "{\"images\": [\"x.png\"], \"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}",
+     "!:1: the row has 'images', which are not supported", 0, 0},
     {PLAIN, "{\"messages\": []}", "!:1: a conversation without messages", 0, 0},
     {PLAIN, "{\"messages\": 7}", "!:1: the messages are no list", 0, 0},
     {PLAIN, "{\"messages\": [{\"content\": \"q\"}]}", "!:1: message 1 has no role", 0, 0},
@@ -151,7 +274,7 @@ static void test_tokens(void **state) {
     (void)state;
     struct err e = {0};
     struct tokenizer *t = tokenizer_open("tests/golden/tokenizers/llama3.json", &e);
-    struct chat *chat = chat_open("chatml", NULL, NULL, &e);
+    struct chat *chat = chat_open(CHATML, NULL, NULL, &e);
     struct text text = {0}, said = {0};
     struct ids whole = {0};
     const char *source = file_put("t.jsonl", TALK, sizeof TALK - 1);
@@ -283,7 +406,7 @@ static void test_many_answers(void **state) {
                     i % 3 ? "assistant" : "user", i);
     assert_int_equal(text_printf(&row, &e, "]}"), 0);
     json_t *j = json_parse(row.data, row.size, "row", &e);
-    assert_int_equal(chat_document(c, j, "row", true, &got, &spans, &e), 0);
+    assert_int_equal(chat_document(c, j, "row", true, NULL, NULL, &got, &spans, &e), 0);
     assert_int_equal(spans.count, 26);
     for (i64 i = 0, n = 0; i < 40; i++) {
         if (i % 3 == 0) continue;
@@ -310,12 +433,12 @@ static void test_too_many_answers(void **state) {
                     i % 2 ? "assistant" : "user", i);
     assert_int_equal(text_printf(&row, &e, "]}"), 0);
     json_t *j = json_parse(row.data, row.size, "row", &e);
-    assert_int_equal(chat_document(c, j, "row 1", true, &got, &spans, &e), -1);
+    assert_int_equal(chat_document(c, j, "row 1", true, NULL, NULL, &got, &spans, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_string_equal(e.primary, "row 1: a conversation of 20000 messages is too long for its "
                                    "chat template");
     e = (struct err){0};
-    assert_int_equal(chat_document(c, j, "row 1", false, &got, &spans, &e), 0);
+    assert_int_equal(chat_document(c, j, "row 1", false, NULL, NULL, &got, &spans, &e), 0);
     json_decref(j), text_free(&row), text_free(&got), spans_free(&spans), chat_free(c);
 }
 

@@ -1,0 +1,187 @@
+/* rows_columns.c: which column of a file is which of ours, and what became of all others. */
+#include "data/datasets/datasets_int.h"
+#include <string.h>
+#include <strings.h>
+
+static const char columns_known[] =
+    "text prompt completion messages instruction input output history query response system tools "
+    "documents chat_template_kwargs input_ids labels attention_mask completion_mask "
+    "assistant_masks role content role_tag content_tag user_tag assistant_tag system_tag "
+    "observation_tag function_tag";
+static const char in_messages[] = "role content role_tag content_tag user_tag assistant_tag "
+                                  "system_tag observation_tag function_tag";
+
+/* Our name of what `columns` calls so: LLaMA-Factory's are taken too. */
+const char *row_column_ours(const json_t *columns, const char *name) {
+    if (!strcmp(name, "response")) return "output";
+    if (!strcmp(name, "query")) return "input";
+    if (!strcmp(name, "conversations")) return "messages";
+    if (!strcmp(name, "prompt") &&
+        (json_object_get(columns, "response") || json_object_get(columns, "query")))
+        return "instruction";
+    return name;
+}
+
+int row_columns_check(const json_t *columns, struct err *e) {
+    const char *name;
+    json_t *column;
+    json_object_foreach((json_t *)(uintptr_t)columns, name, column) {
+        if (!word_listed(columns_known, name) && strcmp(name, "conversations")) {
+            err_input(e, "columns: '%.80s' is not what a column can be for", name);
+            return err_detail(e, "known are: %s", columns_known);
+        }
+        if (json_is_string(column) && json_string_length(column)) continue;
+        err_input(e, "columns: '%.80s' names no column", name);
+        return err_hint(e, "expected columns: {prompt: question, completion: answer}, our name "
+                           "first");
+    }
+    return 0;
+}
+
+/* null is absent, on every level. */
+void row_nulls_remove(json_t *j, int depth) {
+    const char *key;
+    json_t *value;
+    void *next;
+    size_t i;
+    if (depth > 100) return;
+    json_object_foreach_safe(j, next, key, value) {
+        if (json_is_null(value))
+            json_object_del(j, key);
+        else
+            row_nulls_remove(value, depth + 1);
+    }
+    json_array_foreach(j, i, value) row_nulls_remove(value, depth + 1);
+}
+
+/* The row by our names for columns; a column of one of our names that `columns` gives to another is
+ * not used. */
+json_t *rows_renamed(struct rows *r, json_t *row) {
+    const json_t *columns = r->options->rules.columns;
+    const char *name, *key;
+    json_t *made, *value, *column;
+    if (!json_object_size(columns)) return json_incref(row);
+    made = json_object();
+    json_object_foreach((json_t *)(uintptr_t)columns, name, column) {
+        value = json_object_get(row, json_string_value(column));
+        if (word_listed(in_messages, name)) continue; /* of messages */
+        if (value) json_object_set(made, row_column_ours(columns, name), value);
+        if (value) json_object_set_new(r->seen, name, json_true());
+    }
+    json_object_foreach(row, key, value) {
+        bool taken = false, hidden = false;
+        json_object_foreach((json_t *)(uintptr_t)columns, name, column) {
+            taken |= !strcmp(json_string_value(column), key);
+            hidden |= !strcmp(row_column_ours(columns, name), key);
+        }
+        if (hidden && !taken && !json_empty(value)) row_note(&r->notes.unused, key, r->line);
+        if (!taken && !hidden) json_object_set(made, key, value);
+    }
+    return made;
+}
+
+/* The file's name of a column. */
+const char *row_column_theirs(const struct rows *r, const char *ours) {
+    const json_t *columns = r->options->rules.columns;
+    const char *name;
+    json_t *column;
+    json_object_foreach(
+        (json_t *)(uintptr_t)columns, name,
+        column) if (!strcmp(row_column_ours(columns, name), ours)) return json_string_value(column);
+    return ours;
+}
+
+/* A column of `columns` that no row has is a slip of the pen. */
+int rows_end(const struct rows *r, struct err *e) {
+    const char *name;
+    json_t *column;
+    if (!r->any || r->options->split != SPLIT_ALL) return 0;
+    json_object_foreach((json_t *)(uintptr_t)r->options->rules.columns, name, column) {
+        if (word_listed(in_messages, name) || json_object_get(r->seen, name)) continue;
+        err_input(e, "%s: columns: no row has a column '%.80s' (for %s)", r->path,
+                  json_string_value(column), name);
+        return err_hint(e, "write it as the file does, or leave it out");
+    }
+    return 0;
+}
+
+/* The first of some names that is a column of texts, whatever its case; NULL: none is. */
+static const char *column_of(const json_t *row, const char *const *names, int count) {
+    const char *key;
+    json_t *value;
+    for (int i = 0; i < count; i++) json_object_foreach((json_t *)(uintptr_t)row, key, value) {
+            if (json_is_string(value) && !strcasecmp(key, names[i])) return key;
+        }
+    return NULL;
+}
+
+/* How the columns that are there may be meant. */
+void rows_columns_hint(const struct rows *r, struct err *e) {
+    static const char *const ask[] = {"question",    "query",   "prompt",
+                                      "instruction", "problem", "input"},
+                             *const say[] = {"answer", "response", "completion",
+                                             "output", "solution", "chosen"};
+    const char *asked = NULL, *said = NULL, *only = NULL, *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)r->options->rules.columns, key, value) {
+        if (word_listed(in_messages, key) ||
+            json_object_get(r->json, row_column_ours(r->options->rules.columns, key)))
+            continue;
+        err_hint(e, "columns says that '%.60s' is the %s: the row has no such column",
+                 json_string_value(value), key);
+        return;
+    }
+    asked = column_of(r->json, ask, COUNT(ask)), said = column_of(r->json, say, COUNT(say));
+    json_object_foreach(r->json, key, value) {
+        const json_t *first = json_array_get(value, 0);
+        if (json_object_get(first, "role") || json_object_get(first, "from")) {
+            err_hint(e, "a conversation? columns: {messages: %.60s}", key);
+            return;
+        }
+        if (json_is_string(value) &&
+            (!only ||
+             json_string_length(value) > json_string_length(json_object_get(r->json, only))))
+            only = key;
+    }
+    if (asked && said)
+        err_hint(e,
+                 "say how '%s' and '%s' are meant, as a conversation: columns: {instruction: %s, "
+                 "output: %s}, or as plain text: columns: {prompt: %s, completion: %s}",
+                 asked, said, asked, said, asked, said);
+    else if (only && (!strcmp(only, "prompt") || !strcmp(only, "completion")))
+        err_hint(e, "expected a prompt and its completion");
+    else if (only)
+        err_hint(e, "say which column is the text: columns: {text: %.60s}", only);
+}
+
+/* ---- what became of the rows */
+
+static int places_text(struct text *out, const json_t *one, struct err *e) {
+    const json_t *first = json_object_get(one, "first"), *line;
+    const json_int_t count = json_integer_value(json_object_get(one, "count"));
+    size_t i;
+    if (text_printf(out, e, " (%lld %s, line%s ", (long long)count, count == 1 ? "time" : "times",
+                    count == 1 ? "" : "s"))
+        return -1;
+    json_array_foreach((json_t *)(uintptr_t)first, i,
+                       line) if (text_printf(out, e, "%s%lld", i ? ", " : "",
+                                             (long long)json_integer_value(line))) return -1;
+    return text_printf(out, e, "%s)\n", count > (json_int_t)json_array_size(first) ? ", ..." : "");
+}
+
+int row_notes_text(const struct row_notes *n, const char *path, struct text *out, struct err *e) {
+    const char *what;
+    json_t *one;
+    json_object_foreach(n->skipped, what,
+                        one) if (text_printf(out, e, "note: %s: left out: %s", path, what) ||
+                                 places_text(out, one, e)) return -1;
+    json_object_foreach(n->said, what, one) if (text_printf(out, e, "note: %s: %s", path, what) ||
+                                                places_text(out, one, e)) return -1;
+    json_object_foreach(n->unused, what, one) {
+        const json_int_t count = json_integer_value(json_object_get(one, "count"));
+        if (text_printf(out, e, "note: column '%.80s' of %s is not used (%lld row%s)\n", what, path,
+                        (long long)count, count == 1 ? "" : "s"))
+            return -1;
+    }
+    return 0;
+}
