@@ -215,7 +215,16 @@ struct lora_config {
     bool use_rslora;                                 /* scale alpha / sqrt(r) */
     bool fan_in_fan_out; /* written: the layers are transformers' Conv1D. Says nothing of A and B */
     bool use_dora;       /* magnitudes of rows, trained apart (Liu et al., 2024) */
-    const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
+    const char *init_lora_weights;   /* "true", "false", "gaussian", "pissa": how A and B started */
+    struct text_list layers_pattern; /* what stands before the number of a layer; none: anything */
+    bool biases;                     /* biases of the base were trained: they are in the file */
+    bool ensure_weight_tying;        /* what is saved of a tied embedding is the LM head too */
+    struct lora_tokens {    /* rows of an embedding that were trained, and replace its own */
+        const char *module; /* the end of its path; NULL: the model's embedding */
+        i64 *id;            /* [count], in the order of the file's rows */
+        i64 count;
+    } * tokens;
+    i64 tokens_count;
     const char *base_model_name_or_path; /* NULL: not stated */
     struct arena memory;                 /* owns the texts that lora_config_read set */
 };
@@ -246,6 +255,7 @@ enum lora_part {
     LORA_EMBED_B,
     LORA_MAGNITUDE,
     LORA_BASE,
+    LORA_TOKENS, /* [ids, D]: rows of struct lora_tokens */
     LORA_SAVED
 };
 /* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
@@ -253,6 +263,9 @@ enum lora_part {
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);
 int lora_key_parse(const char *key, enum lora_part *part, char **name, struct arena *a,
                    struct err *e);
+/* Whether a whole tensor of an adapter's file that is not in modules_to_save replaces the base's:
+ * an embedding or LM head, which PEFT saves where the vocabulary grew, or a bias. */
+bool lora_replaces(const struct lora_config *c, const char *tensor);
 /* Opens a folder and checks that every key is understood, every A has its B, and their ranks are r.
  * Free both also after failure. */
 int adapter_open(const char *folder, struct lora_config *c, struct safetensors *s, struct err *e);

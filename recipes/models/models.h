@@ -245,6 +245,10 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* The same with the linear layers of the blocks packed so while they are loaded. */
 int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
                       const struct packing *packing /* NULL: as the file is */, struct err *e);
+/* Appends the names and values of dropouts above 0 that training in transformers would apply; those
+ * of the class where a `published` config.json leaves them out (config_dropouts.c). */
+int config_dropouts(const json_t *config, const struct family *f, bool published,
+                    struct text *names, struct err *e);
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
@@ -304,6 +308,11 @@ bool is_eos(const struct config *c, i64 id);
  * must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
+/* Before both: makes the model what an adapter was, or is to be, trained on: with more tokens
+ * (those of the file `s`), with an LM head of its own where either end of a tied model is trained
+ * whole. */
+int lora_fit(struct model *m, const struct lora_config *c, const struct safetensors *s,
+             const char *where, struct err *e);
 /* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are
  * there it becomes one of all ranks (adapters/lora_stack.c). For use, not for training. */
 int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,

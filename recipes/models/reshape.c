@@ -17,7 +17,7 @@ int model_untie(struct model *m, struct err *e) {
     struct module *head = model_module(m, -1, &top_head);
     const struct param *embed = model_module(m, -1, &top_embed)->weight;
     const struct weight_rule *w = head_rule(m);
-    if (!w || m->weights.params == 0 || embed->placed || head->adapter.a)
+    if (!w || m->weights.params == 0 || embed->placed)
         return err_failed(e, "the output layer of a %s model cannot have weights of its own",
                           m->config.family->model_type);
     struct param *p =

@@ -241,17 +241,17 @@ static void test_generation_config(void **state) {
 /* A run goes on under another name and in another folder; so it is verified. */
 static void test_moved_run(void **state) {
     (void)state;
-    hone(0, TRAIN "model_name_or_path=" STORIES " chat_template=chatml output_dir=%s",
+    hone(0, TRAIN "model_name_or_path=" STORIES " chat_template=alpaca output_dir=%s",
          at("empty.yaml"), at("chat.jsonl"), at("before"));
     assert_int_equal(0, shell("mkdir %s && mv %s %s", at("deep"), at("before"), at("deep/after")));
     hone(0,
-         TRAIN "model_name_or_path=" STORIES " chat_template=chatml output_dir=%s max_steps=4 "
+         TRAIN "model_name_or_path=" STORIES " chat_template=alpaca output_dir=%s max_steps=4 "
                "resume_from_checkpoint=auto",
          at("empty.yaml"), at("chat.jsonl"), at("deep/after"));
     hone(0, "verify %s --replay", at("deep/after"));
     assert_int_equal(0, shell("printf x >> %s", at("deep/after/data/train-0.h5")));
     hone(2,
-         TRAIN "model_name_or_path=" STORIES " chat_template=chatml output_dir=%s max_steps=6 "
+         TRAIN "model_name_or_path=" STORIES " chat_template=alpaca output_dir=%s max_steps=6 "
                "resume_from_checkpoint=auto",
          at("empty.yaml"), at("chat.jsonl"), at("deep/after"));
 }

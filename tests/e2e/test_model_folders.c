@@ -128,6 +128,81 @@ static void test_split_gguf(void **state) {
     expect(complained(), "sp-00002-of-00002.gguf");
 }
 
+#define LORA                                                                                       \
+    "train %s model_name_or_path=" STORIES " dataset=%s use_peft=true max_seq_length=16 "          \
+    "max_steps=2 save_steps=1 --quiet output_dir=%s "
+
+/* Both ends of a tied model trained whole are apart, as in PEFT; the run resumes, replays, and
+ * another goes on from its adapter. */
+static void test_ends_trained(void **state) {
+    (void)state;
+    static float was[8 * 512], is[8 * 512];
+    char run[512], adapter[512];
+    snprintf(run, sizeof run, "%s", at("ends"));
+    snprintf(adapter, sizeof adapter, "%s", at("ends/checkpoints/step-000002"));
+    put(at("rate.yaml"), "learning_rate: 1e-2\npacking: false\n", 35);
+    hone(0, LORA "lora_modules_to_save=embed_tokens,lm_head lora_r=2 lora_alpha=3 max_steps=1",
+         at("rate.yaml"), at("text.jsonl"), run);
+    hone(0,
+         LORA "lora_modules_to_save=embed_tokens,lm_head lora_r=2 lora_alpha=3 "
+              "resume_from_checkpoint=auto",
+         at("rate.yaml"), at("text.jsonl"), run);
+    hone(0, "verify %s --replay", run);
+    struct safetensors s = {0};
+    struct err e = {0};
+    assert_int_equal(
+        0, safetensors_open(&s, at("ends/checkpoints/step-000002/adapter_model.safetensors"), &e));
+    const struct stored *head = safetensors_find(&s, "base_model.model.lm_head.weight"),
+                        *embed = safetensors_find(&s, "base_model.model.model.embed_tokens.weight");
+    assert_true(head && embed && memcmp(head->data, embed->data, (size_t)head->bytes));
+    safetensors_close(&s);
+    logits_of(adapter, was);
+    hone(0, "export %s --output %s --quiet", adapter, at("ends-hf"));
+    logits_of(at("ends-hf"), is);
+    for (int i = 0; i < 8 * 512; i++) assert_true(is[i] - was[i] < 1e-4f && was[i] - is[i] < 1e-4f);
+    hone(0, LORA "learning_rate=0 adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"),
+         at("on"), adapter);
+    logits_of(at("on/checkpoints/step-000002"), is);
+    assert_memory_equal(was, is, sizeof was);
+    hone(0, "verify %s --replay", at("on"));
+    hone(2, LORA "lora_r=4 adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"), at("off"),
+         adapter);
+    expect(complained(), "lora_r: the adapter ");
+    hone(2, LORA "adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"), at("off"),
+         "tests/golden/adapters/forms/tokens");
+    expect(complained(), "has trainable_token_indices, which training does not go on with");
+}
+
+/* Dropouts of the model's own are not passed over. */
+static void test_model_dropout(void **state) {
+    (void)state;
+    static const char asks[] = "\"attention_dropout\": 0.1,",
+                      not_its_own[] = "\"attention_dropout\": 0.0, \"resid_pdrop\": 0.5,";
+    static const struct {
+        const char *added, *more, *want; /* want: NULL: it trains */
+    } rows[] = {{asks, "", "attention_dropout 0.1"},
+                {asks, "use_peft=true", "attention_dropout 0.1"},
+                {asks, "model_dropout=ignore", NULL},
+                {asks, "recipe_version=1", NULL},
+                {not_its_own, "", NULL}};
+    for (int i = 0; i < COUNT(rows); i++) {
+        assert_int_equal(0,
+                         shell("cp -r " STORIES " %s && sed -i 's/\"hidden_act/%s \"hidden_act/' "
+                               "%s/config.json",
+                               at("drop%d", i), rows[i].added, at("drop%d", i)));
+        hone(rows[i].want ? 2 : 0,
+             "train %s model_name_or_path=%s dataset=%s max_steps=1 output_dir=%s %s", at("r.yaml"),
+             at("drop%d", i), at("text.jsonl"), at("dropped%d", i), rows[i].more);
+        if (rows[i].want) expect(complained(), rows[i].want);
+        if (i == 2) expect(complained(), "without its dropouts: attention_dropout 0.1");
+    }
+    hone(2,
+         "train %s model.model_type=gpt2 model.n_embd=16 model.n_layer=1 model.n_head=2 "
+         "model.resid_pdrop=0.5 tokenizer=" STORIES " dataset=%s max_steps=1 output_dir=%s",
+         at("r.yaml"), at("text.jsonl"), at("gpt2"));
+    expect(complained(), "model: resid_pdrop 0.5");
+}
+
 /* What an export does not copy is named; named templates and processors are copied. */
 static void test_files_beside(void **state) {
     (void)state;
@@ -149,8 +224,9 @@ static int set_up(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_head_kept),
-                                       cmocka_unit_test(test_split_gguf),
-                                       cmocka_unit_test(test_files_beside)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_head_kept), cmocka_unit_test(test_split_gguf),
+        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_model_dropout),
+        cmocka_unit_test(test_files_beside)};
     return cmocka_run_group_tests(tests, set_up, tiny_remove);
 }

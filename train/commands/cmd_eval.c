@@ -12,6 +12,7 @@ struct eval_flags {
     struct text_list adapter;
     i64 max_seq_length, batch;
     bool packing, document_mask;
+    struct loader_config samples; /* what else the run says of them */
 };
 #define ROW_OF struct eval_flags
 static const struct option eval_options[] = {
@@ -32,14 +33,10 @@ static int eval_run(const struct loaded *l, const struct eval_flags *f, struct d
                     double *sum, i64 *tokens, struct err *e) {
     const i64 length = f->max_seq_length ? f->max_seq_length
                                          : i64_min(512, l->model.config.max_position_embeddings);
-    const struct loader_config c = {.datasets = &d,
-                                    .datasets_count = 1,
-                                    .packing = f->packing,
-                                    .document_mask = f->document_mask,
-                                    .one_pass = true,
-                                    .max_seq_length = length,
-                                    .global_batch_size = f->batch,
-                                    .micro_batch_size = f->batch};
+    struct loader_config c = f->samples;
+    c.datasets = &d, c.datasets_count = 1, c.one_pass = true, c.max_seq_length = length;
+    c.packing = f->packing, c.document_mask = f->document_mask;
+    c.global_batch_size = c.micro_batch_size = f->batch;
     if (l->tokenizer &&
         dataset_check_tokenizer(d, tokenizer_sha256(l->tokenizer), tokenizer_size(l->tokenizer), e))
         return -1;
@@ -64,6 +61,7 @@ static int flags_of_run(struct eval_flags *f, const struct args *a, struct err *
     const int found = run_recipe(&r, *adapter ? adapter : a->rest[0], e);
     if (found <= 0) return found;
     int rc = 0;
+    f->samples.one_pass = true, samples_of_recipe(&r, &f->samples);
     if (!args_given(a, "max_seq_length")) {
         f->max_seq_length = r.max_seq_length;
         rc = text_printf(&said, e, ", max_seq_length %lld", (long long)r.max_seq_length);

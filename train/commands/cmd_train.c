@@ -437,6 +437,28 @@ static int several_missing(const struct recipe *r, const char *name, struct err 
     return r->problems > 1 || hub ? recipe_judge(r, name, e) : 0;
 }
 
+/* Keys that say what an adapter is: one that is given says it itself. */
+static int adapter_keys_check(const struct recipe *r, struct err *e) {
+    static const char *const key[] = {"lora_r",
+                                      "lora_alpha",
+                                      "lora_target_modules",
+                                      "use_dora",
+                                      "use_rslora",
+                                      "lora_target_parameters",
+                                      "lora_rank_pattern",
+                                      "lora_alpha_pattern",
+                                      "lora_exclude_modules",
+                                      "init_lora_weights",
+                                      "lora_modules_to_save",
+                                      "lora_layers_to_transform"};
+    for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
+        if (!recipe_given(r, key[i])) continue;
+        err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);
+        return err_hint(e, "leave it out; without adapter_name_or_path a new adapter is trained");
+    }
+    return 0;
+}
+
 static int cmd_train(int argc, char **argv, struct err *e) {
     struct recipe r = {0};
     if (argc < 1) {
@@ -455,7 +477,7 @@ static int cmd_train(int argc, char **argv, struct err *e) {
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
-    int rc = inputs_apart(&r, e) || session_open(&s, e);
+    int rc = adapter_keys_check(&r, e) || inputs_apart(&r, e) || session_open(&s, e);
     signals_take(); /* before there is a run to save, a signal ends the program at once */
     if (!rc) session_print(&s);
     if (!rc) rc = session_run(&s, e);

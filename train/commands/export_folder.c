@@ -65,9 +65,25 @@ static bool is_scale(const struct stored *t) {
     return t->part || strstr(name, ".quant_state.bitsandbytes") != NULL;
 }
 
+/* The type of a tensor that the file does not have: of a head that was tied the embedding's; else
+ * that of values which the file has in another form. */
+static enum dtype type_beside(const struct stored *head, bool untied,
+                              const struct safetensors *file, bool *coded) {
+    const bool is_head =
+        ends_with(head->name, "lm_head.weight") || ends_with(head->name, "embed_out.weight");
+    for (i64 i = 0; untied && is_head && i < file->count; i++) {
+        const struct stored *t = &file->tensor[i];
+        const bool table = strstr(t->name, "embed_tokens.weight") ||
+                           strstr(t->name, "embed_in.weight") || strstr(t->name, "wte.weight") ||
+                           strstr(t->name, "word_embeddings.weight");
+        if (table && is_plain(t->dtype)) return t->dtype;
+    }
+    return *coded = true, BF16;
+}
+
 /* Goes through the file's tensors; `coded`: some had few bits. */
 static int as_file(struct stored_list *out, const struct stored_list *model,
-                   const struct safetensors *file, bool *coded, struct err *e) {
+                   const struct safetensors *file, bool untied, bool *coded, struct err *e) {
     u8 *done = mem_new(model->count + 1, e);
     int rc = done ? 0 : -1;
     for (i64 i = 0; !rc && i < file->count; i++) {
@@ -92,8 +108,8 @@ static int as_file(struct stored_list *out, const struct stored_list *model,
         if (done[i]) continue;
         if (!to) rc = -1;
         if (rc) break;
-        *to = model->tensor[i], *coded = true;
-        rc = convert(to, BF16, &out->arena, e), out->count++;
+        *to = model->tensor[i];
+        rc = convert(to, type_beside(to, untied, file, coded), &out->arena, e), out->count++;
     }
     mem_free(done);
     return rc;
@@ -169,7 +185,7 @@ int export_folder(const char *to, const struct loaded *l, const char *precision,
     if (!rc && f.gguf.version && own) d = BF16;
     rc = rc || (f.gguf.version ? config_put(to, &f, e)
                                : folder_copy(l->base, to, e) || folder_rest(to, l->base, e));
-    if (!rc && file) rc = as_file(&out, &model, &f.weights, &coded, e);
+    if (!rc && file) rc = as_file(&out, &model, &f.weights, l->model.untied, &coded, e);
     for (i64 i = 0; !rc && !file && i < model.count; i++)
         rc = convert(&model.tensor[i], d, &model.arena, e);
     if (!rc && (!file || coded)) rc = folder_dtype(to, file ? BF16 : d, e);

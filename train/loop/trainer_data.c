@@ -243,6 +243,39 @@ static int pattern_of(struct trainer *t, const char *key, const struct text_list
     return 0;
 }
 
+/* What training could not go on with: it is in the file, and would not be in the next one. */
+static int adapter_may_go_on(const struct lora_config *c, const struct safetensors *s,
+                             const char *folder, struct err *e) {
+    struct arena a = {0};
+    const char *what = c->tokens_count    ? "trainable_token_indices"
+                       : c->biases        ? "trained biases"
+                       : lora_is_pissa(c) ? "init_lora_weights pissa"
+                                          : NULL;
+    for (i64 i = 0; !what && i < s->count; i++) {
+        enum lora_part part;
+        char *name;
+        if (lora_key_parse(s->tensor[i].name, &part, &name, &a, e)) return arena_free(&a), -1;
+        if (part == LORA_SAVED && !lora_saves(c, name)) what = "weights of the base beside it";
+    }
+    arena_free(&a);
+    if (!what) return 0;
+    err_input(e, "adapter_name_or_path: %s has %s, which training does not go on with", folder,
+              what);
+    return err_hint(
+        e, "merge it and train on from that: hone export BASE --adapter %s --output DIR", folder);
+}
+
+static int lora_of_given(struct trainer *t, struct safetensors *s, struct err *e) {
+    const struct recipe *r = t->r;
+    struct lora_config *c = &t->lora;
+    if (adapter_open(r->adapter_name_or_path, c, s, e) ||
+        adapter_may_go_on(c, s, r->adapter_name_or_path, e))
+        return -1;
+    c->lora_dropout = r->lora_dropout;
+    c->base_model_name_or_path = t->model_folder;
+    return 0;
+}
+
 static int lora_of_recipe(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     struct lora_config *c = &t->lora;
@@ -275,9 +308,48 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                : 0;
 }
 
+/* A model that asks for dropout would be trained as another one. */
+static int dropouts_check(const struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    struct text names = {0};
+    char *path = r->model ? NULL : path_join(NULL, r->model_name_or_path, "config.json", e);
+    json_t *file = path && path_exists(path) ? json_open(path, e) : NULL;
+    int rc = e->code || config_dropouts(r->model ? r->model : file, t->model.config.family,
+                                        file != NULL, &names, e);
+    const bool ignore = !strcmp(r->model_dropout, "ignore");
+    if (!rc && names.size && ignore && !quiet)
+        show(stderr, "note: the model is trained without its dropouts: %s\n", names.data);
+    if (!rc && names.size && !ignore) {
+        rc = err_input(e, "%s: %s", r->model ? "model" : path, names.data);
+        err_detail(e, "hone trains without a model's own dropout; transformers would apply it");
+        err_hint(e, "model_dropout: ignore trains without%s",
+                 r->use_peft ? "; lora_dropout is the adapter's, and is applied"
+                 : r->model  ? "; or set it to 0"
+                             : "; or set it to 0 in config.json");
+    }
+    json_decref(file), mem_free(path), text_free(&names);
+    return rc ? -1 : 0;
+}
+
+/* As in PEFT a tied embedding or LM head that is trained whole is one of its own. */
+static int adapter_make(struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    struct safetensors s = {0};
+    struct lora_config *c = &t->lora;
+    struct model *m = &t->model;
+    const char *const given = r->adapter_name_or_path;
+    int rc = given ? lora_of_given(t, &s, e) : lora_of_recipe(t, e);
+    rc = rc || lora_fit(m, c, &s, given ? given : "lora_modules_to_save", e) ||
+         lora_add(m, c, (u64)r->seed, e) || (given && lora_load(m, &s, given, e));
+    safetensors_close(&s);
+    return rc ? -1 : 0;
+}
+
 int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
+    if (r->adapter_name_or_path && !r->use_peft)
+        return err_input(e, "adapter_name_or_path: without use_peft: true no adapter is trained");
     if (r->model_name_or_path) {
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open_packed(&t->model, r->model_name_or_path, d, !r->use_peft,
@@ -289,6 +361,7 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
+    if (r->recipe_version >= 2 && dropouts_check(t, e)) return -1;
     if (r->router_aux_loss_coef >= 0 || r->output_router_logits) {
         struct config *c = &t->model.config;
         if (!c->experts || c->aux_coef < 0)
@@ -304,15 +377,15 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (dataset_fits(t->dataset[i], &t->model, e)) return -1;
     for (i64 i = 0; i < r->eval_dataset.count; i++)
         if (dataset_fits(t->eval_dataset[i], &t->model, e)) return -1;
-    if (r->use_peft) {
-        if (lora_of_recipe(t, e) || lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;
-    }
+    if (r->use_peft && adapter_make(t, e)) return -1;
     return model_place(&t->model, e) || model_rope(&t->model, r->max_seq_length, e) ? -1 : 0;
 }
 
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e) {
     const struct recipe *r = t->r;
     if (r->model_name_or_path && lock_files_add(files, "model", r->model_name_or_path, e))
+        return -1;
+    if (r->adapter_name_or_path && lock_files_add(files, "adapter", r->adapter_name_or_path, e))
         return -1;
     for (i64 i = 0; i < t->others; i++)
         if (t->other[i].path && lock_files_add(files, "model", t->other[i].path, e)) return -1;

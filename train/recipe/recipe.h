@@ -47,6 +47,7 @@ struct recipe {
     json_t *model;                  /* config.json as given in the recipe, or NULL */
     const char *tokenizer;          /* tokenizer.json or its folder; NULL: the model's own */
     struct data_list dataset, eval_dataset;
+    const char *model_dropout;
     bool use_peft;
     i64 lora_r;
     double lora_alpha, lora_dropout;
@@ -54,7 +55,7 @@ struct recipe {
         lora_modules_to_save, lora_rank_pattern, lora_alpha_pattern, lora_layers_to_transform;
     double loraplus_lr_ratio, loraplus_lr_embedding;
     bool use_rslora, use_dora;
-    const char *init_lora_weights;
+    const char *init_lora_weights, *adapter_name_or_path;
     bool load_in_4bit, bnb_4bit_use_double_quant;
     const char *bnb_4bit_quant_type, *bnb_4bit_compute_dtype, *quantize;
     const char *precision, *numerics;

@@ -73,6 +73,9 @@ const struct option recipe_options[] = {
     CHOICE(on_bad_row, "error", "error skip",
            "rows that cannot be used: stop, or leave them out and count them"),
 
+    CHOICE(model_dropout, "refuse", "refuse ignore",
+           "dropouts of the model's config.json, which hone does not apply: refuse them, or train "
+           "without"),
     BOOL(use_peft, "false", "train a LoRA adapter and keep the base frozen"),
     INT(lora_r, "16", 1, 65536, "rank of the adapter"),
     FLOAT(lora_alpha, "32", 1e-6, 1e6,
@@ -98,6 +101,8 @@ const struct option recipe_options[] = {
     CHOICE(init_lora_weights, "true", "true gaussian pissa",
            "true: A is Kaiming uniform; gaussian: A is normal with deviation 1/r; B is 0 in both. "
            "pissa: A and B are the weight's largest singular values, which the weight loses"),
+    TEXT(adapter_name_or_path, NULL,
+         "an adapter to train on from: all that says what it is, but dropout, is its own"),
     BOOL(load_in_4bit, "false",
          "QLoRA: load the linear weights of the frozen base as 4-bit numbers"),
     CHOICE(bnb_4bit_quant_type, "nf4", "nf4 fp4", "4-bit data type"),
@@ -238,6 +243,7 @@ const struct key_section recipe_sections[] = {
 #define FACTORY "LLaMA-Factory"
 #define UNSLOTH "Unsloth"
 const struct key_alias recipe_aliases[] = {
+    {"lora_model_dir", "adapter_name_or_path", NULL, AXOLOTL},
     {"base_model", "model_name_or_path", NULL, AXOLOTL},
     {"pretrained_checkpoint", "model_name_or_path", NULL, "Megatron Bridge"},
     {"checkpoint_dir", "model_name_or_path", NULL, "LitGPT"},
