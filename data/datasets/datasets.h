@@ -136,8 +136,25 @@ struct loader_config {
     i64 datasets_count;
     const double *weights; /* [datasets_count] shares; NULL: laid end to end, each epoch has all */
     bool packing;          /* samples are blocks of the token stream; else one document each */
-    i64 rows;              /* not packing: documents that make a sample, 2: a pair; 0: 1 */
-    bool document_mask;    /* packing: attention, positions and targets stay within documents */
+    enum packing_strategy {
+        PACKING_WRAPPED, /* the token stream is cut into blocks, wherever documents end */
+        PACKING_BFD      /* whole documents, best-fit decreasing (loader_plan.c) */
+    } packing_strategy;
+    /* What becomes of a document with more than max_seq_length tokens, where none is cut anyhow */
+    enum truncation {
+        TRUNCATE_RIGHT, /* its first tokens are kept */
+        TRUNCATE_LEFT,  /* its last */
+        TRUNCATE_DROP,
+        TRUNCATE_SPLIT, /* it becomes several */
+        TRUNCATE_ERROR
+    } truncation;
+    bool trained_only; /* samples without a token to train are left out */
+    bool last_block;   /* wrapped: the tokens after the last full block are a sample, too */
+    /* A step does not reach over the end of an epoch: the last one has fewer samples, or,
+     * drop_last, these are left out (transformers' Trainer). Without weights only. */
+    bool epochs, drop_last;
+    i64 rows;           /* not packing: documents that make a sample, 2: a pair; 0: 1 */
+    bool document_mask; /* packing: attention, positions and targets stay within documents */
     bool shuffle;
     bool one_pass; /* evaluation: in order, every token once, the last step may be short */
     i64 max_seq_length, global_batch_size, micro_batch_size; /* tokens; samples; samples */
@@ -176,13 +193,20 @@ int sample_digest(const i32 *ids, const i32 *targets, const struct sample_row *r
                   char hex[65], struct err *e);
 int batch_digest(const char (*sample)[65], i64 count, char hex[65], struct err *e);
 struct loader;
-/* Step s takes global samples [s B, (s + 1) B): a pure function of the configuration and s. A
- * thread prepares step s + 1 while s is in use. The datasets must stay open; *out is good until the
- * next call. */
+struct loader_facts {                                 /* of a dataset */
+    i64 documents, samples, cut, dropped, tokens_cut; /* cut: into pieces or at an end */
+    i64 untrained, untrained_blocks; /* pieces of documents, blocks: without a token to train */
+};
+/* Step s takes global samples [s B, (s + 1) B), with `epochs` those of its epoch: a pure function
+ * of the configuration and s. A thread prepares step s + 1 while s is in use. The datasets must
+ * stay open; *out is good until the next call. */
 struct loader *loader_open(const struct loader_config *c, struct err *e);
 int loader_step(struct loader *l, i64 step, const struct step_batches **out, struct err *e);
 i64 loader_samples(const struct loader *l); /* in one epoch */
-i64 loader_steps(const struct loader *l);   /* in one epoch, rounded up */
+i64 loader_steps(const struct loader *l);   /* in one epoch, rounded up, or drop_last */
+/* Samples in the last step of an epoch; a full batch where steps know no epochs. */
+i64 loader_last(const struct loader *l);
+const struct loader_facts *loader_facts(const struct loader *l, i64 dataset);
 void loader_close(struct loader *l);
 
 #endif

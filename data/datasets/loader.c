@@ -22,8 +22,9 @@ struct prepared {
     struct batch *batch;    /* [micro-batches] */
     i32 *column;            /* [6, capacity]: ids, targets, position, begin, last, real */
     i64 capacity;
-    u32 *ids; /* [max_seq_length + 1] */
-    u8 *trained;
+    u32 *ids; /* [max_seq_length + 1] of a sample, and what may be its last target */
+    u8 *trained,
+        *begins; /* the same: may be a target; is the first of a document that stands alone */
 };
 
 struct loader {
@@ -38,30 +39,41 @@ struct loader {
     bool stop;
 };
 
-static i64 step_samples(const struct loader *l, i64 step) {
-    const i64 batch = l->sampler.config.global_batch_size, total = l->sampler.total;
-    return l->sampler.config.one_pass ? i64_min(batch, total - step * batch) : batch;
+/* Reads a sample's tokens; how many may be looked at, -1: error. */
+static i64 sample_read(struct prepared *p, const struct sample *x, const struct loader_config *c,
+                       struct err *e) {
+    const bool mask = c->packing && c->document_mask;
+    const struct dataset_info *f = dataset_info(x->dataset);
+    i64 at = 0;
+    for (i64 k = 0; k < x->pieces; k++) {
+        const struct extent *piece = x->piece ? &x->piece[k] : &x->own;
+        const i64 known = piece->count + piece->more, end = piece->first + known;
+        if (dataset_read(x->dataset, piece->first, known, p->ids + at, e)) return -1;
+        dataset_trained(x->dataset, piece->first, known, p->trained + at);
+        memset(p->begins + at, 0, (size_t)known);
+        p->begins[at] = mask;
+        for (i64 d = dataset_document(x->dataset, piece->first) + 1;
+             mask && d < f->documents && (i64)f->documents_at[d] < end; d++)
+            p->begins[at + (i64)f->documents_at[d] - piece->first] = 1;
+        at += known;
+    }
+    return at;
 }
 
 /* Writes one sample at `at` of the step's columns; its micro-batch starts at `origin`. Padding
  * takes positions below `length` too: a model may have no more. */
 static int sample_fill(struct prepared *p, const struct sample *x, const struct loader_config *c,
                        i64 at, i64 origin, i64 *trained, struct err *e) {
-    const bool mask = c->packing && c->document_mask;
-    const i64 length = c->max_seq_length;
+    const i64 length = c->max_seq_length, known = sample_read(p, x, c, e);
     i32 *ids = p->column + at, *targets = ids + p->capacity, *position = targets + p->capacity;
     i32 *begin = position + p->capacity, *last = begin + p->capacity, *given = last + p->capacity;
-    const u64 *border = dataset_info(x->dataset)->documents_at + 1;
-    i64 start = 0, padded = round_up(x->inputs, LOADER_PAD),
-        document = dataset_document(x->dataset, x->first);
-    if (dataset_read(x->dataset, x->first, x->known, p->ids, e)) return -1;
-    dataset_trained(x->dataset, x->first, x->known, p->trained);
+    i64 start = 0, padded = round_up(x->inputs, LOADER_PAD);
+    if (known < 0) return -1;
     for (i64 i = 0; i < padded; i++) {
         bool real = i < x->inputs;
         if (i == x->inputs || (!real && i - start == length)) start = i; /* within the tables */
-        if (real && mask && (u64)(x->first + i) == border[document]) document++, start = i;
-        bool target = real && i + 1 < x->known && p->trained[i + 1] &&
-                      !(mask && (u64)(x->first + i + 1) == border[document]);
+        if (real && p->begins[i]) start = i;
+        bool target = real && i + 1 < known && p->trained[i + 1] && !p->begins[i + 1];
         ids[i] = real ? (i32)p->ids[i] : 0;
         targets[i] = target ? (i32)p->ids[i + 1] : IGNORED;
         position[i] = (i32)(i - start);
@@ -103,12 +115,12 @@ static int step_digest(const struct prepared *p, struct step_batches *s, int ver
 
 static int step_prepare(const struct loader *l, struct prepared *p, i64 step, struct err *e) {
     const struct loader_config *c = &l->sampler.config;
-    struct step_batches out = {
-        .step = step, .samples = step_samples(l, step), .batch = p->batch, .row = p->row};
+    i64 first;
+    struct step_batches out = {.step = step, .batch = p->batch, .row = p->row};
+    out.samples = sampler_step(&l->sampler, step, &first);
     out.rows = out.samples * c->rows;
     for (i64 i = 0; i < out.rows; i++) {
-        p->sample[i] =
-            sampler_at(&l->sampler, step * c->global_batch_size + i / c->rows, i % c->rows);
+        p->sample[i] = sampler_at(&l->sampler, first + i / c->rows, i % c->rows);
         out.tokens += round_up(p->sample[i].inputs, LOADER_PAD);
     }
     if (prepared_room(p, out.tokens, e)) return -1;
@@ -177,7 +189,10 @@ struct loader *loader_open(const struct loader_config *c, struct err *e) {
                                  sizeof *p->batch, e);
         p->ids = mem_new_array(c->max_seq_length + 1, sizeof *p->ids, e);
         p->trained = mem_new_array(c->max_seq_length + 1, sizeof *p->trained, e);
-        if (!p->sample || !p->row || !p->digest || !p->batch || !p->ids || !p->trained) r = -1;
+        p->begins = mem_new_array(c->max_seq_length + 1, sizeof *p->begins, e);
+        if (!p->sample || !p->row || !p->digest || !p->batch || !p->ids || !p->trained ||
+            !p->begins)
+            r = -1;
     }
     if (!r && !(l->started = !pthread_create(&l->thread, NULL, loader_thread, l)))
         r = err_failed(e, "cannot start the thread that reads data");
@@ -199,7 +214,7 @@ void loader_close(struct loader *l) {
         struct prepared *p = &l->slot[i];
         mem_free(p->sample), mem_free(p->row), mem_free(p->digest), mem_free(p->batch),
             mem_free(p->column);
-        mem_free(p->ids), mem_free(p->trained);
+        mem_free(p->ids), mem_free(p->trained), mem_free(p->begins);
     }
     sampler_close(&l->sampler);
     pthread_cond_destroy(&l->turn), pthread_mutex_destroy(&l->lock);
@@ -238,6 +253,13 @@ int loader_step(struct loader *l, i64 step, const struct step_batches **out, str
 
 i64 loader_samples(const struct loader *l) { return l->sampler.total; }
 
-i64 loader_steps(const struct loader *l) {
-    return (l->sampler.total - 1) / l->sampler.config.global_batch_size + 1;
+i64 loader_steps(const struct loader *l) { return sampler_epoch_steps(&l->sampler); }
+
+i64 loader_last(const struct loader *l) {
+    i64 first;
+    return sampler_step(&l->sampler, loader_steps(l) - 1, &first);
+}
+
+const struct loader_facts *loader_facts(const struct loader *l, i64 dataset) {
+    return &l->sampler.facts[dataset];
 }

@@ -80,9 +80,9 @@ static bool at_multiple(i64 steps, double share, i64 total, i64 step) {
 /* Does an epoch end with this step? */
 static bool epoch_ends(const struct session *s, i64 step) {
     const struct recipe *r = s->r;
-    const double epoch = r->max_steps
-                             ? (double)loader_samples(s->t.loader) / (double)r->global_batch_size
-                             : (double)s->t.total_steps / r->num_train_epochs;
+    const double epoch = r->recipe_version >= 2
+                             ? (double)loader_steps(s->t.loader)
+                             : (double)loader_samples(s->t.loader) / (double)r->global_batch_size;
     const double now = (double)step / epoch, before = (double)(step - 1) / epoch;
     return step > 0 && (i64)(now + 1e-9) > (i64)(before + 1e-9);
 }
@@ -274,11 +274,19 @@ static void session_print(const struct session *s) {
            (double)model_count(m, true) / 1e6, s->r->precision,
            device_now() == DEVICE_CUDA ? device_text() : isa_name[isa_now()], pool_threads(),
            pool_threads() == 1 ? "" : "s");
+    samples_note(&s->t);
     if (*m->config.note) show(stdout, "note: %s\n", m->config.note);
-    printf("%lld samples of %lld tokens an epoch, %lld a step, %lld steps; planned peak %.0f MiB\n",
-           (long long)loader_samples(s->t.loader), (long long)s->r->max_seq_length,
-           (long long)s->r->global_batch_size, (long long)s->t.total_steps,
-           (double)s->planned / (1 << 20));
+    const i64 samples = loader_samples(s->t.loader), batch = s->r->global_batch_size,
+              last = loader_last(s->t.loader), rest = samples % batch;
+    char end[80] = "";
+    if (last < batch)
+        snprintf(end, sizeof end, " (%lld in the last of an epoch)", (long long)last);
+    else if (s->r->drop_last && rest)
+        snprintf(end, sizeof end, " (%lld of each epoch are left out)", (long long)rest);
+    printf("%lld samples of at most %lld tokens an epoch, %lld a step%s, %lld steps; planned peak "
+           "%.0f MiB\n",
+           (long long)samples, (long long)s->r->max_seq_length, (long long)batch, end,
+           (long long)s->t.total_steps, (double)s->planned / (1 << 20));
     if (s->ngram.targets)
         printf("validation data: a unigram model scores %.3f nats/token, a bigram model %.3f\n",
                s->ngram.unigram, s->ngram.bigram);

@@ -222,6 +222,11 @@ struct pass *trainer_run(struct trainer *t, const struct batch *b, enum use use,
                          const struct frozen *of, i64 first, const float *weight, struct err *e);
 /* The model of an objective's pass: NULL for "". */
 const struct frozen *trainer_frozen(const struct trainer *t, const char *name);
+/* samples.c: the members of a loader's configuration that say what a sample is. */
+void samples_of_recipe(const struct recipe *r, struct loader_config *c);
+/* Are samples drawn from the datasets by their weights, or is each one's turn once an epoch? */
+bool samples_weighted(const struct recipe *r);
+void samples_note(const struct trainer *t); /* on stderr, for each dataset what is left out */
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 
 /* ---- evaluation (evaluate.c) */

@@ -22,8 +22,10 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
         return -1;
     t->total_steps = r->max_steps;
     if (!t->total_steps) {
-        const double steps =
-            r->num_train_epochs * (double)loader_samples(t->loader) / (double)r->global_batch_size;
+        const double steps = r->num_train_epochs * /* a last batch that is not full is a step */
+                             (r->recipe_version >= 2 ? (double)loader_steps(t->loader)
+                                                     : (double)loader_samples(t->loader) /
+                                                           (double)r->global_batch_size);
         t->total_steps = i64_max(1, (i64)steps + (steps > (double)(i64)steps));
     }
     return schedule_of_recipe(&t->schedule, r, t->total_steps, e);

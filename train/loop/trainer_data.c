@@ -111,7 +111,7 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
     const struct recipe *r = t->r;
     struct loader_config c = {
         .datasets = of,
-        .weights = eval || count < 2 ? NULL : t->weight,
+        .weights = !eval && samples_weighted(r) ? t->weight : NULL,
         .datasets_count = count,
         .packing = r->packing,
         .document_mask = r->document_mask,
@@ -122,6 +122,7 @@ static struct loader *loader_for(struct trainer *t, struct dataset **of, i64 cou
         .micro_batch_size = eval ? r->micro_batch_size : trainer_micro_batch(r),
         .seed = (u64)r->seed,
         .digest_version = (int)t->digest_version};
+    samples_of_recipe(r, &c);
     if (t->objective->rows && !eval && t->objective->rows(&c, r, e)) return NULL;
     if (!eval) t->rows = i64_max(c.rows, 1);
     return loader_open(&c, e);

@@ -90,7 +90,7 @@ static int step_weigh(struct trainer *t, struct objective_step *s, int *count, s
 
 /* Gradients of all micro-batches, into the accumulators. */
 static int step_train(struct trainer *t, const struct step_batches *s, float *loss, struct err *e) {
-    const i64 groups = t->r->reduction_groups;
+    const i64 groups = t->r->reduction_groups, size = t->r->global_batch_size / groups;
     i64 group = 0, samples = 0, first = 0;
     if (optimizer_zero(&t->optimizer, e)) return -1;
     for (i64 i = 0; i < s->count; i++) {
@@ -99,11 +99,14 @@ static int step_train(struct trainer *t, const struct step_batches *s, float *lo
         const struct pass *p = trainer_run(t, b, USE_TRAIN, NULL, first, weight, e);
         if (!p || pass_read(p, loss + first, e)) return -1;
         samples += b->samples, first += b->tokens;
-        if (groups > 1 && samples == (group + 1) * (s->samples / groups)) {
+        if (groups > 1 && (samples == (group + 1) * size || i + 1 == s->count)) {
             if (optimizer_group_done(&t->optimizer, group++, e)) return -1;
             if (group < groups && optimizer_zero(&t->optimizer, e)) return -1;
         }
     }
+    for (; groups > 1 && group < groups; group++) /* a batch that is not full: zeros */
+        if (optimizer_zero(&t->optimizer, e) || optimizer_group_done(&t->optimizer, group, e))
+            return -1;
     return 0;
 }
 

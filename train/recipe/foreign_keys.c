@@ -235,6 +235,7 @@ const struct foreign foreign_keys[] = {
     SAME(AX, "excess_length_strategy", "truncation",
          "drop=drop truncate=right raise=error error=error"),
     SAME(SW, "truncation_strategy", "truncation", "delete=drop left=left right=right split=split"),
+    SAME(TR, "packing_strategy", "packing_strategy", "ffd=bfd bfd-requeue=bfd_split *="),
     SAME(TR, "truncation_mode", "truncation", "keep_start=right keep_end=left"),
     REFUSE(LF, "mix_strategy", OTHER, "how often each dataset is drawn from", "concat"),
     REFUSE(LF, "interleave_probs", OTHER, "how often each dataset is drawn from: weight", NULL),

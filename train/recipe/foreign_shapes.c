@@ -175,6 +175,22 @@ static int mlx_data(struct recipe *r, struct node *map, struct err *e) {
         lora->where, e);
 }
 
+/* Axolotl cuts plain texts into samples, where it drops conversations that are too long. */
+static int axolotl_texts(struct recipe *r, struct node *map, struct err *e) {
+    static const char *const keys[] = {"datasets", "pretraining_dataset"};
+    bool texts = false;
+    for (int i = 0; i < COUNT(keys); i++) {
+        const struct node *list = node_find(map, keys[i]);
+        for (const struct node *n = list ? list->child : NULL; n; n = n->next) {
+            const char *type = n->kind == NODE_MAP ? text_of(n, "type") : NULL;
+            texts |= type && (!strcmp(type, "completion") || !strcmp(type, "pretrain"));
+        }
+    }
+    if (!texts || node_find(map, "excess_length_strategy") || node_find(map, "truncation"))
+        return 0;
+    return put_text(r, map, "truncation", "split", map->where, e);
+}
+
 /* IEEE half precision has no place here; bf16 takes it where the recipe has nothing else. */
 static int half_precision(struct recipe *r, struct node *map, struct err *e) {
     static const char *const keys[] = {"fp16", "float16"};
@@ -220,6 +236,7 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
         return -1;
     if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
     if (r->tools & TOOL_MLX && mlx_data(r, map, e)) return -1;
+    if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;
     struct node *modules = node_find(map, "lora_target_modules");
     if (r->tools & TOOL_AXOLOTL && is_true(map, "lora_target_linear") && modules) {
         if (recipe_tell(r, modules, modules->key, "lora_target_linear has them all", e)) return -1;

@@ -33,6 +33,7 @@ const struct tool_default foreign_defaults[] = {
     {AX | HF | TT | MX, "task", "sft", NULL},
     {AX | HF | TT | MX, "packing", "false", NULL},
     {AX | HF | TT, "packing_strategy", "bfd", "packing"}, /* none of them cuts a sample */
+    {AX | SW, "truncation", "drop", NULL},
     {AX | TR | SW, "precision", "bf16", NULL},
     {AX, "lr_scheduler_type", "cosine", NULL},
     {AX, "max_seq_length", "512", NULL},

@@ -60,6 +60,8 @@ struct recipe {
     bool master_weights;
     i64 max_seq_length;
     bool packing, document_mask, completion_only_loss, assistant_only_loss;
+    const char *packing_strategy, *truncation;
+    bool drop_last;
     const char *chat_template;                      /* NULL: the tokenizer's own */
     struct text_list chat_template_kwargs, columns; /* NAME=VALUE, OURS=THEIRS */
     const char *template_date, *on_bad_row;

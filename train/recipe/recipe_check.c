@@ -215,6 +215,28 @@ static int check_pairs(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* How samples are made. */
+static int check_samples(struct recipe *r, const char *name, struct err *e) {
+    const bool split = !strcmp(r->packing_strategy, "bfd_split"),
+               wrapped = !strcmp(r->packing_strategy, "wrapped"),
+               cut = strcmp(r->truncation, "right"), other = strcmp(r->packing_strategy, "auto");
+    if (r->recipe_version < 2 && (other || cut || r->drop_last))
+        return err_input(e, "%s: '%s' has no meaning in recipe_version 1", name,
+                         other ? "packing_strategy"
+                         : cut ? "truncation"
+                               : "drop_last"),
+               err_hint(e, "leave out one of the two keys");
+    if (cut && r->packing && wrapped)
+        return err_input(e, "%s: packing_strategy: wrapped cuts no document by its length",
+                         place(r, "truncation", name)),
+               err_hint(e, "leave out truncation, or take packing_strategy: bfd");
+    if (cut && r->packing && split && strcmp(r->truncation, "split"))
+        return err_input(e, "%s: packing_strategy: bfd_split is truncation: split",
+                         place(r, "truncation", name)),
+               err_hint(e, "leave one of them out");
+    return 0;
+}
+
 static bool is_problem(const struct recipe *r, const char *key) {
     for (const struct problem *p = r->problem; p; p = p->next)
         if (p->key && !strcmp(p->key, key)) return true;
@@ -237,6 +259,7 @@ int recipe_check(struct recipe *r, const char *name, struct err *e) {
         {check_data, {"dataset", NULL}},
         {check_steps, {"eval_dataset", NULL}},
         {check_pairs, {NULL, NULL}},
+        {check_samples, {"packing_strategy", "truncation"}},
     };
     for (int i = 0; i < COUNT(checks); i++) {
         bool skip = false;

@@ -43,8 +43,15 @@ const struct option recipe_options[] = {
         "what the keys mean: 1 is what they meant to runs before there were versions"),
 
     INT(max_seq_length, "512", 1, 1 << 24, "most tokens in a sample"),
-    BOOL(packing, "true",
-         "true: documents are joined and cut into full samples; false: one document a sample"),
+    BOOL(packing, "true", "true: several documents make a sample; false: one document a sample"),
+    CHOICE(packing_strategy, "auto", "auto bfd bfd_split wrapped",
+           "bfd: whole documents, best fit first; bfd_split: those that are too long are cut up; "
+           "wrapped: one stream of tokens, cut into full samples (auto: pretrain; others bfd)"),
+    CHOICE(truncation, "right", "right left drop split error",
+           "a document of more than max_seq_length tokens: its end is cut off, its beginning, all "
+           "of it is left out, it becomes several, or the run ends before it begins"),
+    BOOL(drop_last, "false",
+         "leave out the last samples of an epoch where they do not fill a batch"),
     BOOL(document_mask, "true", "with packing: tokens see only their own document"),
     BOOL(completion_only_loss, "true", "sft: train on completions, not on prompts"),
     BOOL(assistant_only_loss, "true", "conversations: train only on what the assistant says"),
@@ -188,7 +195,7 @@ const struct option data_item_options[] = {
     {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0, "auto tokens text jsonl",
      "tokens: made by hone tokenize"},
     {"weight", OPT_FLOAT, offsetof(struct data_item, weight), "1", 1e-9, 1e9, NULL,
-     "relative share"},
+     "relative share of the samples drawn (all 1: each sample comes once an epoch)"},
     {"split", OPT_TEXT, offsetof(struct data_item, split), NULL, 0, 0, NULL, "part of it"},
     {"rows", OPT_TEXT, offsetof(struct data_item, rows), NULL, 0, 0, NULL,
      "a slice of its rows: [:500], [:1%], [10%:20%]"},

@@ -278,8 +278,7 @@ static void weights_counted(void **state) {
 }
 
 /* A sample of two rows: pairs stay together, however the step is cut. */
-static void pairs(void **state) {
-    (void)state;
+static void pairs_of(const char *version) {
     char first[65] = "";
     i64 documents = 0;
     for (int micro = 1; micro <= 4; micro *= 2) {
@@ -287,20 +286,26 @@ static void pairs(void **state) {
         struct err e = {0};
         char words[32];
         snprintf(words, sizeof words, "micro_batch_size=%d", micro);
-        bed_open(&b, WORDS("task=sft", "global_batch_size=4", words));
+        bed_open(&b, WORDS("task=sft", "global_batch_size=4", version, words));
         documents = loader_samples(b.t.loader);
         const i64 bytes = trainer_plan_bytes(&b.t, &e);
         bed_close(&b);
-        bed_open(&b, WORDS("task=paired", "global_batch_size=4", words));
+        bed_open(&b, WORDS("task=paired", "global_batch_size=4", version, words));
         assert_int_equal(loader_samples(b.t.loader), documents / 2);
         assert_true(trainer_plan_bytes(&b.t, &e) > bytes); /* a pair's tokens */
         double loss[12];
         for (int i = 0; i < COUNT(loss); i++) loss[i] = step(&b).loss;
-        assert_true(loss[11] < loss[0]);
+        if (version[15] == '1') /* steps of version 2 are not all of one size */
+            assert_true(loss[11] < loss[0]);
         if (!*first) strcpy(first, state_of(&b));
         assert_string_equal(state_of(&b), first);
         bed_close(&b);
     }
+}
+
+static void pairs(void **state) {
+    (void)state;
+    pairs_of("recipe_version=1"), pairs_of("recipe_version=2");
 }
 
 static void refused(const char *const *words, const char *primary, const char *more) {
