@@ -109,6 +109,17 @@ static int tune_steps(struct recipe *r, struct node *map, struct err *e) {
 /* "a,b#500" (LLaMA-Factory, ms-swift): a list of paths, each with the number of its rows. */
 static int names_to_list(struct recipe *r, struct node *map, const char *key, struct err *e) {
     struct node *n = node_find(map, key);
+    if (n && n->kind == NODE_LIST) { /* words of a script */
+        struct text all = {0};
+        int rc = 0;
+        for (const struct node *c = n->child; !rc && c; c = c->next)
+            if (c->kind == NODE_SCALAR)
+                rc = text_printf(&all, e, "%s%s", all.size ? "," : "", c->text);
+        if (!rc && all.size && !(n->text = arena_text(&r->arena, all.data, e))) rc = -1;
+        if (!rc && all.size) n->kind = NODE_SCALAR, n->child = NULL;
+        text_free(&all);
+        if (rc || !n->text) return rc;
+    }
     if (!n || n->kind != NODE_SCALAR || node_is_null(n)) return 0;
     const char *at = n->text, *separator = r->tools & TOOL_SWIFT ? ", " : ",";
     n->kind = NODE_LIST, n->text = NULL;
@@ -152,6 +163,17 @@ static int mixture(struct recipe *r, struct node *map, struct err *e) {
             return -1;
     }
     return node_append(&r->arena, map, list, e);
+}
+
+/* min_lr is a rate (ms-swift's Megatron), and ours a share of the highest. */
+static int least_rate(struct recipe *r, struct node *map, struct err *e) {
+    const struct node *n = node_find(map, "min_lr");
+    const char *least = text_of(map, "min_lr"), *most = text_of(map, "lr");
+    if (!least || !most || strtod(most, NULL) <= 0) return 0;
+    const double share = strtod(least, NULL) / strtod(most, NULL);
+    drop(map, "min_lr");
+    return put_text(r, map, "min_lr_ratio", arena_printf(&r->arena, e, "%.12g", share), n->where,
+                    e);
 }
 
 /* data: FOLDER (mlx-lm): train.jsonl and valid.jsonl of it. */
@@ -236,6 +258,7 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
         return -1;
     if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
     if (r->tools & TOOL_MLX && mlx_data(r, map, e)) return -1;
+    if (r->tools & TOOL_SWIFT && least_rate(r, map, e)) return -1;
     if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;
     struct node *modules = node_find(map, "lora_target_modules");
     if (r->tools & TOOL_AXOLOTL && is_true(map, "lora_target_linear") && modules) {

@@ -18,7 +18,8 @@ const struct tool foreign_tools[] = {
      "per_device_eval_batch_size run_name logging_strategy attn_implementation"},
     {TOOL_SWIFT, "ms-swift",
      "tuner_type train_type rlhf_type split_dataset_ratio load_from_cache_file target_modules "
-     "model_author attn_impl freeze_vit padding_free torch_dtype dataset_num_proc sleep_level "
+     "command model_author attn_impl freeze_vit padding_free torch_dtype dataset_num_proc "
+     "sleep_level "
      "recompute_granularity use_hf infer_backend"},
     {TOOL_TORCHTUNE, "torchtune", "checkpointer max_steps_per_epoch optimizer_in_bwd"},
     {TOOL_MLX, "mlx-lm",
@@ -156,6 +157,8 @@ const struct foreign foreign_tool_keys[] = {
     /* ---- objectives and methods */
     SAME(LF, "stage", "task",
          "pt=pretrain sft=sft dpo=!objective kto=!objective rm=!objective ppo=!objective"),
+    SAME(0, "command", "task", "sft=sft pt=pretrain *=!objective"), /* of scripts */
+    REFUSE(0, "nproc_per_node", GPUS, NULL, "1"),
     REFUSE(0, "rl", OBJECTIVE, NULL, NULL),
     REFUSE(0, "rl_beta", OBJECTIVE, NULL, NULL),
     REFUSE(0, "rlhf_type", OBJECTIVE, NULL, NULL),
@@ -239,6 +242,17 @@ const struct foreign foreign_tool_keys[] = {
     REFUSE(SW, "importance_sampling_level", OBJECTIVE, NULL, NULL),
     REFUSE(SW, "advantage_estimator", OBJECTIVE, NULL, NULL),
     REFUSE(SW, "vllm_mode", OBJECTIVE, NULL, NULL),
+    NONE(SW, "vllm_gpu_memory_utilization", "of use_vllm"),
+    NONE(SW, "vllm_max_model_len", "of use_vllm"),
+    NONE(SW, "vllm_tensor_parallel_size", "of use_vllm"),
+    NONE(SW, "vllm_server_host", "of use_vllm"),
+    NONE(SW, "vllm_server_port", "of use_vllm"),
+    NONE(SW, "sleep_level", "of use_vllm"),
+    NONE(SW, "offload_model", "of use_vllm"),
+    NONE(SW, "offload_optimizer", SPEED),
+    NONE(SW, "optimizer_cpu_offload", SPEED),
+    NONE(SW, "optimizer_offload_fraction", SPEED),
+    NONE(SW, "load_data_args", "of an adapter that is used"),
     REFUSE(SW, "infer_backend", OBJECTIVE, "no training: hone generate", NULL),
     REFUSE(SW, "device_groups", GPUS, NULL, NULL),
     REFUSE(0, "deepspeed_config", GPUS, NULL, NULL),

@@ -354,7 +354,6 @@ int lock_compare(const char *run_dir, const struct recipe *now, const struct loc
              compare_files(json_object_get(old, "files"), files->list, e) ||
              carried_check(run_dir, json_object_get(old, "files"), carries(old), ERR_INPUT, e) ||
              compare_environments(json_object_get(old, "environment"), environment, notes, e);
-    json_decref(old), json_decref(recipe), json_decref(environment),
-        mem_free(path);
+    json_decref(old), json_decref(recipe), json_decref(environment), mem_free(path);
     return rc ? -1 : 0;
 }

@@ -32,6 +32,9 @@ int node_put(struct arena *a, struct node *map, struct node *child,
              struct err *e); /* replaces the child of the same key, in its place */
 struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
                        struct err *e);
+/* The flags of the training that a shell script starts (recipe_script.c). */
+struct node *node_script(struct arena *a, const char *data, i64 size, const char *name,
+                         struct err *e);
 struct node *node_of_json(struct arena *a, const json_t *j, const char *name, struct err *e);
 json_t *node_json(const struct node *n, struct err *e); /* scalars by YAML 1.2's core schema */
 bool node_is_null(const struct node *n);

@@ -219,7 +219,10 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     if (path_is_dir(path)) return err_input(e, "%s is a folder, not a recipe", path), NULL;
     if (file_read(&text, path, e)) return NULL;
     const char *name = arena_text(&r->arena, path, e);
-    struct node *map = name ? node_yaml(&r->arena, text.data, text.size, name, e) : NULL;
+    struct node *map = !name ? NULL
+                       : ends_with(path, ".sh")
+                           ? node_script(&r->arena, text.data ? text.data : "", text.size, name, e)
+                           : node_yaml(&r->arena, text.data, text.size, name, e);
     text_free(&text);
     const bool locked = map && node_find(map, "format") && node_find(map, "recipe");
     if (locked && !(map = lock_recipe(r, node_find(map, "recipe"), e))) return NULL;

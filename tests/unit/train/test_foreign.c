@@ -204,6 +204,42 @@ static void test_command_line(void **state) {
     recipe_free(&r);
 }
 
+/* Scripts, as ms-swift publishes its examples. */
+static void test_script(void **state) {
+    (void)state;
+    struct recipe r;
+    struct err e = {0};
+    char script[160];
+    static const char text[] =
+        "# 17 GB\nnproc=2\n\nCUDA_VISIBLE_DEVICES=0 \\\nswift sft \\\n    --model some/model \\\n"
+        "    --tuner_type lora --dataset 'some/data#1000' \"b.jsonl\" \\\n    --learning_rate=1e-4 "
+        "\\\n    --target_modules all-linear \\\n    --packing true --attn_impl flash_attn # end\n"
+        "swift infer --model x --stream true\n";
+    snprintf(script, sizeof script, "%s/train.sh", dir);
+    assert_int_equal(file_write(script, text, (i64)strlen(text), &e), 0);
+    if (recipe_read(&r, script, NULL, 0, &e) || r.problem)
+        fail_msg("%s", r.problem ? r.problem->err.primary : e.primary);
+    assert_string_equal(r.tool, "ms-swift");
+    assert_string_equal(r.model_name_or_path, "some/model");
+    assert_int_equal(r.dataset.count, 2);
+    assert_string_equal(r.dataset.item[0].rows, "[:1000]");
+    assert_string_equal(r.dataset.item[1].path, "b.jsonl");
+    assert_true(r.learning_rate == 1e-4 && r.packing && r.weight_decay == 0.1);
+    assert_string_equal(r.task, "sft");
+    recipe_free(&r);
+    static const char many[] = "NPROC_PER_NODE=4 swift rlhf --rlhf_type dpo --model m --dataset d "
+                               "--gradient_accumulation_steps $(expr 16 / 4)\n";
+    assert_int_equal(file_write(script, many, (i64)strlen(many), &e), 0);
+    assert_int_equal(recipe_read(&r, script, NULL, 0, &e), 0);
+    assert_true(refused(&r, "'nproc_per_node: 4' (ms-swift) changes the result: several GPUs"));
+    assert_true(refused(&r, "'command: rlhf' (ms-swift) changes the result: another objective"));
+    assert_true(refused(&r, "gradient_accumulation_steps = '$(expr 16 / 4)'; expected an integer"));
+    recipe_free(&r);
+    assert_int_equal(file_write(script, "ls\n", 3, &e), 0);
+    assert_int_equal(recipe_read(&r, script, NULL, 0, &e), -1);
+    assert_non_null(strstr(e.primary, "train.sh: no command with flags"));
+}
+
 /* What is printed is a recipe of ours that says the same. */
 static void test_import(void **state) {
     (void)state;
@@ -266,7 +302,7 @@ int main(void) {
         cmocka_unit_test(test_axolotl),      cmocka_unit_test(test_all_at_once),
         cmocka_unit_test(test_factory),      cmocka_unit_test(test_others),
         cmocka_unit_test(test_command_line), cmocka_unit_test(test_import),
-        cmocka_unit_test(test_own),
+        cmocka_unit_test(test_script),       cmocka_unit_test(test_own),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
