@@ -1,6 +1,7 @@
 /* rows_columns.c: which column of a file is which of ours, and what became of all others. */
 #include "data/datasets/datasets_int.h"
 #include <string.h>
+#include <strings.h>
 
 static const char columns_known[] =
     "text prompt completion messages instruction input output history query response system tools "
@@ -104,6 +105,16 @@ int rows_end(const struct rows *r, struct err *e) {
     return 0;
 }
 
+/* The first of some names that is a column of texts, whatever its case; NULL: none is. */
+static const char *column_of(const json_t *row, const char *const *names, int count) {
+    const char *key;
+    json_t *value;
+    for (int i = 0; i < count; i++) json_object_foreach((json_t *)(uintptr_t)row, key, value) {
+            if (json_is_string(value) && !strcasecmp(key, names[i])) return key;
+        }
+    return NULL;
+}
+
 /* How the columns that are there may be meant. */
 void rows_columns_hint(const struct rows *r, struct err *e) {
     static const char *const ask[] = {"question",    "query",   "prompt",
@@ -120,10 +131,7 @@ void rows_columns_hint(const struct rows *r, struct err *e) {
                  json_string_value(value), key);
         return;
     }
-    for (int i = COUNT(ask); i--;)
-        if (json_is_string(json_object_get(r->json, ask[i]))) asked = ask[i];
-    for (int i = COUNT(say); i--;)
-        if (json_is_string(json_object_get(r->json, say[i]))) said = say[i];
+    asked = column_of(r->json, ask, COUNT(ask)), said = column_of(r->json, say, COUNT(say));
     json_object_foreach(r->json, key, value) {
         const json_t *first = json_array_get(value, 0);
         if (json_object_get(first, "role") || json_object_get(first, "from")) {
@@ -140,6 +148,8 @@ void rows_columns_hint(const struct rows *r, struct err *e) {
                  "say how '%s' and '%s' are meant, as a conversation: columns: {instruction: %s, "
                  "output: %s}, or as plain text: columns: {prompt: %s, completion: %s}",
                  asked, said, asked, said, asked, said);
+    else if (only && (!strcmp(only, "prompt") || !strcmp(only, "completion")))
+        err_hint(e, "expected a prompt and its completion");
     else if (only)
         err_hint(e, "say which column is the text: columns: {text: %.60s}", only);
 }

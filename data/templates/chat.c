@@ -44,6 +44,8 @@ static const struct {
      "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
      "{% elif message['role'] == 'user' %}"
      "{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
+     "{% elif message['role'] != 'assistant' %}"
+     "{{ raise_exception('alpaca has no place for a message of role ' + message['role']) }}"
      "{% else %}{{ '### Response:\\n' }}"
      "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\\n\\n' }}"
      "{% endif %}{% endfor %}"

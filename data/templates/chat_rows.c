@@ -252,7 +252,7 @@ static int whole_render(const struct chat *c, struct conversation *v, struct tex
 
 /* A conversation that teaches nothing is a row to look at. */
 static int conversation_check(const struct conversation *v, const char *where, bool assistant_only,
-                              struct err *e) {
+                              struct row_notes *notes, struct err *e) {
     const json_t *messages = json_object_get(v->row, "messages");
     i64 answers = 0, said = 0, learnt = 0;
     for (size_t i = v->first; i < json_array_size(messages); i++) {
@@ -264,6 +264,8 @@ static int conversation_check(const struct conversation *v, const char *where, b
         said += text || json_object_get(m, "tool_calls");
     }
     if (!assistant_only) return 0;
+    if (said && said < answers && notes)
+        row_note(&notes->said, "an answer is empty: only its end is trained", notes->line);
     if (!answers)
         err_input(e, "%s: the assistant says nothing%s", where,
                   v->complete ? " in the completion" : "");
@@ -298,7 +300,7 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     if (!rc && whole_render(c, &v, out, &marked, e))
         rc = err_frame(e, "in the conversation of %s", where);
     if (!rc && !(rules && rules->version == 1))
-        rc = conversation_check(&v, where, assistant_only, e);
+        rc = conversation_check(&v, where, assistant_only, notes, e);
     if (!rc && v.complete) { /* the completion's own part of the text */
         prompt.row = v.row;
         rc = part_render(&prompt, v.first, true, e);

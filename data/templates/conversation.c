@@ -8,7 +8,6 @@
 #include "data/templates/chat.h"
 
 #include <string.h>
-#include <strings.h>
 
 /* ---- notes */
 
@@ -38,7 +37,7 @@ bool json_empty(const json_t *j) {
 bool word_listed(const char *list, const char *word) {
     const size_t n = strlen(word);
     for (const char *p = list; n && *p; p += strcspn(p, " "), p += *p == ' ')
-        if (strcspn(p, " ") == n && !strncasecmp(p, word, n)) return true;
+        if (strcspn(p, " ") == n && !strncmp(p, word, n)) return true;
     return false;
 }
 
@@ -108,10 +107,10 @@ static int instruction_read(const struct reading *x, json_t *texts) {
     const json_t *answer = json_object_get(row, "output");
     struct text t = {0};
     size_t i;
-    if (!json_is_string(question) || !json_is_string(answer)) {
-        reading_wrong(x, "an instruction without texts");
-        return err_detail(x->e, "expected \"instruction\" and \"output\"");
-    }
+    if (!json_is_string(question) || !json_is_string(answer))
+        return reading_wrong(x, "'%s' is %s, expected a text",
+                             json_is_string(question) ? "output" : "instruction",
+                             reading_kind(json_is_string(question) ? answer : question));
     if (input && !json_is_string(input))
         return reading_wrong(x, "'input' is %s", reading_kind(input));
     if (!json_empty(history) && !json_is_array(history))

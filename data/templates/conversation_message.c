@@ -2,6 +2,7 @@
  * called, and whether it is trained. */
 #include "data/templates/chat.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <strings.h>
 
@@ -48,19 +49,31 @@ static const char *role_tagged(const struct reading *x, const char *spelt, bool 
 }
 
 /* The role as the template has it; *call: the text is a function call. NULL: unknown. */
-static const char *role_known(const struct reading *x, const char *spelt, bool *call) {
-    const char *tagged = role_tagged(x, spelt, call);
+static const char *role_known(const struct reading *x, const char *written, bool *call) {
+    const char *tagged = role_tagged(x, written, call), *from = written + strspn(written, " \t\n");
+    char spelt[64], lower[64];
+    size_t n = strlen(from);
     if (tagged) return tagged;
+    while (n && strchr(" \t\n", from[n - 1])) n--;
+    snprintf(spelt, sizeof spelt, "%.*s", (int)(n < sizeof spelt ? n : 0), from);
+    for (size_t i = 0; i <= strlen(spelt); i++) lower[i] = (char)tolower((unsigned char)spelt[i]);
     for (int i = 0; i < COUNT(roles); i++) {
-        if (!word_listed(roles[i].spelt, spelt)) continue;
+        if (!word_listed(roles[i].spelt, lower)) continue;
         *call = i == CALL;
         const bool own = !strcmp(roles[i].role, "tool") && strcmp(spelt, "tool") &&
                          chat_quotes(x->c, x->v->row, spelt) &&
                          !chat_quotes(x->c, x->v->row, "tool");
-        return own ? spelt : roles[i].role;
+        return own ? written : roles[i].role;
     }
-    if (chat_quotes(x->c, x->v->row, spelt)) return spelt;
+    if (chat_quotes(x->c, x->v->row, spelt)) return written;
     return strcasecmp(spelt, "developer") ? NULL : "system";
+}
+
+static bool same_role(const struct reading *x, const json_t *a, const json_t *b) {
+    bool call = false, other = false;
+    const char *one = json_is_string(a) ? role_known(x, json_string_value(a), &call) : NULL,
+               *two = json_is_string(b) ? role_known(x, json_string_value(b), &other) : NULL;
+    return one && two && !strcmp(one, two) && call == other;
 }
 
 /* A key of a message, by the name that `columns` gives it, else by either of its names. */
@@ -71,13 +84,13 @@ static json_t *member(const struct reading *x, const json_t *m, const char *ours
     if (!mapped) mapped = json_string_value(json_object_get(columns, tag));
     if (mapped) return *key = mapped, json_object_get(m, mapped);
     json_t *a = json_object_get(m, ours), *b = json_object_get(m, other);
-    if (a && b && !json_equal(a, b) && !json_empty(a) && !json_empty(b))
+    if (a && b && !json_equal(a, b) && !json_empty(a) && !json_empty(b) && !same_role(x, a, b))
         message_wrong(x, "has both '%s' and '%s', which differ", ours, other);
     *key = !a || (json_empty(a) && b) ? other : ours;
     return !a || (json_empty(a) && b) ? b : a;
 }
 
-static int keys_word_listed(const json_t *m, char *out, size_t size) {
+static int keys_said(const json_t *m, char *out, size_t size) {
     const char *key;
     json_t *value;
     size_t n = 0;
@@ -94,7 +107,7 @@ static const char *role_read(const struct reading *x, const json_t *m, bool *cal
     if (x->e->code) return NULL;
     if (!json_is_string(spelt)) {
         message_wrong(x, "has no role");
-        if (keys_word_listed(m, keys, sizeof keys)) err_detail(x->e, "its keys are %s", keys);
+        if (keys_said(m, keys, sizeof keys)) err_detail(x->e, "its keys are %s", keys);
         err_hint(x->e, "expected {\"role\": ..., \"content\": ...} or {\"from\": ..., \"value\": "
                        "...}; other names: columns: {role: NAME, content: NAME}");
         return NULL;
@@ -315,7 +328,9 @@ int reading_message(const struct reading *x, const json_t *m, json_t *texts) {
         json_object_set(made, "content", content), json_object_set(texts, "content", content);
         json_decref(content);
     } else if (json_empty(calls) && json_empty(old)) {
+        char keys[160];
         rc = message_wrong(x, "has no content");
+        if (keys_said(m, keys, sizeof keys)) err_detail(x->e, "its keys are %s", keys);
     }
     if (!rc && !json_empty(calls)) rc = calls_read(x, made, texts, calls);
     if (!rc && !json_empty(old)) { /* OpenAI's older form */

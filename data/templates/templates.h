@@ -67,7 +67,7 @@ struct row_notes {
 };
 void row_note(json_t **list, const char *what, i64 line);
 void row_notes_free(struct row_notes *n);
-bool word_listed(const char *list, const char *word); /* in "one two", whatever the case */
+bool word_listed(const char *list, const char *word); /* in "one two" */
 bool json_empty(const json_t *j); /* NULL, null, or a text, list or object without anything in it */
 /* Does the template that the row gets have {% generation %}? */
 bool chat_generation(const struct chat *c, const json_t *row);

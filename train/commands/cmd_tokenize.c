@@ -132,7 +132,7 @@ static int cmd_tokenize(int argc, char **argv, struct err *e) {
     if (!rc)
         rc = outputs_apart(&files, e) || !(t = tokenizer_of_file(f.tokenizer, e)) ||
              chat_find(&chat, f.chat_template, t, e) ||
-             (chat && chat_day(chat, f.template_date, e)) ||
+             ((chat || f.template_date) && chat_day(chat, f.template_date, e)) ||
              row_settings_open(&f.rows, &f.columns, &f.chat_template_kwargs, e);
     f.chat = chat;
     if (!rc) rc = datasets_make(&f, &a, t, e);

@@ -139,7 +139,8 @@ struct row_settings { /* what `struct row_rules` borrows; row_settings_close */
 int row_settings_open(struct row_settings *s, const struct text_list *columns,
                       const struct text_list *kwargs, struct err *e);
 void row_settings_close(struct row_settings *s);
-/* Chat templates are told this day, YYYY-MM-DD, at midnight; NULL: today. */
+/* Chat templates are told this day, YYYY-MM-DD, at midnight; NULL: today. `c` may be NULL: then the
+ * day is only looked at. */
 int chat_day(struct chat *c, const char *day, struct err *e);
 void chat_day_text(const struct chat *c, char out[11]);
 

@@ -32,7 +32,7 @@ int chat_day(struct chat *c, const char *day, struct err *e) {
             return err_input(e, "template_date: found '%.40s', expected a day as 2026-11-30", day);
         t.tm_year -= 1900, t.tm_mon -= 1;
     } else { /* today, or as SOURCE_DATE_EPOCH says */
-        const time_t now = (time_t)chat_now(c);
+        const time_t now = c ? (time_t)chat_now(c) : time(NULL);
         if (!localtime_r(&now, &t)) return err_failed(e, "the clock has no day");
         t.tm_hour = t.tm_min = t.tm_sec = 0, t.tm_isdst = -1;
     }
@@ -40,7 +40,8 @@ int chat_day(struct chat *c, const char *day, struct err *e) {
     const time_t midnight = mktime(&t);
     if (midnight == (time_t)-1 || t.tm_mon != month)
         return err_input(e, "template_date: there is no day '%.40s'", day ? day : "");
-    return chat_date(c, (i64)midnight), 0;
+    if (c) chat_date(c, (i64)midnight);
+    return 0;
 }
 
 void chat_day_text(const struct chat *c, char out[11]) {

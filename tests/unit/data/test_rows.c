@@ -131,6 +131,54 @@ static void test_meaning(void **state) {
     }
 }
 
+/* A row that is damaged anywhere is read, or the error says in which line; with skip the file is
+ * read to its end. */
+static void test_damage(void **state) {
+    (void)state;
+    enum { ROWS = 1000 };
+    struct err e = {0};
+    struct text all = {0};
+    const struct rng rng = {.seed = 13, .purpose = RNG_TEST};
+    struct chat *chat = chat_open(PLAIN, NULL, NULL, &e);
+    i64 read = 0, refused = 0, begin = 0;
+    assert_int_equal(file_read(&all, "tests/golden/rows/trl.jsonl", &e), 0);
+    for (u64 i = 0; i < ROWS; i++) {
+        const char *line = strstr(all.data + begin, "\"row\": ");
+        if (!line) line = strstr(all.data, "\"row\": ");
+        const char *end = strstr(line, ", \"input_ids\"");
+        const i64 size = end - line - 7;
+        char row[2048], where[300];
+        assert_true(size < (i64)sizeof row - 1);
+        begin = end - all.data;
+        memcpy(row, line + 7, (size_t)size);
+        const i64 at = (i64)(rng_uniform_f64(&rng, 3 * i) * (double)size);
+        static const char bytes[] = "\"{}[]:,01n\\ax\n\xff";
+        const char byte = bytes[(i64)(rng_uniform_f64(&rng, 3 * i + 1) * (sizeof bytes - 1))];
+        const int how = (int)(rng_uniform_f64(&rng, 3 * i + 2) * 3);
+        i64 count = size;
+        if (how == 0) row[at] = byte;
+        if (how == 1) memmove(row + at, row + at + 1, (size_t)(size - at - 1)), count--;
+        if (how == 2) count = at;
+        for (int skip = 0; skip < 2; skip++) {
+            struct document d;
+            const struct source_options o = {
+                .chat = chat, .assistant_only_loss = true, .rules.skip = skip};
+            const char *path = file_put("damaged.jsonl", row, count);
+            struct source *s = source_open(path, &o, &e);
+            int r = 1;
+            while (s && (r = source_next(s, &d, &e)) > 0) read += !skip;
+            snprintf(where, sizeof where, "%s:", path);
+            if (r < 0 && (skip || strncmp(e.primary, where, strlen(where)) ||
+                          e.primary[strlen(where)] < '1' || e.primary[strlen(where)] > '9'))
+                fail_msg("row %d, skip %d: %s", (int)i, skip, e.primary);
+            refused += r < 0;
+            source_close(s), e = (struct err){0};
+        }
+    }
+    assert_true(read > 100 && refused > 300);
+    text_free(&all), chat_free(chat);
+}
+
 /* ---- around texts */
 
 static i64 byte_token(const void *arg, const char *name) {
@@ -262,8 +310,9 @@ static void test_tokenizers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_meaning), cmocka_unit_test(test_around),
-        cmocka_unit_test(test_stops),   cmocka_unit_test(test_markers),
-        cmocka_unit_test(test_border),  cmocka_unit_test(test_tokenizers)};
+        cmocka_unit_test(test_meaning),   cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_around),    cmocka_unit_test(test_stops),
+        cmocka_unit_test(test_markers),   cmocka_unit_test(test_border),
+        cmocka_unit_test(test_tokenizers)};
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
