@@ -202,7 +202,7 @@ const struct foreign foreign_keys[] = {
     NONE(AX, "push_dataset_to_hub", HUB),
     NONE(0, "remove_unused_columns", LOADER),
     NONE(0, "ignore_data_skip", "a run goes on where it stopped"),
-    NONE(LF, "dataset_dir", "paths are given whole"),
+    NONE(LF, "dataset_dir", "its dataset_info.json is read, or paths are given whole"),
     NONE(TR, "dataset_config", "the path given is that subset"),
     NONE(TR, "dataset_train_split", "the path given is that part"),
     NONE(TR, "dataset_test_split", "eval_dataset names it"),

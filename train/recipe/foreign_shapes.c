@@ -256,6 +256,9 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
         (names_to_list(r, map, "dataset", e) || names_to_list(r, map, "eval_dataset", e) ||
          names_to_list(r, map, "val_dataset", e)))
         return -1;
+    if (r->tools & TOOL_FACTORY && (foreign_dataset_info(r, map, "dataset", e) ||
+                                    foreign_dataset_info(r, map, "eval_dataset", e)))
+        return -1;
     if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
     if (r->tools & TOOL_MLX && mlx_data(r, map, e)) return -1;
     if (r->tools & TOOL_SWIFT && least_rate(r, map, e)) return -1;

@@ -136,6 +136,42 @@ static void test_factory(void **state) {
     recipe_free(&r);
 }
 
+/* dataset_info.json says what the names of data sets mean. */
+static void test_factory_names(void **state) {
+    (void)state;
+    struct recipe r;
+    struct err e = {0};
+    char path[160], text[512];
+    static const char info[] =
+        "{\"one\": {\"file_name\": \"a.json\", \"formatting\": \"sharegpt\", \"num_samples\": 7, "
+        "\"columns\": {\"messages\": \"talk\"}, \"tags\": {\"role_tag\": \"who\"}}, "
+        "\"hub\": {\"hf_hub_url\": \"org/data\"}, \"pairs\": {\"file_name\": \"p\", \"ranking\": "
+        "true}, \"seen\": {\"file_name\": \"s\", \"columns\": {\"images\": \"i\"}}}";
+    snprintf(path, sizeof path, "%s/dataset_info.json", dir);
+    assert_int_equal(file_write(path, info, (i64)strlen(info), &e), 0);
+    snprintf(text, sizeof text,
+             "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
+             "dataset_dir: %s\ndataset: one,hub,other.json\n",
+             dir);
+    expect(&r, text);
+    snprintf(path, sizeof path, "%s/a.json", dir);
+    assert_string_equal(r.dataset.item[0].path, path);
+    assert_string_equal(r.dataset.item[0].rows, "[:7]");
+    assert_int_equal(r.dataset.item[0].columns.count, 2);
+    assert_string_equal(r.dataset.item[0].columns.item[1], "role_tag=who");
+    assert_string_equal(r.dataset.item[1].path, "org/data");
+    assert_string_equal(r.dataset.item[2].path, "other.json");
+    recipe_free(&r);
+    snprintf(text, sizeof text,
+             "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
+             "dataset_dir: %s\ndataset: pairs,seen\n",
+             dir);
+    read_text(&r, text, NULL, 0);
+    assert_true(refused(&r, "'dataset: pairs' (LLaMA-Factory) changes the result: another obj"));
+    assert_true(refused(&r, "'dataset: seen' (LLaMA-Factory) changes the result: a model that"));
+    recipe_free(&r);
+}
+
 static void test_others(void **state) {
     (void)state;
     struct recipe r;
@@ -299,10 +335,11 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_axolotl),      cmocka_unit_test(test_all_at_once),
-        cmocka_unit_test(test_factory),      cmocka_unit_test(test_others),
-        cmocka_unit_test(test_command_line), cmocka_unit_test(test_import),
-        cmocka_unit_test(test_script),       cmocka_unit_test(test_own),
+        cmocka_unit_test(test_axolotl), cmocka_unit_test(test_all_at_once),
+        cmocka_unit_test(test_factory), cmocka_unit_test(test_factory_names),
+        cmocka_unit_test(test_others),  cmocka_unit_test(test_command_line),
+        cmocka_unit_test(test_import),  cmocka_unit_test(test_script),
+        cmocka_unit_test(test_own),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
