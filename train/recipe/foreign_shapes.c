@@ -143,6 +143,15 @@ static int names_to_list(struct recipe *r, struct node *map, const char *key, st
     return 0;
 }
 
+int foreign_word(struct recipe *r, struct node *n, struct err *e) {
+    static const char *const keys[] = {"dataset", "eval_dataset", "val_dataset"};
+    struct node map = {.kind = NODE_MAP, .where = n->where, .child = n};
+    bool listed = false;
+    for (int i = 0; i < COUNT(keys); i++) listed |= !strcmp(n->key, keys[i]);
+    if (!listed || !(r->tools & (TOOL_FACTORY | TOOL_SWIFT))) return 0;
+    return names_to_list(r, &map, n->key, e);
+}
+
 /* dataset_mixture: {datasets: [{id, split, weight}], test_split_size} of the alignment handbook.
  * Its weights are shares of each dataset's rows, from the front. */
 static int mixture(struct recipe *r, struct node *map, struct err *e) {

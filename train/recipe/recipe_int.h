@@ -128,6 +128,8 @@ int foreign_value(struct arena *a, const char *values, const char *text, const c
                   struct err *e);
 /* What a tool's shapes need beyond rows; before and after the keys are ours. */
 int foreign_before(struct recipe *r, struct node *map, struct err *e);
+/* The same for one entry, from the command line: a list of data written as a text. */
+int foreign_word(struct recipe *r, struct node *n, struct err *e);
 /* What DATASET_DIR/dataset_info.json says of the items of `key` (foreign_data.c). */
 int foreign_dataset_info(struct recipe *r, struct node *map, const char *key, struct err *e);
 int foreign_after(struct recipe *r, struct node *map, struct err *e);

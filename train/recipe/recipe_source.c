@@ -336,6 +336,7 @@ static int override(struct recipe *r, struct node *root, const char *word, const
     if (!rest && top->kind == NODE_MAP && !foreign_find(r, key) && foreign_nested(r, key))
         return override_nested(r, root, top, e);
     const struct node *given = top;
+    if (!rest && foreign_word(r, top, e)) return -1;
     if (!(top = canonical(r, top, e))) { /* key= : back to the default */
         entry_remove(root, given->key);
         return e->code ? -1 : 0;

@@ -162,6 +162,12 @@ static void test_factory_names(void **state) {
     assert_string_equal(r.dataset.item[1].path, "org/data");
     assert_string_equal(r.dataset.item[2].path, "other.json");
     recipe_free(&r);
+    char *words[] = {"--dataset", "x.json,y.json"};
+    read_text(&r, text, words, 2);
+    assert_null(r.problem);
+    assert_int_equal(r.dataset.count, 2);
+    assert_string_equal(r.dataset.item[1].path, "y.json");
+    recipe_free(&r);
     snprintf(text, sizeof text,
              "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
              "dataset_dir: %s\ndataset: pairs,seen\n",
