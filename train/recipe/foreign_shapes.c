@@ -24,9 +24,13 @@ static void drop(struct node *map, const char *key) {
     if (*at) *at = (*at)->next;
 }
 
+/* Given, and neither false nor a zero. */
 static bool is_true(const struct node *map, const char *key) {
     const char *text = text_of(map, key);
-    return text && strcasecmp(text, "false") && strcmp(text, "0");
+    char *end;
+    if (!text || !strcasecmp(text, "false")) return false;
+    const double x = strtod(text, &end);
+    return end == text || *end || x != 0;
 }
 
 /* ---- torchtune ------------------------------------------------------------------------------- */
@@ -89,6 +93,11 @@ static int tune_data(struct recipe *r, struct node *map, const char *key, const 
         if (node_append(&r->arena, to, n, e)) return -1;
     }
     to->key = list;
+    const char *component = text_of(to, "_component_");
+    if (component && strstr(component, "alpaca") && !strcmp(key, "dataset") &&
+        !node_find(from, "train_on_input") && /* it is true where that recipe is silent */
+        put_text(r, map, "completion_only_loss", "false", to->where, e))
+        return -1;
     return node_append(&r->arena, map, to, e);
 }
 

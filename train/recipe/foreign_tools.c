@@ -41,6 +41,8 @@ const struct tool_default foreign_defaults[] = {
     {AX, "micro_batch_size", "1", NULL},
     {AX, "bnb_4bit_use_double_quant", "true", "load_in_4bit"},
     {AX, "save_strategy", "epoch", NULL},
+    {AX, "eval_strategy", "epoch", "val_set_size"},
+    {AX, "eval_strategy", "epoch", "eval_dataset"},
     {LF, "bnb_4bit_use_double_quant", "true", "load_in_4bit"},
     {LF, "use_peft", "true", NULL},
     {LF, "learning_rate", "5e-5", NULL},

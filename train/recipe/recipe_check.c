@@ -174,6 +174,19 @@ static double share_of(double per_epoch, double epochs) {
     return share < 1 ? share : 1;
 }
 
+/* As those tools do: nothing to evaluate on. */
+static int no_evaluation(struct recipe *r, const char *name, struct err *e) {
+    static const char *const keys[] = {"eval_steps", "eval_ratio", "evals_per_epoch"};
+    for (int i = 0; i < COUNT(keys); i++) {
+        const struct node n = {.where = place(r, keys[i], name), .text = "", .kind = NODE_SCALAR};
+        if (recipe_given(r, keys[i]) && recipe_tell(r, &n, keys[i], "there is no eval_dataset", e))
+            return -1;
+        r->where[option_find(recipe_options, keys[i]) - recipe_options] = NULL;
+    }
+    r->eval_steps = 0, r->eval_ratio = 0, r->evals_per_epoch = 0;
+    return 0;
+}
+
 /* How often to evaluate and to save. */
 static int check_steps(struct recipe *r, const char *name, struct err *e) {
     const char *when = r->eval_strategy, *saves = r->save_strategy;
@@ -182,8 +195,7 @@ static int check_steps(struct recipe *r, const char *name, struct err *e) {
         r->eval_ratio = share_of(r->evals_per_epoch, r->num_train_epochs);
     if (r->saves_per_epoch > 0 && r->save_ratio <= 0)
         r->save_ratio = share_of(r->saves_per_epoch, r->num_train_epochs);
-    if (!r->eval_dataset.count && r->tool) /* as those tools do: nothing to evaluate on */
-        r->eval_steps = 0, r->eval_ratio = 0;
+    if (!r->eval_dataset.count && r->tool && no_evaluation(r, name, e)) return -1;
     if (r->eval_steps && !r->eval_dataset.count)
         return err_input(e, "%s: eval_steps needs an eval_dataset", place(r, "eval_steps", name));
     if (!strcmp(when, "no") || !strcmp(when, "epoch")) r->eval_steps = 0, r->eval_ratio = 0;
