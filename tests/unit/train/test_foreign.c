@@ -310,6 +310,51 @@ static void test_import(void **state) {
     text_free(&out), recipe_free(&r);
 }
 
+/* Damaged recipes: an answer, and where nothing is wrong, what is printed says the same. */
+static void test_damaged(void **state) {
+    (void)state;
+    static const char *const seeds[] = {
+        AXOLOTL
+        "datasets: [{path: a, type: alpaca, split: 'train[:5]'}]\nval_set_size: 0.1\n"
+        "special_tokens: {eos_token: x}\nreport_to: [wandb, csv]\nplugins: [a.LigerPlugin]\n",
+        "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ndataset: a,b\ncutoff_len: 8\n"
+        "neat_packing: true\nquantization_bit: 4\nlora_target: all\nwarmup_steps: 0.5\n",
+        "model: {_component_: x.lora_y, lora_attn_modules: [q_proj], lora_rank: 4}\noutput_dir: o\n"
+        "checkpointer: {checkpoint_dir: '${output_dir}/m'}\ndataset: {_component_: "
+        "torchtune.datasets.alpaca_dataset, split: 'train[:5%]'}\noptimizer: {lr: 1e-4}\n"};
+    struct rng rng = {.seed = 13, .purpose = RNG_ORDER};
+    u64 turn = 0;
+    i64 same = 0;
+    for (i64 i = 0; i < 1200; i++) {
+        char text[2048];
+        struct recipe r, again;
+        struct err e = {0};
+        struct text out = {0};
+        i64 size = (i64)strlen(seeds[i % COUNT(seeds)]);
+        memcpy(text, seeds[i % COUNT(seeds)], (size_t)size);
+        for (i64 k = 0; k < i % 4 && i >= COUNT(seeds); k++) { /* the first as they are */
+            const i64 at = (i64)(rng_uniform_f64(&rng, turn++) * (double)size);
+            const char to = "0a:{}[],'\n -~#_\"x"[(i64)(rng_uniform_f64(&rng, turn++) * 17)];
+            if (i % 3)
+                text[at] = to;
+            else
+                memmove(text + at, text + at + 1, (size_t)(--size - at));
+        }
+        assert_int_equal(file_write(file, text, size, &e), 0);
+        if (recipe_read(&r, file, NULL, 0, &e)) continue;
+        if (recipe_import(&r, "r", &out, &e)) fail_msg("%s", e.primary);
+        if (i < COUNT(seeds) && r.problem) fail_msg("%s", r.problem->err.primary);
+        if (!r.problem) {
+            expect(&again, out.data);
+            json_t *a = recipe_json(&r, &e), *b = recipe_json(&again, &e);
+            if (!json_equal(a, b)) fail_msg("%.*s\n%s", (int)size, text, out.data);
+            json_decref(a), json_decref(b), recipe_free(&again), same++;
+        }
+        text_free(&out), recipe_free(&r);
+    }
+    assert_true(same > 300); /* of them those that are not changed */
+}
+
 /* Ours stay ours, whatever spellings they use. */
 static void test_own(void **state) {
     (void)state;
@@ -345,7 +390,7 @@ int main(void) {
         cmocka_unit_test(test_factory), cmocka_unit_test(test_factory_names),
         cmocka_unit_test(test_others),  cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_import),  cmocka_unit_test(test_script),
-        cmocka_unit_test(test_own),
+        cmocka_unit_test(test_own),     cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
