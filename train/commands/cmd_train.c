@@ -431,8 +431,11 @@ static int session_run(struct session *s, struct err *e) {
     return 0;
 }
 
-/* Several paths that are not here, or names of a hub, are one report. One path is its reader's. */
-static int several_missing(const struct recipe *r, const char *name, struct err *e) {
+/* Several paths that are not here, or names of a hub, are one report. One path is its reader's; a
+ * run that goes on has its data. */
+static int several_missing(struct recipe *r, const char *name, struct err *e) {
+    if (r->resume_from_checkpoint) return 0;
+    if (recipe_missing(r, e)) return -1;
     const bool hub = r->problem && strstr(r->problem->err.hint, "hub");
     return r->problems > 1 || hub ? recipe_judge(r, name, e) : 0;
 }
@@ -445,7 +448,7 @@ static int cmd_train(int argc, char **argv, struct err *e) {
             e, "usage: hone train RECIPE.yaml [key=value ...]; `hone help train` lists the keys");
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
-    if (recipe_missing(&r, e) || several_missing(&r, argv[0], e)) return recipe_free(&r), -1;
+    if (several_missing(&r, argv[0], e)) return recipe_free(&r), -1;
     if (r.notes.size && !quiet) show(stderr, "%s", r.notes.data);
     if (r.resume_from_checkpoint && !recipe_given(&r, "recipe_version") &&
         lock_recipe_version(r.output_dir, &r.recipe_version, e))
