@@ -323,7 +323,7 @@ static bool said(const struct node *map, const char *key) {
     if (node_find(map, key)) return true;
     for (int i = 0; i < COUNT(also); i++) {
         const char *text = strcmp(key, also[i][0]) ? NULL : text_of(map, also[i][1]);
-        if (text && strcmp(text, "-1") && strcmp(text, "0")) return true;
+        if (text && (*key == 'w' || (strcmp(text, "-1") && strcmp(text, "0")))) return true;
     }
     return false;
 }
@@ -344,5 +344,10 @@ int foreign_after(struct recipe *r, struct node *map, struct err *e) {
         rc = text_printf(&r->notes, e, "%s: read as a recipe of %s, with its defaults:%s\n",
                          map->where, r->tool, list.size ? list.data : " none");
     text_free(&list);
+    if (!rc && r->tools & TOOL_MLX)
+        rc =
+            text_printf(&r->notes, e,
+                        "%s: Adam corrects the bias of its moments here, which mlx-lm leaves out\n",
+                        map->where);
     return rc ? -1 : 0;
 }

@@ -38,6 +38,7 @@ const struct tool_default foreign_defaults[] = {
     {AX | TR | SW, "precision", "bf16", NULL},
     {AX, "lr_scheduler_type", "cosine", NULL},
     {AX, "max_seq_length", "512", NULL},
+    {AX, "warmup_ratio", "0.03", NULL}, /* there at most 100 steps */
     {AX, "micro_batch_size", "1", NULL},
     {AX, "bnb_4bit_use_double_quant", "true", "load_in_4bit"},
     {AX, "save_strategy", "epoch", NULL},
@@ -63,6 +64,7 @@ const struct tool_default foreign_defaults[] = {
     {SW, "weight_decay", "0.1", NULL},
     {SW, "adam_beta2", "0.95", NULL},
     {SW, "micro_batch_size", "1", NULL},
+    {SW | TT, "max_seq_length", "2048", NULL}, /* there as long as the model allows */
     {HF, "num_train_epochs", "3", NULL},
     {HF, "save_strategy", "steps", NULL},
     {TR | LF, "eval_strategy", "no", NULL},
@@ -73,6 +75,8 @@ const struct tool_default foreign_defaults[] = {
     {MX, "use_peft", "true", NULL},
     {MX, "completion_only_loss", "false", NULL},
     {MX, "assistant_only_loss", "false", NULL},
+    {MX, "seed", "0", NULL},
+    {MX, "optim", "adam", NULL},
     {MX, "learning_rate", "1e-5", NULL},
     {MX, "lr_scheduler_type", "constant", NULL},
     {MX, "max_grad_norm", "0", NULL},
