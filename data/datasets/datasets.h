@@ -56,10 +56,9 @@ struct document {
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
-    i64 rows;             /* read so far, whether wanted or not */
+    i64 rows;             /* read so far, whether wanted or not, those of the other part too */
     i64 conversations;    /* of the documents */
     i64 skipped;          /* rows that were left out */
-    i64 rows;             /* of the file, those of the other part included; at the end */
     i64 nulled;           /* values that JSON has no form for and that were read as null */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */
 };

@@ -174,6 +174,22 @@ static void test_only_model(void **state) {
     expect(complained(), "was saved with save_only_model: true: no run can go on from it");
 }
 
+/* Texts that are gone matter to a run that begins, not to one that goes on. */
+static void test_gone(void **state) {
+    (void)state;
+    static const char two[] = "train %s/full.yaml tokenizer=" TINY_TOKENIZER " packing=false "
+                              "dataset.0.path=%s/one.jsonl dataset.1.path=%s/two.jsonl --quiet "
+                              "output_dir=%s/gone max_steps=%d %s";
+    shell("cp %s/sft.jsonl %s/one.jsonl; cp %s/sft.jsonl %s/two.jsonl", tiny, tiny, tiny, tiny);
+    hone(0, two, tiny, tiny, tiny, tiny, 1, "");
+    shell("rm %s/one.jsonl %s/two.jsonl", tiny, tiny);
+    hone(0, two, tiny, tiny, tiny, tiny, 2, "resume_from_checkpoint=auto");
+    shell("rm -r %s/gone", tiny);
+    hone(2, two, tiny, tiny, tiny, tiny, 1, "");
+    expect(complained(), "two.jsonl is not here");
+    expect(complained(), "2 problems, all of them above");
+}
+
 static void test_others(void **state) {
     (void)state;
     const char text[] = "base_model: org/model\ndatasets: [{path: org/data, type: alpaca}]\n"
@@ -212,7 +228,7 @@ int main(void) {
         cmocka_unit_test(test_rows),   cmocka_unit_test(test_order),
         cmocka_unit_test(test_tokens), cmocka_unit_test(test_moments),
         cmocka_unit_test(test_best),   cmocka_unit_test(test_only_model),
-        cmocka_unit_test(test_others),
+        cmocka_unit_test(test_others), cmocka_unit_test(test_gone),
     };
     return cmocka_run_group_tests(tests, setup, tiny_remove);
 }

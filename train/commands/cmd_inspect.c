@@ -303,7 +303,8 @@ static int inspect(const char *what, const struct inspect_flags *f, struct err *
         ends_with(what, ".tiktoken.gz"))
         return inspect_tokenizer(what, e);
     if (ends_with(what, ".h5")) return inspect_dataset(what, f, e);
-    if (ends_with(what, ".yaml") || ends_with(what, ".yml")) return inspect_recipe(what, e);
+    if (ends_with(what, ".yaml") || ends_with(what, ".yml") || ends_with(what, ".sh"))
+        return inspect_recipe(what, e);
     if (ends_with(what, ".json")) {
         json_t *j = json_open(what, e);
         const bool tokenizer = json_is_object(json_object_get(j, "model"));

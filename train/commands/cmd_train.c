@@ -80,9 +80,9 @@ static bool at_multiple(i64 steps, double share, i64 total, i64 step) {
 /* Does an epoch end with this step? */
 static bool epoch_ends(const struct session *s, i64 step) {
     const struct recipe *r = s->r;
-    const double epoch = r->max_steps
-                             ? (double)loader_samples(s->t.loader) / (double)r->global_batch_size
-                             : (double)s->t.total_steps / r->num_train_epochs;
+    const double epoch = r->recipe_version >= 2
+                             ? (double)loader_steps(s->t.loader)
+                             : (double)loader_samples(s->t.loader) / (double)r->global_batch_size;
     const double now = (double)step / epoch, before = (double)(step - 1) / epoch;
     return step > 0 && (i64)(now + 1e-9) > (i64)(before + 1e-9);
 }
@@ -431,32 +431,13 @@ static int session_run(struct session *s, struct err *e) {
     return 0;
 }
 
-/* Several paths that are not here, or names of a hub, are one report. One path is its reader's. */
-static int several_missing(const struct recipe *r, const char *name, struct err *e) {
+/* Several paths that are not here, or names of a hub, are one report. One path is its reader's; a
+ * run that goes on has its data. */
+static int several_missing(struct recipe *r, const char *name, struct err *e) {
+    if (r->resume_from_checkpoint) return 0;
+    if (recipe_missing(r, e)) return -1;
     const bool hub = r->problem && strstr(r->problem->err.hint, "hub");
     return r->problems > 1 || hub ? recipe_judge(r, name, e) : 0;
-}
-
-/* Keys that say what an adapter is: one that is given says it itself. */
-static int adapter_keys_check(const struct recipe *r, struct err *e) {
-    static const char *const key[] = {"lora_r",
-                                      "lora_alpha",
-                                      "lora_target_modules",
-                                      "use_dora",
-                                      "use_rslora",
-                                      "lora_target_parameters",
-                                      "lora_rank_pattern",
-                                      "lora_alpha_pattern",
-                                      "lora_exclude_modules",
-                                      "init_lora_weights",
-                                      "lora_modules_to_save",
-                                      "lora_layers_to_transform"};
-    for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
-        if (!recipe_given(r, key[i])) continue;
-        err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);
-        return err_hint(e, "leave it out; without adapter_name_or_path a new adapter is trained");
-    }
-    return 0;
 }
 
 static int cmd_train(int argc, char **argv, struct err *e) {
@@ -467,7 +448,7 @@ static int cmd_train(int argc, char **argv, struct err *e) {
             e, "usage: hone train RECIPE.yaml [key=value ...]; `hone help train` lists the keys");
     }
     if (recipe_load(&r, argv[0], argv + 1, argc - 1, e)) return -1;
-    if (recipe_missing(&r, e) || several_missing(&r, argv[0], e)) return recipe_free(&r), -1;
+    if (several_missing(&r, argv[0], e)) return recipe_free(&r), -1;
     if (r.notes.size && !quiet) show(stderr, "%s", r.notes.data);
     if (r.resume_from_checkpoint && !recipe_given(&r, "recipe_version") &&
         lock_recipe_version(r.output_dir, &r.recipe_version, e))
@@ -477,7 +458,7 @@ static int cmd_train(int argc, char **argv, struct err *e) {
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
-    int rc = adapter_keys_check(&r, e) || inputs_apart(&r, e) || session_open(&s, e);
+    int rc = recipe_adapter_keys(&r, e) || inputs_apart(&r, e) || session_open(&s, e);
     signals_take(); /* before there is a run to save, a signal ends the program at once */
     if (!rc) session_print(&s);
     if (!rc) rc = session_run(&s, e);

@@ -112,7 +112,7 @@ int trainer_data(struct trainer *t, struct err *e) {
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
     if (trainer_tokens(t, e) || chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
-    const bool dated = t->chat && (r->template_date || r->recipe_version >= 2);
+    const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
     if (dated && chat_day(t->chat, r->template_date, e)) return -1;
     if (r->template_date && !(t->chat && chat_dated(t->chat)) && !quiet)
         show(stderr, "note: template_date has no effect: no chat template asks for the day\n");

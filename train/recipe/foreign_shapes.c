@@ -24,9 +24,13 @@ static void drop(struct node *map, const char *key) {
     if (*at) *at = (*at)->next;
 }
 
+/* Given, and neither false nor a zero. */
 static bool is_true(const struct node *map, const char *key) {
     const char *text = text_of(map, key);
-    return text && strcasecmp(text, "false") && strcmp(text, "0");
+    char *end;
+    if (!text || !strcasecmp(text, "false")) return false;
+    const double x = strtod(text, &end);
+    return end == text || *end || x != 0;
 }
 
 /* ---- torchtune ------------------------------------------------------------------------------- */
@@ -89,6 +93,11 @@ static int tune_data(struct recipe *r, struct node *map, const char *key, const 
         if (node_append(&r->arena, to, n, e)) return -1;
     }
     to->key = list;
+    const char *component = text_of(to, "_component_");
+    if (component && strstr(component, "alpaca") && !strcmp(key, "dataset") &&
+        !node_find(from, "train_on_input") && /* it is true where that recipe is silent */
+        put_text(r, map, "completion_only_loss", "false", to->where, e))
+        return -1;
     return node_append(&r->arena, map, to, e);
 }
 
@@ -109,6 +118,17 @@ static int tune_steps(struct recipe *r, struct node *map, struct err *e) {
 /* "a,b#500" (LLaMA-Factory, ms-swift): a list of paths, each with the number of its rows. */
 static int names_to_list(struct recipe *r, struct node *map, const char *key, struct err *e) {
     struct node *n = node_find(map, key);
+    if (n && n->kind == NODE_LIST) { /* words of a script */
+        struct text all = {0};
+        int rc = 0;
+        for (const struct node *c = n->child; !rc && c; c = c->next)
+            if (c->kind == NODE_SCALAR)
+                rc = text_printf(&all, e, "%s%s", all.size ? "," : "", c->text);
+        if (!rc && all.size && !(n->text = arena_text(&r->arena, all.data, e))) rc = -1;
+        if (!rc && all.size) n->kind = NODE_SCALAR, n->child = NULL;
+        text_free(&all);
+        if (rc || !n->text) return rc;
+    }
     if (!n || n->kind != NODE_SCALAR || node_is_null(n)) return 0;
     const char *at = n->text, *separator = r->tools & TOOL_SWIFT ? ", " : ",";
     n->kind = NODE_LIST, n->text = NULL;
@@ -130,6 +150,15 @@ static int names_to_list(struct recipe *r, struct node *map, const char *key, st
         at += size;
     }
     return 0;
+}
+
+int foreign_word(struct recipe *r, struct node *n, struct err *e) {
+    static const char *const keys[] = {"dataset", "eval_dataset", "val_dataset"};
+    struct node map = {.kind = NODE_MAP, .where = n->where, .child = n};
+    bool listed = false;
+    for (int i = 0; i < COUNT(keys); i++) listed |= !strcmp(n->key, keys[i]);
+    if (!listed || !(r->tools & (TOOL_FACTORY | TOOL_SWIFT))) return 0;
+    return names_to_list(r, &map, n->key, e);
 }
 
 /* dataset_mixture: {datasets: [{id, split, weight}], test_split_size} of the alignment handbook.
@@ -154,6 +183,17 @@ static int mixture(struct recipe *r, struct node *map, struct err *e) {
     return node_append(&r->arena, map, list, e);
 }
 
+/* min_lr is a rate (ms-swift's Megatron), and ours a share of the highest. */
+static int least_rate(struct recipe *r, struct node *map, struct err *e) {
+    const struct node *n = node_find(map, "min_lr");
+    const char *least = text_of(map, "min_lr"), *most = text_of(map, "lr");
+    if (!least || !most || strtod(most, NULL) <= 0) return 0;
+    const double share = strtod(least, NULL) / strtod(most, NULL);
+    drop(map, "min_lr");
+    return put_text(r, map, "min_lr_ratio", arena_printf(&r->arena, e, "%.12g", share), n->where,
+                    e);
+}
+
 /* data: FOLDER (mlx-lm): train.jsonl and valid.jsonl of it. */
 static int mlx_data(struct recipe *r, struct node *map, struct err *e) {
     const struct node *data = node_find(map, "data"), *lora = node_find(map, "lora_parameters");
@@ -173,6 +213,22 @@ static int mlx_data(struct recipe *r, struct node *map, struct err *e) {
         r, map, "lora_alpha",
         arena_printf(&r->arena, e, "%.12g", strtod(scale, NULL) * (rank ? strtod(rank, NULL) : 8)),
         lora->where, e);
+}
+
+/* Axolotl cuts plain texts into samples, where it drops conversations that are too long. */
+static int axolotl_texts(struct recipe *r, struct node *map, struct err *e) {
+    static const char *const keys[] = {"datasets", "pretraining_dataset"};
+    bool texts = false;
+    for (int i = 0; i < COUNT(keys); i++) {
+        const struct node *list = node_find(map, keys[i]);
+        for (const struct node *n = list ? list->child : NULL; n; n = n->next) {
+            const char *type = n->kind == NODE_MAP ? text_of(n, "type") : NULL;
+            texts |= type && (!strcmp(type, "completion") || !strcmp(type, "pretrain"));
+        }
+    }
+    if (!texts || node_find(map, "excess_length_strategy") || node_find(map, "truncation"))
+        return 0;
+    return put_text(r, map, "truncation", "split", map->where, e);
 }
 
 /* IEEE half precision has no place here; bf16 takes it where the recipe has nothing else. */
@@ -218,8 +274,13 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
         (names_to_list(r, map, "dataset", e) || names_to_list(r, map, "eval_dataset", e) ||
          names_to_list(r, map, "val_dataset", e)))
         return -1;
+    if (r->tools & TOOL_FACTORY && (foreign_dataset_info(r, map, "dataset", e) ||
+                                    foreign_dataset_info(r, map, "eval_dataset", e)))
+        return -1;
     if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
     if (r->tools & TOOL_MLX && mlx_data(r, map, e)) return -1;
+    if (r->tools & TOOL_SWIFT && least_rate(r, map, e)) return -1;
+    if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;
     struct node *modules = node_find(map, "lora_target_modules");
     if (r->tools & TOOL_AXOLOTL && is_true(map, "lora_target_linear") && modules) {
         if (recipe_tell(r, modules, modules->key, "lora_target_linear has them all", e)) return -1;
@@ -262,7 +323,7 @@ static bool said(const struct node *map, const char *key) {
     if (node_find(map, key)) return true;
     for (int i = 0; i < COUNT(also); i++) {
         const char *text = strcmp(key, also[i][0]) ? NULL : text_of(map, also[i][1]);
-        if (text && strcmp(text, "-1") && strcmp(text, "0")) return true;
+        if (text && (*key == 'w' || (strcmp(text, "-1") && strcmp(text, "0")))) return true;
     }
     return false;
 }
@@ -283,5 +344,10 @@ int foreign_after(struct recipe *r, struct node *map, struct err *e) {
         rc = text_printf(&r->notes, e, "%s: read as a recipe of %s, with its defaults:%s\n",
                          map->where, r->tool, list.size ? list.data : " none");
     text_free(&list);
+    if (!rc && r->tools & TOOL_MLX)
+        rc =
+            text_printf(&r->notes, e,
+                        "%s: Adam corrects the bias of its moments here, which mlx-lm leaves out\n",
+                        map->where);
     return rc ? -1 : 0;
 }

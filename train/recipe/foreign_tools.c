@@ -18,7 +18,8 @@ const struct tool foreign_tools[] = {
      "per_device_eval_batch_size run_name logging_strategy attn_implementation"},
     {TOOL_SWIFT, "ms-swift",
      "tuner_type train_type rlhf_type split_dataset_ratio load_from_cache_file target_modules "
-     "model_author attn_impl freeze_vit padding_free torch_dtype dataset_num_proc sleep_level "
+     "command model_author attn_impl freeze_vit padding_free torch_dtype dataset_num_proc "
+     "sleep_level "
      "recompute_granularity use_hf infer_backend"},
     {TOOL_TORCHTUNE, "torchtune", "checkpointer max_steps_per_epoch optimizer_in_bwd"},
     {TOOL_MLX, "mlx-lm",
@@ -33,12 +34,16 @@ const struct tool_default foreign_defaults[] = {
     {AX | HF | TT | MX, "task", "sft", NULL},
     {AX | HF | TT | MX, "packing", "false", NULL},
     {AX | HF | TT, "packing_strategy", "bfd", "packing"}, /* none of them cuts a sample */
+    {AX | SW, "truncation", "drop", NULL},
     {AX | TR | SW, "precision", "bf16", NULL},
     {AX, "lr_scheduler_type", "cosine", NULL},
     {AX, "max_seq_length", "512", NULL},
+    {AX, "warmup_ratio", "0.03", NULL}, /* there at most 100 steps */
     {AX, "micro_batch_size", "1", NULL},
     {AX, "bnb_4bit_use_double_quant", "true", "load_in_4bit"},
     {AX, "save_strategy", "epoch", NULL},
+    {AX, "eval_strategy", "epoch", "val_set_size"},
+    {AX, "eval_strategy", "epoch", "eval_dataset"},
     {LF, "bnb_4bit_use_double_quant", "true", "load_in_4bit"},
     {LF, "use_peft", "true", NULL},
     {LF, "learning_rate", "5e-5", NULL},
@@ -59,6 +64,7 @@ const struct tool_default foreign_defaults[] = {
     {SW, "weight_decay", "0.1", NULL},
     {SW, "adam_beta2", "0.95", NULL},
     {SW, "micro_batch_size", "1", NULL},
+    {SW | TT, "max_seq_length", "2048", NULL}, /* there as long as the model allows */
     {HF, "num_train_epochs", "3", NULL},
     {HF, "save_strategy", "steps", NULL},
     {TR | LF, "eval_strategy", "no", NULL},
@@ -69,6 +75,8 @@ const struct tool_default foreign_defaults[] = {
     {MX, "use_peft", "true", NULL},
     {MX, "completion_only_loss", "false", NULL},
     {MX, "assistant_only_loss", "false", NULL},
+    {MX, "seed", "0", NULL},
+    {MX, "optim", "adam", NULL},
     {MX, "learning_rate", "1e-5", NULL},
     {MX, "lr_scheduler_type", "constant", NULL},
     {MX, "max_grad_norm", "0", NULL},
@@ -155,6 +163,8 @@ const struct foreign foreign_tool_keys[] = {
     /* ---- objectives and methods */
     SAME(LF, "stage", "task",
          "pt=pretrain sft=sft dpo=!objective kto=!objective rm=!objective ppo=!objective"),
+    SAME(0, "command", "task", "sft=sft pt=pretrain *=!objective"), /* of scripts */
+    REFUSE(0, "nproc_per_node", GPUS, NULL, "1"),
     REFUSE(0, "rl", OBJECTIVE, NULL, NULL),
     REFUSE(0, "rl_beta", OBJECTIVE, NULL, NULL),
     REFUSE(0, "rlhf_type", OBJECTIVE, NULL, NULL),
@@ -238,6 +248,17 @@ const struct foreign foreign_tool_keys[] = {
     REFUSE(SW, "importance_sampling_level", OBJECTIVE, NULL, NULL),
     REFUSE(SW, "advantage_estimator", OBJECTIVE, NULL, NULL),
     REFUSE(SW, "vllm_mode", OBJECTIVE, NULL, NULL),
+    NONE(SW, "vllm_gpu_memory_utilization", "of use_vllm"),
+    NONE(SW, "vllm_max_model_len", "of use_vllm"),
+    NONE(SW, "vllm_tensor_parallel_size", "of use_vllm"),
+    NONE(SW, "vllm_server_host", "of use_vllm"),
+    NONE(SW, "vllm_server_port", "of use_vllm"),
+    NONE(SW, "sleep_level", "of use_vllm"),
+    NONE(SW, "offload_model", "of use_vllm"),
+    NONE(SW, "offload_optimizer", SPEED),
+    NONE(SW, "optimizer_cpu_offload", SPEED),
+    NONE(SW, "optimizer_offload_fraction", SPEED),
+    NONE(SW, "load_data_args", "of an adapter that is used"),
     REFUSE(SW, "infer_backend", OBJECTIVE, "no training: hone generate", NULL),
     REFUSE(SW, "device_groups", GPUS, NULL, NULL),
     REFUSE(0, "deepspeed_config", GPUS, NULL, NULL),

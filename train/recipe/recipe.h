@@ -140,6 +140,8 @@ bool recipe_given(const struct recipe *r, const char *key); /* written by the us
 /* A list of NAME=VALUE as an object, which the caller owns. `values`: they are numbers, true, false
  * or JSON where they look so; else texts. `key` starts messages. NULL: an error. */
 json_t *recipe_pairs(const struct text_list *list, bool values, const char *key, struct err *e);
+/* Refuses keys that say what an adapter is beside adapter_name_or_path. */
+int recipe_adapter_keys(const struct recipe *r, struct err *e);
 int recipe_optim(struct recipe *r, const char *where, struct err *e); /* resolves optim_args */
 void optims_help(FILE *to);
 int recipe_help(FILE *to); /* the table, as `hone help train` prints it */

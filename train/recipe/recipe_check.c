@@ -174,6 +174,19 @@ static double share_of(double per_epoch, double epochs) {
     return share < 1 ? share : 1;
 }
 
+/* As those tools do: nothing to evaluate on. */
+static int no_evaluation(struct recipe *r, const char *name, struct err *e) {
+    static const char *const keys[] = {"eval_steps", "eval_ratio", "evals_per_epoch"};
+    for (int i = 0; i < COUNT(keys); i++) {
+        const struct node n = {.where = place(r, keys[i], name), .text = "", .kind = NODE_SCALAR};
+        if (recipe_given(r, keys[i]) && recipe_tell(r, &n, keys[i], "there is no eval_dataset", e))
+            return -1;
+        r->where[option_find(recipe_options, keys[i]) - recipe_options] = NULL;
+    }
+    r->eval_steps = 0, r->eval_ratio = 0, r->evals_per_epoch = 0;
+    return 0;
+}
+
 /* How often to evaluate and to save. */
 static int check_steps(struct recipe *r, const char *name, struct err *e) {
     const char *when = r->eval_strategy, *saves = r->save_strategy;
@@ -182,8 +195,7 @@ static int check_steps(struct recipe *r, const char *name, struct err *e) {
         r->eval_ratio = share_of(r->evals_per_epoch, r->num_train_epochs);
     if (r->saves_per_epoch > 0 && r->save_ratio <= 0)
         r->save_ratio = share_of(r->saves_per_epoch, r->num_train_epochs);
-    if (!r->eval_dataset.count && r->tool) /* as those tools do: nothing to evaluate on */
-        r->eval_steps = 0, r->eval_ratio = 0;
+    if (!r->eval_dataset.count && r->tool && no_evaluation(r, name, e)) return -1;
     if (r->eval_steps && !r->eval_dataset.count)
         return err_input(e, "%s: eval_steps needs an eval_dataset", place(r, "eval_steps", name));
     if (!strcmp(when, "no") || !strcmp(when, "epoch")) r->eval_steps = 0, r->eval_ratio = 0;
@@ -265,6 +277,28 @@ int recipe_check(struct recipe *r, const char *name, struct err *e) {
         bool skip = false;
         for (int k = 0; k < 2 && checks[i].key[k]; k++) skip |= is_problem(r, checks[i].key[k]);
         if (!skip && checks[i].of(r, name, e) && recipe_problem(r, NULL, e)) return -1;
+    }
+    return 0;
+}
+
+/* Of a recipe, not of a lock, which has every key: an adapter that is given says what it is. */
+int recipe_adapter_keys(const struct recipe *r, struct err *e) {
+    static const char *const key[] = {"lora_r",
+                                      "lora_alpha",
+                                      "lora_target_modules",
+                                      "use_dora",
+                                      "use_rslora",
+                                      "lora_target_parameters",
+                                      "lora_rank_pattern",
+                                      "lora_alpha_pattern",
+                                      "lora_exclude_modules",
+                                      "init_lora_weights",
+                                      "lora_modules_to_save",
+                                      "lora_layers_to_transform"};
+    for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
+        if (!recipe_given(r, key[i])) continue;
+        err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);
+        return err_hint(e, "leave it out; without adapter_name_or_path a new adapter is trained");
     }
     return 0;
 }

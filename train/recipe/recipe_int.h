@@ -32,6 +32,9 @@ int node_put(struct arena *a, struct node *map, struct node *child,
              struct err *e); /* replaces the child of the same key, in its place */
 struct node *node_yaml(struct arena *a, const char *data, i64 size, const char *name,
                        struct err *e);
+/* The flags of the training that a shell script starts (recipe_script.c). */
+struct node *node_script(struct arena *a, const char *data, i64 size, const char *name,
+                         struct err *e);
 struct node *node_of_json(struct arena *a, const json_t *j, const char *name, struct err *e);
 json_t *node_json(const struct node *n, struct err *e); /* scalars by YAML 1.2's core schema */
 bool node_is_null(const struct node *n);
@@ -125,6 +128,10 @@ int foreign_value(struct arena *a, const char *values, const char *text, const c
                   struct err *e);
 /* What a tool's shapes need beyond rows; before and after the keys are ours. */
 int foreign_before(struct recipe *r, struct node *map, struct err *e);
+/* The same for one entry, from the command line: a list of data written as a text. */
+int foreign_word(struct recipe *r, struct node *n, struct err *e);
+/* What DATASET_DIR/dataset_info.json says of the items of `key` (foreign_data.c). */
+int foreign_dataset_info(struct recipe *r, struct node *map, const char *key, struct err *e);
 int foreign_after(struct recipe *r, struct node *map, struct err *e);
 
 /* ---- the rows (recipe_keys.c) ---------------------------------------------------------------- */

@@ -105,7 +105,10 @@ int recipe_help(FILE *to) {
     }
     tasks_help(to);
     optims_help(to);
-    fprintf(to, "\nSpellings of other tools that are taken too\n");
+    fprintf(to,
+            "\nRecipes of Axolotl, LLaMA-Factory, TRL, ms-swift, torchtune and mlx-lm are taken as "
+            "they are;\n`hone import FILE` prints one as ours.\n"
+            "\nSpellings of other tools that are taken too\n");
     for (const struct key_alias *k = recipe_aliases; k->alias; k++)
         if (strcmp(k->alias, k->key))
             fprintf(to, "  %-32s %-14s %s\n", k->alias, k->origin, k->key);

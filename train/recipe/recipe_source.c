@@ -219,7 +219,10 @@ static struct node *load_file(struct recipe *r, const char *path, const struct i
     if (path_is_dir(path)) return err_input(e, "%s is a folder, not a recipe", path), NULL;
     if (file_read(&text, path, e)) return NULL;
     const char *name = arena_text(&r->arena, path, e);
-    struct node *map = name ? node_yaml(&r->arena, text.data, text.size, name, e) : NULL;
+    struct node *map = !name ? NULL
+                       : ends_with(path, ".sh")
+                           ? node_script(&r->arena, text.data ? text.data : "", text.size, name, e)
+                           : node_yaml(&r->arena, text.data, text.size, name, e);
     text_free(&text);
     const bool locked = map && node_find(map, "format") && node_find(map, "recipe");
     if (locked && !(map = lock_recipe(r, node_find(map, "recipe"), e))) return NULL;
@@ -333,6 +336,7 @@ static int override(struct recipe *r, struct node *root, const char *word, const
     if (!rest && top->kind == NODE_MAP && !foreign_find(r, key) && foreign_nested(r, key))
         return override_nested(r, root, top, e);
     const struct node *given = top;
+    if (!rest && foreign_word(r, top, e)) return -1;
     if (!(top = canonical(r, top, e))) { /* key= : back to the default */
         entry_remove(root, given->key);
         return e->code ? -1 : 0;

@@ -136,6 +136,48 @@ static void test_factory(void **state) {
     recipe_free(&r);
 }
 
+/* dataset_info.json says what the names of data sets mean. */
+static void test_factory_names(void **state) {
+    (void)state;
+    struct recipe r;
+    struct err e = {0};
+    char path[160], text[512];
+    static const char info[] =
+        "{\"one\": {\"file_name\": \"a.json\", \"formatting\": \"sharegpt\", \"num_samples\": 7, "
+        "\"columns\": {\"messages\": \"talk\"}, \"tags\": {\"role_tag\": \"who\"}}, "
+        "\"hub\": {\"hf_hub_url\": \"org/data\"}, \"pairs\": {\"file_name\": \"p\", \"ranking\": "
+        "true}, \"seen\": {\"file_name\": \"s\", \"columns\": {\"images\": \"i\"}}}";
+    snprintf(path, sizeof path, "%s/dataset_info.json", dir);
+    assert_int_equal(file_write(path, info, (i64)strlen(info), &e), 0);
+    snprintf(text, sizeof text,
+             "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
+             "dataset_dir: %s\ndataset: one,hub,other.json\n",
+             dir);
+    expect(&r, text);
+    snprintf(path, sizeof path, "%s/a.json", dir);
+    assert_string_equal(r.dataset.item[0].path, path);
+    assert_string_equal(r.dataset.item[0].rows, "[:7]");
+    assert_int_equal(r.dataset.item[0].columns.count, 2);
+    assert_string_equal(r.dataset.item[0].columns.item[1], "role_tag=who");
+    assert_string_equal(r.dataset.item[1].path, "org/data");
+    assert_string_equal(r.dataset.item[2].path, "other.json");
+    recipe_free(&r);
+    char *words[] = {"--dataset", "x.json,y.json"};
+    read_text(&r, text, words, 2);
+    assert_null(r.problem);
+    assert_int_equal(r.dataset.count, 2);
+    assert_string_equal(r.dataset.item[1].path, "y.json");
+    recipe_free(&r);
+    snprintf(text, sizeof text,
+             "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
+             "dataset_dir: %s\ndataset: pairs,seen\n",
+             dir);
+    read_text(&r, text, NULL, 0);
+    assert_true(refused(&r, "'dataset: pairs' (LLaMA-Factory) changes the result: another obj"));
+    assert_true(refused(&r, "'dataset: seen' (LLaMA-Factory) changes the result: a model that"));
+    recipe_free(&r);
+}
+
 static void test_others(void **state) {
     (void)state;
     struct recipe r;
@@ -204,6 +246,42 @@ static void test_command_line(void **state) {
     recipe_free(&r);
 }
 
+/* Scripts, as ms-swift publishes its examples. */
+static void test_script(void **state) {
+    (void)state;
+    struct recipe r;
+    struct err e = {0};
+    char script[160];
+    static const char text[] =
+        "# 17 GB\nnproc=2\n\nCUDA_VISIBLE_DEVICES=0 \\\nswift sft \\\n    --model some/model \\\n"
+        "    --tuner_type lora --dataset 'some/data#1000' \"b.jsonl\" \\\n    --learning_rate=1e-4 "
+        "\\\n    --target_modules all-linear \\\n    --packing true --attn_impl flash_attn # end\n"
+        "swift infer --model x --stream true\n";
+    snprintf(script, sizeof script, "%s/train.sh", dir);
+    assert_int_equal(file_write(script, text, (i64)strlen(text), &e), 0);
+    if (recipe_read(&r, script, NULL, 0, &e) || r.problem)
+        fail_msg("%s", r.problem ? r.problem->err.primary : e.primary);
+    assert_string_equal(r.tool, "ms-swift");
+    assert_string_equal(r.model_name_or_path, "some/model");
+    assert_int_equal(r.dataset.count, 2);
+    assert_string_equal(r.dataset.item[0].rows, "[:1000]");
+    assert_string_equal(r.dataset.item[1].path, "b.jsonl");
+    assert_true(r.learning_rate == 1e-4 && r.packing && r.weight_decay == 0.1);
+    assert_string_equal(r.task, "sft");
+    recipe_free(&r);
+    static const char many[] = "NPROC_PER_NODE=4 swift rlhf --rlhf_type dpo --model m --dataset d "
+                               "--gradient_accumulation_steps $(expr 16 / 4)\n";
+    assert_int_equal(file_write(script, many, (i64)strlen(many), &e), 0);
+    assert_int_equal(recipe_read(&r, script, NULL, 0, &e), 0);
+    assert_true(refused(&r, "'nproc_per_node: 4' (ms-swift) changes the result: several GPUs"));
+    assert_true(refused(&r, "'command: rlhf' (ms-swift) changes the result: another objective"));
+    assert_true(refused(&r, "gradient_accumulation_steps = '$(expr 16 / 4)'; expected an integer"));
+    recipe_free(&r);
+    assert_int_equal(file_write(script, "ls\n", 3, &e), 0);
+    assert_int_equal(recipe_read(&r, script, NULL, 0, &e), -1);
+    assert_non_null(strstr(e.primary, "train.sh: no command with flags"));
+}
+
 /* What is printed is a recipe of ours that says the same. */
 static void test_import(void **state) {
     (void)state;
@@ -230,6 +308,51 @@ static void test_import(void **state) {
     assert_int_equal(recipe_import(&r, "a.yaml", &out, &e), 0);
     assert_non_null(strstr(out.data, "# NOT CARRIED OVER, and it changes the result: 1\n"));
     text_free(&out), recipe_free(&r);
+}
+
+/* Damaged recipes: an answer, and where nothing is wrong, what is printed says the same. */
+static void test_damaged(void **state) {
+    (void)state;
+    static const char *const seeds[] = {
+        AXOLOTL
+        "datasets: [{path: a, type: alpaca, split: 'train[:5]'}]\nval_set_size: 0.1\n"
+        "special_tokens: {eos_token: x}\nreport_to: [wandb, csv]\nplugins: [a.LigerPlugin]\n",
+        "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ndataset: a,b\ncutoff_len: 8\n"
+        "neat_packing: true\nquantization_bit: 4\nlora_target: all\nwarmup_steps: 0.5\n",
+        "model: {_component_: x.lora_y, lora_attn_modules: [q_proj], lora_rank: 4}\noutput_dir: o\n"
+        "checkpointer: {checkpoint_dir: '${output_dir}/m'}\ndataset: {_component_: "
+        "torchtune.datasets.alpaca_dataset, split: 'train[:5%]'}\noptimizer: {lr: 1e-4}\n"};
+    struct rng rng = {.seed = 13, .purpose = RNG_ORDER};
+    u64 turn = 0;
+    i64 same = 0;
+    for (i64 i = 0; i < 1200; i++) {
+        char text[2048];
+        struct recipe r, again;
+        struct err e = {0};
+        struct text out = {0};
+        i64 size = (i64)strlen(seeds[i % COUNT(seeds)]);
+        memcpy(text, seeds[i % COUNT(seeds)], (size_t)size);
+        for (i64 k = 0; k < i % 4 && i >= COUNT(seeds); k++) { /* the first as they are */
+            const i64 at = (i64)(rng_uniform_f64(&rng, turn++) * (double)size);
+            const char to = "0a:{}[],'\n -~#_\"x"[(i64)(rng_uniform_f64(&rng, turn++) * 17)];
+            if (i % 3)
+                text[at] = to;
+            else
+                memmove(text + at, text + at + 1, (size_t)(--size - at));
+        }
+        assert_int_equal(file_write(file, text, size, &e), 0);
+        if (recipe_read(&r, file, NULL, 0, &e)) continue;
+        if (recipe_import(&r, "r", &out, &e)) fail_msg("%s", e.primary);
+        if (i < COUNT(seeds) && r.problem) fail_msg("%s", r.problem->err.primary);
+        if (!r.problem) {
+            expect(&again, out.data);
+            json_t *a = recipe_json(&r, &e), *b = recipe_json(&again, &e);
+            if (!json_equal(a, b)) fail_msg("%.*s\n%s", (int)size, text, out.data);
+            json_decref(a), json_decref(b), recipe_free(&again), same++;
+        }
+        text_free(&out), recipe_free(&r);
+    }
+    assert_true(same > 300); /* of them those that are not changed */
 }
 
 /* Ours stay ours, whatever spellings they use. */
@@ -263,10 +386,11 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_axolotl),      cmocka_unit_test(test_all_at_once),
-        cmocka_unit_test(test_factory),      cmocka_unit_test(test_others),
-        cmocka_unit_test(test_command_line), cmocka_unit_test(test_import),
-        cmocka_unit_test(test_own),
+        cmocka_unit_test(test_axolotl), cmocka_unit_test(test_all_at_once),
+        cmocka_unit_test(test_factory), cmocka_unit_test(test_factory_names),
+        cmocka_unit_test(test_others),  cmocka_unit_test(test_command_line),
+        cmocka_unit_test(test_import),  cmocka_unit_test(test_script),
+        cmocka_unit_test(test_own),     cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
