@@ -367,6 +367,10 @@ static void test_sources(void **state) {
     snprintf(path, sizeof path, "%s/chat_template.jinja", folder);
     expect_text(path, NULL, NULL, "file");
     put_file(folder, "tokenizer_config.json", "{\"chat_template\": 7}");
+    expect_text(NULL, folder, NULL, "file"); /* which is not asked where there are files */
+    assert_int_equal(0, remove(path));
+    snprintf(path, sizeof path, "%s/additional_chat_templates", folder);
+    assert_int_equal(0, dir_remove(path, &e));
     snprintf(
         path, sizeof path,
         "%s/tokenizer_config.json: \"chat_template\" is neither a text nor a list of named texts",
