@@ -190,7 +190,7 @@ static int left_out(struct data_files *f, const char *folder, const struct data_
             rc = text_printf(&names, e, "%s%.100s", out > 1 ? ", " : "", from->item[i].name);
     }
     if (!rc && out)
-        rc = text_printf(&f->note, e, "%s: %lld file%s read, %lld not read: %s", folder,
+        rc = text_printf(&f->note, e, "note: %s: %lld file%s read, %lld not read: %s", folder,
                          (long long)f->count, f->count == 1 ? "" : "s", (long long)out, names.data);
     if (!rc && out > NAMED)
         rc = text_printf(&f->note, e, " and %lld more", (long long)(out - NAMED));
