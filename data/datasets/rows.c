@@ -33,7 +33,8 @@ void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact) 
         r->json = row;
         return;
     }
-    row_nulls_remove(row, 0);
+    if (row_nulls_remove(row, 0))
+        row_note(&r->notes.said, "null deep inside a value is absent", line);
     r->json = rows_renamed(r, row);
     json_decref(row);
 }

@@ -64,6 +64,14 @@ static const struct rows_case {
      "note: %s: column 'system' is not used where a message of the conversation is the system's (1 "
      "time, line 1)\n",
      0, 0},
+    {NULL,
+     "{\"x\": null, \"messages\": [{\"role\": \"user\", \"content\": \"q\", \"tool_calls\": null}, "
+     "{\"role\": \"assistant\", \"content\": \"a\", \"tool_calls\": []}], \"tools\": "
+     "[{\"function\": {\"a\": null}}]}\n",
+     SAID,
+     "note: %s: null deep inside a value is absent (1 time, line 1)\n"
+     "note: %s: column 'tools' is not used: the chat template does not read it (1 time, line 1)\n",
+     0, 0},
     {NULL, BAD BAD GOOD BAD BAD, SAID,
      "note: %s: left out: a message has the unknown role 'Zed' (4 times, lines 1, 2, 4, ...)\n",
      true, 0},
