@@ -146,6 +146,7 @@ static bool numbers_used(const struct rows *r) {
 /* A conversation as a document: 1, 0 if nothing of it is trained, or -1. */
 static int row_conversation(struct rows *r, struct document *out, struct err *e) {
     char where[4200];
+    bool unstopped = false;
     const struct chat *chat = r->options->chat;
     snprintf(where, sizeof where, "%s:%lld", r->path, (long long)r->line);
     if (!chat) {
@@ -158,16 +159,15 @@ static int row_conversation(struct rows *r, struct document *out, struct err *e)
         return err_hint(e, "write it as a text: templates print numbers exactly");
     }
     if (chat_document(chat, r->json, where, r->options->assistant_only_loss, &r->options->rules,
-                      &r->notes, &r->made, &r->spans, e))
+                      &r->notes, &r->made, &r->spans, &unstopped, e))
         return -1;
     const struct spans *t = &r->spans;
-    const i64 last = t->count ? t->item[t->count - 1].end : 0;
     *out = (struct document){.text = r->made.data,
                              .size = r->made.size,
                              .row = r->number,
                              .span = t->item,
                              .spans = t->count,
-                             .unstopped = last == r->made.size && !*chat_stop(chat, r->json)};
+                             .unstopped = unstopped};
     return t->count > 0;
 }
 
