@@ -63,7 +63,6 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                     .add_bos = !strcmp(f->add_bos, "true"),
                                     .add_around = !strcmp(f->add_bos, "auto"),
                                     .add_eos = f->add_eos,
-                                    .notes = &notes,
                                     .path = path,
                                     .options = {.type = f->type,
                                                 .document_separator = f->document_separator,
