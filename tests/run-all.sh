@@ -56,7 +56,7 @@ valgrind_runs() { # FOLDER: datasets and training states, written and read, by t
         memcheck ./hone $train max_steps=2 resume_from_checkpoint=auto $say
 }
 part_valgrind() { # AVX-512 is unknown to valgrind: tests that run no kernels
-    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source constants h5"
+    build=$(folder) list="file safetensors gguf peft manifest recipe log tokenizer_bad source files parquet constants h5"
     make -s -j"$jobs" $(programs $list) || return 1
     for program in $(programs $list); do
         echo "$program" && memcheck "$program" || return 1

@@ -140,7 +140,7 @@ static int splits_note(struct card *c, const struct split_of *s, i64 count, i64 
                        struct err *e) {
     struct text *to = &c->files->note;
     if (count < 2) return 0;
-    if (text_printf(to, e, "%s: split %s of README.md, %lld file%s; not read:", c->folder,
+    if (text_printf(to, e, "note: %s: split %s of README.md, %lld file%s; not read:", c->folder,
                     s[taken].name, (long long)c->files->count, c->files->count == 1 ? "" : "s"))
         return -1;
     for (i64 i = 0, shown = 0; i < count; i++)

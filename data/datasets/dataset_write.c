@@ -357,8 +357,8 @@ static int sources_write(struct writer *w, const char *path, struct err *e) {
     for (i64 i = 0; i < files.count && !r; i++)
         r = source_write(w, &files.item[i], several && i < FILES_NAMED, e);
     if (!r && job->notes && several)
-        r = text_printf(job->notes, e, "%s: %lld files, %lld rows\n", path, (long long)files.count,
-                        (long long)w->options.first_row);
+        r = text_printf(job->notes, e, "note: %s: %lld files, %lld rows\n", path,
+                        (long long)files.count, (long long)w->options.first_row);
     data_files_free(&files);
     return r ? -1 : 0;
 }

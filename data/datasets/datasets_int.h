@@ -34,7 +34,8 @@ bool rows_skip(struct rows *r, i64 line, struct err *e);
 int rows_end(const struct rows *r, struct err *e); /* after the last row */
 void rows_free(struct rows *r);
 /* rows_columns.c */
-void row_nulls_remove(json_t *j, int depth); /* null is absent, on every level; depth 0 */
+/* null is absent, on every level; depth 0. How many were deep inside a value. */
+i64 row_nulls_remove(json_t *j, int depth);
 const char *row_column_ours(const json_t *columns, const char *name);
 const char *row_column_theirs(const struct rows *r, const char *ours); /* as the file has it */
 json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; a new reference */

@@ -44,8 +44,13 @@ static bool link_to_folder(const char *path) {
     return !lstat(path, &st) && S_ISLNK(st.st_mode) && path_is_dir(path);
 }
 
+/* Links to folders lead anywhere, and runs hold logs and configurations, not data. */
+static bool entered(const char *path, int depth) {
+    return depth > 0 && !link_to_folder(path) && path_has(path, "recipe.lock", NULL) == 0;
+}
+
 /* All files at most `depth` folders below FOLDER/INNER, whose names begin with INNER ("" or "x/").
- */
+ * Folders that are not entered are among them, with a slash behind. */
 static int walk(struct data_files *f, const char *folder, const char *inner, int depth,
                 struct err *e) {
     char **names, *path = *inner ? path_join(NULL, folder, inner, e) : mem_text(folder, e);
@@ -54,16 +59,12 @@ static int walk(struct data_files *f, const char *folder, const char *inner, int
     int rc = 0;
     for (i64 i = 0; !rc && i < count; i++) {
         if (names[i][0] == '.') continue;
-        char *name = mem_printf(e, "%s%s", inner, names[i]),
-             *full = name ? path_join(NULL, folder, name, e) : NULL;
+        char *full = mem_printf(e, "%s/%s%s", folder, inner, names[i]);
         const bool is_folder = full && path_is_dir(full);
-        rc = full ? 0 : -1;
-        if (is_folder && depth > 0 && !link_to_folder(full)) {
-            char *next = mem_printf(e, "%s/", name);
-            rc = next ? walk(f, folder, next, depth - 1, e) : -1;
-            mem_free(next);
-        } else if (full && !is_folder)
-            rc = data_file_add(f, folder, name, e);
+        char *name = full ? mem_printf(e, "%s%s%s", inner, names[i], is_folder ? "/" : "") : NULL;
+        rc = !name                               ? -1
+             : is_folder && entered(full, depth) ? walk(f, folder, name, depth - 1, e)
+                                                 : data_file_add(f, folder, name, e);
         mem_free(name), mem_free(full);
     }
     names_free(names, count), mem_free(path);
@@ -95,7 +96,8 @@ static int glob_in(struct data_files *f, const char *folder, const char *pattern
     if (!path_is_dir(folder)) return 0;
     int rc = walk(&all, folder, "", strstr(pattern, "**") ? DEPTH : depth, e);
     for (i64 i = 0; !rc && i < all.count; i++)
-        if (matches(pattern, all.item[i].name)) rc = data_file_add(f, folder, all.item[i].name, e);
+        if (!ends_with(all.item[i].name, "/") && matches(pattern, all.item[i].name))
+            rc = data_file_add(f, folder, all.item[i].name, e);
     data_files_free(&all);
     return rc;
 }
@@ -188,7 +190,7 @@ static int left_out(struct data_files *f, const char *folder, const struct data_
             rc = text_printf(&names, e, "%s%.100s", out > 1 ? ", " : "", from->item[i].name);
     }
     if (!rc && out)
-        rc = text_printf(&f->note, e, "%s: %lld file%s read, %lld not read: %s", folder,
+        rc = text_printf(&f->note, e, "note: %s: %lld file%s read, %lld not read: %s", folder,
                          (long long)f->count, f->count == 1 ? "" : "s", (long long)out, names.data);
     if (!rc && out > NAMED)
         rc = text_printf(&f->note, e, " and %lld more", (long long)(out - NAMED));

@@ -13,7 +13,7 @@ int input_open(struct input *in, const char *path, struct err *e) {
     *in = (struct input){.path = path, .line = 1};
     if (byte_stream_open(&in->stream, path, e)) return -1;
     in->opened = true;
-    return 0;
+    return text_add(&in->buffer, "", 0, e); /* so that it is a text before anything is read */
 }
 
 void input_close(struct input *in) {

@@ -33,7 +33,8 @@ void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact) 
         r->json = row;
         return;
     }
-    row_nulls_remove(row, 0);
+    if (row_nulls_remove(row, 0))
+        row_note(&r->notes.said, "null deep inside a value is absent", line);
     r->json = rows_renamed(r, row);
     json_decref(row);
 }
@@ -145,6 +146,7 @@ static bool numbers_used(const struct rows *r) {
 /* A conversation as a document: 1, 0 if nothing of it is trained, or -1. */
 static int row_conversation(struct rows *r, struct document *out, struct err *e) {
     char where[4200];
+    bool unstopped = false;
     const struct chat *chat = r->options->chat;
     snprintf(where, sizeof where, "%s:%lld", r->path, (long long)r->line);
     if (!chat) {
@@ -157,16 +159,15 @@ static int row_conversation(struct rows *r, struct document *out, struct err *e)
         return err_hint(e, "write it as a text: templates print numbers exactly");
     }
     if (chat_document(chat, r->json, where, r->options->assistant_only_loss, &r->options->rules,
-                      &r->notes, &r->made, &r->spans, e))
+                      &r->notes, &r->made, &r->spans, &unstopped, e))
         return -1;
     const struct spans *t = &r->spans;
-    const i64 last = t->count ? t->item[t->count - 1].end : 0;
     *out = (struct document){.text = r->made.data,
                              .size = r->made.size,
                              .row = r->number,
                              .span = t->item,
                              .spans = t->count,
-                             .unstopped = last == r->made.size && !*chat_stop(chat, r->json)};
+                             .unstopped = unstopped};
     return t->count > 0;
 }
 

@@ -26,6 +26,10 @@ static int source_type(struct source *s, struct err *e) {
     const char *type = s->options.type;
     s->form = type ? source_form_named(type) : source_form(s->path);
     if (s->form != FORM_NONE) return 0;
+    if (!type && !path_exists(s->path)) {
+        err_input(e, "cannot open %s: No such file or directory", s->path);
+        return err_hint(e, "download the data set, and name its folder or its files");
+    }
     if (type)
         err_input(e, "'%s': there is no source type '%s'", s->path, type);
     else

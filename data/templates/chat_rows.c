@@ -301,7 +301,7 @@ static int conversation_read(struct conversation *v, const struct chat *c, const
 
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
                   const struct row_rules *rules, struct row_notes *notes, struct text *out,
-                  struct spans *trained, struct err *e) {
+                  struct spans *trained, bool *unstopped, struct err *e) {
     struct conversation v = {0};
     struct spans marked = {0};
     struct parts prompt = {.c = c};
@@ -325,6 +325,8 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     } else {
         rc = answers_find(c, &v, out, where, false, trained, e);
     }
+    const i64 last = trained->count ? trained->item[trained->count - 1].end : 0;
+    if (!rc && unstopped) *unstopped = last == out->size && !*chat_stop(c, v.old ? row : v.row);
     conversation_free(&v), spans_free(&marked), parts_close(&prompt);
     return rc ? -1 : 0;
 }

@@ -80,10 +80,11 @@ int chat_render_turns(const struct chat *c, const json_t *row, struct text *out,
 /* Is a row a conversation? `instructions`: {"instruction", "output"} too. */
 bool chat_row(const json_t *row, bool instructions);
 /* The text of a row (replaces `out`) and the bytes of it that are trained. `where` starts messages.
- * `rules` and `notes` may be NULL. A row that may be left out is ERR_INPUT. */
+ * `rules` and `notes` may be NULL, and `unstopped`: the text ends with an answer behind which the
+ * template puts nothing. A row that may be left out is ERR_INPUT. */
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
                   const struct row_rules *rules, struct row_notes *notes, struct text *out,
-                  struct spans *trained, struct err *e);
+                  struct spans *trained, bool *unstopped, struct err *e);
 /* The templates that are built in rely on markers that the tokenizer must know: `markers` of one,
  * ending with NULL; NULL: it is none of them, or needs none. */
 const char *const *chat_markers(const struct chat *c);

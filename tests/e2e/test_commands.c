@@ -205,6 +205,16 @@ static void tokenizer_and_tokenize(void **state) {
          at("sft.jsonl"), at("new.json"), at("a.h5"), at("b.h5"));
     hone(2, "tokenize %s --tokenizer %s --output %s --validation 0.2", at("sft.jsonl"),
          at("new.json"), at("c.h5"));
+    assert_int_equal(0, shell("cd %s && mkdir -p set/data && echo text > set/data/test-0.csv && "
+                              "printf 'text,id\\na,1\\nb\\n' > set/data/train-0.csv && printf "
+                              "'text\\nc\\n' > set/data/train-1.csv && echo a > set/LICENSE",
+                              tiny));
+    hone(0, "tokenize %s --tokenizer %s --output %s --on-bad-row skip", at("set"), at("new.json"),
+         at("set.h5"));
+    expect(complained(), "set: 2 files read, 2 not read: LICENSE, data/test-0.csv\n");
+    expect(complained(), "data/train-0.csv: 2 rows, 1 document\n");
+    expect(complained(), "1 field, and the header names 2 columns (1 time, line 3)");
+    expect(complained(), "set: 2 files, 3 rows\n");
     hone(2, "tokenizer train " TINY_CORPUS " --vocab-size 100 --output %s", at("small.json"));
     hone(2, "tokenizer learn " TINY_CORPUS " --output %s", at("small.json"));
     hone(2, "tokenizer train %s --output %s", at("nothing"), at("small.json"));

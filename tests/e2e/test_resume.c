@@ -396,6 +396,31 @@ static void another_text(void **state) {
     assert_true(path_exists(at("texts/checkpoints/step-000004")));
 }
 
+/* The same of a folder: files of it may come and go, but not all. */
+static void another_folder(void **state) {
+    (void)state;
+    const char *line = "train %s/full.yaml dataset.0.path=%s/%s tokenizer=" TINY_TOKENIZER
+                       " max_seq_length=16 max_steps=%d output_dir=%s/notes-run " RESUME;
+    char words[1024];
+    assert_int_equal(0, shell("cd %s && mkdir notes other && head -c 3000 a.txt > notes/1.md && "
+                              "tail -c 2000 a.txt > notes/2.txt && echo x > notes/LICENSE && "
+                              "head -c 100 a.txt > other/9.txt",
+                              tiny));
+    snprintf(words, sizeof words, line, tiny, tiny, "notes", 2, tiny);
+    hone(0, "%s", words);
+    expect(complained(), "notes: 2 files read, 1 not read: LICENSE");
+    expect(complained(), "1.md: 1 row, 1 document");
+    hone(0, "inspect %s/notes-run/data/train-0.h5", tiny);
+    expect(said(), "2.txt");
+    snprintf(words, sizeof words, line, tiny, tiny, "other", 4, tiny);
+    hone(2, "%s", words);
+    expect(complained(), "dataset: this run was tokenised from 1.md, not from ");
+    assert_int_equal(0, shell("cd %s/notes && echo more >> 1.md && echo new > 3.txt", tiny));
+    snprintf(words, sizeof words, line, tiny, tiny, "notes", 4, tiny);
+    hone(0, "%s", words);
+    expect(complained(), "1 were edited, 1 added and 0 removed after the run began");
+}
+
 static void a_damaged_checkpoint(void **state) {
     (void)state;
     struct err e = {0};
@@ -464,6 +489,7 @@ int main(void) {
         cmocka_unit_test(a_template_from_a_pipe),
         cmocka_unit_test(another_recipe_is_refused),
         cmocka_unit_test(another_text),
+        cmocka_unit_test(another_folder),
         cmocka_unit_test(a_damaged_checkpoint),
     };
     return cmocka_run_group_tests_name("resume", tests, set_up, tiny_remove);

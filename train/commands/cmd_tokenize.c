@@ -58,6 +58,7 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
                                     .sources_count = a->count,
                                     .config = f->name,
                                     .file_split = f->split,
+                                    .notes = &notes,
                                     .encoder = encoder_of(t),
                                     .add_bos = !strcmp(f->add_bos, "true"),
                                     .add_around = !strcmp(f->add_bos, "auto"),

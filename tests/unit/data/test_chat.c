@@ -411,7 +411,7 @@ static void test_many_answers(void **state) {
                     i % 3 ? "assistant" : "user", i);
     assert_int_equal(text_printf(&row, &e, "]}"), 0);
     json_t *j = json_parse(row.data, row.size, "row", &e);
-    assert_int_equal(chat_document(c, j, "row", true, NULL, NULL, &got, &spans, &e), 0);
+    assert_int_equal(chat_document(c, j, "row", true, NULL, NULL, &got, &spans, NULL, &e), 0);
     assert_int_equal(spans.count, 26);
     for (i64 i = 0, n = 0; i < 40; i++) {
         if (i % 3 == 0) continue;
@@ -438,12 +438,12 @@ static void test_too_many_answers(void **state) {
                     i % 2 ? "assistant" : "user", i);
     assert_int_equal(text_printf(&row, &e, "]}"), 0);
     json_t *j = json_parse(row.data, row.size, "row", &e);
-    assert_int_equal(chat_document(c, j, "row 1", true, NULL, NULL, &got, &spans, &e), -1);
+    assert_int_equal(chat_document(c, j, "row 1", true, NULL, NULL, &got, &spans, NULL, &e), -1);
     assert_int_equal(e.code, ERR_INPUT);
     assert_string_equal(e.primary, "row 1: a conversation of 20000 messages is too long for its "
                                    "chat template");
     e = (struct err){0};
-    assert_int_equal(chat_document(c, j, "row 1", false, NULL, NULL, &got, &spans, &e), 0);
+    assert_int_equal(chat_document(c, j, "row 1", false, NULL, NULL, &got, &spans, NULL, &e), 0);
     json_decref(j), text_free(&row), text_free(&got), spans_free(&spans), chat_free(c);
 }
 

@@ -74,6 +74,7 @@ static void test_folders(void **state) {
     put("rows/README.md", "# a folder"), put("rows/dataset_info.json", "");
     put("texts/x.txt", ""), put("texts/test of time.md", ""), put("texts/sub/train.md", "");
     put("texts/p.png", ""), put("two/a.csv", ""), put("two/a.parquet", ""), put("none/x.png", "");
+    put("texts/run/recipe.lock", ""), put("texts/run/log.jsonl", "");
     put("saved/data-0.arrow", ""), put("saved/state.json", ""), put("saved/dataset_info.json", "");
     static const struct files_case cases[] = {
         {"rows", NULL, NULL, "a.jsonl.gz b.json", false,
@@ -82,7 +83,8 @@ static void test_folders(void **state) {
         {"rows", NULL, "validation", "a.jsonl.gz b.json", false, "not read"},
         {"rows", NULL, "test", "! has no files of a split 'test'", false, NULL},
         {"rows", "c", NULL, "! has no configurations", false, NULL},
-        {"texts", NULL, NULL, "sub/train.md test of time.md x.txt", false, "not read: p.png"},
+        {"texts", NULL, NULL, "sub/train.md test of time.md x.txt", false,
+         "2 not read: p.png, run/"},
         {"two", NULL, NULL, "! holds files of several kinds: 1 .csv, 1 .parquet", false, NULL},
         {"none", NULL, NULL, "! is a folder without data files", false, NULL},
         {"saved", NULL, NULL, "! is a folder without data files", false, NULL},

@@ -64,6 +64,14 @@ static const struct rows_case {
      "note: %s: column 'system' is not used where a message of the conversation is the system's (1 "
      "time, line 1)\n",
      0, 0},
+    {NULL,
+     "{\"x\": null, \"messages\": [{\"role\": \"user\", \"content\": \"q\", \"tool_calls\": null}, "
+     "{\"role\": \"assistant\", \"content\": \"a\", \"tool_calls\": []}], \"tools\": "
+     "[{\"function\": {\"a\": null}}]}\n",
+     SAID,
+     "note: %s: null deep inside a value is absent (1 time, line 1)\n"
+     "note: %s: column 'tools' is not used: the chat template does not read it (1 time, line 1)\n",
+     0, 0},
     {NULL, BAD BAD GOOD BAD BAD, SAID,
      "note: %s: left out: a message has the unknown role 'Zed' (4 times, lines 1, 2, 4, ...)\n",
      true, 0},
@@ -246,6 +254,49 @@ static void test_stops(void **state) {
         }
 }
 
+/* No published template, whatever it writes itself, leads to two eos or two bos in a row. */
+static void test_once(void **state) {
+    (void)state;
+    static const char talk[] =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+        "\"content\": \"a\"}, {\"role\": \"user\", \"content\": \"r\"}, {\"role\": \"assistant\", "
+        "\"content\": \"b\"}]}";
+    static const char *const templates[] = {
+        "chatml", "llama3", "alpaca", "tests/golden/jinja/functionary.jinja",
+        "tests/golden/jinja/gpt_oss.jinja", "tests/golden/jinja/mistral_v3.jinja",
+        "tests/golden/jinja/phi3.jinja", "tests/golden/jinja/qwen3.jinja",
+        /* OLMo 2's and OLMo 3's way */
+        "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == "
+        "'assistant' %}{{ eos_token }}{% if not loop.last %}\n{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}",
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% if m.role == "
+        "'assistant' and loop.last %}{{ eos_token }}{% else %}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"};
+    struct err e = {0};
+    struct tokenizer *t = tokenizer_open("tests/golden/tokenizers/gpt2.json", &e);
+    const struct encoder encoder = encoder_of(t);
+    for (i64 i = 0; i < COUNT(templates); i++) {
+        json_t *config =
+            json_pack("{s:s, s:s}", "eos_token", "<|endoftext|>", "bos_token", "<|endoftext|>");
+        struct chat *chat = chat_open(templates[i], NULL, config, &e);
+        if (!chat) fail_msg("%s", e.primary);
+        const char *source = file_put("o.jsonl", talk, sizeof talk - 1);
+        struct dataset_job job = byte_job(&source, in_folder("o.h5"));
+        job.encoder = encoder, job.encoder.token = NULL, job.add_around = true;
+        job.options = (struct source_options){.chat = chat, .assistant_only_loss = true};
+        if (dataset_build(&job, &e)) fail_msg("%s: %s", templates[i], e.primary);
+        struct dataset *d = dataset_open(job.path, &e);
+        const i64 n = dataset_info(d)->tokens;
+        u32 ids[2048];
+        assert_true(n < COUNT(ids) && !dataset_read(d, 0, n, ids, &e));
+        for (i64 k = 1; k < n; k++)
+            if (ids[k] == encoder.eos && ids[k - 1] == encoder.eos)
+                fail_msg("%s: two eos at %d", templates[i], (int)k);
+        dataset_close(d), chat_free(chat), json_decref(config);
+    }
+    tokenizer_free(t);
+}
+
 /* A built-in template whose markers are no tokens is refused, with those that are missing. */
 static void test_markers(void **state) {
     (void)state;
@@ -310,9 +361,9 @@ static void test_tokenizers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_meaning),   cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_around),    cmocka_unit_test(test_stops),
-        cmocka_unit_test(test_markers),   cmocka_unit_test(test_border),
-        cmocka_unit_test(test_tokenizers)};
+        cmocka_unit_test(test_meaning), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_around),  cmocka_unit_test(test_stops),
+        cmocka_unit_test(test_once),    cmocka_unit_test(test_markers),
+        cmocka_unit_test(test_border),  cmocka_unit_test(test_tokenizers)};
     return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
