@@ -317,7 +317,7 @@ static int source_write(struct writer *w, const struct data_file *file, bool sev
         int failed = text_add(&w->batch, d.text, d.size, e);
         for (i64 i = 0; !failed && i < d.spans; i++)
             failed = spans_add(&w->spans_of, d.span[i].begin, d.span[i].end, e);
-        if (!failed && !w->checked && !d.segments && !d.ids)
+        if (!failed && !w->checked && source_facts(s)->conversations)
             w->checked = true,
             failed = !old(w) && markers_check(&w->job->encoder, w->job->options.chat, e);
         if (failed)

@@ -12,8 +12,9 @@
  * {"instruction", "instances": [{"input", "output"}]} (self-instruct); or conversations:
  * {"messages": [{"role", "content", ...}]}, {"conversations": [{"from", "value"}]} (ShareGPT),
  * {"prompt", "completion"} that are lists of messages, each with "system", "tools", "documents" and
- * "chat_template_kwargs" if wanted; or tokens: {"input_ids", "labels"}. Instructions get the
- * template of Stanford Alpaca without its preamble. conversation.c: how messages may be written. */
+ * "chat_template_kwargs" if wanted; {"segments"}; or tokens: {"input_ids", "labels"}. Instructions
+ * get the template of Stanford Alpaca without its preamble. conversation.c: how messages may be
+ * written. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
     /* text, jsonl, csv, tsv or parquet. NULL: by the file's name, which may end in .gz or .zst */

@@ -9,11 +9,12 @@
 
 #define TURNS "system tools functions documents chat_template_kwargs"
 static const char media[] = "image images video videos audio audios";
-enum form { IDS, MESSAGES, CONVERSATIONS, LISTS, ASKED, TEXT, PAIR, INSTRUCTION, FORMS };
+enum form { IDS, MESSAGES, CONVERSATIONS, LISTS, ASKED, TEXT, PAIR, INSTRUCTION, SEGMENTS, FORMS };
 static const struct {
     const char *needs, *uses;
 } forms[FORMS] = {
     [IDS] = {"input_ids", "input_ids labels attention_mask completion_mask assistant_masks"},
+    [SEGMENTS] = {"segments", "segments"},
     [MESSAGES] = {"messages", "messages " TURNS},
     [CONVERSATIONS] = {"conversations", "conversations " TURNS},
     [LISTS] = {"prompt completion", "prompt completion " TURNS},
@@ -119,6 +120,34 @@ static int row_document(struct rows *r, enum form f, i64 *prompt, bool *more, st
     if (!one) return 0;
     *more = ++r->instance < json_array_size(instances);
     return made_instruction(r, one, prompt, e);
+}
+
+/* Axolotl's rows without a template: [{"label": true, "text": ...}], one text, of which the
+ * segments with a label of true are trained. Nothing is put around it. */
+static int row_segments(struct rows *r, struct document *out, struct err *e) {
+    const json_t *list = json_object_get(r->json, "segments"), *one;
+    size_t i;
+    r->made.size = r->spans.count = 0;
+    json_array_foreach((json_t *)(uintptr_t)list, i, one) {
+        const json_t *label = json_object_get(one, "label"), *text = json_object_get(one, "text");
+        const i64 begin = r->made.size;
+        if (!json_is_boolean(label) || !json_is_string(text)) {
+            err_input(e, "%s:%lld: segment %zu is no text with a label", r->path,
+                      (long long)r->line, i + 1);
+            return err_detail(e, "expected {\"label\": true or false, \"text\": ...}");
+        }
+        if (text_add(&r->made, json_string_value(text), (i64)json_string_length(text), e) ||
+            (json_is_true(label) && spans_add(&r->spans, begin, r->made.size, e)))
+            return -1;
+    }
+    if (!r->spans.count)
+        return err_input(e, "%s:%lld: no segment is trained", r->path, (long long)r->line);
+    *out = (struct document){.text = r->made.data,
+                             .size = r->made.size,
+                             .row = r->number,
+                             .span = r->spans.item,
+                             .spans = r->spans.count};
+    return 1;
 }
 
 static bool has_number(const json_t *j, int depth) {
@@ -277,6 +306,7 @@ static int row_read(struct rows *r, struct document *out, bool *more, struct err
     if (f == FORMS) return row_unknown(r, e);
     if (!old(r) && !r->instance && unused_count(r, f, e)) return -1;
     if (f == IDS) return rows_ids(r, out, e);
+    if (f == SEGMENTS) return row_segments(r, out, e);
     if (f > ASKED) return row_text(r, f, out, more, e);
     const int found = row_conversation(r, out, e);
     r->facts->conversations += found > 0;

@@ -72,6 +72,12 @@ static const struct rows_case {
      "note: %s: null deep inside a value is absent (1 time, line 1)\n"
      "note: %s: column 'tools' is not used: the chat template does not read it (1 time, line 1)\n",
      0, 0},
+    {NULL,
+     "{\"segments\": [{\"label\": false, \"text\": \"ab\"}, {\"label\": true, \"text\": \"cd\"}, "
+     "{\"label\": false, \"text\": \"e\"}, {\"label\": true, \"text\": \"f\"}]}\n",
+     "ab[cd]e[f]", "", 0, 0},
+    {NULL, "{\"segments\": [{\"label\": 1, \"text\": \"ab\"}]}\n",
+     "! segment 1 is no text with a label", NULL, 0, 0},
     {NULL, BAD BAD GOOD BAD BAD, SAID,
      "note: %s: left out: a message has the unknown role 'Zed' (4 times, lines 1, 2, 4, ...)\n",
      true, 0},
