@@ -417,7 +417,7 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
     *list = (struct stored_list){0};
     for (i64 i = 0; i < m->weights.params; i++) {
         const struct param *p = m->weights.param[i];
-        const bool whole = adapter && p->saved;
+        const bool whole = adapter && (p->saved || (p->type && model_grown_part(m, p)));
         if (!p->type != adapter && !whole) continue;
         const void *from = p->view.data;
         if (p->view.packing) {

@@ -174,6 +174,7 @@ struct trainer {
     i64 total_steps, tokens_seen;
     i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
+    char *tokens_folder;       /* of the tokenizer with the recipe's own tokens; NULL: none */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
@@ -204,6 +205,10 @@ i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
+/* The recipe's own tokens: the tokenizer with them; rows for them; their roles in a checkpoint. */
+int trainer_tokens(struct trainer *t, struct err *e);
+int trainer_tokens_fit(struct trainer *t, struct err *e);
+int trainer_roles_save(const struct trainer *t, const char *folder, struct err *e);
 int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
 void trainer_models_close(struct trainer *t);
 /* The pass of a use over so many tokens; `of`: a frozen model, NULL: the trained one. */

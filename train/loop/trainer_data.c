@@ -140,6 +140,7 @@ int trainer_data(struct trainer *t, struct err *e) {
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
+    if (trainer_tokens(t, e)) return -1;
     if (chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
     const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
     if (dated && chat_day(t->chat, r->template_date, e)) return -1;
@@ -184,8 +185,9 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
     if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
-    if (t->r->recipe_version >= 2 && t->r->tokenizer)
-        return folder_copy_tokenizer(t->r->tokenizer, t->model_folder, e);
+    if (t->tokens_folder || (t->r->recipe_version >= 2 && t->r->tokenizer))
+        return folder_copy_tokenizer(t->tokens_folder ? t->tokens_folder : t->r->tokenizer,
+                                     t->model_folder, e);
     struct text bytes = {0};
     path = path_join(&t->arena, t->model_folder, "tokenizer.json", e);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
@@ -385,6 +387,7 @@ int trainer_model(struct trainer *t, struct err *e) {
                                                   packing_of_recipe(r), e))
             return -1;
         if (t->model.config.wrapped && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
+        if (trainer_tokens_fit(t, e)) return -1;
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
             return -1;
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;

@@ -36,6 +36,7 @@ struct recipe {
     const char *tokenizer;          /* tokenizer.json or its folder; NULL: the model's own */
     struct data_list dataset, eval_dataset;
     const char *model_dropout;
+    struct text_list special_tokens, add_tokens;
     bool use_peft;
     i64 lora_r;
     double lora_alpha, lora_dropout;

@@ -66,6 +66,9 @@ const struct option recipe_options[] = {
     CHOICE(on_bad_row, "error", "error skip",
            "rows that cannot be used: stop, or leave them out and count them"),
 
+    TEXTS(special_tokens, NULL,
+          "special tokens that the tokenizer gets: {eos_token: <|im_end|>}, or [<|im_start|>]"),
+    TEXTS(add_tokens, NULL, "other tokens that it gets; the model gets rows for both"),
     CHOICE(model_dropout, "refuse", "refuse ignore",
            "dropouts of the model's config.json, which hone does not apply: refuse them, or train "
            "without"),
