@@ -208,6 +208,8 @@ int trainer_model(struct trainer *t, struct err *e);
 /* The recipe's own tokens: the tokenizer with them; rows for them; their roles in a checkpoint. */
 int trainer_tokens(struct trainer *t, struct err *e);
 int trainer_tokens_fit(struct trainer *t, struct err *e);
+/* May some rows of an embedding be trained by this recipe's optimizer? */
+int trainer_rows_may(const struct trainer *t, struct err *e);
 int trainer_roles_save(const struct trainer *t, const char *folder, struct err *e);
 int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
 void trainer_models_close(struct trainer *t);

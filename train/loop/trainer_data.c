@@ -278,8 +278,7 @@ static int pattern_of(struct trainer *t, const char *key, const struct text_list
 static int adapter_may_go_on(const struct lora_config *c, const struct safetensors *s,
                              const char *folder, struct err *e) {
     struct arena a = {0};
-    const char *what = c->tokens_count    ? "trainable_token_indices"
-                       : c->biases        ? "trained biases"
+    const char *what = c->biases          ? "trained biases"
                        : lora_is_pissa(c) ? "init_lora_weights pissa"
                                           : NULL;
     for (i64 i = 0; !what && i < s->count; i++) {
@@ -320,6 +319,10 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                               .use_dora = r->use_dora,
                               .init_lora_weights = r->init_lora_weights,
                               .base_model_name_or_path = t->model_folder};
+    const struct int_list *ids = &r->trainable_token_indices;
+    if (ids->count && !(c->tokens = arena_new(&t->arena, (i64)sizeof *c->tokens, e))) return -1;
+    if (ids->count)
+        *c->tokens = (struct lora_tokens){NULL, ids->item, ids->count}, c->tokens_count = 1;
     modules_of(&r->lora_target_modules, &c->target_modules, &c->target_regex);
     modules_of(&r->lora_exclude_modules, &c->exclude_modules, &c->exclude_regex);
     if (c->layers_to_transform.count && c->target_regex)
@@ -370,7 +373,8 @@ static int adapter_make(struct trainer *t, struct err *e) {
     struct model *m = &t->model;
     const char *const given = r->adapter_name_or_path;
     int rc = given ? lora_of_given(t, &s, e) : lora_of_recipe(t, e);
-    rc = rc || lora_fit(m, c, &s, given ? given : "lora_modules_to_save", e) ||
+    rc = rc || (c->tokens_count && trainer_rows_may(t, e)) ||
+         lora_fit(m, c, &s, given ? given : "lora_modules_to_save", e) ||
          lora_add(m, c, (u64)r->seed, e) || (given && lora_load(m, &s, given, e));
     safetensors_close(&s);
     return rc ? -1 : 0;

@@ -164,3 +164,22 @@ int trainer_roles_save(const struct trainer *t, const char *folder, struct err *
     }
     return 0;
 }
+
+/* The whole embedding is the parameter, and rows that are not trained have gradients of zero: right
+ * with optimizers that leave such elements alone, element by element. */
+int trainer_rows_may(const struct trainer *t, struct err *e) {
+    static const char *const plain[] = {"adamw", "adam", "adamw_8bit", "sgd", "adagrad", "rmsprop"};
+    const struct recipe *r = t->r;
+    bool may = false;
+    for (int i = 0; i < COUNT(plain); i++) may |= !strcmp(r->optim, plain[i]);
+    if (!may) {
+        err_input(e, "trainable_token_indices: optim %s would change the other rows too", r->optim);
+        return err_detail(e, "expected adamw, adam, adamw_8bit, sgd, adagrad or rmsprop");
+    }
+    if (r->weight_decay > 0) {
+        err_input(e, "trainable_token_indices: weight_decay would change the other rows too");
+        return err_hint(e, "weight_decay: 0");
+    }
+    if (!(r->adam_epsilon > 0)) return err_input(e, "trainable_token_indices: adam_epsilon is 0");
+    return 0;
+}

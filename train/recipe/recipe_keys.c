@@ -97,6 +97,8 @@ const struct option recipe_options[] = {
     CHOICE(init_lora_weights, "true", "true gaussian pissa",
            "true: A is Kaiming uniform; gaussian: A is normal with deviation 1/r; B is 0 in both. "
            "pissa: A and B are the weight's largest singular values, which the weight loses"),
+    INTS(trainable_token_indices, NULL, 0, 1e9,
+         "ids whose rows of the embedding are trained beside the adapter: [32000, 32001]"),
     TEXT(adapter_name_or_path, NULL,
          "an adapter to train on from: all that says what it is, but dropout, is its own"),
     BOOL(load_in_4bit, "false",
