@@ -136,7 +136,7 @@ int trainer_tokens_fit(struct trainer *t, struct err *e) {
          "note: the vocabulary grows from %lld to %lld rows, which start at the mean of the "
          "others\n",
          (long long)rows, (long long)tokens);
-    if (t->r->use_peft && !t->r->lora_modules_to_save.count)
+    if (t->r->use_peft && !t->r->lora_modules_to_save.count && !t->r->trainable_token_indices.count)
         show(stderr, "note: the new rows are not trained; lora_modules_to_save: [embed_tokens, "
                      "lm_head] trains them\n");
     return 0;
