@@ -328,6 +328,25 @@ static int layers_add(struct text *out, const struct text_list *list, struct err
     return status || text_printf(out, e, "\n  ]");
 }
 
+/* A list of ids, or an object of lists. */
+static int tokens_put(struct text *out, const struct lora_config *c, struct err *e) {
+    const bool named = c->tokens_count && c->tokens[0].module;
+    if (!c->tokens_count) return text_add(out, "null", 4, e);
+    int status = named ? text_printf(out, e, "{") : 0;
+    for (i64 k = 0; k < c->tokens_count && !status; k++) {
+        const struct lora_tokens *of = &c->tokens[k];
+        const char *line = named ? "\n      " : "\n    ", *end = named ? "\n    ]" : "\n  ]";
+        if (named)
+            status = text_printf(out, e, k ? ",\n    " : "\n    ") ||
+                     json_text_add(out, of->module, (i64)strlen(of->module), e) ||
+                     text_printf(out, e, ": ");
+        for (i64 i = 0; i < of->count && !status; i++)
+            status = text_printf(out, e, "%s%s%lld", i ? "," : "[", line, (long long)of->id[i]);
+        status = status || text_printf(out, e, "%s", end);
+    }
+    return status || (named && text_printf(out, e, "\n  }"));
+}
+
 int lora_config_write(const struct lora_config *c, const char *path, struct err *e) {
     struct text out = {0}, *o = &out;
     const char *init = c->init_lora_weights && !lora_is_pissa(c) ? c->init_lora_weights : "true";
@@ -379,7 +398,10 @@ int lora_config_write(const struct lora_config *c, const char *path, struct err 
         list_add(o, &c->target_parameters, e) ||
         text_printf(o, e,
                     ",\n  \"task_type\": \"CAUSAL_LM\",\n"
-                    "  \"trainable_token_indices\": null,\n  \"use_bdlora\": null,\n  "
+                    "  \"trainable_token_indices\": ") ||
+        tokens_put(o, c, e) ||
+        text_printf(o, e,
+                    ",\n  \"use_bdlora\": null,\n  "
                     "\"use_dora\": %s,\n"
                     "  \"use_qalora\": false,\n  \"use_rslora\": %s,\n  \"velora_config\": null\n}",
                     c->use_dora ? "true" : "false", c->use_rslora ? "true" : "false") ||

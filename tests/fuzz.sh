@@ -54,6 +54,11 @@ tokenizer) for file in stories260K.json unigram.model unigram-map.model bpe.mode
         { cat $golden/tokenizers/ranks/tokenizer_config.json && printf '\0~\0\0' && cat $golden/tokenizers/$file &&
             printf '\0~\0\0the <s>cat\t1  '; } > "$at/corpus/folder-$(basename $file)"
     done
+    for more in '"extra_special_tokens": ["<|x|>", {"content": "<y>", "lstrip": true}]' \
+        '"added_tokens_decoder": {"512": {"content": "<|x|>"}, "7": {"content": "t"}}, "pad_token": "<p>", "end_token": "<e>"'; do
+        { printf '{%s}\0~\0\0' "$more" && cat $golden/tokenizers/stories260K.json && printf '\0~\0\0a<|x|><y>  cat'; } \
+            > "$at/corpus/extra-$(echo "$more" | cut -c2-6)"
+    done
     i=0
     sed -n 's/^{"base":"[a-z0-9A-Z]*","patch":\(.*"model":{.*\),"add":false}$/\1/p' $golden/tokenizers/random.jsonl |
         while read -r file; do

@@ -417,8 +417,9 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
     *list = (struct stored_list){0};
     for (i64 i = 0; i < m->weights.params; i++) {
         const struct param *p = m->weights.param[i];
-        const bool whole = adapter && p->saved;
-        if (!p->type != adapter && !whole) continue;
+        const bool whole = adapter && (p->saved || (p->type && model_grown_part(m, p)));
+        const bool rows = adapter && p->row && m->lora;
+        if (!p->type != adapter && !whole && !rows) continue;
         const void *from = p->view.data;
         if (p->view.packing) {
             void *plain =
@@ -431,6 +432,8 @@ int model_stored(const struct model *m, bool adapter, struct stored_list *list, 
                 return stored_free(list), -1;
             from = copy;
         }
+        if (rows && lora_tokens_stored(m, p, from, list, e)) return stored_free(list), -1;
+        if (rows && !whole) continue;
         if (p->start ? pissa_stored(m, p, from, list, e)
                      : param_stored(m, p, whole ? "base_model.model." : "", from, p->view.dtype,
                                     list, e))

@@ -264,6 +264,10 @@ i64 model_count(const struct model *m, bool trainable_only);
  * copy of the embedding, in place of the embedding itself; rows of zeros for more tokens. */
 int model_untie(struct model *m, struct err *e);
 int model_grow(struct model *m, i64 vocab_size, struct err *e);
+/* Values for the rows behind the first `rows`, as transformers' mean_resizing. */
+int model_rows_start(struct model *m, i64 rows, u64 seed, struct err *e);
+bool model_grown_part(const struct model *m,
+                      const struct param *p); /* has more rows than its file */
 /* The tensors of a file, with its names, shapes and layouts. */
 struct stored_list {
     struct stored *tensor;

@@ -109,6 +109,9 @@ struct tensor *build_norm(struct build *b, struct tensor *x, const struct module
                           i64 width);
 struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
 /* What the base's weight is called in an adapter's file that brings it. */
+/* Appends the trained rows of `p`, whose values are `from`, as an adapter's file has them. */
+int lora_tokens_stored(const struct model *m, const struct param *p, const void *from,
+                       struct stored_list *list, struct err *e);
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* PiSSA (adapters/pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p`
  * with its start, for a file and from one. */

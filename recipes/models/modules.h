@@ -56,8 +56,10 @@ struct param {
     bool decay;             /* it is a matrix, and so weight decay applies */
     enum lr_group lr_group; /* which learning rate LoRA+ gives it */
     bool saved;             /* in modules_to_save: trained, and part of the adapter's file */
-    void *start;            /* PiSSA: what A started from, or -B; host memory. NULL: not that */
-    i64 layer;              /* -1: none */
+    const i64 *row;         /* [rows] only these rows are trained, ascending; NULL: all */
+    i64 rows;
+    void *start; /* PiSSA: what A started from, or -B; host memory. NULL: not that */
+    i64 layer;   /* -1: none */
     u32 layout;
     i64 heads, kv_heads; /* what QKV_GROUPS goes by; %H: heads */
     i64 rope_dim;        /* what ROPE_LAST goes by */

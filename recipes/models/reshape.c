@@ -94,3 +94,63 @@ int model_head_keep(struct model *m, const struct safetensors *s, const char *wh
         head_name);
     return 0;
 }
+
+/* ---- what new rows start with */
+
+/* As transformers' mean_resizing: a draw from the normal distribution with the mean of the rows
+ * that were there and 1e-9 times their covariance. A sum of their deviations with normal factors
+ * has that covariance, so no matrix is made of it. Where there are no more rows than columns the
+ * covariance has no full rank, and rows are the mean alone, as there. */
+struct row_start {
+    struct param *p;
+    const double *mean;
+    double *sum;    /* [new rows, cols] */
+    i64 rows, cols; /* that were there */
+    u64 seed;
+    u32 index;
+};
+static void rows_start(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    const struct row_start *s = arg;
+    const double by = __builtin_sqrt(1e-9 / (double)s->rows);
+    const struct rng r = {s->seed, RNG_INIT, 2, s->index};
+    for (i64 row = begin; row < end; row++) {
+        double *sum = s->sum + row * s->cols;
+        for (i64 i = 0; s->rows > s->cols && i < s->rows; i++) {
+            const double z = (double)rng_normal(&r, (u64)(row * s->rows + i));
+            for (i64 c = 0; c < s->cols; c++)
+                sum[c] += z * ((double)param_get(s->p, i * s->cols + c) - s->mean[c]);
+        }
+        for (i64 c = 0; c < s->cols; c++)
+            param_set(s->p, (s->rows + row) * s->cols + c, (float)(s->mean[c] + by * sum[c]));
+    }
+}
+
+static int param_start(struct param *p, i64 rows, u64 seed, u32 index, struct err *e) {
+    const i64 cols = p->view.rank > 1 ? p->view.dim[1] : 1, more = p->view.dim[0] - rows;
+    double *mean = mem_new_array((more + 1) * cols, sizeof *mean, e);
+    if (!mean) return -1;
+    for (i64 i = 0; i < rows; i++)
+        for (i64 c = 0; c < cols; c++) mean[c] += (double)param_get(p, i * cols + c);
+    for (i64 c = 0; c < cols; c++) mean[c] /= (double)rows;
+    struct row_start job = {p, mean, mean + cols, rows, cols, seed, index};
+    pool_run(more, rows_start, &job);
+    return mem_free(mean), 0;
+}
+
+int model_rows_start(struct model *m, i64 rows, u64 seed, struct err *e) {
+    const struct module *head = model_module(m, -1, &top_head),
+                        *embed = model_module(m, -1, &top_embed);
+    const bool own = head->weight != embed->weight;
+    return param_start(embed->weight, rows, seed, 0, e) ||
+                   (own && param_start(head->weight, rows, seed, 1, e)) ||
+                   (head->bias && param_start(head->bias, rows, seed, 2, e))
+               ? -1
+               : 0;
+}
+
+bool model_grown_part(const struct model *m, const struct param *p) {
+    const struct module *head = model_module(m, -1, &top_head),
+                        *embed = model_module(m, -1, &top_embed);
+    return m->grown && (p == embed->weight || p == head->weight || (p == head->bias && p));
+}

@@ -214,7 +214,8 @@ static void test_generation_config(void **state) {
     (void)state;
     char first[2][1024];
     assert_int_equal(0, shell("cp -r " STORIES " %s", at("gc")));
-    const char *config = at("gc/generation_config.json");
+    char config[512];
+    snprintf(config, sizeof config, "%s", at("gc/generation_config.json"));
     json_put(config, json_pack("{s:b, s:i, s:i, s:i, s:n}", "do_sample", 0, "top_k", 1,
                                "eos_token_id", 2, "num_beams", 3, "forced_eos_token_id"));
     for (int i = 0; i < 2; i++) {
@@ -233,6 +234,10 @@ static void test_generation_config(void **state) {
     hone(0, "generate %s --prompt 'Once' --greedy", at("gc"));
     assert_string_equal("Once\n", said());
     hone(0, "generate %s --prompt 'The' --greedy --json", at("gc"));
+    json_put(config, json_pack("{s:b, s:f, s:i}", "do_sample", 1, "temperature", 0.5, "top_k", 7));
+    hone(0, "export %s --format gguf --type f32 --output %s --quiet", at("gc"), at("gc.gguf"));
+    hone(0, "generate %s --prompt 'Once' --max-new-tokens 2", at("gc.gguf"));
+    expect(complained(), "note: gc.gguf: temperature 0.5, top_k 7, top_p 1; flags go before it");
     json_put(config, json_pack("{s:s}", "temperature", "warm"));
     hone(2, "generate %s --prompt 'Once'", at("gc"));
     expect(complained(), "generation_config.json: \"temperature\" is \"warm\"");

@@ -169,8 +169,129 @@ static void test_ends_trained(void **state) {
          adapter);
     expect(complained(), "lora_r: the adapter ");
     hone(2, LORA "adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"), at("off"),
-         "tests/golden/adapters/forms/tokens");
-    expect(complained(), "has trainable_token_indices, which training does not go on with");
+         "tests/golden/adapters/forms/biases");
+    expect(complained(), "has trained biases, which training does not go on with");
+}
+
+static double mean_of(const struct stored *t, i64 rows, i64 col) {
+    double sum = 0;
+    for (i64 i = 0; i < rows; i++)
+        sum += (double)((const float *)(const void *)t->data)[i * 64 + col];
+    return sum / (double)rows;
+}
+
+/* Tokens that a recipe adds: in the tokenizer of checkpoints and exports, with rows that start at
+ * the mean of the others (transformers' mean_resizing), the same each time. */
+static void test_more_tokens(void **state) {
+    (void)state;
+    static const char recipe[] =
+        "learning_rate: 0\npacking: false\ntask: sft\nchat_template: chatml\n"
+        "special_tokens: {eos_token: <|im_end|>, pad_token: <pad>}\n"
+        "add_tokens: [<|im_start|>, wug]\n";
+    static const char row[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"a wug\"}, "
+                              "{\"role\": \"assistant\", \"content\": \"Once\"}]}\n";
+    put(at("more.yaml"), recipe, sizeof recipe - 1), put(at("chat.jsonl"), row, sizeof row - 1);
+    char run[512];
+    snprintf(run, sizeof run, "%s", at("more"));
+    const char *line =
+        "train %s model_name_or_path=" STORIES " dataset=%s output_dir=%s max_steps=1";
+    hone(0, line, at("more.yaml"), at("chat.jsonl"), run);
+    expect(complained(), "4 tokens are new");
+    expect(complained(), "the vocabulary grows from 512 to 516 rows");
+    hone(0,
+         "train %s model_name_or_path=" STORIES " dataset=%s output_dir=%s max_steps=1 --threads 1",
+         at("more.yaml"), at("chat.jsonl"), at("more-again"));
+    assert_string_equal(manifest_of(at("more/checkpoints/step-000001")).state_sha256,
+                        manifest_of(at("more-again/checkpoints/step-000001")).state_sha256);
+    hone(0,
+         "train %s model_name_or_path=" STORIES " dataset=%s output_dir=%s max_steps=2 --quiet "
+         "resume_from_checkpoint=auto",
+         at("more.yaml"), at("chat.jsonl"), run);
+    hone(0, "verify %s --replay", run);
+    struct safetensors s = {0};
+    struct err e = {0};
+    assert_int_equal(
+        0, safetensors_open(&s, at("more/checkpoints/step-000002/model.safetensors"), &e));
+    const struct stored *t = safetensors_find(&s, "model.embed_tokens.weight");
+    assert_int_equal(516, t->dim[0]);
+    double apart = 0;
+    for (i64 c = 0; c < 64; c++)
+        for (i64 i = 512; i < 516; i++) {
+            const double d =
+                (double)((const float *)(const void *)t->data)[i * 64 + c] - mean_of(t, 512, c);
+            assert_true(d < 1e-3 && d > -1e-3);
+            apart += d * d;
+        }
+    assert_true(apart > 0); /* drawn, not the mean itself */
+    safetensors_close(&s);
+    const char *config = at("more/checkpoints/step-000002/config.json");
+    expect(text_of(config), "\"vocab_size\": 516");
+    expect(text_of(config), "\"eos_token_id\": 512");
+    hone(0, "generate %s --prompt '<|im_start|>a wug' --json --max-new-tokens 2 --greedy",
+         at("more/checkpoints/step-000002"));
+    static const char wug[] = "{\"text\": \"a wug<|im_end|>\"}\n";
+    put(at("wug.jsonl"), wug, sizeof wug - 1);
+    assert_int_equal(
+        0, shell("./hone encode %s < %s", at("more/checkpoints/step-000002"), at("wug.jsonl")));
+    expect(said(), "515, 512]");
+    hone(0, "export %s --format gguf --output %s --quiet", at("more/checkpoints/step-000002"),
+         at("more.gguf"));
+    /* an adapter takes the rows and the tokenizer with it */
+    hone(0,
+         "train %s model_name_or_path=" STORIES
+         " dataset=%s output_dir=%s max_steps=1 use_peft=true",
+         at("more.yaml"), at("chat.jsonl"), at("more-lora"));
+    expect(complained(), "the new rows are not trained; lora_modules_to_save");
+    hone(0, "export %s --output %s --quiet", at("more-lora/checkpoints/step-000001"),
+         at("more-hf"));
+    expect(text_of(at("more-hf/config.json")), "\"vocab_size\": 516");
+    assert_int_equal(0, shell("./hone encode %s < %s", at("more-hf"), at("wug.jsonl")));
+    expect(said(), "515, 512]");
+    hone(0,
+         "train %s model_name_or_path=" STORIES
+         " dataset=%s output_dir=%s max_steps=1 use_peft=true "
+         "lora_modules_to_save=embed_tokens,lm_head --quiet",
+         at("more.yaml"), at("chat.jsonl"), at("more-saved"));
+    hone(0, "generate %s --prompt a --max-new-tokens 2", at("more-saved/checkpoints/step-000001"));
+    /* a tokenizer with more tokens than rows, and nobody asked for them */
+    hone(2, "train %s model_name_or_path=" STORIES " tokenizer=%s dataset=%s output_dir=%s",
+         at("r.yaml"), at("more/tokenizer"), at("text.jsonl"), at("refused"));
+    expect(complained(), "516 entries, but the model's vocabulary is 512");
+}
+
+/* Of an embedding that is tied some rows are trained, beside an adapter: those change, the others
+ * keep their bits; the run resumes and replays, and another goes on from it. */
+static void test_rows_trained(void **state) {
+    (void)state;
+    static float was[8 * 512], is[8 * 512];
+    hone(0, LORA "trainable_token_indices=403,261 lora_r=2 max_steps=1", at("rate.yaml"),
+         at("text.jsonl"), at("rows"));
+    hone(0, LORA "trainable_token_indices=403,261 lora_r=2 resume_from_checkpoint=auto max_steps=2",
+         at("rate.yaml"), at("text.jsonl"), at("rows"));
+    hone(0, "verify %s --replay", at("rows"));
+    hone(0, "export %s --output %s --quiet", at("rows/checkpoints/step-000002"), at("rows-hf"));
+    struct safetensors s = {0}, base = {0};
+    struct err e = {0};
+    assert_int_equal(0, safetensors_open(&s, at("rows-hf/model.safetensors"), &e));
+    assert_int_equal(0, safetensors_open(&base, STORIES "/model.safetensors", &e));
+    const struct stored *t = safetensors_find(&s, "model.embed_tokens.weight"),
+                        *u = safetensors_find(&base, "model.embed_tokens.weight");
+    assert_int_equal(u->bytes, t->bytes);
+    for (i64 i = 0; i < 512; i++)
+        assert_int_equal(i == 403 || i == 261, !!memcmp(t->data + i * 256, u->data + i * 256, 256));
+    safetensors_close(&s), safetensors_close(&base);
+    logits_of(at("rows/checkpoints/step-000002"), was);
+    hone(0, LORA "learning_rate=0 adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"),
+         at("rows-on"), at("rows/checkpoints/step-000002"));
+    logits_of(at("rows-on/checkpoints/step-000002"), is);
+    assert_memory_equal(was, is, sizeof was);
+    hone(2, LORA "trainable_token_indices=403 weight_decay=0.1", at("rate.yaml"), at("text.jsonl"),
+         at("off"));
+    expect(complained(), "weight_decay would change the other rows too");
+    hone(2, LORA "trainable_token_indices=403 optim=muon", at("rate.yaml"), at("text.jsonl"),
+         at("off"));
+    hone(2, LORA "trainable_token_indices=512", at("rate.yaml"), at("text.jsonl"), at("off"));
+    expect(complained(), "the model has no token 512");
 }
 
 /* Dropouts of the model's own are not passed over. */
@@ -225,8 +346,9 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head_kept), cmocka_unit_test(test_split_gguf),
-        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_model_dropout),
+        cmocka_unit_test(test_head_kept),    cmocka_unit_test(test_split_gguf),
+        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_rows_trained),
+        cmocka_unit_test(test_more_tokens),  cmocka_unit_test(test_model_dropout),
         cmocka_unit_test(test_files_beside)};
     return cmocka_run_group_tests(tests, set_up, tiny_remove);
 }

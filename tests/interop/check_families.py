@@ -44,7 +44,8 @@ def family(source, work):
         before[k].dtype == after[k].dtype and torch.equal(before[k], after[k]) for k in before)
     check(f"{name}: exported untouched", float(not same), 0.0)
 
-    hone("train", RECORDED / "run.yaml", f"model_name_or_path={source}", f"output_dir={work / 'run'}", "--quiet")
+    hone("train", RECORDED / "run.yaml", f"model_name_or_path={source}", f"output_dir={work / 'run'}", "model_dropout=ignore",
+         "--quiet")
     trained = common.last_checkpoint(work / "run")
     mine = common.forward(trained, {"input_ids": ids}, work=work)["logits"]
     model = loaded(trained)

@@ -81,6 +81,11 @@ static int stop_add(struct talker *t, struct text_list *list, const char *text, 
     return 0;
 }
 
+static const char *file_part(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 int talker_open(struct talker *t, struct generate_flags *f, const struct args *a, struct err *e) {
     enum dtype d;
     struct text said = {0};
@@ -103,7 +108,8 @@ int talker_open(struct talker *t, struct generate_flags *f, const struct args *a
              text_printf(&said, e, ", stops at '%s'", t->generation.stop[i]);
     const char *unused = t->generation.unused.data;
     if (!rc && !quiet && (said.size || unused))
-        show(stderr, "note: generation_config.json: %s%s%s%s\n",
+        show(stderr, "note: %s: %s%s%s%s\n",
+             path_is_gguf(t->l.base) ? file_part(t->l.base) : "generation_config.json",
              said.size ? said.data + 2 : "not followed: ", said.size ? "; flags go before it" : "",
              said.size && unused ? "; not followed: " : "", unused ? unused : "");
     text_free(&said);

@@ -34,6 +34,27 @@ static int vocabulary_put(struct gguf_writer *w, const struct loaded *l, const s
     return rc ? -1 : 0;
 }
 
+/* How the model is sampled, under llama.cpp's names; what is always the likeliest token has
+ * temperature 0. */
+static int sampling_put(struct gguf_writer *w, const struct loaded *l, struct err *e) {
+    struct generation g;
+    int rc = generation_read(&g, l, e);
+    if (!rc && !g.do_sample) g.temperature = 0;
+    const struct {
+        const char *key;
+        double value;
+    } number[] = {{"general.sampling.temp", g.temperature},
+                  {"general.sampling.top_p", g.top_p},
+                  {"general.sampling.min_p", g.min_p},
+                  {"general.sampling.penalty_repeat", g.repetition_penalty}};
+    if (!rc && g.top_k >= 0) rc = gguf_put_u32(w, "general.sampling.top_k", (i64)g.top_k, e);
+    for (int i = 0; !rc && i < COUNT(number); i++)
+        if (number[i].value == number[i].value)
+            rc = gguf_put_f32(w, number[i].key, number[i].value, e);
+    generation_free(&g);
+    return rc ? -1 : 0;
+}
+
 int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
                 struct err *e) {
     int i = 0;
@@ -49,7 +70,7 @@ int gguf_export(const char *path, const struct loaded *l, struct model *m, const
     const struct gguf_arch *arch;
     int rc = folder_open(&f, l->base, e) || folder_config(&f, &c, &arch, e) ||
              model_gguf_metadata(&w, m, f.config, name_of(l->base), file_types[i].number, e);
-    rc = rc || vocabulary_put(&w, l, &f.gguf, e) ||
+    rc = rc || sampling_put(&w, l, e) || vocabulary_put(&w, l, &f.gguf, e) ||
          model_gguf_tensors(&t, m, gguf_type_of(file_types[i].type), e) ||
          gguf_write(path, &w, t.tensor, t.count, e);
     gguf_tensors_free(&t), gguf_writer_free(&w), folder_close(&f);

@@ -182,6 +182,7 @@ struct trainer {
     bool whole_save; /* with the optimizer's state, whatever save_only_model says */
     i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
+    char *tokens_folder;       /* of the tokenizer with the recipe's own tokens; NULL: none */
     char *model_folder;        /* whose config and tokenizer files checkpoints carry */
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
@@ -213,10 +214,16 @@ i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
 /* Are bos_token, eos_token and unk_token of the recipe the tokenizer's (trainer_slices.c)? */
-int trainer_tokens(const struct trainer *t, struct err *e);
+int trainer_tokens_named(const struct trainer *t, struct err *e);
 /* Which rows of a text are read: slice, max_samples, split (trainer_slices.c). */
 int trainer_slices(struct trainer *t, const struct data_item *item, struct source_options *o,
                  struct err *e);
+/* The recipe's own tokens: the tokenizer with them; rows for them; their roles in a checkpoint. */
+int trainer_tokens(struct trainer *t, struct err *e);
+int trainer_tokens_fit(struct trainer *t, struct err *e);
+/* May some rows of an embedding be trained by this recipe's optimizer? */
+int trainer_rows_may(const struct trainer *t, struct err *e);
+int trainer_roles_save(const struct trainer *t, const char *folder, struct err *e);
 int trainer_models(struct trainer *t, struct err *e); /* the objective's frozen ones */
 void trainer_models_close(struct trainer *t);
 /* The pass of a use over so many tokens; `of`: a frozen model, NULL: the trained one. */

@@ -218,12 +218,25 @@ static float *total_of(const struct moments *s, int use, i64 groups) {
     return groups > 1 ? s->sum[use][level] : s->grad[use];
 }
 
+/* Of an embedding of which some rows are trained the others have no gradient, so no moments, and
+ * stay as they are (trainer_tokens.c: with which optimizers). */
+static int rows_keep(const struct param *p, float *grad, i64 count, struct err *e) {
+    const i64 cols = p->view.dim[p->view.rank - 1];
+    i64 at = 0;
+    for (i64 i = 0; i <= p->rows; i++) {
+        const i64 end = i < p->rows ? p->row[i] * cols : count;
+        if (end > at && device_zero(grad + at, (end - at) * 4, e)) return -1;
+        at = end + cols;
+    }
+    return 0;
+}
+
 /* Adds the other uses to the first. */
 static int gather(struct optimizer *o, struct moments *s, i64 groups, struct err *e) {
     for (int u = 1; u < SLOT_USES; u++)
         if (s->grad[u] && add_into(o, total_of(s, 0, groups), total_of(s, u, groups), s->count, e))
             return -1;
-    return 0;
+    return s->p->row ? rows_keep(s->p, total_of(s, 0, groups), s->count, e) : 0;
 }
 
 double optimizer_rate(const struct optimizer *o, double lr) {

@@ -87,9 +87,9 @@ int outputs_apart(const struct outputs *o, struct err *e) {
 
 /* What `hone train` writes in a run's folder: a name that ends with '/' is a folder of its own, one
  * that ends with '-' begins names. The first are written when the run begins. */
-static const char *const kept[] = {"data/train-",  "data/eval-",  "model/",   "log.jsonl",
-                                   "log.csv",      "recipe.lock", "run.json", "samples.jsonl",
-                                   "checkpoints/", "tensorboard/"};
+static const char *const kept[] = {"data/train-",  "data/eval-",   "model/",    "log.jsonl",
+                                   "log.csv",      "recipe.lock",  "run.json",  "samples.jsonl",
+                                   "checkpoints/", "tensorboard/", "tokenizer/"};
 enum { MODEL = 2, AT_BEGIN = 3 };
 
 /* 1: `path` is one of the run's own files, or lies in one of its folders; of kept[first] and on. A

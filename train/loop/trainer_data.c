@@ -111,7 +111,9 @@ int trainer_data(struct trainer *t, struct err *e) {
     if (from && (r->tokenizer || tokenizer_is_at(from)) &&
         !(t->tokenizer = tokenizer_of_file(from, e)))
         return -1;
-    if (trainer_tokens(t, e) || chat_find(&t->chat, r->chat_template, t->tokenizer, e)) return -1;
+    if (trainer_tokens(t, e) || trainer_tokens_named(t, e) ||
+        chat_find(&t->chat, r->chat_template, t->tokenizer, e))
+        return -1;
     const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
     if (dated && chat_day(t->chat, r->template_date, e)) return -1;
     if (r->template_date && !(t->chat && chat_dated(t->chat)) && !quiet)
@@ -155,8 +157,9 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
     if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
-    if (t->r->recipe_version >= 2 && t->r->tokenizer)
-        return folder_copy_tokenizer(t->r->tokenizer, t->model_folder, e);
+    if (t->tokens_folder || (t->r->recipe_version >= 2 && t->r->tokenizer))
+        return folder_copy_tokenizer(t->tokens_folder ? t->tokens_folder : t->r->tokenizer,
+                                     t->model_folder, e);
     struct text bytes = {0};
     path = path_join(&t->arena, t->model_folder, "tokenizer.json", e);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
@@ -247,8 +250,7 @@ static int pattern_of(struct trainer *t, const char *key, const struct text_list
 static int adapter_may_go_on(const struct lora_config *c, const struct safetensors *s,
                              const char *folder, struct err *e) {
     struct arena a = {0};
-    const char *what = c->tokens_count    ? "trainable_token_indices"
-                       : c->biases        ? "trained biases"
+    const char *what = c->biases          ? "trained biases"
                        : lora_is_pissa(c) ? "init_lora_weights pissa"
                                           : NULL;
     for (i64 i = 0; !what && i < s->count; i++) {
@@ -289,6 +291,10 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                               .use_dora = r->use_dora,
                               .init_lora_weights = r->init_lora_weights,
                               .base_model_name_or_path = t->model_folder};
+    const struct int_list *ids = &r->trainable_token_indices;
+    if (ids->count && !(c->tokens = arena_new(&t->arena, (i64)sizeof *c->tokens, e))) return -1;
+    if (ids->count)
+        *c->tokens = (struct lora_tokens){NULL, ids->item, ids->count}, c->tokens_count = 1;
     modules_of(&r->lora_target_modules, &c->target_modules, &c->target_regex);
     modules_of(&r->lora_exclude_modules, &c->exclude_modules, &c->exclude_regex);
     if (c->layers_to_transform.count && c->target_regex)
@@ -339,7 +345,8 @@ static int adapter_make(struct trainer *t, struct err *e) {
     struct model *m = &t->model;
     const char *const given = r->adapter_name_or_path;
     int rc = given ? lora_of_given(t, &s, e) : lora_of_recipe(t, e);
-    rc = rc || lora_fit(m, c, &s, given ? given : "lora_modules_to_save", e) ||
+    rc = rc || (c->tokens_count && trainer_rows_may(t, e)) ||
+         lora_fit(m, c, &s, given ? given : "lora_modules_to_save", e) ||
          lora_add(m, c, (u64)r->seed, e) || (given && lora_load(m, &s, given, e));
     safetensors_close(&s);
     return rc ? -1 : 0;
@@ -356,6 +363,7 @@ int trainer_model(struct trainer *t, struct err *e) {
                                                   packing_of_recipe(r), e))
             return -1;
         if (t->model.config.wrapped && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
+        if (trainer_tokens_fit(t, e)) return -1;
         if (t->tokenizer && tokenizer_fits(t->tokenizer, &t->model, r->model_name_or_path, e))
             return -1;
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;

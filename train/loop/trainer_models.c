@@ -9,7 +9,8 @@
 #include <string.h>
 
 static bool base_is_kept(const struct recipe *r) {
-    return r->use_peft && !r->lora_modules_to_save.count && strcmp(r->init_lora_weights, "pissa");
+    return r->use_peft && !r->lora_modules_to_save.count && !r->trainable_token_indices.count &&
+           strcmp(r->init_lora_weights, "pissa");
 }
 
 static int open_own(struct trainer *t, struct frozen *f, const char *path, struct err *e) {

@@ -23,6 +23,11 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
 /* A tokenizer that is not the base's own travels with what was trained on it. */
 static int tokenizer_write(const struct trainer *t, const char *folder, struct err *e) {
     const struct recipe *r = t->r;
+    if (t->tokens_folder)
+        return folder_copy_tokenizer(t->tokens_folder, folder, e) ||
+                       trainer_roles_save(t, folder, e)
+                   ? -1
+                   : 0;
     if (r->recipe_version < 2 || !r->tokenizer || !r->model_name_or_path ||
         path_is_gguf(r->tokenizer) || (r->use_peft && !path_is_dir(r->tokenizer)))
         return 0;

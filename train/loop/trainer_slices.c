@@ -112,7 +112,7 @@ int trainer_slices(struct trainer *t, const struct data_item *item, struct sourc
 
 /* Recipes of others name the special tokens that they set. Here the tokenizer's own are taken, so
  * that they must be those: another end would be trained and saved as what it is not. */
-int trainer_tokens(const struct trainer *t, struct err *e) {
+int trainer_tokens_named(const struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const struct {
         const char *key, *token;

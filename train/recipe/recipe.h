@@ -48,6 +48,7 @@ struct recipe {
     const char *tokenizer;          /* tokenizer.json or its folder; NULL: the model's own */
     struct data_list dataset, eval_dataset;
     const char *model_dropout;
+    struct text_list special_tokens, add_tokens;
     bool use_peft;
     i64 lora_r;
     double lora_alpha, lora_dropout;
@@ -56,6 +57,7 @@ struct recipe {
     double loraplus_lr_ratio, loraplus_lr_embedding;
     bool use_rslora, use_dora;
     const char *init_lora_weights, *adapter_name_or_path;
+    struct int_list trainable_token_indices;
     bool load_in_4bit, bnb_4bit_use_double_quant;
     const char *bnb_4bit_quant_type, *bnb_4bit_compute_dtype, *quantize;
     const char *precision, *numerics;

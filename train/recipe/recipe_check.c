@@ -294,7 +294,8 @@ int recipe_adapter_keys(const struct recipe *r, struct err *e) {
                                       "lora_exclude_modules",
                                       "init_lora_weights",
                                       "lora_modules_to_save",
-                                      "lora_layers_to_transform"};
+                                      "lora_layers_to_transform",
+                                      "trainable_token_indices"};
     for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
         if (!recipe_given(r, key[i])) continue;
         err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);

@@ -73,6 +73,9 @@ const struct option recipe_options[] = {
     CHOICE(on_bad_row, "error", "error skip",
            "rows that cannot be used: stop, or leave them out and count them"),
 
+    TEXTS(special_tokens, NULL,
+          "special tokens that the tokenizer gets: {eos_token: <|im_end|>}, or [<|im_start|>]"),
+    TEXTS(add_tokens, NULL, "other tokens that it gets; the model gets rows for both"),
     CHOICE(model_dropout, "refuse", "refuse ignore",
            "dropouts of the model's config.json, which hone does not apply: refuse them, or train "
            "without"),
@@ -101,6 +104,8 @@ const struct option recipe_options[] = {
     CHOICE(init_lora_weights, "true", "true gaussian pissa",
            "true: A is Kaiming uniform; gaussian: A is normal with deviation 1/r; B is 0 in both. "
            "pissa: A and B are the weight's largest singular values, which the weight loses"),
+    INTS(trainable_token_indices, NULL, 0, 1e9,
+         "ids whose rows of the embedding are trained beside the adapter: [32000, 32001]"),
     TEXT(adapter_name_or_path, NULL,
          "an adapter to train on from: all that says what it is, but dropout, is its own"),
     BOOL(load_in_4bit, "false",

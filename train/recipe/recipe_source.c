@@ -91,6 +91,7 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
         return recipe_data_list(r, n, e);
     const bool listed = !strcmp(n->key, "optim_args") || !strcmp(n->key, "columns") ||
+                        !strcmp(n->key, "special_tokens") ||
                         !strcmp(n->key, "chat_template_kwargs");
     if (listed && n->kind == NODE_MAP && recipe_map_to_list(&r->arena, n, e)) return NULL;
     return n;

@@ -2,6 +2,7 @@
  * and its LM head; modules trained whole; loaded, merged. */
 #include "recipes/models/models_int.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e) {
@@ -51,6 +52,68 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
     return 0;
 }
 
+static int i64_order(const void *a, const void *b) {
+    const i64 x = *(const i64 *)a, y = *(const i64 *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The embedding that rows of struct lora_tokens are of. */
+static struct module *tokens_module(const struct model *m, const struct lora_tokens *of) {
+    if (!of->module) return model_module(m, -1, &top_embed);
+    for (i64 i = 0; i < m->weights.modules; i++)
+        if (ends_with(m->weights.module[i].path, of->module)) return &m->weights.module[i];
+    return NULL;
+}
+
+static int tokens_add(struct model *m, const struct lora_config *c, struct err *e) {
+    for (i64 k = 0; k < c->tokens_count; k++) {
+        const struct lora_tokens *of = &c->tokens[k];
+        const struct module *at = tokens_module(m, of);
+        struct param *p = at ? at->weight : NULL;
+        if (!p || p->view.rank != 2 || p->view.packing || p->saved)
+            return err_input(e, "trainable_token_indices: no embedding of the model is named %s",
+                             of->module ? of->module : "so");
+        i64 *row = arena_new(&m->weights.arena, (of->count + 1) * (i64)sizeof *row, e);
+        if (!row) return -1;
+        memcpy(row, of->id, (size_t)of->count * sizeof *row);
+        qsort(row, (size_t)of->count, sizeof *row, i64_order);
+        for (i64 i = 0; i < of->count; i++) {
+            if (row[i] >= p->view.dim[0])
+                return err_input(e, "trainable_token_indices: the model has no token %lld",
+                                 (long long)row[i]);
+            if (i && row[i] == row[i - 1])
+                return err_input(e, "trainable_token_indices: token %lld is there twice",
+                                 (long long)row[i]);
+        }
+        p->row = row, p->rows = of->count, p->trainable = true;
+    }
+    return 0;
+}
+
+int lora_tokens_stored(const struct model *m, const struct param *p, const void *from,
+                       struct stored_list *list, struct err *e) {
+    for (i64 k = 0; k < m->lora->tokens_count; k++) {
+        const struct lora_tokens *of = &m->lora->tokens[k];
+        const struct module *at = tokens_module(m, of);
+        if (!at || at->weight != p) continue;
+        const i64 bytes = p->view.dim[1] * dtype_size(p->view.dtype);
+        struct stored *s = stored_add(list, e);
+        u8 *rows = s ? arena_new(&list->arena, of->count * bytes, e) : NULL;
+        const char *name = rows ? lora_key(&list->arena, at->path, LORA_TOKENS, e) : NULL;
+        if (!name) return -1;
+        for (i64 i = 0; i < of->count; i++)
+            memcpy(rows + i * bytes, (const u8 *)from + of->id[i] * bytes, (size_t)bytes);
+        *s = (struct stored){.name = name,
+                             .dtype = p->view.dtype,
+                             .rank = 2,
+                             .dim = {of->count, p->view.dim[1]},
+                             .data = rows,
+                             .bytes = of->count * bytes};
+        list->count++;
+    }
+    return 0;
+}
+
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     i64 index = 0;
     if (lora_experts_targets(m, c, e)) return -1;
@@ -67,7 +130,8 @@ int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e) {
     for (i64 l = 0; c->target_parameters.count && l < m->config.layers; l++)
         if (lora_experts_add(m, l, c, seed, &index, e)) return -1;
     if (target_add(m, model_module(m, -1, &top_embed), c, seed, &index, e) ||
-        target_add(m, model_module(m, -1, &top_head), c, seed, &index, e) || saved_add(m, c, e))
+        target_add(m, model_module(m, -1, &top_head), c, seed, &index, e) || saved_add(m, c, e) ||
+        tokens_add(m, c, e))
         return -1;
     if (!index) {
         err_input(e, "lora_target_modules match no linear layer of the model");
@@ -135,6 +199,29 @@ static int base_load(struct model *m, const struct safetensors *s, u8 *seen, con
     return 0;
 }
 
+/* Row `to` of an embedding from row `from` of a tensor. */
+static int row_read(struct param *p, i64 to, const struct stored *t, i64 from, const char *where,
+                    struct err *e) {
+    const i64 cols = p->view.dim[1], bytes = cols * dtype_size(p->view.dtype);
+    u8 *row = mem_new(bytes, e), *place = (u8 *)p->view.data + to * bytes;
+    if (!row) return -1;
+    stored_read(t, from * cols, cols, p->view.dtype, row);
+    bool finite = true;
+    for (i64 c = 0; c < cols; c++) {
+        const float x = p->view.dtype == BF16 ? bf16_to_f32(((u16 *)(void *)row)[c])
+                                              : ((float *)(void *)row)[c];
+        finite &= x - x == 0;
+    }
+    int rc = finite
+                 ? 0
+                 : err_input(e, "%s: tensor '%s' holds a value that is not finite", where, t->name);
+    if (!rc && p->placed)
+        rc = device_write(place, row, bytes, e) || device_sync(e);
+    else if (!rc)
+        memcpy(place, row, (size_t)bytes);
+    return mem_free(row), rc ? -1 : 0;
+}
+
 /* Rows of trainable_token_indices take the place of the embedding's; where that is the LM head too,
  * of both, as in PEFT. */
 static int tokens_load(struct model *m, const struct safetensors *s, u8 *seen, const char *where,
@@ -160,19 +247,11 @@ static int tokens_load(struct model *m, const struct safetensors *s, u8 *seen, c
             rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where, t->name);
             break;
         }
-        for (i64 r = 0; !rc && r < of->count; r++) {
-            if (of->id[r] >= p->view.dim[0])
-                rc = err_input(e, "%s: trainable_token_indices: the model has no token %lld", where,
-                               (long long)of->id[r]);
-            for (i64 c = 0; !rc && c < cols; c++) {
-                float x;
-                stored_read(t, r * cols + c, 1, F32, &x);
-                param_set(p, of->id[r] * cols + c, x);
-                if (!(x - x == 0))
-                    rc = err_input(e, "%s: tensor '%s' holds a value that is not finite", where,
-                                   t->name);
-            }
-        }
+        for (i64 r = 0; !rc && r < of->count; r++)
+            rc = of->id[r] >= p->view.dim[0]
+                     ? err_input(e, "%s: trainable_token_indices: the model has no token %lld",
+                                 where, (long long)of->id[r])
+                     : row_read(p, of->id[r], t, r, where, e);
         seen[i] = 1;
     }
     arena_free(&a);
