@@ -278,7 +278,7 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
                                     foreign_dataset_info(r, map, "eval_dataset", e)))
         return -1;
     if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
-    if (r->tools & TOOL_MLX && mlx_data(r, map, e)) return -1;
+    if (r->tools & TOOL_MLX && (mlx_data(r, map, e) || foreign_layers(r, map, e))) return -1;
     if (r->tools & TOOL_SWIFT && least_rate(r, map, e)) return -1;
     if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;
     struct node *modules = node_find(map, "lora_target_modules");

@@ -220,6 +220,15 @@ static void test_others(void **state) {
                "scale: 20.0, dropout: 0.0}\n");
     assert_true(r.lora_alpha == 80 && r.lora_r == 4 && r.max_steps == 600 && !r.eval_batches);
     assert_string_equal(r.eval_dataset.item[0].path, "folder/valid.jsonl");
+    assert_int_equal(r.lora_layers_to_transform.count, 0);
+    recipe_free(&r);
+    expect(&r, "model: recipes/data/stories260K\nfine_tune_type: lora\ndata: d\nnum_layers: 2\n"
+               "iters: 6\n"); /* of 5 layers */
+    assert_int_equal(r.lora_layers_to_transform.count, 2);
+    assert_string_equal(r.lora_layers_to_transform.item[0], "3");
+    recipe_free(&r);
+    read_text(&r, "model: nowhere\nfine_tune_type: lora\ndata: d\niters: 6\n", NULL, 0);
+    assert_true(refused(&r, "'num_layers: 16' (mlx-lm) changes the result"));
     recipe_free(&r);
 }
 
