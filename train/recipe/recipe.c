@@ -246,7 +246,8 @@ int recipe_judge(const struct recipe *r, const char *name, struct err *e) {
         if (*one.hint) hint = p->err.hint;
         err_print(&one, stderr);
     }
-    err_input(e, "%s: %lld problems, all of them above", name, (long long)r->problems);
+    err_input(e, "%s: %lld problems, %s of them above", name, (long long)r->problems,
+              r->problems > PROBLEMS_KEPT ? "the first" : "all");
     return err_hint(e, "hone import FILE prints what can be carried over");
 }
 

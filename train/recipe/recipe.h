@@ -27,6 +27,7 @@ struct optim_args { /* optims.c: which optimizer takes which */
     bool nesterov, centered, amsgrad, scale_parameter, relative_step, warmup_init;
 };
 /* What is wrong with a recipe is collected, so that one report has all of it. */
+enum { PROBLEMS_KEPT = 100 }; /* more are only counted */
 struct problem {
     struct err err;
     const char *key; /* ours, or as it was given */

@@ -85,7 +85,8 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     if (key_is_absent(n->key)) return recipe_tell(r, n, n->key, "switched off, as here", e), NULL;
     if (!is_known(n->key)) {
         if (node_is_null(n)) return recipe_tell(r, n, n->key, "empty", e), NULL;
-        return recipe_unknown_key(n->where, n->key, key_nearest(n->key), e), NULL;
+        const char *near = r->problems < PROBLEMS_KEPT ? key_nearest(n->key) : NULL;
+        return recipe_unknown_key(n->where, n->key, near, e), NULL;
     }
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
