@@ -95,9 +95,15 @@ struct gguf {
     i64 alignment; /* of tensor data */
     u32 version;
     struct map map;
+    struct map *part; /* of a split model: those of the other files */
+    i64 parts;        /* of the split, this one included; 0: it is not split */
     struct arena memory;
 };
-/* Tensors stay mapped until gguf_close, which is also right after a failed open. */
+/* The file of part `i`, from 0, of a split model that `path`, "NAME-00001-of-00003.gguf", is a part
+ * of: new text; NULL: it is none, or an error. */
+char *gguf_part_path(const char *path, i64 i, i64 *parts, struct err *e);
+/* Of a split model all parts are read; `path` is the first. Tensors stay mapped until gguf_close,
+ * which is also right after a failed open. */
 int gguf_open(struct gguf *g, const char *path, struct err *e);
 void gguf_close(struct gguf *g);
 const struct gguf_value *gguf_find(const struct gguf *g, const char *key); /* NULL if missing */
@@ -146,8 +152,10 @@ int gguf_put_texts(struct gguf_writer *w, const char *key, const struct gguf_tex
                    struct err *e);
 int gguf_put_f32s(struct gguf_writer *w, const char *key, const float *x, i64 count, struct err *e);
 int gguf_put_i32s(struct gguf_writer *w, const char *key, const i32 *x, i64 count, struct err *e);
-/* All values of a file whose keys begin so, as they are. */
-int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, struct err *e);
+/* All values of a file whose keys begin so, as they are, but for those that begin as one of `but`:
+ * texts, each with its NUL, the last one empty. */
+int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, const char *but,
+                  struct err *e);
 void gguf_writer_free(struct gguf_writer *w);
 struct gguf_tensor {
     struct stored from; /* named as in the file; readable, finite */
@@ -173,10 +181,18 @@ void folder_close(struct model_folder *f);
  * generation_config.json, tokenizer files, chat template. Files that `from` lacks are skipped. */
 const char *folder_companion(i64 i); /* the i-th name of those; NULL: no more */
 int folder_copy(const char *from, const char *to, struct err *e);
+/* The same of a tokenizer alone: a folder's files, or one file; files of another tokenizer that the
+ * target holds are removed. */
+int folder_copy_tokenizer(const char *from, const char *to, struct err *e);
+/* Names of what a folder holds besides weights and what folder_copy takes, after commas. */
+int folder_uncopied(const char *folder, struct text *names, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
  * file does not use the new spelling), and no quantisation: transformers converts what it loads to
  * that type. A file that says so already keeps its bytes. */
 int folder_dtype(const char *folder, enum dtype d, struct err *e);
+/* Makes config.json say that the LM head has weights of its own; how many tokens there are (0: as
+ * it says). */
+int folder_reshaped(const char *folder, bool untied, i64 vocab_size, struct err *e);
 
 /* ==== PEFT LoRA adapters: peft.c, peft_keys.c ==== */
 /* Files of PEFT 0.21: adapter_config.json, adapter_model.safetensors. Every setting that hone
@@ -199,7 +215,16 @@ struct lora_config {
     bool use_rslora;                                 /* scale alpha / sqrt(r) */
     bool fan_in_fan_out; /* written: the layers are transformers' Conv1D. Says nothing of A and B */
     bool use_dora;       /* magnitudes of rows, trained apart (Liu et al., 2024) */
-    const char *init_lora_weights; /* "true", "false", "gaussian", "pissa": how A and B started */
+    const char *init_lora_weights;   /* "true", "false", "gaussian", "pissa": how A and B started */
+    struct text_list layers_pattern; /* what stands before the number of a layer; none: anything */
+    bool biases;                     /* biases of the base were trained: they are in the file */
+    bool ensure_weight_tying;        /* what is saved of a tied embedding is the LM head too */
+    struct lora_tokens {    /* rows of an embedding that were trained, and replace its own */
+        const char *module; /* the end of its path; NULL: the model's embedding */
+        i64 *id;            /* [count], in the order of the file's rows */
+        i64 count;
+    } * tokens;
+    i64 tokens_count;
     const char *base_model_name_or_path; /* NULL: not stated */
     struct arena memory;                 /* owns the texts that lora_config_read set */
 };
@@ -230,6 +255,7 @@ enum lora_part {
     LORA_EMBED_B,
     LORA_MAGNITUDE,
     LORA_BASE,
+    LORA_TOKENS, /* [ids, D]: rows of struct lora_tokens */
     LORA_SAVED
 };
 /* The key of a part on disk. `name` is the module for A and B, the tensor ("lm_head.weight") for
@@ -237,6 +263,9 @@ enum lora_part {
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e);
 int lora_key_parse(const char *key, enum lora_part *part, char **name, struct arena *a,
                    struct err *e);
+/* Whether a whole tensor of an adapter's file that is not in modules_to_save replaces the base's:
+ * an embedding or LM head, which PEFT saves where the vocabulary grew, or a bias. */
+bool lora_replaces(const struct lora_config *c, const char *tensor);
 /* Opens a folder and checks that every key is understood, every A has its B, and their ranks are r.
  * Free both also after failure. */
 int adapter_open(const char *folder, struct lora_config *c, struct safetensors *s, struct err *e);

@@ -11,15 +11,24 @@
 static const char *const companion[] = {
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    /* of the tokenizer, from here on */
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "merges.txt",
     "vocab.json",
+    "vocab.txt",
     "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "chat_template.json",
     "chat_template.jinja",
 };
+enum { OF_TOKENIZER = 4 };
 
 static char *weights_path(struct arena *a, const char *folder, struct err *e) {
     static const char *const name[] = {"model.safetensors", "model.safetensors.index.json"};
@@ -93,22 +102,95 @@ void folder_close(struct model_folder *f) {
 
 const char *folder_companion(i64 i) { return i < COUNT(companion) ? companion[i] : NULL; }
 
-int folder_copy(const char *from, const char *to, struct err *e) {
+static int file_copy(const char *source, const char *target, struct err *e) {
+    struct text bytes = {0};
+    const int rc = file_read(&bytes, source, e) ||
+                   (path_exists(target) ? file_replace(target, bytes.data, bytes.size, e)
+                                        : file_write(target, bytes.data, bytes.size, e));
+    return text_free(&bytes), rc ? -1 : 0;
+}
+
+/* Those from `first` on. `alone`: the target keeps none of them that the source lacks. */
+static int copy_from(i64 first, const char *from, const char *to, bool alone, struct err *e) {
     struct arena a = {0};
     int status = 0;
-    for (i64 i = 0; i < COUNT(companion) && !status; i++) {
+    for (i64 i = first; i < COUNT(companion) && !status; i++) {
         char *source = path_join(&a, from, companion[i], e),
              *target = path_join(&a, to, companion[i], e);
-        if (!source || !target)
-            status = -1;
-        else if (path_exists(source)) {
-            struct text bytes = {0};
-            status = file_read(&bytes, source, e) || file_write(target, bytes.data, bytes.size, e);
-            text_free(&bytes);
-        }
+        status = !source || !target             ? -1
+                 : path_exists(source)          ? file_copy(source, target, e)
+                 : alone && path_exists(target) ? dir_remove(target, e)
+                                                : 0;
     }
     arena_free(&a);
     return status ? err_frame(e, "copying the files of %s", from) : 0;
+}
+
+int folder_copy(const char *from, const char *to, struct err *e) {
+    return copy_from(0, from, to, false, e);
+}
+
+int folder_copy_tokenizer(const char *from, const char *to, struct err *e) {
+    if (path_is_dir(from)) return copy_from(OF_TOKENIZER, from, to, true, e);
+    const char *slash = strrchr(from, '/'), *name = slash ? slash + 1 : from;
+    struct text file = {0};
+    if (copy_from(OF_TOKENIZER, "/dev/null", to, true, e) || file_read(&file, from, e)) return -1;
+    const bool json = file.size && file.data[0] != '\n' && ends_with(name, ".json");
+    char *target = path_join(NULL, to,
+                             json                           ? "tokenizer.json"
+                             : ends_with(name, ".model")    ? "tokenizer.model"
+                             : ends_with(name, ".tiktoken") ? name
+                                                            : "tiktoken.model",
+                             e);
+    const int rc = target ? file_replace(target, file.data, file.size, e) : -1;
+    return text_free(&file), mem_free(target), rc;
+}
+
+/* Weights in any form, and what hone itself leaves beside them. */
+static bool known_apart(const char *name) {
+    static const char *const end[] = {".safetensors",
+                                      ".safetensors.index.json",
+                                      ".bin",
+                                      ".pt",
+                                      ".bin.index.json",
+                                      ".pth",
+                                      ".gguf",
+                                      ".msgpack",
+                                      ".onnx"};
+    static const char *const own[] = {"manifest.json", "state.h5", "additional_chat_templates"};
+    bool known = *name == '.';
+    for (int i = 0; i < COUNT(end); i++) known |= ends_with(name, end[i]);
+    for (int i = 0; i < COUNT(own); i++) known |= !strcmp(name, own[i]);
+    for (int i = 0; i < COUNT(companion); i++) known |= !strcmp(name, companion[i]);
+    return known;
+}
+
+int folder_uncopied(const char *folder, struct text *names, struct err *e) {
+    char **list = NULL;
+    i64 count = 0;
+    int rc = dir_list(folder, &list, &count, e);
+    for (i64 i = 0; !rc && i < count; i++)
+        if (!known_apart(list[i]))
+            rc = text_printf(names, e, "%s%.100s", names->size ? ", " : "", list[i]);
+    names_free(list, count);
+    return rc ? -1 : 0;
+}
+
+int folder_reshaped(const char *folder, bool untied, i64 vocab_size, struct err *e) {
+    char *path = path_join(NULL, folder, "config.json", e);
+    json_t *all = path ? json_open(path, e) : NULL, *text = json_object_get(all, "text_config");
+    json_t *const part[] = {all, text};
+    int rc = all ? 0 : -1;
+    for (int i = 0; !rc && i < 2; i++) { /* of a multimodal model both */
+        if (!part[i]) continue;
+        if (untied) rc |= json_object_set_new(part[i], "tie_word_embeddings", json_false());
+        if (vocab_size && (json_object_get(part[i], "vocab_size") || (i == 0) == !text))
+            rc |= json_object_set_new(part[i], "vocab_size", json_integer(vocab_size));
+    }
+    if (rc && all) err_memory(e, "out of memory");
+    rc = rc || json_save(all, path, 2, e);
+    json_decref(all), mem_free(path);
+    return rc ? -1 : 0;
 }
 
 int folder_dtype(const char *folder, enum dtype d, struct err *e) {

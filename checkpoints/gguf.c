@@ -9,13 +9,22 @@
  * The file is mapped, and tensors and values point into it. Nothing in it is trusted: each length
  * is compared with what is left of the file before it is used, counts before memory is asked for,
  * and tensors must follow each other as llama.cpp requires, so that every byte has one owner.
- * Rejected: reading version 1 (32-bit lengths; no file of it is left in use), split files
- * (llama.cpp joins them) and big-endian files, each by name. */
+ * A model may be split over NAME-00001-of-0000N.gguf and so on: the first has the metadata, each
+ * has split.no, split.count and split.tensors.count, and tensors of its own. Opened is the first.
+ *
+ * Rejected: reading version 1 (32-bit lengths; no file of it is left in use) and big-endian files,
+ * each by name. */
 #include "checkpoints/checkpoints_int.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_MAX_BYTES = 255, GGUF_RANK = 4, LIST_DEPTH = 4, ALIGNMENT_MAX = 1 << 20 };
+enum {
+    PARTS_MAX = 99999,
+    NAME_MAX_BYTES = 255,
+    GGUF_RANK = 4,
+    LIST_DEPTH = 4,
+    ALIGNMENT_MAX = 1 << 20
+};
 
 static const int kind_size[GGUF_KINDS] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
@@ -241,7 +250,7 @@ static int head_read(struct gguf *g, struct reader *r, struct err *e) {
                : 0;
 }
 
-int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e) {
+static int part_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e) {
     struct reader r = {data, size, 0, file};
     if (head_read(g, &r, e)) return -1;
     g->value = arena_new(&g->memory, (g->values + 1) * (i64)sizeof *g->value, e);
@@ -259,20 +268,102 @@ int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struc
         return err_input(e, "%s: general.alignment is %lld; expected a power of two from 8 to %d",
                          file, (long long)g->alignment, ALIGNMENT_MAX);
     const i64 parts = gguf_i64(g, "split.count", 0, file, e);
-    if (parts > 1) {
-        err_input(e, "%s: one of %lld parts of a split model", file, (long long)parts);
-        return err_hint(e, "join them first: llama-gguf-split --merge FIRST-PART OUT.gguf");
-    }
+    if (!e->code && (parts < 0 || parts > PARTS_MAX))
+        return err_input(e, "%s: split.count is %lld; expected 0 to %d", file, (long long)parts,
+                         PARTS_MAX);
+    g->parts = parts > 1 ? parts : 0;
     return e->code ? -1 : data_place(g, &r, offset, e);
+}
+
+int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e) {
+    if (part_parse(g, data, size, file, e)) return -1;
+    if (!g->parts) return 0;
+    return err_input(e, "%s: one of %lld parts of a split model", file, (long long)g->parts);
+}
+
+static i64 digits_at(const char *text) { /* five; -1: they are not */
+    i64 n = 0;
+    for (int i = 0; i < 5; i++) {
+        if (text[i] < '0' || text[i] > '9') return -1;
+        n = 10 * n + text[i] - '0';
+    }
+    return n;
+}
+
+char *gguf_part_path(const char *path, i64 i, i64 *parts, struct err *e) {
+    static const char end[] = "-00001-of-00001.gguf";
+    const size_t n = strlen(path), k = sizeof end - 1;
+    const char *at = n > k ? path + n - k : NULL;
+    if (!at || *at != '-' || strncmp(at + 6, "-of-", 4) || strcmp(at + 15, ".gguf") ||
+        digits_at(at + 1) < 1 || (*parts = digits_at(at + 10)) < 1)
+        return NULL;
+    return mem_printf(e, "%.*s-%05lld-of-%05lld.gguf", (int)(at - path), path, (long long)i + 1,
+                      (long long)*parts);
+}
+
+/* The tensors of one more file; what it says of its place in the split must be so. */
+static int part_add(struct gguf *g, i64 i, const char *path, struct err *e) {
+    struct gguf more = {0};
+    if (map_open(&more.map, path, e)) return -1;
+    g->part[i - 1] = more.map; /* stays with the whole */
+    int rc = part_parse(&more, more.map.data, more.map.size, path, e);
+    const i64 no = rc ? 0 : gguf_i64(&more, "split.no", -1, path, e);
+    if (!rc && !e->code && (no != i || more.parts != g->parts))
+        rc = err_input(e, "%s: says that it is part %lld of %lld; expected %lld of %lld", path,
+                       (long long)no + 1, (long long)more.parts, (long long)i + 1,
+                       (long long)g->parts);
+    struct stored *all =
+        rc || e->code ? NULL
+                      : arena_new(&g->memory, (g->count + more.count + 1) * (i64)sizeof *all, e);
+    if (all) {
+        memcpy(all, g->tensor, (size_t)g->count * sizeof *all);
+        for (i64 k = 0; k < more.count && !rc; k++) {
+            all[g->count + k] = more.tensor[k];
+            rc = (all[g->count + k].name = arena_text(&g->memory, more.tensor[k].name, e)) ? 0 : -1;
+        }
+        g->tensor = all, g->count += more.count;
+    }
+    more.map = (struct map){0};
+    gguf_close(&more);
+    return rc || !all ? -1 : 0;
+}
+
+static int parts_open(struct gguf *g, const char *path, struct err *e) {
+    i64 named = 0;
+    char *first = gguf_part_path(path, 0, &named, e);
+    const i64 no = gguf_i64(g, "split.no", -1, path, e);
+    int rc = e->code ? -1 : 0;
+    if (!rc && (no || !first || named != g->parts || strcmp(first, path))) {
+        rc = err_input(e, "%s: part %lld of %lld of a split model", path, (long long)no + 1,
+                       (long long)g->parts);
+        err_hint(e, "name the first part, as NAME-00001-of-%05lld.gguf, with the others beside it",
+                 (long long)g->parts);
+    }
+    mem_free(first);
+    if (!rc && !(g->part = mem_new_array(g->parts, sizeof *g->part, e))) rc = -1;
+    for (i64 i = 1; !rc && i < g->parts; i++) {
+        char *file = gguf_part_path(path, i, &named, e);
+        rc = !file || part_add(g, i, file, e);
+        mem_free(file);
+    }
+    const i64 count = rc ? 0 : gguf_i64(g, "split.tensors.count", g->count, path, e);
+    if (!rc && !e->code && count != g->count)
+        rc = err_input(e, "%s: its %lld parts hold %lld tensors; split.tensors.count is %lld", path,
+                       (long long)g->parts, (long long)g->count, (long long)count);
+    return rc || e->code || unique(g, true, path, e) ? -1 : 0;
 }
 
 int gguf_open(struct gguf *g, const char *path, struct err *e) {
     *g = (struct gguf){0};
     if (map_open(&g->map, path, e)) return -1;
-    return gguf_parse(g, g->map.data, g->map.size, path, e);
+    if (part_parse(g, g->map.data, g->map.size, path, e)) return -1;
+    return g->parts ? parts_open(g, path, e) : 0;
 }
 
 void gguf_close(struct gguf *g) {
+    for (i64 i = 0; g->part && i + 1 < g->parts; i++)
+        if (g->part[i].data) map_close(&g->part[i]);
+    mem_free(g->part);
     if (g->map.data) map_close(&g->map);
     arena_free(&g->memory);
     *g = (struct gguf){0};

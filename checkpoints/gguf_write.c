@@ -69,11 +69,14 @@ int gguf_put_i32s(struct gguf_writer *w, const char *key, const i32 *x, i64 coun
     for (i64 i = 0; i < count && !status; i++) status = number_add(&w->head, (u32)x[i], 4, e);
     return status;
 }
-int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, struct err *e) {
+int gguf_put_like(struct gguf_writer *w, const struct gguf *g, const char *prefix, const char *but,
+                  struct err *e) {
     for (i64 i = 0; i < g->values; i++) {
         const struct gguf_value *v = &g->value[i];
         const i64 head = v->kind == GGUF_TEXT ? 8 : v->kind == GGUF_LIST ? 12 : 0;
-        if (strncmp(v->key, prefix, strlen(prefix))) continue;
+        const char *not = but;
+        while (*not &&strncmp(v->key, not, strlen(not ))) not += strlen(not ) + 1;
+        if (*not || strncmp(v->key, prefix, strlen(prefix))) continue;
         if (key_add(w, v->key, v->kind, e) ||
             text_add(&w->head, v->data - head, head + v->bytes, e))
             return -1;

@@ -24,14 +24,19 @@ static const char *const honoured[] = {"r",
                                        "exclude_modules",
                                        "layers_to_transform",
                                        "init_lora_weights",
+                                       "layers_pattern",
+                                       "trainable_token_indices",
+                                       "ensure_weight_tying",
+                                       "bias",
                                        "base_model_name_or_path"};
-static const char *const inert[] = {"auto_mapping", "inference_mode", "peft_version",
-                                    "revision",     "megatron_core",  "qalora_group_size",
-                                    "loftq_config", "runtime_config", "fan_in_fan_out"};
+/* What a file came from, and how A and B began, which no longer matters. */
+static const char *const inert[] = {
+    "auto_mapping",      "inference_mode", "peft_version",   "revision",       "megatron_core",
+    "qalora_group_size", "loftq_config",   "runtime_config", "fan_in_fan_out", "eva_config"};
 /* Settings where one value is right; anything but null, false, {} and [] is otherwise refused. */
 static const struct {
     const char *key, *value;
-} fixed[] = {{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"bias", "none"}};
+} fixed[] = {{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}};
 
 static bool in_list(const char *const *list, i64 count, const char *key) {
     for (i64 i = 0; i < count; i++)
@@ -130,13 +135,60 @@ static int layers_read(struct text_list *list, const json_t *value, const char *
 
 static int init_read(struct lora_config *c, const json_t *value, const char *path, struct err *e) {
     static const char *const word[] = {"gaussian", "pissa"};
+    /* Began otherwise, with the base's weights as they are: olora, corda, loftq, lora_ga, which
+     * change those, are not among them. */
+    static const char *const forgotten[] = {"eva", "orthogonal"};
     const char *text = json_string_value(value);
     if (!value || json_is_true(value)) return c->init_lora_weights = "true", 0;
     if (json_is_false(value)) return c->init_lora_weights = "false", 0;
     for (i64 i = 0; i < COUNT(word); i++)
         if (text && !strcmp(text, word[i])) return c->init_lora_weights = word[i], 0;
-    return err_input(e, "%s: init_lora_weights is %.100s; supported: true, false, gaussian, pissa",
+    if (text && in_list(forgotten, COUNT(forgotten), text)) return c->init_lora_weights = "true", 0;
+    return err_input(e,
+                     "%s: init_lora_weights is %.100s; supported: true, false, gaussian, "
+                     "orthogonal, eva, pissa",
                      path, text ? text : "not text");
+}
+
+static int bias_read(struct lora_config *c, const json_t *value, const char *path, struct err *e) {
+    const char *text = json_string_value(value);
+    if (!value || json_is_null(value) || (text && !strcmp(text, "none"))) return 0;
+    c->biases = text && (!strcmp(text, "lora_only") || !strcmp(text, "all"));
+    if (c->biases) return 0;
+    return err_input(e, "%s: bias is %.100s; expected none, lora_only or all", path,
+                     text ? text : "not text");
+}
+
+/* Rows of a module, in the order of the file's. */
+static int token_ids(struct lora_tokens *to, const char *module, const json_t *list,
+                     const char *path, struct arena *a, struct err *e) {
+    const i64 n = (i64)json_array_size(list);
+    to->module = module ? arena_text(a, module, e) : NULL;
+    to->id = arena_new(a, (n + 1) * (i64)sizeof *to->id, e);
+    if (!to->id || (module && !to->module)) return -1;
+    for (i64 i = 0; i < n; i++) {
+        const json_t *id = json_array_get(list, (size_t)i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0)
+            return err_input(e, "%s: trainable_token_indices: item %lld is no id", path,
+                             (long long)i);
+        to->id[to->count++] = json_integer_value(id);
+    }
+    return n ? 0 : err_input(e, "%s: trainable_token_indices names no tokens", path);
+}
+
+/* A list of ids, or {module: ids}. */
+static int tokens_read(struct lora_config *c, json_t *value, const char *path, struct err *e) {
+    const i64 n = json_is_object(value) ? (i64)json_object_size(value) : 1;
+    const char *module;
+    json_t *list;
+    if (!value || json_is_null(value)) return 0;
+    if (!(c->tokens = arena_new(&c->memory, (n + 1) * (i64)sizeof *c->tokens, e))) return -1;
+    if (!json_is_object(value))
+        return token_ids(&c->tokens[c->tokens_count++], NULL, value, path, &c->memory, e);
+    json_object_foreach(value, module, list) {
+        if (token_ids(&c->tokens[c->tokens_count++], module, list, path, &c->memory, e)) return -1;
+    }
+    return 0;
 }
 
 static int config_read(struct lora_config *c, json_t *j, const char *path, struct err *e) {
@@ -153,6 +205,14 @@ static int config_read(struct lora_config *c, json_t *j, const char *path, struc
                ? NULL
                : json_text(j, "base_model_name_or_path", NULL, path, e);
     if (base && !(c->base_model_name_or_path = arena_text(&c->memory, base, e))) return -1;
+    c->ensure_weight_tying = json_bool(j, "ensure_weight_tying", false, path, e);
+    json_t *pattern = json_object_get(j, "layers_pattern");
+    json_t *one = json_is_string(pattern) ? json_pack("[O]", pattern) : json_incref(pattern);
+    const int listed = list_read(&c->layers_pattern, one, "layers_pattern", path, a, e);
+    json_decref(one);
+    if (listed || bias_read(c, json_object_get(j, "bias"), path, e) ||
+        tokens_read(c, json_object_get(j, "trainable_token_indices"), path, e))
+        return -1;
     if (modules_read(&c->target_modules, &c->target_regex, j, "target_modules", path, a, e) ||
         modules_read(&c->exclude_modules, &c->exclude_regex, j, "exclude_modules", path, a, e) ||
         list_read(&c->target_parameters, json_object_get(j, "target_parameters"),

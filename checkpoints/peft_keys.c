@@ -1,8 +1,8 @@
 /* peft_keys.c: which modules an adapter is for, and what its tensors are called on disk.
  *
  * Key = "base_model.model." + module path + a suffix, such as ".lora_A.weight" [r, in]; a tensor of
- * modules_to_save stands under its plain path. Other parts that PEFT can write (biases of B,
- * wrapped base layers, trainable tokens) are refused by name. */
+ * modules_to_save stands under its plain path. Other parts that PEFT can write (biases of A and B)
+ * are refused by name. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "checkpoints/checkpoints_int.h"
 #include <pcre2.h>
@@ -15,6 +15,7 @@ static const char *const suffix[] = {".lora_A.weight",
                                      ".lora_embedding_B",
                                      ".lora_magnitude_vector",
                                      ".base_layer.weight",
+                                     ".token_adapter.trainable_tokens_delta",
                                      ""};
 
 int lora_regex(const char *pattern, const char *text, struct err *e) {
@@ -58,6 +59,17 @@ static bool is_item(const struct text_list *list, const char *text) {
  * parts before it and one or more after it. */
 static bool layer_wanted(const struct lora_config *c, const char *module) {
     char last[32] = "";
+    for (i64 i = 0; i < c->layers_pattern.count; i++) { /* ".PATTERN.N.", the last one of it */
+        char mark[160];
+        const int size = snprintf(mark, sizeof mark, ".%.150s.", c->layers_pattern.item[i]);
+        for (const char *at = module, *hit; (hit = strstr(at, mark)); at = hit + 1) {
+            const char *number = hit + size;
+            const size_t n = strspn(number, "0123456789");
+            if (n && n < sizeof last && number[n] == '.') memcpy(last, number, n), last[n] = 0;
+        }
+        if (*last) break;
+    }
+    if (c->layers_pattern.count) return is_item(&c->layers_to_transform, last);
     int part = 0;
     for (const char *p = module, *dot; (dot = strchr(p, '.')); p = dot + 1, part++) {
         const size_t n = (size_t)(dot - p);
@@ -94,14 +106,22 @@ bool lora_saves(const struct lora_config *c, const char *tensor) {
     return false;
 }
 
+bool lora_replaces(const struct lora_config *c, const char *tensor) {
+    static const char *const table[] = {"embed_tokens.weight", "lm_head.weight",
+                                        "wte.weight",          "embed_in.weight",
+                                        "embed_out.weight",    "word_embeddings.weight"};
+    for (int i = 0; i < COUNT(table); i++)
+        if (ends_with(tensor, table[i])) return true;
+    return c->biases && ends_with(tensor, ".bias");
+}
+
 char *lora_key(struct arena *a, const char *name, enum lora_part part, struct err *e) {
     return arena_printf(a, e, "%s%s%s", prefix, name, suffix[part]);
 }
 
 int lora_key_parse(const char *key, enum lora_part *part, char **name, struct arena *a,
                    struct err *e) {
-    static const char *const refused[] = {"lora_bias", ".lora_A.bias", ".lora_B.bias",
-                                          ".token_adapter."};
+    static const char *const refused[] = {"lora_bias", ".lora_A.bias", ".lora_B.bias"};
     size_t n = sizeof prefix - 1;
     if (strncmp(key, prefix, n))
         return err_input(e, "adapter tensor %.200s does not begin with %s", key, prefix);

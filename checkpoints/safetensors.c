@@ -78,6 +78,7 @@ static int ranges_check(struct range *range, i64 count, i64 data_size, const cha
 }
 
 static int metadata_check(json_t *metadata, const char *file, struct err *e) {
+    if (json_is_null(metadata)) return 0; /* as the reference reads it */
     if (!json_is_object(metadata)) return err_input(e, "%s: __metadata__ is not an object", file);
     const char *key;
     json_t *value;

@@ -11,7 +11,7 @@ build=$(make -pn $options 2> /dev/null | sed -n 's/^BUILD := //p' | head -n 1)
 make -s -j"$(nproc)" $options "$build/libhone.a" > build/fuzz.log 2>&1 || { tail -n 5 build/fuzz.log; exit 1; }
 at=build/fuzz/$name
 mkdir -p "$at/corpus"
-libraries="libzstd libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
+libraries="libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
 clang -std=c17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. \
     $(pkg-config --cflags $libraries) "tests/fuzz/fuzz_$name.c" "$build/libhone.a" $(pkg-config --libs $libraries) -lpthread -lm \
     -o "$at/run"
@@ -73,9 +73,16 @@ rows) i=0
 source) printf '\1{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"text": "t"}\n' > "$at/corpus/lines"
     printf '\2[{"instruction": "i", "input": "", "output": "o"},\n {"prompt": "p", "completion": "c"}]\n' > "$at/corpus/array"
     printf '\101{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s", "tools": "[]"}' > "$at/corpus/sharegpt"
+    printf '\7text,id\r\n"a, ""b""\n",1\r\n' > "$at/corpus/csv"
+    printf '\10text\tid\na\t1\n' > "$at/corpus/tsv"
+    printf '\1{\n "text": "a",\n "x": [NaN, -Infinity]\n}\n{"text": "b"}\n' > "$at/corpus/pretty"
+    { printf '\1' && printf '\377\376{\0"\0t\0e\0x\0t\0"\0:\0"\0a\0"\0}\0'; } > "$at/corpus/utf16"
     printf '\100one\n\ntwo' > "$at/corpus/text"
     { printf '\4' && printf '[{"text": "a"}]' | gzip; } > "$at/corpus/gzip"
     { printf '\3' && printf 'text' | gzip; } > "$at/corpus/text-gzip" ;;
+parquet) cp $golden/parquet/*.parquet "$at/corpus"
+    # 1 to 3: pages behind a footer of the target's own; here two of a column of texts, one compressed
+    printf '\001\006\003\025\000\025\036\025\036\054\025\006\025\000\025\006\025\006\000\000\001\000\000\000a\001\000\000\000b\001\000\000\000c' > "$at/corpus/pages" ;;
 state) for file in "\1\0\0\0\0" "\1\40\0\0\1\60\0\0\2" "\2\140\0\0\0" "\2\0\1\0\1"; do
         printf "$file" > "$at/corpus/seed-$(printf "$file" | cksum | cut -d' ' -f1)"
     done

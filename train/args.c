@@ -11,11 +11,32 @@ static void key_of(char key[64], const char *text) {
         if (*p == '-') *p = '_';
 }
 
+/* A list that is given again grows: what stood there by default does not count. */
+static int give(struct args *a, const struct option *o, void *to, const char *value,
+                struct err *e) {
+    struct text_list *list = (struct text_list *)(void *)((u8 *)to + o->offset), before = {0};
+    const bool again = a->given[o - a->table] && o->type == OPT_TEXT_LIST;
+    if (again) before = *list;
+    if (option_set(a->table, to, o->key, value, "command line", &a->arena, e)) return -1;
+    a->given[o - a->table] = true;
+    if (!again || !before.count) return 0;
+    const i64 count = before.count + list->count;
+    char **all = arena_new(&a->arena, count * (i64)sizeof *all, e);
+    if (!all) return -1;
+    for (i64 i = 0; i < count; i++)
+        all[i] = i < before.count ? before.item[i] : list->item[i - before.count];
+    return *list = (struct text_list){all, count}, 0;
+}
+
 int args_parse(struct args *a, int argc, char **argv, const struct option *table, void *to,
                struct err *e) {
     *a = (struct args){0};
     if (table && option_defaults(table, to, &a->arena, e)) return -1;
-    if (!(a->rest = arena_new(&a->arena, (argc + 1) * (i64)sizeof *a->rest, e))) return -1;
+    i64 rows = 0;
+    while (table && table[rows].key) rows++;
+    a->table = table, a->given = arena_new(&a->arena, rows + 1, e);
+    if (!a->given || !(a->rest = arena_new(&a->arena, (argc + 1) * (i64)sizeof *a->rest, e)))
+        return -1;
     for (int i = 0; i < argc; i++) {
         const bool flag = !strncmp(argv[i], "--", 2) && argv[i][2];
         char key[64];
@@ -40,9 +61,14 @@ int args_parse(struct args *a, int argc, char **argv, const struct option *table
             value = argv[++i];
         else
             return err_input(e, "%s needs a value", argv[i]);
-        if (option_set(table, to, key, value, "command line", &a->arena, e)) return -1;
+        if (give(a, o, to, value, e)) return -1;
     }
     return 0;
+}
+
+bool args_given(const struct args *a, const char *key) {
+    const struct option *o = option_find(a->table, key);
+    return o && a->given[o - a->table];
 }
 
 void args_free(struct args *a) { arena_free(&a->arena); }

@@ -32,8 +32,11 @@ struct command {
 struct args {
     char **rest;
     i64 count;
+    const struct option *table;
+    bool *given; /* per row of the table */
     struct arena arena;
 };
+bool args_given(const struct args *a, const char *key); /* on the command line */
 /* A row of a command's table: the member of ROW_OF, a struct of flags, that has the key's name. */
 #define ROW(key, type, otherwise, low, high, help)                                                 \
     { #key, type, offsetof(ROW_OF, key), otherwise, low, high, NULL, help }

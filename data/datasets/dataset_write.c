@@ -6,11 +6,10 @@
  * bytes with any number of threads. */
 #include "data/datasets/datasets_int.h"
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <zstd.h>
 
-enum { BATCH_BYTES = 4 << 20, BATCH_DOCUMENTS = 4096, CHUNKS_AT_ONCE = 32 };
+enum { BATCH_BYTES = 4 << 20, BATCH_DOCUMENTS = 4096, CHUNKS_AT_ONCE = 32, FILES_NAMED = 20 };
 
 static int add_u64(struct text *t, u64 value, struct err *e) {
     return text_add(t, &value, sizeof value, e);
@@ -27,6 +26,7 @@ struct piece { /* of a batch: one document */
 
 struct writer {
     const struct dataset_job *job;
+    struct source_options options; /* of the file that is read */
     struct h5_writer *h5;
     int width;             /* bytes of a token */
     i64 written;           /* chunks */
@@ -46,7 +46,7 @@ struct writer {
     bool checked; /* the template's markers are tokens */
 };
 
-/* A recipe of version 1, whose runs have these tokens. */
+/* A recipe of version 1. */
 static bool old(const struct writer *w) { return w->job->options.rules.version == 1; }
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
@@ -218,15 +218,9 @@ static int span_add(struct writer *w, u64 begin, u64 end, bool trained, struct e
     return add_u64(&w->spans, begin, e) || add_u64(&w->spans, end, e) ? -1 : 0;
 }
 
-/* Is the encoder's eos to follow? Not where the text ends with it, and a conversation, with another
- * special token: templates write their own. */
 static bool eos_wanted(const struct writer *w, const struct piece *p) {
     const struct encoder *c = &w->job->encoder;
-    const i64 last = p->ids.count ? (i64)p->ids.item[p->ids.count - 1] : -1;
-    if (c->eos < 0 || old(w)) return c->eos >= 0;
-    const bool stopped =
-        !p->document.segments && last >= 0 && c->special && c->special(c->arg, (u32)last);
-    return last != c->eos && !stopped;
+    return c->eos >= 0 && (old(w) || !encoder_ended(c, &p->ids, !p->document.segments));
 }
 
 /* A conversation has its begin and end of text from its template. */
@@ -310,45 +304,11 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
-/* The day that the template was told. */
-static int date_record(struct writer *w, i64 now, struct err *e) {
-    const time_t at = (time_t)now;
-    struct tm t;
-    char day[16] = "";
-    if (localtime_r(&at, &t)) strftime(day, sizeof day, "%Y-%m-%d", &t);
-    return text_printf(&w->sources, e, ", \"template_date\": \"%s\"", day);
-}
-
-/* What is recorded of a source: enough to find it again and to take the same part of it. */
-static int source_record(struct writer *w, const char *path, const struct source_facts *f,
-                         struct err *e) {
-    const struct source_options *o = &w->job->options;
-    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    if (text_printf(&w->sources, e, "%s{\"file\": ", w->sources.size > 1 ? ",\n " : "") ||
-        json_text_add(&w->sources, name, (i64)strlen(name), e) ||
-        text_printf(&w->sources, e, ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld",
-                    f->sha256, (long long)f->bytes, (long long)f->documents))
-        return -1;
-    if (o->split != SPLIT_ALL &&
-        text_printf(&w->sources, e,
-                    ", \"split\": \"%s\", \"validation_fraction\": %.17g, \"seed\": %llu",
-                    o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
-                    (unsigned long long)o->seed))
-        return -1;
-    if (f->conversations &&
-        text_printf(&w->sources, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
-        return -1;
-    if (f->conversations && !old(w) && chat_dated(o->chat) && date_record(w, chat_now(o->chat), e))
-        return -1;
-    if (f->skipped && text_printf(&w->sources, e, ", \"skipped\": %lld", (long long)f->skipped))
-        return -1;
-    return text_add(&w->sources, "}", 1, e);
-}
-
-static int source_write(struct writer *w, const char *path, struct err *e) {
-    struct source_options options = w->job->options;
-    options.vocab_size = w->job->encoder.vocab_size;
-    struct source *s = source_open(path, &options, e);
+static int source_write(struct writer *w, const struct data_file *file, bool several,
+                        struct err *e) {
+    const char *path = file->path;
+    w->options.vocab_size = w->job->encoder.vocab_size;
+    struct source *s = source_open(path, &w->options, e);
     struct document d;
     int r = s ? 1 : -1;
     while (r > 0 && (r = source_next(s, &d, e)) > 0) {
@@ -369,9 +329,37 @@ static int source_write(struct writer *w, const char *path, struct err *e) {
         }
     }
     if (!r && w->pieces_count) r = batch_write(w, e);
-    if (!r) r = source_record(w, path, source_facts(s), e);
+    if (!r) r = source_record(&w->sources, file->name, &w->options, source_facts(s), e);
+    if (!r && w->job->notes)
+        r = source_note(w->job->notes, file->name, several, source_facts(s), e);
     if (s && w->job->notes && row_notes_text(source_notes(s), path, w->job->notes, e)) r = -1;
+    if (!r) w->options.first_row += source_facts(s)->rows;
     source_close(s);
+    return r ? -1 : 0;
+}
+
+/* The files that one path means. Their rows are counted on, so that the split of many small files
+ * is that of their rows. */
+static int sources_write(struct writer *w, const char *path, struct err *e) {
+    const struct dataset_job *job = w->job;
+    struct data_files files;
+    int r = data_files_find(&files, path, job->config, job->file_split, e);
+    w->options = job->options, w->options.first_row = 0;
+    w->options.vocab_size = job->encoder.vocab_size;
+    if (!r && job->file_split && !files.named && w->options.split == SPLIT_ALL) {
+        r = err_input(e, "'%s' has no files of a split '%s'", path, job->file_split);
+        err_hint(e, "a part can be cut off: --validation 0.05 --validation-output FILE.h5");
+    }
+    if (files.has_split) w->options.split = SPLIT_ALL;
+    if (!r && job->notes && files.note.size)
+        r = text_add(job->notes, files.note.data, files.note.size, e);
+    const bool several = files.count > 1;
+    for (i64 i = 0; i < files.count && !r; i++)
+        r = source_write(w, &files.item[i], several && i < FILES_NAMED, e);
+    if (!r && job->notes && several)
+        r = text_printf(job->notes, e, "%s: %lld files, %lld rows\n", path, (long long)files.count,
+                        (long long)w->options.first_row);
+    data_files_free(&files);
     return r ? -1 : 0;
 }
 
@@ -447,7 +435,7 @@ int dataset_build(const struct dataset_job *job, struct err *e) {
     struct writer w = {.job = job};
     char *path = mem_printf(e, "%s.new", job->path), *folder = mem_text(job->path, e);
     int r = path && folder ? writer_begin(&w, path, e) : -1;
-    for (i64 i = 0; i < job->sources_count && !r; i++) r = source_write(&w, job->sources[i], e);
+    for (i64 i = 0; i < job->sources_count && !r; i++) r = sources_write(&w, job->sources[i], e);
     progress_end();
     if (!r && w.nothing && job->notes)
         r = text_printf(job->notes, e, "note: %lld document%s of the text gave no tokens\n",

@@ -5,18 +5,20 @@
 #include "data/templates/templates.h"
 
 /* ==== sources (source.c) ===================================================== */
-/* A source yields documents from a text file, JSON lines or a JSON array, plain, gzip (.gz, any
- * number of members) or zstd (.zst, any number of frames). JSON rows are {"text"}; {"prompt",
- * "completion"}; {"instruction", "input", "output"} or {"instruction", "instances": [{"input",
- * "output"}]} (self-instruct); or conversations: {"messages": [{"role", "content", ...}]},
- * {"conversations": [{"from", "value"}]} (ShareGPT), {"prompt", "completion"} that are lists of
- * messages, each with "system", "tools", "documents" and "chat_template_kwargs" if wanted; or
- * tokens: {"input_ids", "labels"}. Instructions get the template of Stanford Alpaca without its
- * preamble. conversation.c says how messages may be written. */
+/* A source yields documents from a file: text (Markdown is text), or rows of JSON (objects, one a
+ * line or over several, or one array of them), CSV, TSV or Parquet. All but Parquet may be gzip
+ * (.gz, any number of members) or zstd (.zst, any number of frames), and UTF-16 with a byte order
+ * mark. Rows are {"text"}; {"prompt", "completion"}; {"instruction", "input", "output"} or
+ * {"instruction", "instances": [{"input", "output"}]} (self-instruct); or conversations:
+ * {"messages": [{"role", "content", ...}]}, {"conversations": [{"from", "value"}]} (ShareGPT),
+ * {"prompt", "completion"} that are lists of messages, each with "system", "tools", "documents" and
+ * "chat_template_kwargs" if wanted; or tokens: {"input_ids", "labels"}. Instructions get the
+ * template of Stanford Alpaca without its preamble. conversation.c: how messages may be written. */
 enum split { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VALIDATION };
 struct source_options {
-    /* "text" or "jsonl". NULL: by the file's name, .txt, .jsonl or .json, then .gz or .zst */
+    /* text, jsonl, csv, tsv or parquet. NULL: by the file's name, which may end in .gz or .zst */
     const char *type;
+    i64 first_row; /* the number of the first row: those of a folder's files go on */
     /* Text: what ends a document, "\n\n" for blocks. NULL or "": the file is one document */
     const char *document_separator;
     bool completion_only_loss; /* prompts are read but not trained */
@@ -54,11 +56,14 @@ struct document {
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
-    i64 rows;             /* read so far, whether wanted or not */
+    i64 rows;             /* read so far, whether wanted or not, those of the other part too */
     i64 conversations;    /* of the documents */
     i64 skipped;          /* rows that were left out */
+    i64 nulled;           /* values that JSON has no form for and that were read as null */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */
 };
+enum source_form { FORM_NONE, FORM_TEXT, FORM_JSON, FORM_CSV, FORM_TSV, FORM_PARQUET };
+enum source_form source_form(const char *path); /* form.c; FORM_NONE: unclear */
 struct source;
 struct source *source_open(const char *path, const struct source_options *options, struct err *e);
 /* 1: a document, 0: the end, -1: an error, which names file and line. */
@@ -70,16 +75,41 @@ int row_columns_check(const json_t *columns, struct err *e);
 /* Appends the notes as lines for the user, about the file `path`. */
 int row_notes_text(const struct row_notes *n, const char *path, struct text *out, struct err *e);
 void source_close(struct source *s);
-/* Every segment of a file's documents, with the options' defaults: what bpe_train learns from. */
+/* Every segment of the documents that a path means (data_files_find), with the options' defaults:
+ * what bpe_train learns from. */
 texts_fn source_texts;
+
+/* ==== files (files.c, card.c, folder.c) ====================================================== */
+/* Which files a path means, in the order in which they are read: a file; a glob (*, ?, [...]; **
+ * any folders); a folder, with those in it; or a downloaded dataset repository, as the front matter
+ * of its README.md says. */
+struct data_file {
+    char *path;
+    char *name; /* in the folder, or the file's own: what datasets and messages call it */
+};
+struct data_files {
+    struct data_file *item;
+    i64 count;
+    bool named;       /* they are those of a split that `split` names */
+    bool has_split;   /* and there are others of validation: nothing is to be cut off */
+    struct text note; /* a line for the user about files that are not read, or empty */
+    i64 room;
+};
+/* `config` (may be NULL): the repository's configuration. `split`: NULL is the training split where
+ * the folder has several; "validation" of a folder that has none of its own means its training
+ * files. Frees nothing on an error: data_files_free in any case. */
+int data_files_find(struct data_files *f, const char *path, const char *config, const char *split,
+                    struct err *e);
+void data_files_free(struct data_files *f);
 
 /* ==== tokenised datasets (dataset*.c, zstd_filter.c) ========================================== */
 /* One HDF5 file, described in README.md. */
 
 struct dataset_job {
-    const char *const *sources; /* paths, read in this order */
+    const char *const *sources; /* paths, folders or globs, read in this order */
     i64 sources_count;
     struct source_options options;
+    const char *config, *file_split; /* of data_files_find; NULL: its defaults */
     struct encoder encoder;
     /* Around each document of text, if the encoder has them, and unless they are there already
      * (rules.version 1: even then); eos counts as text. */

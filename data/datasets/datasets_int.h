@@ -5,6 +5,9 @@
 #include "data/datasets/datasets.h"
 #include "base/h5.h"
 
+/* ---- form.c */
+enum source_form source_form_named(const char *type); /* as `type` of the options */
+
 /* ---- rows.c: what a row of JSON means -------------------------------------------------------- */
 struct rows { /* of one source. Set options, facts and path, the rest zero; rows_free */
     const struct source_options *options;
@@ -42,15 +45,27 @@ int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c
 /* What `prefixes` of an encoder gives, with any: each beginning is encoded from its start. */
 int encoder_prefixes(const struct encoder *c, const char *text, const struct ids *all,
                      struct beginning *list, i64 count, struct err *e);
+/* Does no eos follow? Not where a text ends with it, and a conversation, with another special
+ * token: templates write their own. */
+bool encoder_ended(const struct encoder *c, const struct ids *ids, bool conversation);
 /* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
 int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
+
+/* ---- dataset_record.c ------------------------------------------------------------------------ */
+/* Appends what a dataset records of a source: enough to find it again and to take the same part of
+ * it. `to` is a JSON list that has begun. */
+int source_record(struct text *to, const char *name, const struct source_options *o,
+                  const struct source_facts *f, struct err *e);
+/* Appends what was read, for the user: of one of `several` files, and where values were changed. */
+int source_note(struct text *to, const char *name, bool several, const struct source_facts *f,
+                struct err *e);
 
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {
     DATASET_CHUNK = 256 << 10, /* bytes of tokens per chunk; README.md has the sizes tried */
     DATASET_LEVEL = 9,
     DATASET_HASH = 16,    /* bytes kept of each chunk's SHA-256 */
-    DATASET_PIPELINE = 1, /* raised when the same sources would give other tokens */
+    DATASET_PIPELINE = 1, /* raised when older files would be misread; what tokens mean: recipes */
 };
 /* SHA-256 over the chunk hashes, the document offsets and the spans. */
 int dataset_identity(const u8 *hashes, i64 chunks, const u64 *documents, i64 n, const u64 *spans,

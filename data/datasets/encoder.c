@@ -42,6 +42,12 @@ int markers_check(const struct encoder *c, const struct chat *chat, struct err *
     return text_free(&missing), rc ? -1 : 0;
 }
 
+bool encoder_ended(const struct encoder *c, const struct ids *ids, bool conversation) {
+    const u32 last = ids->count ? ids->item[ids->count - 1] : 0;
+    if (!ids->count) return false;
+    return last == c->eos || (conversation && c->special && c->special(c->arg, last));
+}
+
 static int tokenizer_adapter(const void *t, const char *text, i64 size, struct ids *out,
                              struct err *e) {
     return tokenizer_encode(t, text, size, false, out, e);

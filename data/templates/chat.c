@@ -3,8 +3,9 @@
  * A template comes from, in this order: what the user names (a built-in name, one of the
  * tokenizer's named templates, a file, or the text itself), chat_template.jinja,
  * additional_chat_templates/, "chat_template" in tokenizer_config.json (text, or a list of named
- * ones), chat_template.json. As in transformers, rows with tools take the template named tool_use
- * if there is one, and bos_token and the like are the texts that tokenizer_config.json gives. */
+ * ones), chat_template.json. Where a folder has files of templates, its tokenizer_config.json has
+ * no say. As in transformers, rows with tools take the template named tool_use if there is one, and
+ * bos_token and the like are the texts that tokenizer_config.json gives. */
 #include "data/templates/chat.h"
 
 #include <ctype.h>
@@ -124,7 +125,15 @@ static int config_add(struct chat *c, const char *folder, const char *name, bool
     return rc;
 }
 
+static int folder_specials(struct chat *c, const char *folder, struct err *e) {
+    return config_add(c, folder, "tokenizer_config.json", false, e) ||
+                   config_add(c, folder, "special_tokens_map.json", false, e)
+               ? -1
+               : 0;
+}
+
 static int folder_add(struct chat *c, const char *folder, struct err *e) {
+    const i64 before = c->count;
     char *path = path_join(NULL, folder, "chat_template.jinja", e);
     int rc = path && (!path_exists(path) || !add_file(c, "default", path, e)) ? 0 : -1;
     mem_free(path);
@@ -141,8 +150,8 @@ static int folder_add(struct chat *c, const char *folder, struct err *e) {
         mem_free(file);
     }
     names_free(names, count), mem_free(path);
-    if (rc || config_add(c, folder, "tokenizer_config.json", true, e) ||
-        config_add(c, folder, "special_tokens_map.json", false, e))
+    if (rc || config_add(c, folder, "tokenizer_config.json", c->count == before, e) ||
+        folder_specials(c, folder, e))
         return -1;
     return find(c, "default") ? 0 : config_add(c, folder, "chat_template.json", true, e);
 }
@@ -169,9 +178,10 @@ static int named_add(struct chat *c, const char *chosen, struct err *e) {
 static int choose(struct chat *c, const char *chosen, const char *folder, const json_t *config,
                   struct err *e) {
     if (config) specials_add(c, config);
-    if ((config && add_json(c, config, "the model's file", e)) ||
-        (chosen && named_add(c, chosen, e)) ||
-        (folder && !find(c, "default") && folder_add(c, folder, e)))
+    if ((chosen && named_add(c, chosen, e)) ||
+        (config && !find(c, "default") && add_json(c, config, "the model's file", e)) ||
+        (folder && !find(c, "default") && folder_add(c, folder, e)) ||
+        (folder && folder_specials(c, folder, e)))
         return -1;
     const bool own = chosen && find(c, "chosen");
     struct named_template *t = find(c, own ? "chosen" : "default");
@@ -188,7 +198,7 @@ static int choose(struct chat *c, const char *chosen, const char *folder, const 
     const char *epoch = getenv("SOURCE_DATE_EPOCH");
     c->now = epoch ? strtoll(epoch, NULL, 10) : (i64)time(NULL);
     c->use = t;
-    c->tools = chosen ? NULL : find(c, "tool_use");
+    c->tools = chosen && !path_is_dir(chosen) ? NULL : find(c, "tool_use");
     if (t || c->tools) return 0;
     err_input(e, "%s has no chat template", folder ? folder : "the tokenizer");
     return err_hint(e, "name one: chat_template: chatml, llama3, alpaca or a .jinja file");
@@ -229,6 +239,11 @@ const char *chat_source(const struct chat *c, i64 *size) {
     const struct named_template *t = c->use ? c->use : c->tools;
     *size = t->size;
     return t->text;
+}
+bool chat_named(const struct chat *c, i64 i, const char **name, const char **text) {
+    if (i >= c->count) return false;
+    *name = c->item[i].name, *text = c->item[i].text;
+    return true;
 }
 bool chat_generation(const struct chat *c, const json_t *row) {
     struct err e = {0};
@@ -279,6 +294,14 @@ bool chat_dated(const struct chat *c) {
 }
 void chat_date(struct chat *c, i64 now) { c->now = now; }
 i64 chat_now(const struct chat *c) { return c->now; }
+
+void chat_day_text(const struct chat *c, char out[11]) {
+    const time_t now = (time_t)chat_now(c);
+    struct tm t;
+    char text[16] = "";
+    if (localtime_r(&now, &t)) strftime(text, sizeof text, "%Y-%m-%d", &t);
+    snprintf(out, 11, "%.10s", text);
+}
 
 /* What a template is given. */
 static json_t *variables_new(const struct chat *c, const json_t *row, const json_t *messages,

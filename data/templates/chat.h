@@ -33,6 +33,7 @@ struct conversation {
     json_t *mute; /* [messages] true: its answer is not trained */
     size_t first; /* messages in front of it are prompt */
     bool complete; /* a prompt and its completion: only the latter may be trained */
+    bool old;      /* of a recipe of version 1 */
 };
 struct reading { /* of one row */
     struct conversation *v;

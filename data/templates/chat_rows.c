@@ -31,6 +31,7 @@ struct parts {
     i64 count, next;
     struct text text; /* of the last one asked for, */
     i64 same;         /* whose first bytes are known to be those of `all` */
+    bool old;         /* of a recipe of version 1 */
 };
 
 static int part_render(struct parts *p, size_t count, bool prompt, struct err *e) {
@@ -151,12 +152,22 @@ static int unstable(const char *where, size_t index, struct err *e) {
                        "assistant_only_loss: false");
 }
 
+/* Where the first message is an answer: behind what opens it, if the template can say that. */
+static int opening_find(struct parts *p, i64 *begin, struct err *e) {
+    struct err refused = {0};
+    const int rc = p->old ? -1 : part_render(p, 0, true, &refused);
+    if (refused.starved) return *e = refused, -1;
+    if (!rc && p->text.size < p->all->size && common(&p->text, p->all, 0) == p->text.size)
+        *begin = p->text.size;
+    return 0;
+}
+
 static int answer_find(struct parts *p, size_t index, const char *where, struct spans *trained,
                        struct err *e) {
     const char *stop = chat_stop(p->c, p->row);
     const struct text *all = p->all, *part = &p->text;
     i64 begin = 0, end = -1;
-    int rc = index ? part_next(p, index, true, e) : 0;
+    int rc = index ? part_next(p, index, true, e) : opening_find(p, &begin, e);
     if (!rc && index) begin = common(part, all, p->same);
     if (!rc && index && begin < part->size) { /* the prompt opens what this answer does not have: a
                                                  thought */
@@ -184,7 +195,7 @@ static int answer_find(struct parts *p, size_t index, const char *where, struct 
 static int answers_find(const struct chat *c, const struct conversation *v, const struct text *all,
                         const char *where, bool mute, struct spans *found, struct err *e) {
     const json_t *messages = json_object_get(v->row, "messages");
-    struct parts p = {.c = c, .row = v->row, .all = all};
+    struct parts p = {.c = c, .row = v->row, .all = all, .old = v->old};
     int rc = parts_open(&p, v->first, where, e);
     for (size_t i = v->first; !rc && i < json_array_size(messages); i++) {
         if (!is_answer(messages, i) || json_is_true(json_array_get(v->mute, i)) != mute) continue;
@@ -279,7 +290,7 @@ static int conversation_check(const struct conversation *v, const char *where, b
 static int conversation_read(struct conversation *v, const struct chat *c, const json_t *row,
                              const char *where, const struct row_rules *rules,
                              struct row_notes *notes, struct err *e) {
-    const bool old = rules && rules->version == 1;
+    const bool old = v->old = rules && rules->version == 1;
     if (old ? conversation_old(v, row, where, e)
             : conversation_of(v, c, row, where, rules, notes, e))
         return -1;

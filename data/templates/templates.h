@@ -33,14 +33,17 @@ int template_render(const struct template *t, const json_t *variables, i64 now, 
                     struct spans *generation, struct err *e);
 
 /* The chat template of a tokenizer (chat.c). `chosen` (may be NULL): a built-in one (chatml,
- * llama3, alpaca), the name of one that the folder has, a file, or a template's text. `path` (may
- * be NULL): a folder, or a tokenizer.json in one; see the head of chat.c. `config` (may be NULL):
- * what goes before the folder's files, as a tokenizer_config.json has it. */
+ * llama3, alpaca), the name of one that the folder has, a file, a folder of templates, or a
+ * template's text. `path` (may be NULL): a folder, or a tokenizer.json in one; see the head of
+ * chat.c. `config` (may be NULL): what goes before that folder's files, as a tokenizer_config.json
+ * has it. */
 struct chat;
 struct chat *chat_open(const char *chosen, const char *path, const json_t *config, struct err *e);
 void chat_free(struct chat *c);
 const char *chat_sha256(const struct chat *c);            /* of the template's text, hex */
 const char *chat_source(const struct chat *c, i64 *size); /* the template's text */
+/* The i-th of all its templates; false: no more. The one in use is chat_source's. */
+bool chat_named(const struct chat *c, i64 i, const char **name, const char **text);
 /* What the template puts after an answer, "" if nothing. `row` (may be NULL) as below. */
 const char *chat_stop(const struct chat *c, const json_t *row);
 /* Appends the text of `messages`, a JSON list of {role, content, ...}; `row` may hold "tools",
@@ -88,5 +91,6 @@ const char *const *chat_markers(const struct chat *c);
 bool chat_dated(const struct chat *c);
 void chat_date(struct chat *c, i64 now);
 i64 chat_now(const struct chat *c);
+void chat_day_text(const struct chat *c, char out[11]); /* YYYY-MM-DD */
 
 #endif

@@ -140,10 +140,12 @@ static int specials_find(struct tokenizer *t, const char *folder, struct err *e)
     static const char *const eos[] = {"</s>", "<|end_of_text|>", "<|endoftext|>", NULL};
     const i64 own[2] = {t->bos, t->eos}; /* what the file itself says comes after the folder's */
     t->bos = t->eos = -1;
-    if (folder && (specials_from_file(t, folder, "tokenizer_config.json", "", e) ||
-                   specials_from_file(t, folder, "special_tokens_map.json", "", e) ||
-                   specials_from_file(t, folder, "config.json", "_id", e) ||
-                   specials_from_file(t, folder, "generation_config.json", "_id", e)))
+    if (folder &&
+        ((t->map_first && specials_from_file(t, folder, "special_tokens_map.json", "", e)) ||
+         specials_from_file(t, folder, "tokenizer_config.json", "", e) ||
+         specials_from_file(t, folder, "special_tokens_map.json", "", e) ||
+         specials_from_file(t, folder, "config.json", "_id", e) ||
+         specials_from_file(t, folder, "generation_config.json", "_id", e)))
         return -1;
     if (t->bos < 0) t->bos = own[0];
     if (t->eos < 0) t->eos = own[1];
@@ -153,37 +155,6 @@ static int specials_find(struct tokenizer *t, const char *folder, struct err *e)
 }
 
 /* ---- opening --------------------------------------------------------------------------------- */
-
-/* "added_tokens_decoder" of tokenizer_config.json ({"5": {"content", ...}}) and added_tokens.json
- * ({"content": 5}) as a tokenizer.json lists them; NULL without an error: neither is there. */
-static json_t *added_of_folder(const char *folder, const json_t *config, struct err *e) {
-    json_t *decoder = json_object_get(config, "added_tokens_decoder"), *value, *more = NULL;
-    const char *key;
-    char *file = path_join(NULL, folder, "added_tokens.json", e);
-    json_t *list = NULL;
-    if (!file || (path_exists(file) && !(more = json_open(file, e))) ||
-        (!json_object_size(decoder) && !json_object_size(more)) || !(list = json_array())) {
-        mem_free(file), json_decref(more);
-        return NULL;
-    }
-    int rc = 0;
-    json_object_foreach(decoder, key, value) {
-        json_t *row = json_copy(value);
-        rc |= json_object_set_new(row, "id", json_integer(strtoll(key, NULL, 10))) ||
-              json_array_append_new(list, row);
-    }
-    if (!json_object_size(decoder)) json_object_foreach(more, key, value) {
-            rc |= json_array_append_new(list,
-                                        json_pack("{s:O, s:s, s:b, s:b}", "id", value, "content",
-                                                  key, "special", 0, "normalized", 0));
-        }
-    mem_free(file), json_decref(more);
-    if (!rc) return list;
-    json_decref(list);
-    err_input(e, "%s: added_tokens_decoder or added_tokens.json is not an object of tokens",
-              folder);
-    return NULL;
-}
 
 /* A file that is not JSON: ranks start with base64, a SentencePiece model with the first field. */
 static int load_parts(struct tokenizer *t, struct bytes file, const char *folder, struct err *e) {
@@ -210,6 +181,12 @@ static char *find_file(const char *folder, struct err *e) {
         if (!file || path_exists(file)) return file;
         mem_free(file);
     }
+    char *merges = path_join(NULL, folder, "merges.txt", e),
+         *vocab = merges ? path_join(NULL, folder, "vocab.json", e) : NULL;
+    const bool pair = vocab && path_exists(merges) && path_exists(vocab);
+    mem_free(merges);
+    if (pair || !vocab) return vocab;
+    mem_free(vocab);
     if (dir_list(folder, &names, &count, e)) return NULL;
     for (i64 i = 0; i < count && !found; i++) {
         if (ends_with(names[i], ".tiktoken")) found = path_join(NULL, folder, names[i], e);
@@ -237,6 +214,15 @@ static int read_whole(struct tokenizer *t, struct text *file, struct err *e) {
     return rc;
 }
 
+/* Of a vocabulary in two files the hash is of both. */
+static int hash_merges(struct tokenizer *t, const char *folder, struct err *e) {
+    char *path = path_join(NULL, folder, "merges.txt", e), both[129];
+    int rc = path ? sha256_file(path, both + 64, e) : -1;
+    memcpy(both, t->sha256, 64);
+    rc = rc || sha256_bytes(both, 128, t->sha256, e);
+    return mem_free(path), rc ? -1 : 0;
+}
+
 static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) {
     const char *folder = path_is_dir(path) ? path : NULL;
     struct text file = {0};
@@ -245,7 +231,12 @@ static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) 
     const bool json =
         !file.size || file.data[0] == '{' || file.data[0] == '[' || ends_with(t->path, ".json");
     json_t *j = json ? json_parse(file.size ? file.data : "", file.size, t->path, e) : NULL;
-    int rc = j      ? tokenizer_read(t, j, e)
+    if (j && folder && ends_with(t->path, "/vocab.json")) {
+        json_t *whole = hash_merges(t, folder, e) ? NULL : tokenizer_of_pair(folder, j, e);
+        json_decref(j);
+        if (!(j = whole)) return text_free(&file), -1;
+    }
+    int rc = j      ? tokenizer_read(t, j, folder, e)
              : json ? -1
                     : load_parts(t, (struct bytes){file.data, file.size}, folder, e);
     json_decref(j), text_free(&file);

@@ -373,7 +373,25 @@ void tokenizer_finish(struct tokenizer *t, bool bytes) {
     cuts_find(t);
 }
 
-int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e) {
+/* Those of the file, then those that other files of its folder name. The tokenizer with them is
+ * another one than without: its hash says so. */
+static int read_all_added(struct tokenizer *t, const json_t *own, const char *folder,
+                          struct err *e) {
+    if (own && !json_is_null(own) && !json_is_array(own)) return read_added(t, own, e);
+    if (folder && !(t->extra = extras_of_folder(t, folder, own, e))) return -1;
+    if (!json_array_size(t->extra)) return read_added(t, own, e);
+    json_t *all = own ? json_copy((json_t *)(uintptr_t)own) : json_array();
+    char *text = json_dumps(t->extra, JSON_COMPACT | JSON_SORT_KEYS);
+    struct text both = {0};
+    int rc = !all || !text || json_array_extend(all, t->extra)
+                 ? err_memory(e, "out of memory")
+                 : text_printf(&both, e, "%s%s", t->sha256, text) ||
+                       sha256_bytes(both.data, both.size, t->sha256, e) || read_added(t, all, e);
+    json_decref(all), free(text), text_free(&both);
+    return rc ? -1 : 0;
+}
+
+int tokenizer_read(struct tokenizer *t, const json_t *j, const char *folder, struct err *e) {
     bool bytes = false;
     if (!json_is_object(j))
         return err_input(e, "%s: must hold an object, but holds %s", t->path, json_kind_of(j));
@@ -381,7 +399,7 @@ int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e) {
         read_norms(t, json_object_get(j, "normalizer"), e) ||
         read_stages(t, json_object_get(j, "pre_tokenizer"), &bytes, e) ||
         read_decoders(t, json_object_get(j, "decoder"), e) ||
-        read_added(t, json_object_get(j, "added_tokens"), e) ||
+        read_all_added(t, json_object_get(j, "added_tokens"), folder, e) ||
         read_post(t, json_object_get(j, "post_processor"), e))
         return -1;
     tokenizer_finish(t, bytes);

@@ -72,6 +72,7 @@ void tokenizer_free(struct tokenizer *t) {
     unigram_free(&t->unigram);
     mem_free(t->special);
     vocab_free(&t->vocab);
+    json_decref(t->extra);
     bpe_free(&t->bpe);
     ids_free(&t->prefix);
     ids_free(&t->suffix);

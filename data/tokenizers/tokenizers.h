@@ -30,9 +30,10 @@ void spans_free(struct spans *s);
 /* ==== tokenizers (README.md has the files) ==================================================== */
 struct tokenizer;
 /* `path` is a tokenizer.json, a SentencePiece .model, a tiktoken rank file (plain or .gz), or a
- * folder that holds one: tokenizer.json, else tokenizer.model, spiece.model, tiktoken.model or a
- * *.tiktoken. In a folder special tokens also come from tokenizer_config.json, added_tokens.json,
- * special_tokens_map.json, config.json, generation_config.json where present. */
+ * folder that holds one: tokenizer.json, else tokenizer.model, spiece.model, tiktoken.model,
+ * vocab.json with merges.txt, or a *.tiktoken. In a folder special tokens also come from
+ * tokenizer_config.json, added_tokens.json, special_tokens_map.json, config.json,
+ * generation_config.json where present (tokenizer_folder.c). */
 struct tokenizer *tokenizer_open(const char *path, struct err *e);
 bool tokenizer_exists(const char *folder); /* whether it holds one of those files */
 void tokenizer_free(struct tokenizer *t);
@@ -42,7 +43,10 @@ bool tokenizer_special(const struct tokenizer *t, u32 id);      /* left out of t
 bool tokenizer_has(const struct tokenizer *t, u32 id); /* models may have more ids than tokens */
 i64 tokenizer_bos(const struct tokenizer *t);          /* -1 if there is none; eos likewise */
 i64 tokenizer_eos(const struct tokenizer *t);
-const char *tokenizer_sha256(const struct tokenizer *t); /* of the tokenizer.json bytes, hex */
+/* Of the tokenizer.json bytes, hex; with merges.txt or tokens of other files: of all that. */
+const char *tokenizer_sha256(const struct tokenizer *t);
+/* The whole as a tokenizer.json, other files' tokens included; a new reference. */
+json_t *tokenizer_json(const struct tokenizer *t, struct err *e);
 const char *tokenizer_path(const struct tokenizer *t);   /* of the tokenizer.json */
 int tokenizer_encode(const struct tokenizer *t, const char *text, i64 size, bool add_special_tokens,
                      struct ids *out, struct err *e); /* appends; thread safe */

@@ -276,6 +276,8 @@ struct tokenizer {
     i64 bos, eos;
     struct vocab vocab;        /* the model's tokens and the added ones */
     struct added_set added[2]; /* looked for in raw text; in normalised text */
+    json_t *extra;             /* added tokens that other files of the folder name; may be NULL */
+    bool map_first;            /* special_tokens_map.json goes before tokenizer_config.json */
     u8 *special;               /* by id: skipped when decoding without special tokens */
     struct norm *norm;
     struct stage *stage;
@@ -337,7 +339,13 @@ int encode_from(struct work *w, struct bytes text, i64 at, i64 done, struct ids 
                 struct err *e);
 struct work *work_take(const struct tokenizer *t, struct err *e);
 void work_give(const struct tokenizer *t, struct work *w);
-int tokenizer_read(struct tokenizer *t, const json_t *j, struct err *e); /* tokenizer_json.c */
+int tokenizer_read(struct tokenizer *t, const json_t *j, const char *folder /* or NULL */,
+                   struct err *e); /* tokenizer_json.c */
+/* tokenizer_folder.c: new lists */
+json_t *added_of_folder(const char *folder, const json_t *config, struct err *e);
+/* tokenizer_pair.c: vocab.json and merges.txt as a tokenizer.json; a new reference. */
+json_t *tokenizer_of_pair(const char *folder, const json_t *vocab, struct err *e);
+json_t *extras_of_folder(struct tokenizer *t, const char *folder, const json_t *own, struct err *e);
 int read_merge(struct tokenizer *t, const struct bytes part[2], i64 rank, struct text *joined,
                struct err *e);
 int read_added(struct tokenizer *t, const json_t *list, struct err *e);

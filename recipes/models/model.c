@@ -338,13 +338,26 @@ static int weights_read(struct model *m, const struct naming *names, const struc
     for (i64 i = 0; !rc && i < m->weights.params; i++)
         if (m->weights.param[i]->type && !(names->gguf && m->weights.param[i]->type->gguf.list))
             rc = param_read(m, names, m->weights.param[i], s, seen, where, e);
-    for (i64 i = 0; !rc && i < s->count; i++)
-        if (!seen[i] && !s->tensor[i].part && !may_stay_out(m, names, s->tensor[i].name)) {
+    const char *out = NULL;
+    i64 left = 0;
+    for (i64 i = 0; !rc && i < s->count; i++) {
+        if (seen[i] || s->tensor[i].part) continue;
+        const char *name = s->tensor[i].name;
+        const bool may = may_stay_out(m, names, name);
+        if (may && !names->gguf && !strstr(name, "lm_head.") && !strstr(name, "embed_out."))
+            left++, out = out ? out : name;
+        if (!may) {
             rc = err_input(e, "%s: tensor '%s' has no place in a model of type %s", where,
                            s->tensor[i].name, m->config.family->model_type);
             err_hint(e, "the weights belong to another model, or to a variant that this version "
                         "does not know");
         }
+    }
+    if (!rc && left && !*m->config.note)
+        snprintf(m->config.note, sizeof m->config.note,
+                 "%lld tensors of the file are not read: buffers, further layers or other parts of "
+                 "the model (the first is %.60s)",
+                 (long long)left, out);
     mem_free(seen);
     if (!rc) buffers_read(m);
     return rc ? err_frame(e, "while loading the weights of %s", where) : 0;
@@ -387,7 +400,7 @@ int model_open_packed(struct model *m, const char *path, enum dtype d, bool trai
         rc = lists_read(m, &f.gguf, path, e) ||
              weights_read(m, &(struct naming){.gguf = arch}, &f.weights, path, e);
     else
-        rc = rc || model_load(m, &f.weights, path, e);
+        rc = rc || model_load(m, &f.weights, path, e) || model_head_keep(m, &f.weights, path, e);
     folder_close(&f);
     return rc ? -1 : 0;
 }

@@ -85,7 +85,7 @@ struct config {
     struct layer_config layer[MAX_LAYERS];
     i64 bos_token_id, eos_token_id[8], eos_count; /* bos -1: none */
     bool wrapped;                                 /* the text part of a multimodal model */
-    char note[160];                               /* what the user should know; "" for nothing */
+    char note[240];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
 /* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
@@ -218,6 +218,8 @@ struct model {
     struct constant *rope[MAX_ROPES], *query_rope[MAX_ROPES]; /* the newest tables: rope_table.c */
     struct constant *slopes;                                  /* of ALiBi; NULL: none */
     i64 rope_positions;                                       /* of those tables */
+    /* What its config.json does not say: an LM head of its own, more tokens. Saves must. */
+    bool untied, grown;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
 };
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
@@ -243,6 +245,10 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* The same with the linear layers of the blocks packed so while they are loaded. */
 int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
                       const struct packing *packing /* NULL: as the file is */, struct err *e);
+/* Appends the names and values of dropouts above 0 that training in transformers would apply; those
+ * of the class where a `published` config.json leaves them out (config_dropouts.c). */
+int config_dropouts(const json_t *config, const struct family *f, bool published,
+                    struct text *names, struct err *e);
 /* Moves the parameters to the device in use. Models are made, started and loaded in host memory;
  * on the CPU this does nothing. */
 int model_place(struct model *m, struct err *e);
@@ -254,6 +260,10 @@ int param_copy(struct param *to, const struct param *from, struct err *e);
  * goes by. Graphs that were traced before keep the tables that they were traced with. */
 int model_rope(struct model *m, i64 positions, struct err *e);
 i64 model_count(const struct model *m, bool trainable_only);
+/* Loaded models made larger, in host memory and before adapters (reshape.c): an LM head that is a
+ * copy of the embedding, in place of the embedding itself; rows of zeros for more tokens. */
+int model_untie(struct model *m, struct err *e);
+int model_grow(struct model *m, i64 vocab_size, struct err *e);
 /* The tensors of a file, with its names, shapes and layouts. */
 struct stored_list {
     struct stored *tensor;
@@ -298,6 +308,11 @@ bool is_eos(const struct config *c, i64 id);
  * must outlive the model. */
 int lora_add(struct model *m, struct lora_config *c, u64 seed, struct err *e);
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
+/* Before both: makes the model what an adapter was, or is to be, trained on: with more tokens
+ * (those of the file `s`), with an LM head of its own where either end of a tied model is trained
+ * whole. */
+int lora_fit(struct model *m, const struct lora_config *c, const struct safetensors *s,
+             const char *where, struct err *e);
 /* Both, for one more adapter whose part is `weight` times what it is by itself; with those that are
  * there it becomes one of all ranks (adapters/lora_stack.c). For use, not for training. */
 int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,

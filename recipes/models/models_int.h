@@ -21,6 +21,11 @@ struct naming {
 };
 /* Copies the tensors of a file that hold `p`; shapes and dtypes are checked, numbers must be
  * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
+/* What a file of that naming calls the tensor of a pattern without %. */
+void param_name(char out[256], const struct naming *n, const char *pattern);
+/* Of a model tied by its config.json, whose weights are loaded: an LM head in the file that is not
+ * the embedding stays one of its own (reshape.c). */
+int model_head_keep(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 int param_read(struct model *m, const struct naming *names, struct param *p,
                const struct safetensors *s, u8 *seen, const char *where, struct err *e);
 /* param_stored under the names of another file than the one that was loaded. */

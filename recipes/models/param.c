@@ -58,6 +58,10 @@ static void piece_name(char out[256], const struct prefix *x, const char *patter
                  numbered);
 }
 
+void param_name(char out[256], const struct naming *n, const char *pattern) {
+    piece_name(out, n->prefix, pattern, 0, 0);
+}
+
 static void turn(struct piece *o, bool swap) { /* rows for columns on disk */
     const i64 last = o->dim[o->rank - 1];
     if (swap) o->dim[o->rank - 1] = o->dim[o->rank - 2], o->dim[o->rank - 2] = last;

@@ -1,5 +1,5 @@
-/* fuzz_source.c: libFuzzer target for sources: text, JSON lines, a JSON array, conversations, plain
- * or compressed, built with clang -fsanitize=fuzzer,address,undefined.
+/* fuzz_source.c: libFuzzer target for sources: text, JSON lines, a JSON array, conversations, CSV,
+ * UTF-16, plain or compressed, built with clang -fsanitize=fuzzer,address,undefined.
  *
  * The first byte picks the kind of file, the others are the file. A source that is read to its end
  * gives valid UTF-8, parts that add up, the same documents twice, and as many in its two splits as
@@ -11,8 +11,8 @@
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
-static const char *const kind[] = {"txt",     "jsonl",   "json",    "txt.gz",
-                                   "json.gz", "txt.zst", "json.zst"};
+static const char *const kind[] = {"txt",     "jsonl",    "json", "txt.gz", "json.gz",
+                                   "txt.zst", "json.zst", "csv",  "tsv",    "csv.gz"};
 static char path[COUNT(kind)][64];
 static struct chat *chat;
 
@@ -63,7 +63,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     char first[65], again[65];
     if (!path[0][0]) fuzz_begin();
     if (!size) return 0;
-    const char *file = path[data[0] % COUNT(kind)];
+    const char *file = path[data[0] % 32 % COUNT(kind)];
     struct source_options how = {.chat = chat,
                                  .chat_instructions = data[0] & 32,
                                  .completion_only_loss = data[0] & 64,

@@ -26,12 +26,10 @@ static void on_interrupt(int signal) { interrupted = signal; }
 static int answer_token(void *arg, u32 id) { return interrupted ? 1 : stream_token(arg, id); }
 
 struct talk {
-    struct loaded l;
+    struct talker with;
     struct engine *engine;
-    struct chat *chat;
     struct ids stops;
     struct text_list stop; /* strings that end an answer */
-    struct arena arena;
     json_t *messages;
     const struct generate_flags *f;
 };
@@ -46,39 +44,9 @@ static void talk_reset(struct talk *t) {
     if (t->f->system) message_add(t, "system", t->f->system, (i64)strlen(t->f->system));
 }
 
-/* What the template puts after answers ends them: as an id if it is one token, else as text. */
-static int stop_of_template(struct talk *t, struct err *e) {
-    const char *stop = chat_stop(t->chat, NULL);
-    struct ids ids = {0};
-    while (*stop == ' ') stop++;
-    int rc = tokenizer_encode(t->l.tokenizer, stop, (i64)strlen(stop), false, &ids, e);
-    t->stop = t->f->stop;
-    if (!rc && ids.count == 1)
-        rc = ids_add(&t->stops, ids.item[0], e);
-    else if (!rc && *stop) {
-        char **all = arena_new(&t->arena, (t->f->stop.count + 1) * (i64)sizeof *all, e);
-        rc = all && (all[t->f->stop.count] = arena_text(&t->arena, stop, e)) ? 0 : -1;
-        for (i64 i = 0; !rc && i < t->f->stop.count; i++) all[i] = t->f->stop.item[i];
-        if (!rc) t->stop = (struct text_list){all, t->f->stop.count + 1};
-    }
-    ids_free(&ids);
-    return rc ? -1 : 0;
-}
-
-/* A template that came with the (first) adapter or checkpoint goes before the base model's. */
-static int template_find(struct talk *t, const char *model, struct err *e) {
-    const char *const folder[] = {t->l.adapter, model};
-    for (int i = 0; i < 2 && !t->f->chat_template; i++) {
-        if (!folder[i]) continue;
-        char *path = path_join(NULL, folder[i], "chat_template.jinja", e);
-        const bool here = path && path_exists(path);
-        const int rc = here ? chat_find(&t->chat, path, t->l.tokenizer, e) : path ? 0 : -1;
-        mem_free(path);
-        if (here || rc) return rc;
-    }
-    if (chat_find(&t->chat, t->f->chat_template, t->l.tokenizer, e)) return -1;
-    if (t->chat) return 0;
-    err_input(e, "%s has no chat template", t->l.base);
+static int template_need(const struct talk *t, struct err *e) {
+    if (t->with.chat) return 0;
+    err_input(e, "%s has no chat template", t->with.l.base);
     return err_hint(e, "name one: --chat-template chatml, llama3, alpaca or a .jinja file; or use "
                        "hone generate");
 }
@@ -87,11 +55,11 @@ static int answer(struct talk *t, struct err *e) {
     struct text text = {0};
     struct ids prompt = {0};
     struct stream s = {
-        .t = t->l.tokenizer, .stop = &t->stop, .to = globals.json ? NULL : stdout, .e = e};
+        .t = t->with.l.tokenizer, .stop = &t->stop, .to = globals.json ? NULL : stdout, .e = e};
     i64 full = 0;
     const struct sampling how = sampling_of(t->f, &t->stops, &full);
-    int rc = chat_render(t->chat, NULL, t->messages, true, &text, NULL, e) ||
-             tokenizer_encode(t->l.tokenizer, text.data, text.size, false, &prompt, e);
+    int rc = chat_render(t->with.chat, NULL, t->messages, true, &text, NULL, e) ||
+             tokenizer_encode(t->with.l.tokenizer, text.data, text.size, false, &prompt, e);
     struct sequence q = {
         .prompt = prompt.item, .count = prompt.count, .each = answer_token, .arg = &s};
     rc = rc || engine_generate(t->engine, &q, 1, &how, e);
@@ -107,7 +75,7 @@ static int answer(struct talk *t, struct err *e) {
             puts("");
         }
         fflush(stdout);
-        positions_note(&t->l.model, full);
+        positions_note(&t->with.l.model, full);
     }
     text_free(&text), ids_free(&prompt), ids_free(&q.out), stream_free(&s);
     return rc ? -1 : 0;
@@ -166,16 +134,16 @@ static int cmd_chat(int argc, char **argv, struct err *e) {
     struct talk t = {.f = &f, .messages = json_array()};
     const bool terminal = isatty(STDIN_FILENO) && !globals.json;
     int rc = args_parse(&a, argc, argv, chat_options, &f, e) ||
-             args_need(&a, 1, 1, "chat MODEL", e) ||
-             generate_open(&t.l, &f, a.rest[0], &t.stops, e) || template_find(&t, a.rest[0], e) ||
-             stop_of_template(&t, e) || !(t.engine = engine_open(&t.l.model, NULL, e));
+             args_need(&a, 1, 1, "chat MODEL", e) || talker_open(&t.with, &f, &a, e) ||
+             template_need(&t, e) || answer_stops(&t.with, &f, NULL, &t.stops, &t.stop, e) ||
+             !(t.engine = engine_open(&t.with.l.model, NULL, e));
     if (!rc) {
         talk_reset(&t);
         if (terminal && !quiet) fputs("/help lists commands\n", stderr);
         rc = talk_on(&t, terminal, e);
     }
-    json_decref(t.messages), chat_free(t.chat), ids_free(&t.stops), arena_free(&t.arena);
-    engine_close(t.engine), loaded_close(&t.l), args_free(&a);
+    json_decref(t.messages), ids_free(&t.stops), engine_close(t.engine);
+    talker_close(&t.with), args_free(&a);
     return rc ? -1 : 0;
 }
 

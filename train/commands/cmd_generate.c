@@ -30,33 +30,100 @@ struct sampling sampling_of(const struct generate_flags *f, const struct ids *st
                              .full = full};
 }
 
-/* generation_config.json may name more end-of-text ids than config.json. */
-static int stops_read(const char *folder, struct ids *stops, struct err *e) {
-    char *path = path_join(NULL, folder, "generation_config.json", e);
-    json_t *j = path && path_exists(path) ? json_open(path, e) : NULL, *eos, *one;
-    int rc = path && (j || !path_exists(path)) ? 0 : -1;
-    eos = json_object_get(j, "eos_token_id");
-    for (size_t i = 0; !rc && eos && i < (json_is_array(eos) ? json_array_size(eos) : 1); i++) {
-        one = json_is_array(eos) ? json_array_get(eos, i) : eos;
-        if (json_is_integer(one) && json_integer_value(one) >= 0)
-            rc = ids_add(stops, (u32)json_integer_value(one), e);
-        else if (!json_is_null(one))
-            rc = err_input(e, "%s: \"eos_token_id\" is no id and no list of ids", path);
+/* A value of generation_config.json for a flag that was not given; what is taken goes to `said`. */
+struct default_of {
+    const char *key;
+    double from;
+    double *number; /* one of these two */
+    i64 *whole;
+};
+
+/* transformers' own value where the file leaves out part of how it samples. */
+static int defaults_take(struct generate_flags *f, const struct args *a, const struct generation *g,
+                         struct text *said, struct err *e) {
+    const bool asked = args_given(a, "temperature") || args_given(a, "top_k") ||
+                       args_given(a, "top_p") || args_given(a, "min_p") || args_given(a, "greedy"),
+               samples = g->do_sample != 0 && (g->do_sample > 0 || g->temperature >= 0 ||
+                                               g->top_k >= -1 || g->top_p >= 0 || g->min_p >= 0);
+    if (!g->do_sample && !asked) {
+        f->greedy = true;
+        if (text_printf(said, e, ", the most likely token each time")) return -1;
     }
-    json_decref(j), mem_free(path);
+    const struct default_of list[] = {
+        {"temperature", samples && g->temperature != g->temperature ? 1 : g->temperature,
+         &f->temperature, NULL},
+        {"top_k",
+         samples && g->top_k != g->top_k ? 50
+         : g->top_k < 0                  ? 0
+                                         : g->top_k,
+         NULL, &f->top_k},
+        {"top_p", samples && g->top_p != g->top_p ? 1 : g->top_p, &f->top_p, NULL},
+        {"min_p", g->min_p, &f->min_p, NULL},
+        {"repetition_penalty", g->repetition_penalty, &f->repetition_penalty, NULL},
+        {"max_new_tokens", g->max_new_tokens, NULL, &f->max_new_tokens}};
+    for (int i = 0; i < COUNT(list); i++) {
+        const struct default_of *d = &list[i];
+        if (d->from != d->from || args_given(a, d->key) || (f->greedy && i < 4)) continue;
+        if (d->number)
+            *d->number = d->from;
+        else
+            *d->whole = (i64)d->from;
+        if (text_printf(said, e, ", %s %.6g", d->key, d->from)) return -1;
+    }
+    return 0;
+}
+
+static int stop_add(struct talker *t, struct text_list *list, const char *text, struct err *e) {
+    char **all = arena_new(&t->arena, (list->count + 1) * (i64)sizeof *all, e);
+    for (i64 i = 0; all && i < list->count; i++) all[i] = list->item[i];
+    if (!all || !(all[list->count] = arena_text(&t->arena, text, e))) return -1;
+    *list = (struct text_list){all, list->count + 1};
+    return 0;
+}
+
+int talker_open(struct talker *t, struct generate_flags *f, const struct args *a, struct err *e) {
+    enum dtype d;
+    struct text said = {0};
+    struct answer_end end;
+    *t = (struct talker){0};
+    int rc = precision_parse(f->precision, &d, e) ||
+             loaded_open(&t->l, a->rest[0], &f->adapter, f->tokenizer, d, false, e);
+    if (!rc && !t->l.tokenizer)
+        rc = err_input(e, "%s holds no tokenizer.json", t->l.base),
+        err_hint(e, "--tokenizer T names one");
+    rc = rc || loaded_chat(&t->chat, f->chat_template, &t->l, e) ||
+         generation_read(&t->generation, &t->l, e) ||
+         defaults_take(f, a, &t->generation, &said, e) ||
+         answer_end(&end, t->chat, NULL, t->l.tokenizer, e);
+    const struct ids *eos = &t->generation.eos;
+    for (i64 i = 0; !rc && i < eos->count; i++) rc = ids_add(&t->stops, eos->item[i], e);
+    if (!rc && end.special) rc = ids_add(&t->stops, (u32)end.id, e);
+    for (int i = 0; !rc && i < t->generation.stops; i++)
+        rc = stop_add(t, &f->stop, t->generation.stop[i], e) ||
+             text_printf(&said, e, ", stops at '%s'", t->generation.stop[i]);
+    const char *unused = t->generation.unused.data;
+    if (!rc && !quiet && (said.size || unused))
+        show(stderr, "note: generation_config.json: %s%s%s%s\n",
+             said.size ? said.data + 2 : "not followed: ", said.size ? "; flags go before it" : "",
+             said.size && unused ? "; not followed: " : "", unused ? unused : "");
+    text_free(&said);
     return rc ? -1 : 0;
 }
 
-int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
-                  struct ids *stops, struct err *e) {
-    enum dtype d;
-    if (precision_parse(f->precision, &d, e) ||
-        loaded_open(l, model, &f->adapter, f->tokenizer, d, false, e) ||
-        (path_is_dir(l->base) && stops_read(l->base, stops, e)))
-        return -1;
-    if (l->tokenizer) return 0;
-    err_input(e, "%s holds no tokenizer.json", l->base);
-    return err_hint(e, "--tokenizer T names one");
+void talker_close(struct talker *t) {
+    chat_free(t->chat), generation_free(&t->generation), ids_free(&t->stops);
+    arena_free(&t->arena), loaded_close(&t->l);
+}
+
+int answer_stops(struct talker *t, const struct generate_flags *f, const json_t *row,
+                 struct ids *ids, struct text_list *texts, struct err *e) {
+    struct answer_end end;
+    int rc = answer_end(&end, t->chat, row, t->l.tokenizer, e);
+    for (i64 i = 0; !rc && i < t->stops.count; i++) rc = ids_add(ids, t->stops.item[i], e);
+    *texts = f->stop;
+    if (!rc && end.id >= 0) rc = ids_add(ids, (u32)end.id, e);
+    if (!rc && end.id < 0 && *end.text) rc = stop_add(t, texts, end.text, e);
+    return rc ? -1 : 0;
 }
 
 static int prompt_encode(const struct tokenizer *t, const char *text, i64 size, struct ids *out,
@@ -83,16 +150,17 @@ static int print_json(const char *prompt, i64 size, const struct stream *s, stru
     return rc;
 }
 
-static int generate_one(struct loaded *l, const struct generate_flags *f, const struct ids *stops,
-                        struct err *e) {
+static int generate_one(struct talker *t, const struct generate_flags *f, struct err *e) {
+    struct loaded *const l = &t->l;
     struct ids prompt = {0}, out = {0};
     struct stream s = {
         .t = l->tokenizer, .stop = &f->stop, .to = globals.json ? NULL : stdout, .e = e};
     i64 full = 0;
-    const struct sampling how = sampling_of(f, stops, &full);
+    const struct sampling how = sampling_of(f, &t->stops, &full);
     const double start = clock_seconds();
     const i64 size = (i64)strlen(f->prompt);
-    int rc = prompt_encode(l->tokenizer, f->prompt, size, &prompt, e);
+    int rc = prompt_encode(l->tokenizer, f->prompt, size, &prompt, e) ||
+             stream_begin(&s, prompt.item, prompt.count, e);
     const bool begun = !rc && !globals.json;
     if (begun) show_generated(stdout, f->prompt, size), fflush(stdout);
     if (!rc)
@@ -115,26 +183,39 @@ static int generate_one(struct loaded *l, const struct generate_flags *f, const 
 
 struct asked { /* one line of it */
     struct text text;
-    struct ids ids;
+    struct ids ids, stops; /* stops: of an answer in a conversation */
+    struct text_list stop;
+    struct sampling how;
     struct stream answer;
 };
 
-static int asked_read(struct asked *a, const json_t *j, const struct loaded *l,
-                      const struct chat *chat, struct err *e) {
+static void asked_free(struct asked *a) {
+    text_free(&a->text), ids_free(&a->ids), ids_free(&a->stops), stream_free(&a->answer);
+    *a = (struct asked){0};
+}
+
+static int asked_read(struct asked *a, const json_t *j, struct talker *t,
+                      const struct generate_flags *f, i64 *full, struct err *e) {
     const json_t *prompt = json_object_get(j, "prompt"), *messages = json_object_get(j, "messages");
+    const struct tokenizer *tokenizer = t->l.tokenizer;
+    a->answer = (struct stream){.t = tokenizer, .stop = &a->stop, .e = e};
+    a->stop = f->stop, a->how = sampling_of(f, &t->stops, full);
     if (json_is_string(prompt))
         return text_add(&a->text, json_string_value(prompt), (i64)json_string_length(prompt), e) ||
-                       prompt_encode(l->tokenizer, a->text.data, a->text.size, &a->ids, e)
+                       prompt_encode(tokenizer, a->text.data, a->text.size, &a->ids, e) ||
+                       stream_begin(&a->answer, a->ids.item, a->ids.count, e)
                    ? -1
                    : 0;
     if (!json_is_array(messages))
         return err_input(e, "found no prompt; expected {\"prompt\": ...} or {\"messages\": [...]}");
-    if (!chat) {
+    if (!t->chat) {
         err_input(e, "messages, and there is no chat template");
         return err_hint(e, "name one: --chat-template chatml, llama3, alpaca or a .jinja file");
     }
-    return chat_render(chat, j, messages, true, &a->text, NULL, e) ||
-                   tokenizer_encode(l->tokenizer, a->text.data, a->text.size, false, &a->ids, e)
+    a->how.stops = &a->stops;
+    return answer_stops(t, f, j, &a->stops, &a->stop, e) ||
+                   chat_render(t->chat, j, messages, true, &a->text, NULL, e) ||
+                   tokenizer_encode(tokenizer, a->text.data, a->text.size, false, &a->ids, e)
                ? -1
                : 0;
 }
@@ -147,7 +228,8 @@ static int asked_answer(struct asked *a, i64 count, struct engine *g, const stru
         list[i] = (struct sequence){.prompt = a[i].ids.item,
                                     .count = a[i].ids.count,
                                     .each = stream_token,
-                                    .arg = &a[i].answer};
+                                    .arg = &a[i].answer,
+                                    .how = &a[i].how};
     if (!rc) rc = engine_generate(g, list, count, how, e);
     for (i64 i = 0; !rc && i < count; i++) {
         if (globals.json)
@@ -163,17 +245,13 @@ static int asked_answer(struct asked *a, i64 count, struct engine *g, const stru
     return rc ? -1 : 0;
 }
 
-static int generate_file(struct loaded *l, const struct generate_flags *f, const struct ids *stops,
-                         struct err *e) {
+static int generate_file(struct talker *t, const struct generate_flags *f, struct err *e) {
     i64 full = 0;
-    const struct sampling how = sampling_of(f, stops, &full);
     struct text file = {0};
-    struct chat *chat = NULL;
     struct asked *a = mem_new_array(f->batch_size, sizeof *a, e);
     i64 count = 0, line = 1;
-    struct engine *g = engine_open(&l->model, NULL, e); /* batches share what they begin with */
-    int rc = !a || !g || file_read(&file, f->prompts, e) ||
-             chat_find(&chat, f->chat_template, l->tokenizer, e);
+    struct engine *g = engine_open(&t->l.model, NULL, e); /* batches share what they begin with */
+    int rc = !a || !g || file_read(&file, f->prompts, e);
     for (char *at = file.data, *end; !rc && at < file.data + file.size; at = end + 1, line++) {
         char where[4200];
         end = memchr(at, '\n', (size_t)(file.data + file.size - at));
@@ -181,36 +259,29 @@ static int generate_file(struct loaded *l, const struct generate_flags *f, const
         if (at + strspn(at, " \t\r") >= end) continue;
         snprintf(where, sizeof where, "%s:%lld", f->prompts, (long long)line);
         json_t *j = json_parse(at, end - at, where, e);
-        a[count].answer = (struct stream){.t = l->tokenizer, .stop = &f->stop, .e = e};
-        rc = !j || asked_read(&a[count], j, l, chat, e);
+        rc = !j || asked_read(&a[count], j, t, f, &full, e);
         if (rc && j) err_frame(e, "in %s", where);
         json_decref(j), count++;
         const bool last = end + 1 >= file.data + file.size;
         if (rc || (count < f->batch_size && !last)) continue;
-        rc = asked_answer(a, count, g, &how, e);
-        for (; count > 0; count--)
-            text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
-                stream_free(&a[count - 1].answer);
+        rc = asked_answer(a, count, g, &a[0].how, e);
+        for (; count > 0; count--) asked_free(&a[count - 1]);
     }
-    if (!rc && count) rc = asked_answer(a, count, g, &how, e); /* blank lines at the end */
-    positions_note(&l->model, full);
-    for (; a && count > 0; count--)
-        text_free(&a[count - 1].text), ids_free(&a[count - 1].ids),
-            stream_free(&a[count - 1].answer);
-    engine_close(g), mem_free(a), chat_free(chat), text_free(&file);
+    if (!rc && count) rc = asked_answer(a, count, g, &a[0].how, e); /* blank lines at the end */
+    positions_note(&t->l.model, full);
+    for (; a && count > 0; count--) asked_free(&a[count - 1]);
+    engine_close(g), mem_free(a), text_free(&file);
     return rc ? -1 : 0;
 }
 
 static int cmd_generate(int argc, char **argv, struct err *e) {
     struct generate_flags f = {0};
     struct args a;
-    struct loaded l = {0};
-    struct ids stops = {0};
+    struct talker t = {0};
     int rc = args_parse(&a, argc, argv, generate_options, &f, e) ||
-             args_need(&a, 1, 1, "generate MODEL --prompt TEXT", e) ||
-             generate_open(&l, &f, a.rest[0], &stops, e);
-    if (!rc) rc = f.prompts ? generate_file(&l, &f, &stops, e) : generate_one(&l, &f, &stops, e);
-    loaded_close(&l), args_free(&a), ids_free(&stops);
+             args_need(&a, 1, 1, "generate MODEL --prompt TEXT", e) || talker_open(&t, &f, &a, e);
+    if (!rc) rc = f.prompts ? generate_file(&t, &f, e) : generate_one(&t, &f, e);
+    talker_close(&t), args_free(&a);
     return rc ? -1 : 0;
 }
 

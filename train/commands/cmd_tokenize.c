@@ -7,6 +7,7 @@
 
 struct tokenize_flags {
     const char *tokenizer, *output, *validation_output, *type, *document_separator, *chat_template;
+    const char *name, *split;
     const struct chat *chat;
     double validation;
     const char *add_bos, *on_bad_row, *template_date;
@@ -21,7 +22,12 @@ static const struct option tokenize_options[] = {
     ROW(output, OPT_TEXT, NULL, 0, 0, "the dataset to write (.h5)"),
     ROW(validation, OPT_FLOAT, "0", 0, 0.9, "fraction held out of --output"),
     ROW(validation_output, OPT_TEXT, NULL, 0, 0, "dataset for the held-out part"),
-    ROW(type, OPT_TEXT, NULL, 0, 0, "text or jsonl; default: by the file's name"),
+    ROW(type, OPT_TEXT, NULL, 0, 0,
+        "text, jsonl, csv, tsv or parquet; default: by the file's name"),
+    ROW(split, OPT_TEXT, NULL, 0, 0,
+        "folders and dataset repositories: the split that is read; default: train"),
+    ROW(name, OPT_TEXT, NULL, 0, 0,
+        "dataset repositories: the configuration of its README.md; default: its default"),
     ROW(document_separator, OPT_TEXT, "", 0, 0,
         "text: what ends a document; default: one document a file"),
     ROW(completion_only_loss, OPT_BOOL, "false", 0, 0, "do not train on prompts"),
@@ -50,10 +56,11 @@ static int dataset_make(const struct tokenize_flags *f, struct args *a, const st
     struct text notes = {0};
     const struct dataset_job job = {.sources = (const char *const *)a->rest,
                                     .sources_count = a->count,
+                                    .config = f->name,
+                                    .file_split = f->split,
                                     .encoder = encoder_of(t),
                                     .add_bos = !strcmp(f->add_bos, "true"),
                                     .add_around = !strcmp(f->add_bos, "auto"),
-                                    .notes = &notes,
                                     .add_eos = f->add_eos,
                                     .path = path,
                                     .options = {.type = f->type,
@@ -125,6 +132,8 @@ static int cmd_tokenize(int argc, char **argv, struct err *e) {
         rc = err_input(
             e,
             "--validation and --validation-output go together: what is held out must go somewhere");
+    if (!rc && f.split && f.validation > 0)
+        rc = err_input(e, "--split and --validation: name the files of the split to cut them");
     const struct outputs files = {.output = {f.output, f.validation_output},
                                   .input = {f.tokenizer, f.chat_template},
                                   .source = (const char *const *)a.rest,
@@ -199,7 +208,7 @@ static int cmd_tokenizer(int argc, char **argv, struct err *e) {
 
 const struct command command_tokenize = {"tokenize",
                                          "tokenize SOURCE ... --tokenizer T --output FILE.h5",
-                                         "text or JSONL to a tokenised dataset",
+                                         "text, JSON, CSV or Parquet to a tokenised dataset",
                                          cmd_tokenize,
                                          tokenize_options,
                                          NULL};

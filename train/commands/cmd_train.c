@@ -458,7 +458,7 @@ static int cmd_train(int argc, char **argv, struct err *e) {
     if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
     if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
-    int rc = inputs_apart(&r, e) || session_open(&s, e);
+    int rc = recipe_adapter_keys(&r, e) || inputs_apart(&r, e) || session_open(&s, e);
     signals_take(); /* before there is a run to save, a signal ends the program at once */
     if (!rc) session_print(&s);
     if (!rc) rc = session_run(&s, e);

@@ -21,20 +21,34 @@ struct generate_flags {
     GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),                                \
         GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
         GENERATE_ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),                           \
-        GENERATE_ROW(temperature, OPT_FLOAT, "0.8", 0, 100, "0: greedy"),                          \
+        GENERATE_ROW(temperature, OPT_FLOAT, "0.8", 0, 100,                                        \
+                     "0: greedy. What generation_config.json says goes before these defaults"),    \
         GENERATE_ROW(top_k, OPT_INT, "0", 0, 1 << 24, "keep the k most likely; 0: all"),           \
         GENERATE_ROW(top_p, OPT_FLOAT, "0.95", 0, 1, "keep the most likely that sum to this"),     \
         GENERATE_ROW(min_p, OPT_FLOAT, "0", 0, 1,                                                  \
                      "drop what is less likely than this times the most likely"),                  \
         GENERATE_ROW(repetition_penalty, OPT_FLOAT, "1", 0.01, 100,                                \
                      "above 1: ids of prompt and answer become less likely"),                      \
-        GENERATE_ROW(stop, OPT_TEXT_LIST, NULL, 0, 0, "texts that end the answer: A,B"),           \
+        GENERATE_ROW(stop, OPT_TEXT_EACH, NULL, 0, 0,                                              \
+                     "a text that ends the answer, commas and all; each --stop adds one"),         \
         GENERATE_ROW(seed, OPT_INT, "42", 0, 0, "the same seed gives the same text"),              \
         GENERATE_ROW(greedy, OPT_BOOL, "false", 0, 0, "the most likely token each time"),          \
         GENERATE_ROW(ignore_eos, OPT_BOOL, "false", 0, 0, "go on after an end-of-text token")
-/* Opens what the flags name. `stops`: the end-of-text ids of generation_config.json. */
-int generate_open(struct loaded *l, const struct generate_flags *f, const char *model,
-                  struct ids *stops, struct err *e);
+/* What the flags name, opened; how it answers. */
+struct talker {
+    struct loaded l;
+    struct chat *chat; /* NULL: there is no template */
+    struct generation generation;
+    struct ids stops; /* ids that end any text of it */
+    struct arena arena;
+};
+/* Fills the flags that were not given with what generation_config.json says, and says so. */
+int talker_open(struct talker *t, struct generate_flags *f, const struct args *a, struct err *e);
+void talker_close(struct talker *t);
+/* What ends an answer to `row` (NULL: to any): ids and texts, those of all texts included. The ids
+ * are the caller's, the texts the talker's. */
+int answer_stops(struct talker *t, const struct generate_flags *f, const json_t *row,
+                 struct ids *ids, struct text_list *texts, struct err *e);
 struct sampling sampling_of(const struct generate_flags *f, const struct ids *stops, i64 *full);
 
 /* ---- train (early_stop.c): what the evaluations and losses of a run so far say */
@@ -57,8 +71,11 @@ int best_keep(const char *run_dir, i64 step, struct err *e); /* that checkpoint 
 int bench_tokenizer(const char *tokenizer, const char *text, const char *peers, struct err *e);
 
 /* ---- GGUF (gguf_vocabulary.c, gguf_export.c) */
-/* Tokens, merges or scores, special ids and chat template of l->tokenizer, a tokenizer.json. */
+/* Tokens, merges or scores and special ids of l->tokenizer, a tokenizer.json. */
 int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err *e);
+/* All templates by name, and the special token that ends answers. */
+int gguf_put_templates(struct gguf_writer *w, const struct chat *c, const struct tokenizer *t,
+                       struct err *e);
 /* Writes `m`, a model of l's family, as a GGUF file whose matrices are `type` ("q8_0"). */
 int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
                 struct err *e);

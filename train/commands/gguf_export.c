@@ -17,6 +17,23 @@ static const char *name_of(const char *path) {
     return slash && slash[1] ? slash + 1 : path;
 }
 
+/* Tokenizer and templates. Those of a GGUF base are taken over, but for what the adapter's own
+ * template says. */
+static int vocabulary_put(struct gguf_writer *w, const struct loaded *l, const struct gguf *base,
+                          struct err *e) {
+    struct chat *chat = NULL;
+    if (!l->tokenizer && !base->version) return gguf_put_text(w, "tokenizer.ggml.model", "none", e);
+    int rc = l->tokenizer ? loaded_chat(&chat, NULL, l, e) : 0;
+    if (!rc && base->version)
+        rc = gguf_put_like(w, base, "tokenizer.",
+                           chat ? "tokenizer.chat_template\0tokenizer.ggml.eot_token_id\0" : "", e);
+    else if (!rc)
+        rc = gguf_put_tokenizer(w, l, e);
+    if (!rc && chat) rc = gguf_put_templates(w, chat, l->tokenizer, e);
+    chat_free(chat);
+    return rc ? -1 : 0;
+}
+
 int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
                 struct err *e) {
     int i = 0;
@@ -32,13 +49,8 @@ int gguf_export(const char *path, const struct loaded *l, struct model *m, const
     const struct gguf_arch *arch;
     int rc = folder_open(&f, l->base, e) || folder_config(&f, &c, &arch, e) ||
              model_gguf_metadata(&w, m, f.config, name_of(l->base), file_types[i].number, e);
-    if (!rc && f.gguf.version)
-        rc = gguf_put_like(&w, &f.gguf, "tokenizer.", e);
-    else if (!rc && l->tokenizer)
-        rc = gguf_put_tokenizer(&w, l, e);
-    else if (!rc)
-        rc = gguf_put_text(&w, "tokenizer.ggml.model", "none", e);
-    rc = rc || model_gguf_tensors(&t, m, gguf_type_of(file_types[i].type), e) ||
+    rc = rc || vocabulary_put(&w, l, &f.gguf, e) ||
+         model_gguf_tensors(&t, m, gguf_type_of(file_types[i].type), e) ||
          gguf_write(path, &w, t.tensor, t.count, e);
     gguf_tensors_free(&t), gguf_writer_free(&w), folder_close(&f);
     return rc ? -1 : 0;
@@ -80,38 +92,37 @@ static const struct {
      "{{ else if eq .Role \"assistant\" }} {{ .Content }}</s>{{ end }}{{ end }}"},
 };
 
-/* The chat template's text, of either place that holds one; "" if there is none. */
-static int chat_text(struct text *out, const char *base, struct err *e) {
-    char *path = path_join(NULL, base, "chat_template.jinja", e);
-    const bool alone = path && path_exists(path);
-    int rc = !path || (alone && file_read(out, path, e));
-    mem_free(path);
-    if (rc || alone) return rc ? -1 : 0;
-    if (!(path = path_join(NULL, base, "tokenizer_config.json", e))) return -1;
-    json_t *config = path_exists(path) ? json_open(path, e) : NULL;
-    const char *text = json_string_value(json_object_get(config, "chat_template"));
-    rc = text_printf(out, e, "%s", text ? text : "");
-    json_decref(config), mem_free(path);
-    return e->code ? -1 : rc;
+/* What ends an answer by the model's own template, if the lines above do not say it. */
+static int stop_put(struct text *out, const struct chat *c, const struct tokenizer *t, int known,
+                    struct err *e) {
+    struct answer_end end;
+    if (answer_end(&end, c, NULL, t, e)) return -1;
+    for (int k = 0; known < COUNT(chats) && k < 3 && chats[known].stop[k]; k++)
+        if (!strcmp(chats[known].stop[k], end.text)) return 0;
+    if (!*end.text || strpbrk(end.text, "\"\n\r")) return 0; /* Modelfiles do not quote these */
+    return text_printf(out, e, "PARAMETER stop \"%s\"\n", end.text);
 }
 
 int modelfile_write(const char *folder, const struct loaded *l, const char *from,
                     const char *adapter, struct err *e) {
-    struct text out = {0}, chat = {0};
+    struct text out = {0};
+    struct chat *chat = NULL;
+    i64 size;
     char *path = path_join(NULL, folder, "Modelfile", e);
-    int rc = !path || (!path_is_gguf(l->base) && chat_text(&chat, l->base, e));
+    int rc = !path || (l->tokenizer && loaded_chat(&chat, NULL, l, e));
     rc = rc || text_printf(&out, e, "FROM %s\n", from);
     if (!rc && adapter) rc = text_printf(&out, e, "ADAPTER %s\n", adapter);
-    for (int i = 0; !rc && chat.size && i < COUNT(chats); i++) {
-        if (!strstr(chat.data, chats[i].mark)) continue;
+    int i = 0;
+    while (chat && i < COUNT(chats) && !strstr(chat_source(chat, &size), chats[i].mark)) i++;
+    if (!rc && chat && i < COUNT(chats)) {
         rc = text_printf(&out, e, "TEMPLATE \"\"\"%s\"\"\"\n", chats[i].text);
         for (int k = 0; !rc && k < 3 && chats[i].stop[k]; k++)
             rc = text_printf(&out, e, "PARAMETER stop \"%s\"\n", chats[i].stop[k]);
-        break;
     }
+    if (!rc && chat) rc = stop_put(&out, chat, l->tokenizer, i, e);
     rc = rc || text_printf(&out, e, "PARAMETER num_ctx %lld\n",
                            (long long)i64_min(l->model.config.max_position_embeddings, 8192));
     rc = rc || file_write(path, out.data, out.size, e);
-    text_free(&out), text_free(&chat), mem_free(path);
+    text_free(&out), chat_free(chat), mem_free(path);
     return rc ? -1 : 0;
 }

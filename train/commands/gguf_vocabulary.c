@@ -204,20 +204,45 @@ int gguf_put_tokenizer(struct gguf_writer *w, const struct loaded *l, struct err
     struct vocab v = {.where = tokenizer_path(l->tokenizer), .count = l->model.config.vocab_size};
     v.token = arena_new(&v.arena, v.count * (i64)sizeof *v.token, e);
     v.type = arena_new(&v.arena, v.count * 4, e), v.score = arena_new(&v.arena, v.count * 4, e);
-    v.file = v.token && v.type && v.score ? json_open(v.where, e) : NULL;
+    v.file = v.token && v.type && v.score ? tokenizer_json(l->tokenizer, e) : NULL;
     v.model = json_object_get(v.file, "model");
     json_t *config = companion(l->base, "tokenizer_config.json", e);
     int rc = v.file && !e->code ? 0 : -1;
     if (!rc && !json_is_object(v.model))
         rc = err_input(e, "%s is no tokenizer.json; GGUF files are written from one", v.where);
     rc = rc || vocab_put(&v, w, l->tokenizer, config, e);
-    struct text jinja = {0};
-    char *path = rc ? NULL : path_join(NULL, l->base, "chat_template.jinja", e);
-    if (!path) rc = -1;
-    const char *chat = json_string_value(json_object_get(config, "chat_template"));
-    if (!rc && path_exists(path)) rc = file_read(&jinja, path, e), chat = jinja.data;
-    if (!rc && chat) rc = gguf_put_text(w, "tokenizer.chat_template", chat, e);
-    text_free(&jinja), mem_free(path), json_decref(config), json_decref(v.file),
-        arena_free(&v.arena);
+    json_decref(config), json_decref(v.file), arena_free(&v.arena);
     return rc ? err_frame(e, "while writing the tokenizer of %s", l->base) : 0;
+}
+
+/* A name as llama.cpp's converter makes it part of a key. */
+static void name_plain(char to[64], const char *name) {
+    snprintf(to, 64, "%s", name);
+    for (char *p = to; *p; p++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", *p)) *p = '_';
+}
+
+int gguf_put_templates(struct gguf_writer *w, const struct chat *c, const struct tokenizer *t,
+                       struct err *e) {
+    enum { NAMES = 64 };
+    static const char prefix[] = "tokenizer.chat_template.";
+    struct gguf_text names[NAMES];
+    char plain[NAMES][64], key[64 + sizeof prefix];
+    const char *name, *text;
+    i64 size, count = 0;
+    struct answer_end end;
+    const char *const used = chat_source(c, &size);
+    int rc = gguf_put_text(w, "tokenizer.chat_template", used, e);
+    for (i64 i = 0; !rc && count < NAMES && chat_named(c, i, &name, &text); i++) {
+        if (text == used || !strcmp(name, "default")) continue;
+        name_plain(plain[count], name);
+        snprintf(key, sizeof key, "%s%s", prefix, plain[count]);
+        names[count] = (struct gguf_text){plain[count], (i64)strlen(plain[count])};
+        rc = gguf_put_text(w, key, text, e), count++;
+    }
+    rc = rc || (count && gguf_put_texts(w, "tokenizer.chat_templates", names, count, e)) ||
+         answer_end(&end, c, NULL, t, e);
+    if (!rc && end.special && end.id != tokenizer_eos(t))
+        rc = gguf_put_u32(w, "tokenizer.ggml.eot_token_id", end.id, e);
+    return rc ? -1 : 0;
 }

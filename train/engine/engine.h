@@ -29,6 +29,9 @@ int loaded_open_as(struct loaded *l, const char *path, const struct text_list *a
                    const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
                    struct err *e);
 void loaded_close(struct loaded *l);
+/* The recipe of the run that a checkpoint is of: RUN/checkpoints/step-000100 belongs to
+ * RUN/recipe.lock. 1: the caller frees it; 0: it is of none; -1. */
+int run_recipe(struct recipe *r, const char *checkpoint, struct err *e);
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);
@@ -40,7 +43,38 @@ int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char 
 /* The chat template that a user names (NULL: none), or the one beside the tokenizer; *out NULL if
  * there is none and none was named. */
 int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e);
+/* The same of a loaded model: that of the adapter's or the checkpoint's folder goes before the one
+ * beside the tokenizer (answers.c). */
+int loaded_chat(struct chat **out, const char *chosen, const struct loaded *l, struct err *e);
 int dataset_fits(const struct dataset *d, const struct model *m, struct err *e);
+
+/* ---- how a model answers (answers.c) */
+struct answer_end {   /* what the template puts after an answer */
+    i64 id;           /* if it is one token; -1: it is not */
+    bool special;     /* that token is a special one: no text */
+    const char *text; /* "": it puts nothing. The template's */
+};
+/* `row` as of chat_stop; without a template: nothing. */
+int answer_end(struct answer_end *end, const struct chat *c, const json_t *row,
+               const struct tokenizer *t, struct err *e);
+/* Makes a special token one of "eos_token_id" in FOLDER/generation_config.json. */
+int answer_end_save(const char *folder, const struct answer_end *end, struct err *e);
+/* FOLDER/chat_template.jinja: the template in use. Does the folder have another one, or none? */
+bool template_differs(const char *folder, const struct chat *c, struct err *e);
+int template_save(const char *folder, const struct chat *c, struct err *e);
+enum { STOP_STRINGS = 32 };
+struct generation { /* generation_config.json, or what a GGUF file says. NAN, -1: it does not say */
+    double temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens;
+    int do_sample;
+    struct ids eos;
+    char *stop[STOP_STRINGS];
+    int stops;
+    struct text unused; /* names of keys that would change texts, and that hone does not follow */
+    struct arena arena;
+};
+/* Of the adapter's folder, else of the base. Free also after a failure. */
+int generation_read(struct generation *g, const struct loaded *l, struct err *e);
+void generation_free(struct generation *g);
 
 /* ---- continuing texts (engine.c, pool.c, generate.c, stream.c) */
 struct sampling {
@@ -124,11 +158,17 @@ struct stream {
     const struct text_list *stop; /* strings that end the text and are no part of it; may be NULL */
     FILE *to;                     /* NULL: nothing is printed */
     bool stopped;
-    struct ids ids;
-    struct text text;
+    struct ids ids;   /* what came */
+    struct text text; /* of it */
     i64 printed;
     struct err *e;
+    /* The ids before it, where the text goes on with theirs: decoders drop the space that a text
+     * begins with, and this one begins before. None: it is a text of its own. */
+    struct ids before;
+    struct text head; /* of `before` */
 };
+/* A continuation of these ids. */
+int stream_begin(struct stream *s, const u32 *before, i64 count, struct err *e);
 int stream_token(void *arg, u32 id); /* a token_fn for a struct stream */
 void stream_end(struct stream *s);   /* prints what waited */
 void stream_free(struct stream *s);

@@ -55,18 +55,21 @@ int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sam
 }
 
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
-                  const struct sampling *s, struct text *out, struct err *e) {
+                  const struct sampling *how, struct text *out, struct err *e) {
     struct ids ids = {0}, more = {0};
     i64 size = 0;
     while (prompt[size]) size++;
     int rc = tokenizer_encode(t, prompt, size, true, &ids, e);
     if (!rc && !ids.count && tokenizer_bos(t) >= 0) rc = ids_add(&ids, (u32)tokenizer_bos(t), e);
     if (!rc && !ids.count && tokenizer_eos(t) >= 0) rc = ids_add(&ids, (u32)tokenizer_eos(t), e);
-    rc = rc || generate_ids(m, ids.item, ids.count, s, &more, NULL, NULL, e);
-    i64 kept = 0; /* no token, no text: stream.c */
-    for (i64 i = 0; i < more.count; i++)
-        if (tokenizer_has(t, more.item[i])) more.item[kept++] = more.item[i];
-    rc = rc || tokenizer_decode(t, more.item, kept, true, out, e);
-    ids_free(&ids), ids_free(&more);
+    rc = rc || generate_ids(m, ids.item, ids.count, how, &more, NULL, NULL, e);
+    struct stream s = {.t = t, .e = e}; /* no token, no text; and the space in front: stream.c */
+    rc = rc || stream_begin(&s, ids.item, ids.count, e);
+    for (i64 i = 0; !rc && i < more.count; i++)
+        rc = i + 1 == more.count              ? stream_token(&s, more.item[i]) < 0
+             : tokenizer_has(t, more.item[i]) ? ids_add(&s.ids, more.item[i], e)
+                                              : 0;
+    rc = rc || text_add(out, s.text.data ? s.text.data : "", s.text.size, e);
+    ids_free(&ids), ids_free(&more), stream_free(&s);
     return rc ? -1 : 0;
 }

@@ -30,23 +30,24 @@ const struct packing *packing_of_recipe(const struct recipe *r) {
                            : NULL;
 }
 
+int run_recipe(struct recipe *r, const char *checkpoint, struct err *e) {
+    char *run = path_join(NULL, checkpoint, "../..", e), sha256[65],
+         *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
+    const int found = !lock ? -1 : !path_exists(lock) ? 0 : lock_read(r, run, sha256, e) ? -1 : 1;
+    mem_free(run), mem_free(lock);
+    return found;
+}
+
 /* How the base is held: as `quantize` says, or with "auto" as the run had it that the first adapter
- * comes from: RUN/checkpoints/step-000100 belongs to RUN/recipe.lock. */
+ * comes from. */
 static int packing_choose(const struct packing **packing, const char *quantize, const char *adapter,
                           struct err *e) {
+    struct recipe r;
     *packing = packing_find(quantize); /* NULL: auto, none */
     if (!adapter || strcmp(quantize, "auto")) return 0;
-    char *run = path_join(NULL, adapter, "../..", e),
-         *lock = run ? path_join(NULL, run, "recipe.lock", e) : NULL;
-    int rc = run && lock ? 0 : -1;
-    if (!rc && path_exists(lock)) {
-        struct recipe r;
-        char sha256[65];
-        rc = lock_read(&r, run, sha256, e);
-        if (!rc) *packing = packing_of_recipe(&r), recipe_free(&r);
-    }
-    mem_free(run), mem_free(lock);
-    return rc;
+    const int found = run_recipe(&r, adapter, e);
+    if (found > 0) *packing = packing_of_recipe(&r), recipe_free(&r);
+    return found < 0 ? -1 : 0;
 }
 
 int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char *model,
@@ -115,6 +116,21 @@ static int base_of(struct loaded *l, const char *adapter, struct err *e) {
     return rc;
 }
 
+/* The tokenizer that is named, the adapter's own, or the base's. Training scripts save tokenizers
+ * with adapters that have a padding token more than the model has rows: then the base's. */
+static int tokenizer_find(struct loaded *l, const char *named, struct err *e) {
+    struct err unfit = {0};
+    if (!named && l->adapter && path_is_dir(l->adapter) && tokenizer_exists(l->adapter)) {
+        if (!(l->tokenizer = tokenizer_of_file(l->adapter, e))) return -1;
+        if (!tokenizer_fits(l->tokenizer, &l->model, l->base, &unfit)) return 0;
+        if (!quiet) show(stderr, "note: %s: that of %s is used\n", unfit.primary, l->base);
+        tokenizer_free(l->tokenizer), l->tokenizer = NULL;
+    }
+    const char *from = named ? named : l->base;
+    if ((named || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e))) return -1;
+    return l->tokenizer ? tokenizer_fits(l->tokenizer, &l->model, l->base, e) : 0;
+}
+
 int loaded_open_as(struct loaded *l, const char *path, const struct text_list *adapters,
                    const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
                    struct err *e) {
@@ -140,11 +156,7 @@ int loaded_open_as(struct loaded *l, const char *path, const struct text_list *a
     if (own && adapter_load(l, path, e)) return -1;
     for (i64 i = 0; i < count; i++)
         if (adapter_load(l, adapters->item[i], e)) return -1;
-    const char *from = tokenizer ? tokenizer : l->base;
-    if ((tokenizer || tokenizer_is_at(from)) && !(l->tokenizer = tokenizer_of_file(from, e)))
-        return -1;
-    if (l->tokenizer && tokenizer_fits(l->tokenizer, &l->model, l->base, e)) return -1;
-    return model_place(&l->model, e);
+    return tokenizer_find(l, tokenizer, e) || model_place(&l->model, e) ? -1 : 0;
 }
 
 int loaded_open(struct loaded *l, const char *path, const struct text_list *adapters,

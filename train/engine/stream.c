@@ -24,13 +24,41 @@ static void stream_print(struct stream *s, i64 end) {
     if (s->to) fflush(s->to);
 }
 
+/* Enough to begin in front of where the text does, few enough to decode again and again. */
+enum { BEFORE = 16 };
+int stream_begin(struct stream *s, const u32 *before, i64 count, struct err *e) {
+    int rc = 0;
+    for (i64 i = i64_max(0, count - BEFORE); !rc && i < count; i++)
+        if (tokenizer_has(s->t, before[i])) rc = ids_add(&s->before, before[i], e);
+    rc = rc || tokenizer_decode(s->t, s->before.item, s->before.count, true, &s->head, e);
+    return rc ? -1 : 0;
+}
+
+/* The text of all ids, without that of those before. Where a decoder writes the latter otherwise
+ * once something follows, the answer is decoded by itself. */
+static int stream_decode(struct stream *s) {
+    struct ids all = {0};
+    struct text both = {0};
+    int rc = 0;
+    s->text.size = 0;
+    for (i64 i = 0; !rc && s->head.size && i < s->before.count; i++)
+        rc = ids_add(&all, s->before.item[i], s->e);
+    for (i64 i = 0; !rc && s->head.size && i < s->ids.count; i++)
+        rc = ids_add(&all, s->ids.item[i], s->e);
+    rc = rc || tokenizer_decode(s->t, all.item, all.count, true, &both, s->e);
+    const i64 head = s->head.size;
+    if (!rc && head && both.size >= head && !memcmp(both.data, s->head.data, (size_t)head))
+        rc = text_add(&s->text, both.data + head, both.size - head, s->e);
+    else if (!rc)
+        rc = tokenizer_decode(s->t, s->ids.item, s->ids.count, true, &s->text, s->e);
+    ids_free(&all), text_free(&both);
+    return rc ? -1 : 0;
+}
+
 int stream_token(void *arg, u32 id) {
     struct stream *s = arg;
     static const char unknown[] = "\xef\xbf\xbd";
-    s->text.size = 0;
-    if ((tokenizer_has(s->t, id) && ids_add(&s->ids, id, s->e)) ||
-        tokenizer_decode(s->t, s->ids.item, s->ids.count, true, &s->text, s->e))
-        return -1;
+    if ((tokenizer_has(s->t, id) && ids_add(&s->ids, id, s->e)) || stream_decode(s)) return -1;
     const char *first = NULL;
     for (i64 i = 0; s->stop && i < s->stop->count; i++) {
         const char *stop = s->stop->item[i];
@@ -51,6 +79,6 @@ int stream_token(void *arg, u32 id) {
 void stream_end(struct stream *s) { stream_print(s, s->text.size); }
 
 void stream_free(struct stream *s) {
-    ids_free(&s->ids), text_free(&s->text);
+    ids_free(&s->ids), text_free(&s->text), ids_free(&s->before), text_free(&s->head);
     s->printed = 0, s->stopped = false;
 }

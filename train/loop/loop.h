@@ -142,7 +142,12 @@ void row_settings_close(struct row_settings *s);
 /* Chat templates are told this day, YYYY-MM-DD, at midnight; NULL: today. `c` may be NULL: then the
  * day is only looked at. */
 int chat_day(struct chat *c, const char *day, struct err *e);
-void chat_day_text(const struct chat *c, char out[11]);
+
+/* ---- tokenised.c: what a run tokenised when it began ----------------------------------------- */
+/* The dataset at `path` against the files that `item` now means: other ones are an error, some that
+ * were edited, added or removed are named. `role`: train or eval. */
+int tokenised_check(const char *path, const struct data_item *item, const char *role,
+                    struct err *e);
 
 /* ---- the trainer (trainer.c, trainer_step.c, trainer_data.c, trainer_models.c, trainer_save.c) */
 enum use { USE_EVAL, USE_COUNT /* what the balancing loss needs to know */, USE_TRAIN };

@@ -134,6 +134,7 @@ static int input_apart(const struct recipe *r, const char *what, const char *pat
 int inputs_apart(const struct recipe *r, struct err *e) {
     if (input_apart(r, "model_name_or_path", r->model_name_or_path, e) ||
         input_apart(r, "tokenizer", r->tokenizer, e) ||
+        input_apart(r, "adapter_name_or_path", r->adapter_name_or_path, e) ||
         input_apart(r, "chat_template", r->chat_template, e))
         return -1;
     for (i64 i = 0; i < r->dataset.count; i++)

@@ -5,38 +5,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* What lies in the folder of a run that has no log yet is of an attempt that failed: made again. */
 static int run_begun(const char *run_dir, struct err *e) {
     return path_has(run_dir, "log.jsonl", e);
-}
-
-/* The run goes on with what it tokenised when it began. Another text in the place of that one is
- * refused, and the same one, edited since, is named. A text that is gone changes nothing. */
-static int tokenised_check(const char *path, const struct data_item *item, const char *role,
-                           struct err *e) {
-    struct stat st;
-    char hex[65];
-    if (stat(item->path, &st) || !S_ISREG(st.st_mode)) return 0;
-    struct dataset *d = sha256_file(item->path, hex, e) ? NULL : dataset_open(path, e);
-    if (!d) return -1;
-    const char *sources = dataset_info(d)->sources, *slash = strrchr(item->path, '/');
-    json_t *list = json_parse(sources, (i64)strlen(sources), path, e);
-    const char *file = NULL, *was = NULL;
-    int rc = list ? json_unpack(list, "[{s:s, s:s}]", "file", &file, "sha256", &was) : -1;
-    if (list && rc) err_input(e, "%s does not say what it was made from", path);
-    if (!rc && strcmp(was, hex) && strcmp(file, slash ? slash + 1 : item->path)) {
-        rc = err_input(e, "%s: this run was tokenised from %s, not from %s",
-                       *role == 't' ? "dataset" : "eval_dataset", file, item->path);
-        err_detail(e, "%s holds it; SHA-256 of the text %.16s..., of %s %.16s...", path, was,
-                   item->path, hex);
-        err_hint(e, "name the same text to go on, or another output_dir for another run");
-    } else if (!rc && strcmp(was, hex) && !quiet)
-        show(stderr, "note: %s was edited after the run began, which goes on with %s\n", item->path,
-             path);
-    json_decref(list), dataset_close(d);
-    return rc ? -1 : 0;
 }
 
 /* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
@@ -58,6 +30,8 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
     if (row_settings_open(&rows, columns, &t->r->chat_template_kwargs, e)) return NULL;
     struct dataset_job job = {.sources = &item->path,
                               .sources_count = 1,
+                              .config = item->name,
+                              .file_split = item->split,
                               .encoder = encoder_of(t->tokenizer),
                               .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,
@@ -181,6 +155,8 @@ static int config_write(struct trainer *t, json_t *config, struct err *e) {
     const int rc = path ? json_save(generation, path, 2, e) : -1;
     json_decref(generation);
     if (rc || !t->tokenizer || path_is_gguf(tokenizer_path(t->tokenizer))) return rc;
+    if (t->r->recipe_version >= 2 && t->r->tokenizer)
+        return folder_copy_tokenizer(t->r->tokenizer, t->model_folder, e);
     struct text bytes = {0};
     path = path_join(&t->arena, t->model_folder, "tokenizer.json", e);
     const int copied = path && !file_read(&bytes, tokenizer_path(t->tokenizer), e)
@@ -267,6 +243,39 @@ static int pattern_of(struct trainer *t, const char *key, const struct text_list
     return 0;
 }
 
+/* What training could not go on with: it is in the file, and would not be in the next one. */
+static int adapter_may_go_on(const struct lora_config *c, const struct safetensors *s,
+                             const char *folder, struct err *e) {
+    struct arena a = {0};
+    const char *what = c->tokens_count    ? "trainable_token_indices"
+                       : c->biases        ? "trained biases"
+                       : lora_is_pissa(c) ? "init_lora_weights pissa"
+                                          : NULL;
+    for (i64 i = 0; !what && i < s->count; i++) {
+        enum lora_part part;
+        char *name;
+        if (lora_key_parse(s->tensor[i].name, &part, &name, &a, e)) return arena_free(&a), -1;
+        if (part == LORA_SAVED && !lora_saves(c, name)) what = "weights of the base beside it";
+    }
+    arena_free(&a);
+    if (!what) return 0;
+    err_input(e, "adapter_name_or_path: %s has %s, which training does not go on with", folder,
+              what);
+    return err_hint(
+        e, "merge it and train on from that: hone export BASE --adapter %s --output DIR", folder);
+}
+
+static int lora_of_given(struct trainer *t, struct safetensors *s, struct err *e) {
+    const struct recipe *r = t->r;
+    struct lora_config *c = &t->lora;
+    if (adapter_open(r->adapter_name_or_path, c, s, e) ||
+        adapter_may_go_on(c, s, r->adapter_name_or_path, e))
+        return -1;
+    c->lora_dropout = r->lora_dropout;
+    c->base_model_name_or_path = t->model_folder;
+    return 0;
+}
+
 static int lora_of_recipe(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     struct lora_config *c = &t->lora;
@@ -299,9 +308,48 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
                : 0;
 }
 
+/* A model that asks for dropout would be trained as another one. */
+static int dropouts_check(const struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    struct text names = {0};
+    char *path = r->model ? NULL : path_join(NULL, r->model_name_or_path, "config.json", e);
+    json_t *file = path && path_exists(path) ? json_open(path, e) : NULL;
+    int rc = e->code || config_dropouts(r->model ? r->model : file, t->model.config.family,
+                                        file != NULL, &names, e);
+    const bool ignore = !strcmp(r->model_dropout, "ignore");
+    if (!rc && names.size && ignore && !quiet)
+        show(stderr, "note: the model is trained without its dropouts: %s\n", names.data);
+    if (!rc && names.size && !ignore) {
+        rc = err_input(e, "%s: %s", r->model ? "model" : path, names.data);
+        err_detail(e, "hone trains without a model's own dropout; transformers would apply it");
+        err_hint(e, "model_dropout: ignore trains without%s",
+                 r->use_peft ? "; lora_dropout is the adapter's, and is applied"
+                 : r->model  ? "; or set it to 0"
+                             : "; or set it to 0 in config.json");
+    }
+    json_decref(file), mem_free(path), text_free(&names);
+    return rc ? -1 : 0;
+}
+
+/* As in PEFT a tied embedding or LM head that is trained whole is one of its own. */
+static int adapter_make(struct trainer *t, struct err *e) {
+    const struct recipe *r = t->r;
+    struct safetensors s = {0};
+    struct lora_config *c = &t->lora;
+    struct model *m = &t->model;
+    const char *const given = r->adapter_name_or_path;
+    int rc = given ? lora_of_given(t, &s, e) : lora_of_recipe(t, e);
+    rc = rc || lora_fit(m, c, &s, given ? given : "lora_modules_to_save", e) ||
+         lora_add(m, c, (u64)r->seed, e) || (given && lora_load(m, &s, given, e));
+    safetensors_close(&s);
+    return rc ? -1 : 0;
+}
+
 int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
+    if (r->adapter_name_or_path && !r->use_peft)
+        return err_input(e, "adapter_name_or_path: without use_peft: true no adapter is trained");
     if (r->model_name_or_path) {
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
         if (!t->model_folder || model_open_packed(&t->model, r->model_name_or_path, d, !r->use_peft,
@@ -313,6 +361,7 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (path_is_gguf(r->model_name_or_path) && !r->use_peft && gguf_base(t, e)) return -1;
     } else if (model_create(t, d, e))
         return -1;
+    if (r->recipe_version >= 2 && dropouts_check(t, e)) return -1;
     if (r->router_aux_loss_coef >= 0 || r->output_router_logits) {
         struct config *c = &t->model.config;
         if (!c->experts || c->aux_coef < 0)
@@ -328,15 +377,15 @@ int trainer_model(struct trainer *t, struct err *e) {
         if (dataset_fits(t->dataset[i], &t->model, e)) return -1;
     for (i64 i = 0; i < r->eval_dataset.count; i++)
         if (dataset_fits(t->eval_dataset[i], &t->model, e)) return -1;
-    if (r->use_peft) {
-        if (lora_of_recipe(t, e) || lora_add(&t->model, &t->lora, (u64)r->seed, e)) return -1;
-    }
+    if (r->use_peft && adapter_make(t, e)) return -1;
     return model_place(&t->model, e) || model_rope(&t->model, r->max_seq_length, e) ? -1 : 0;
 }
 
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e) {
     const struct recipe *r = t->r;
     if (r->model_name_or_path && lock_files_add(files, "model", r->model_name_or_path, e))
+        return -1;
+    if (r->adapter_name_or_path && lock_files_add(files, "adapter", r->adapter_name_or_path, e))
         return -1;
     for (i64 i = 0; i < t->others; i++)
         if (t->other[i].path && lock_files_add(files, "model", t->other[i].path, e)) return -1;

@@ -43,11 +43,3 @@ int chat_day(struct chat *c, const char *day, struct err *e) {
     if (c) chat_date(c, (i64)midnight);
     return 0;
 }
-
-void chat_day_text(const struct chat *c, char out[11]) {
-    const time_t now = (time_t)chat_now(c);
-    struct tm t;
-    char text[16] = "";
-    if (localtime_r(&now, &t)) strftime(text, sizeof text, "%Y-%m-%d", &t);
-    snprintf(out, 11, "%.10s", text);
-}

@@ -20,14 +20,27 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
     return state_finish(w, !rc, e) || rc ? -1 : 0;
 }
 
-/* A template that the recipe names travels with what was trained on it. */
+/* A tokenizer that is not the base's own travels with what was trained on it. */
+static int tokenizer_write(const struct trainer *t, const char *folder, struct err *e) {
+    const struct recipe *r = t->r;
+    if (r->recipe_version < 2 || !r->tokenizer || !r->model_name_or_path ||
+        path_is_gguf(r->tokenizer) || (r->use_peft && !path_is_dir(r->tokenizer)))
+        return 0;
+    return folder_copy_tokenizer(r->tokenizer, folder, e);
+}
+
+/* A template that is not the tokenizer's own travels too, and that one's named templates do not:
+ * rows with tools were trained by this one as well. Where its answers end is in
+ * generation_config.json. */
 static int template_write(const struct trainer *t, const char *folder, struct err *e) {
-    i64 size = 0;
-    if (!t->chat || !t->r->chat_template) return 0;
-    const char *text = chat_source(t->chat, &size);
-    char *path = path_join(NULL, folder, "chat_template.jinja", e);
-    const int rc = path ? file_replace(path, text, size, e) : -1;
-    return mem_free(path), rc;
+    const struct recipe *r = t->r;
+    struct answer_end end;
+    if (!t->chat) return 0;
+    if (r->chat_template && template_save(folder, t->chat, e)) return -1;
+    if (r->recipe_version < 2 || r->use_peft || (!r->chat_template && strcmp(r->task, "sft")))
+        return 0;
+    return answer_end(&end, t->chat, NULL, t->tokenizer, e) || answer_end_save(folder, &end, e) ? -1
+                                                                                                : 0;
 }
 
 /* A multimodal model's text part, trained: the rest is not here, so the folder says that it is a
@@ -50,12 +63,18 @@ static int config_unwrap(const struct model *m, const char *folder, struct err *
     return rc;
 }
 
+static int config_reshape(const struct model *m, const char *folder, struct err *e) {
+    if (!m->untied && !m->grown) return 0;
+    return folder_reshaped(folder, m->untied, m->grown ? m->config.vocab_size : 0, e);
+}
+
 static int weights_write(struct trainer *t, const char *folder, const struct stored_list *list,
                          struct err *e) {
     if (!t->r->use_peft)
         return folder_copy(t->model_folder, folder, e) ||
                        carried_copied(&t->carried, t->model_folder, folder, e) ||
                        config_unwrap(&t->model, folder, e) ||
+                       config_reshape(&t->model, folder, e) ||
                        folder_dtype(folder, t->model.weights.dtype, e) ||
                        safetensors_write(folder, "model", list->tensor, list->count, SHARD_BYTES, e)
                    ? -1
@@ -85,7 +104,8 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
-        rc = weights_write(t, c.temporary, &list, e) || template_write(t, c.temporary, e) ||
+        rc = weights_write(t, c.temporary, &list, e) || tokenizer_write(t, c.temporary, e) ||
+             template_write(t, c.temporary, e) ||
              (with_state && state_write(t, c.temporary, digest, e));
         if (rc)
             checkpoint_abort(&c, e);

@@ -256,14 +256,28 @@ static const char *text_of(const json_t *object, const char *key) {
     return text ? text : "";
 }
 
-static int compare_files(const json_t *old, const json_t *now, struct err *e) {
+/* The part of a path below the run that it lies in; NULL: it lies elsewhere. */
+static const char *below(const char *path, const char *run) {
+    size_t n = strlen(run);
+    while (n && run[n - 1] == '/') n--;
+    return n && !strncmp(path, run, n) && path[n] == '/' ? path + n + strspn(path + n, "/") : NULL;
+}
+
+/* A run may be renamed and moved. */
+static bool same_file(const char *was, const char *old_run, const char *is, const char *now_run) {
+    const char *a = below(was, old_run), *b = below(is, now_run);
+    return !strcmp(was, is) || (a && b && !strcmp(a, b));
+}
+
+static int compare_files(const json_t *old, const char *old_run, const json_t *now,
+                         const char *now_run, struct err *e) {
     size_t i, k;
     json_t *was, *is;
     json_array_foreach((json_t *)old, i, was) {
         bool found = carried_is(was);
         json_array_foreach((json_t *)now, k, is) {
             if (found && carried_is(was)) break; /* carried_check says it better */
-            if (strcmp(text_of(was, "path"), text_of(is, "path"))) continue;
+            if (!same_file(text_of(was, "path"), old_run, text_of(is, "path"), now_run)) continue;
             found = true;
             if (!strcmp(text_of(was, "sha256"), text_of(is, "sha256"))) continue;
             err_input(e, "cannot resume: %s changed since the run began", text_of(is, "path"));
@@ -351,7 +365,9 @@ int lock_compare(const char *run_dir, const struct recipe *now, const struct loc
     json_t *environment = recipe ? environment_json(e) : NULL;
     int rc = !environment || recipe_fill(old, path, e) ||
              compare_recipes(json_object_get(old, "recipe"), recipe, now, notes, e) ||
-             compare_files(json_object_get(old, "files"), files->list, e) ||
+             compare_files(json_object_get(old, "files"),
+                           text_of(json_object_get(old, "recipe"), "output_dir"), files->list,
+                           now->output_dir, e) ||
              carried_check(run_dir, json_object_get(old, "files"), carries(old), ERR_INPUT, e) ||
              compare_environments(json_object_get(old, "environment"), environment, notes, e);
     json_decref(old), json_decref(recipe), json_decref(environment), mem_free(path);

@@ -1,7 +1,9 @@
 /* lock_files.c: the files of a lock: role, path, bytes, SHA-256. */
+#include "checkpoints/checkpoints.h"
 #include "train/recipe/recipe.h"
 
 #include <jansson.h>
+#include <string.h>
 
 static int out_of_memory(struct err *e) {
     return err_memory(e, "out of memory while writing recipe.lock");
@@ -32,7 +34,17 @@ static int add_file(struct lock_files *files, const char *role, const char *path
 int lock_files_add(struct lock_files *files, const char *role, const char *path, struct err *e) {
     char **names;
     i64 count;
-    if (!path_is_dir(path)) return add_file(files, role, path, e);
+    i64 parts = 0;
+    char *part = path_is_dir(path) ? NULL : gguf_part_path(path, 0, &parts, e);
+    if (!path_is_dir(path) && (!part || strcmp(part, path) || parts < 2))
+        return mem_free(part), e->code ? -1 : add_file(files, role, path, e);
+    for (i64 i = 0; part && i < parts; i++) { /* of a split model all */
+        char *file = gguf_part_path(path, i, &parts, e);
+        const int rc = !file || add_file(files, role, file, e);
+        mem_free(file);
+        if (rc) return mem_free(part), -1;
+    }
+    if (part) return mem_free(part), 0;
     if (dir_list(path, &names, &count, e)) return -1;
     int rc = 0;
     for (i64 i = 0; i < count && !rc; i++) {

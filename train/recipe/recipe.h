@@ -8,10 +8,11 @@
 
 /* ---- recipe (recipe_keys.c, recipe_tree.c, recipe_source.c, recipe.c, recipe_print.c) -------- */
 struct data_item {
-    const char *path;         /* file or folder, relative to the working directory */
-    const char *type;         /* auto, tokens, text, jsonl */
-    const char *split;        /* part of the file, or NULL: the whole */
+    const char *path;         /* file, glob or folder, relative to the working directory */
+    const char *type;         /* auto, tokens, or what the files are */
+    const char *split;        /* part of it, or NULL: the whole; of a folder with splits, train */
     const char *rows;         /* "[:500]", "[:1%]", "[10%:]" of a text, or NULL: all */
+    const char *name;         /* configuration of a dataset repository, or NULL: its default */
     double weight;            /* relative share of the samples drawn */
     struct text_list columns; /* as the recipe's; none: those */
 };
@@ -47,6 +48,7 @@ struct recipe {
     json_t *model;                  /* config.json as given in the recipe, or NULL */
     const char *tokenizer;          /* tokenizer.json or its folder; NULL: the model's own */
     struct data_list dataset, eval_dataset;
+    const char *model_dropout;
     bool use_peft;
     i64 lora_r;
     double lora_alpha, lora_dropout;
@@ -54,7 +56,7 @@ struct recipe {
         lora_modules_to_save, lora_rank_pattern, lora_alpha_pattern, lora_layers_to_transform;
     double loraplus_lr_ratio, loraplus_lr_embedding;
     bool use_rslora, use_dora;
-    const char *init_lora_weights;
+    const char *init_lora_weights, *adapter_name_or_path;
     bool load_in_4bit, bnb_4bit_use_double_quant;
     const char *bnb_4bit_quant_type, *bnb_4bit_compute_dtype, *quantize;
     const char *precision, *numerics;
@@ -139,6 +141,8 @@ bool recipe_given(const struct recipe *r, const char *key); /* written by the us
 /* A list of NAME=VALUE as an object, which the caller owns. `values`: they are numbers, true, false
  * or JSON where they look so; else texts. `key` starts messages. NULL: an error. */
 json_t *recipe_pairs(const struct text_list *list, bool values, const char *key, struct err *e);
+/* Refuses keys that say what an adapter is beside adapter_name_or_path. */
+int recipe_adapter_keys(const struct recipe *r, struct err *e);
 int recipe_optim(struct recipe *r, const char *where, struct err *e); /* resolves optim_args */
 void optims_help(FILE *to);
 int recipe_help(FILE *to); /* the table, as `hone help train` prints it */

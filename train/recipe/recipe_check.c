@@ -280,3 +280,25 @@ int recipe_check(struct recipe *r, const char *name, struct err *e) {
     }
     return 0;
 }
+
+/* Of a recipe, not of a lock, which has every key: an adapter that is given says what it is. */
+int recipe_adapter_keys(const struct recipe *r, struct err *e) {
+    static const char *const key[] = {"lora_r",
+                                      "lora_alpha",
+                                      "lora_target_modules",
+                                      "use_dora",
+                                      "use_rslora",
+                                      "lora_target_parameters",
+                                      "lora_rank_pattern",
+                                      "lora_alpha_pattern",
+                                      "lora_exclude_modules",
+                                      "init_lora_weights",
+                                      "lora_modules_to_save",
+                                      "lora_layers_to_transform"};
+    for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
+        if (!recipe_given(r, key[i])) continue;
+        err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);
+        return err_hint(e, "leave it out; without adapter_name_or_path a new adapter is trained");
+    }
+    return 0;
+}

@@ -73,6 +73,9 @@ const struct option recipe_options[] = {
     CHOICE(on_bad_row, "error", "error skip",
            "rows that cannot be used: stop, or leave them out and count them"),
 
+    CHOICE(model_dropout, "refuse", "refuse ignore",
+           "dropouts of the model's config.json, which hone does not apply: refuse them, or train "
+           "without"),
     BOOL(use_peft, "false", "train a LoRA adapter and keep the base frozen"),
     INT(lora_r, "16", 1, 65536, "rank of the adapter"),
     FLOAT(lora_alpha, "32", 1e-6, 1e6,
@@ -98,6 +101,8 @@ const struct option recipe_options[] = {
     CHOICE(init_lora_weights, "true", "true gaussian pissa",
            "true: A is Kaiming uniform; gaussian: A is normal with deviation 1/r; B is 0 in both. "
            "pissa: A and B are the weight's largest singular values, which the weight loses"),
+    TEXT(adapter_name_or_path, NULL,
+         "an adapter to train on from: all that says what it is, but dropout, is its own"),
     BOOL(load_in_4bit, "false",
          "QLoRA: load the linear weights of the frozen base as 4-bit numbers"),
     CHOICE(bnb_4bit_quant_type, "nf4", "nf4 fp4", "4-bit data type"),
@@ -191,9 +196,10 @@ const struct option recipe_options[] = {
 };
 
 const struct option data_item_options[] = {
-    {"path", OPT_TEXT, offsetof(struct data_item, path), NULL, 0, 0, NULL, "file or folder"},
-    {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0, "auto tokens text jsonl",
-     "tokens: made by hone tokenize"},
+    {"path", OPT_TEXT, offsetof(struct data_item, path), NULL, 0, 0, NULL,
+     "file, glob, folder or downloaded dataset repository"},
+    {"type", OPT_CHOICE, offsetof(struct data_item, type), "auto", 0, 0,
+     "auto tokens text jsonl json csv tsv parquet", "tokens: made by hone tokenize"},
     {"weight", OPT_FLOAT, offsetof(struct data_item, weight), "1", 1e-9, 1e9, NULL,
      "relative share of the samples drawn (all 1: each sample comes once an epoch)"},
     {"split", OPT_TEXT, offsetof(struct data_item, split), NULL, 0, 0, NULL, "part of it"},
@@ -201,13 +207,16 @@ const struct option data_item_options[] = {
      "a slice of its rows: [:500], [:1%], [10%:20%]"},
     {"columns", OPT_TEXT_LIST, offsetof(struct data_item, columns), NULL, 0, 0, NULL,
      "names of its columns"},
+    {"name", OPT_TEXT, offsetof(struct data_item, name), NULL, 0, 0, NULL,
+     "configuration of a dataset repository"},
     {0},
 };
 
 const struct key_help recipe_structured[] = {
     {"model", "mapping", "config.json of a new model, instead of model_name_or_path"},
     {"dataset", "list",
-     "items {path, type: auto|tokens|text|jsonl, weight, split, rows, columns}, or one path"},
+     "items {path, type: auto|tokens|text|jsonl|csv|tsv|parquet, weight, split, rows, name, "
+     "columns}, or one path: a file, a glob, a folder"},
     {"eval_dataset", "list", "held-out data, in the same form"},
     {"include", "file",
      "another recipe, by a path relative to this one; keys of this one win, mappings are merged"},
@@ -234,6 +243,7 @@ const struct key_section recipe_sections[] = {
 #define FACTORY "LLaMA-Factory"
 #define UNSLOTH "Unsloth"
 const struct key_alias recipe_aliases[] = {
+    {"lora_model_dir", "adapter_name_or_path", NULL, AXOLOTL},
     {"base_model", "model_name_or_path", NULL, AXOLOTL},
     {"pretrained_checkpoint", "model_name_or_path", NULL, "Megatron Bridge"},
     {"checkpoint_dir", "model_name_or_path", NULL, "LitGPT"},

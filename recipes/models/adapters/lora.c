@@ -10,8 +10,8 @@ const char *lora_base_key(struct model *m, const struct param *p, struct err *e)
     return lora_key(&m->weights.arena, text, LORA_BASE, e);
 }
 
-/* As in PEFT, all-linear excludes the embedding and the LM head; a tied head's adapter cannot be
- * merged, because it changes the output alone. */
+/* As in PEFT, all-linear excludes the embedding and the LM head. A tied head's adapter changes the
+ * output alone: merging it gives the head weights of its own. */
 static int target_add(struct model *m, struct module *at, struct lora_config *c, u64 seed,
                       i64 *index, struct err *e) {
     const bool all = c->target_regex && !strcmp(c->target_regex, "all-linear"),
@@ -39,11 +39,8 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
                 return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
             if (p == head->weight && head->adapter.a)
                 return err_input(e, "modules_to_save: %s has an adapter already", p->name);
-            if (p == embed->weight && !(m->config.has & HAS_UNTIED))
-                return err_input(e,
-                                 "modules_to_save: %s is also the output layer of this model, "
-                                 "which PEFT would cut apart",
-                                 p->name);
+            if (p == embed->weight && !(m->config.has & HAS_UNTIED) && !c->ensure_weight_tying)
+                return err_failed(e, "modules_to_save: %s is also the output layer", p->name);
             found = p->saved = p->trainable = true;
             p->lr_group = p->view.rank == 1 ? LR_GROUP_FAST : LR_GROUP_PLAIN;
         }
@@ -105,6 +102,134 @@ int lora_same(const struct param *p, const struct stored *t, const char *where, 
     return rc ? -1 : 0;
 }
 
+/* Weights of the base that PEFT saves beside an adapter, wrapped or under their own names: an
+ * embedding that is adapted, or that has more rows than it had, and biases. */
+static int base_load(struct model *m, const struct safetensors *s, u8 *seen, const char *where,
+                     struct err *e) {
+    struct arena *a = &m->weights.arena;
+    for (i64 i = 0; i < m->weights.params; i++) {
+        struct param *p = m->weights.param[i];
+        if (!p->type || p->saved || p->view.packing || strpbrk(p->name, "|%")) continue;
+        const size_t n = strlen(p->name), end = ends_with(p->name, ".bias") ? 5 : 7;
+        char wrapped[256];
+        snprintf(wrapped, sizeof wrapped, "%.*s.base_layer%.8s", (int)(n - end), p->name,
+                 p->name + n - end);
+        const char *const key[] = {lora_key(a, wrapped, LORA_SAVED, e),
+                                   lora_key(a, p->name, LORA_SAVED, e)};
+        for (int k = 0; k < 2; k++) {
+            const struct stored *t = key[k] ? safetensors_find(s, key[k]) : NULL;
+            if (!key[k] || (t && param_load(p, t, where, e))) return -1;
+            if (t) seen[t - s->tensor] = 1;
+        }
+    }
+    const struct module *head = model_module(m, -1, &top_head);
+    char plain[256];
+    snprintf(plain, sizeof plain, "%.240s.weight", head->path);
+    const char *const key[] = {lora_key(a, head->path, LORA_BASE, e),
+                               lora_key(a, plain, LORA_SAVED, e)};
+    for (int k = 0; k < 2 && !(m->config.has & HAS_UNTIED); k++) {
+        const struct stored *t = key[k] ? safetensors_find(s, key[k]) : NULL;
+        if (!key[k] || (t && lora_same(head->weight, t, where, e))) return -1;
+        if (t) seen[t - s->tensor] = 1;
+    }
+    return 0;
+}
+
+/* Rows of trainable_token_indices take the place of the embedding's; where that is the LM head too,
+ * of both, as in PEFT. */
+static int tokens_load(struct model *m, const struct safetensors *s, u8 *seen, const char *where,
+                       struct err *e) {
+    struct arena a = {0};
+    int rc = 0;
+    for (i64 i = 0; !rc && i < s->count; i++) {
+        const struct stored *t = &s->tensor[i];
+        enum lora_part part;
+        char *name;
+        if (seen[i] || (rc = lora_key_parse(t->name, &part, &name, &a, e)) || part != LORA_TOKENS)
+            continue;
+        struct param *p = NULL;
+        const struct lora_tokens *of = NULL;
+        for (i64 k = 0; k < m->weights.modules; k++)
+            if (!strcmp(m->weights.module[k].path, name)) p = m->weights.module[k].weight;
+        for (i64 k = 0; k < m->lora->tokens_count && !of; k++)
+            if (!m->lora->tokens[k].module || ends_with(name, m->lora->tokens[k].module))
+                of = &m->lora->tokens[k];
+        const i64 cols = p ? p->view.dim[p->view.rank - 1] : 0;
+        if (!p || !of || p->view.packing || t->rank != 2 || t->dim[1] != cols ||
+            !stored_readable(t)) {
+            rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where, t->name);
+            break;
+        }
+        for (i64 r = 0; !rc && r < of->count; r++) {
+            if (of->id[r] >= p->view.dim[0])
+                rc = err_input(e, "%s: trainable_token_indices: the model has no token %lld", where,
+                               (long long)of->id[r]);
+            for (i64 c = 0; !rc && c < cols; c++) {
+                float x;
+                stored_read(t, r * cols + c, 1, F32, &x);
+                param_set(p, of->id[r] * cols + c, x);
+                if (!(x - x == 0))
+                    rc = err_input(e, "%s: tensor '%s' holds a value that is not finite", where,
+                                   t->name);
+            }
+        }
+        seen[i] = 1;
+    }
+    arena_free(&a);
+    return rc ? -1 : 0;
+}
+
+/* The shape of a tensor of the adapter's file at one end; 0: it is not there. */
+static i64 dim_in(struct model *m, const struct safetensors *s, const char *name,
+                  enum lora_part part, int axis, struct err *e) {
+    const char *key = lora_key(&m->weights.arena, name, part, e);
+    const struct stored *t = key ? safetensors_find(s, key) : NULL;
+    return t && axis < t->rank ? t->dim[axis] : 0;
+}
+
+/* All rows of a module's weight, under any name that they have. */
+static i64 rows_in(struct model *m, const struct safetensors *s, const struct module *at,
+                   struct err *e) {
+    char plain[256];
+    snprintf(plain, sizeof plain, "%.240s.weight", at->path);
+    return i64_max(dim_in(m, s, plain, LORA_SAVED, 0, e), dim_in(m, s, at->path, LORA_BASE, 0, e));
+}
+
+int lora_fit(struct model *m, const struct lora_config *c, const struct safetensors *s,
+             const char *where, struct err *e) {
+    struct module *head = model_module(m, -1, &top_head), *embed = model_module(m, -1, &top_embed);
+    char name[2][256];
+    snprintf(name[0], sizeof name[0], "%.240s.weight", embed->path);
+    snprintf(name[1], sizeof name[1], "%.240s.weight", head->path);
+    const i64 of_embed = rows_in(m, s, embed, e), of_head = rows_in(m, s, head, e);
+    const i64 rows =
+        i64_max(i64_max(of_embed, of_head), i64_max(dim_in(m, s, embed->path, LORA_EMBED_A, 1, e),
+                                                    dim_in(m, s, head->path, LORA_B, 0, e)));
+    if (e->code) return -1;
+    const bool cut = !(m->config.has & HAS_UNTIED) && !c->ensure_weight_tying &&
+                     (lora_saves(c, name[0]) || lora_saves(c, name[1]));
+    if (!cut && rows <= m->config.vocab_size) return 0;
+    if (m->lora) {
+        err_input(e,
+                  "%s: an adapter that changes the vocabulary or the output layer has no other "
+                  "beside it",
+                  where);
+        return err_hint(e, "merge it first: hone export MODEL --adapter DIR --output MERGED");
+    }
+    if (cut && model_untie(m, e)) return -1;
+    if (rows <= m->config.vocab_size) return 0;
+    const bool own = m->config.has & HAS_UNTIED;
+    if (of_embed != rows || (own && of_head != rows) || head->bias) {
+        err_input(e,
+                  "%s is of a model with %lld tokens, the base has %lld, and the file does not "
+                  "hold all rows of %s",
+                  where, (long long)rows, (long long)m->config.vocab_size,
+                  of_embed != rows ? embed->path : head->path);
+        return err_hint(e, "PEFT saves them with save_embedding_layers=True");
+    }
+    return model_grow(m, rows, e);
+}
+
 int lora_load(struct model *m, const struct safetensors *s, const char *where, struct err *e) {
     u8 *seen = mem_new(i64_max(s->count, 1), e);
     int rc = seen ? 0 : -1;
@@ -118,22 +243,7 @@ int lora_load(struct model *m, const struct safetensors *s, const char *where, s
                  : 0;
         if (t) seen[t - s->tensor] = 1;
     }
-    /* Weights of the base that PEFT saves beside an adapter. */
-    for (i64 i = 0; !rc && i < m->weights.params; i++) {
-        struct param *p = m->weights.param[i];
-        if (!p->type || p->view.rank < 2 || p->view.packing) continue;
-        const char *key = lora_base_key(m, p, e);
-        const struct stored *t = key ? safetensors_find(s, key) : NULL;
-        rc = !key || (t && param_load(p, t, where, e)) ? -1 : 0;
-        if (t) seen[t - s->tensor] = 1;
-    }
-    if (!rc && !(m->config.has & HAS_UNTIED)) {
-        const struct module *head = model_module(m, -1, &top_head);
-        const char *key = lora_key(&m->weights.arena, head->path, LORA_BASE, e);
-        const struct stored *t = key ? safetensors_find(s, key) : NULL;
-        rc = !key || (t && lora_same(head->weight, t, where, e)) ? -1 : 0;
-        if (t) seen[t - s->tensor] = 1;
-    }
+    rc = rc || base_load(m, s, seen, where, e) || tokens_load(m, s, seen, where, e);
     for (i64 i = 0; !rc && i < s->count; i++)
         if (!seen[i])
             rc = err_input(e, "%s: tensor '%s' belongs to no layer of this model", where,
@@ -150,10 +260,7 @@ int lora_merge(struct model *m, struct err *e) {
         if (at->layer >= 0 && module_merge(at, e)) return -1;
     }
     struct module *head = model_module(m, -1, &top_head), *embed = model_module(m, -1, &top_embed);
-    if ((head->adapter.a || embed->adapter.a) && !(m->config.has & HAS_UNTIED))
-        return err_input(e, "the adapter of the %s cannot be merged: the %s has the same weights",
-                         embed->adapter.a ? "embedding" : "output layer",
-                         embed->adapter.a ? "output layer" : "embedding");
+    if ((head->adapter.a || embed->adapter.a) && model_untie(m, e)) return -1;
     if (module_merge(head, e) || module_merge(embed, e)) return -1;
     i64 kept = 0;
     for (i64 i = 0; i < m->weights.params; i++) {

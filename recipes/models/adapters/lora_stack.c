@@ -65,6 +65,8 @@ static int may_stack(const struct model *m, const struct lora_config *c, const c
         const char *what = !of[i]                         ? NULL
                            : of[i]->use_dora              ? "use_dora"
                            : of[i]->modules_to_save.count ? "modules_to_save"
+                           : of[i]->tokens_count          ? "trainable_token_indices"
+                           : of[i]->biases                ? "trained biases"
                            : lora_is_pissa(of[i])         ? "init_lora_weights pissa"
                                                           : NULL;
         if (!what) continue;
@@ -81,9 +83,12 @@ static int base_same(struct model *m, const struct safetensors *s, const char *w
     for (i64 i = 0; i < m->weights.params; i++) {
         const struct param *p = m->weights.param[i];
         if (!p->type || p->view.rank < 2 || p->view.packing) continue;
-        const char *key = lora_base_key(m, p, e);
-        const struct stored *t = key ? safetensors_find(s, key) : NULL;
-        if (!key || (t && lora_same(p, t, where, e))) return -1;
+        for (int k = 0; k < 2; k++) {
+            const char *key =
+                k ? lora_key(&m->weights.arena, p->name, LORA_SAVED, e) : lora_base_key(m, p, e);
+            const struct stored *t = key ? safetensors_find(s, key) : NULL;
+            if (!key || (t && lora_same(p, t, where, e))) return -1;
+        }
     }
     return 0;
 }
@@ -91,7 +96,9 @@ static int base_same(struct model *m, const struct safetensors *s, const char *w
 int lora_stack(struct model *m, struct lora_config *c, const struct safetensors *s,
                const char *where, double weight, struct err *e) {
     struct lora_config *const first = m->lora;
-    if (may_stack(m, c, where, weight, e) || (first && base_same(m, s, where, e))) return -1;
+    if (may_stack(m, c, where, weight, e) || (first && base_same(m, s, where, e)) ||
+        lora_fit(m, c, s, where, e))
+        return -1;
     struct lora_pair *was = mem_new_array(m->weights.modules, sizeof *was, e);
     if (!was) return -1;
     for (i64 i = 0; i < m->weights.modules; i++)

@@ -122,17 +122,21 @@ static void refusals(void **state) {
         {"{\"peft_type\": \"IA3\"}", ": peft_type is IA3"},
         {"{}", ": peft_type is missing or not text"},
         {"{" OK ", \"task_type\": \"SEQ_CLS\"}", ": task_type is SEQ_CLS"},
-        {"{" OK ", \"bias\": \"all\"}", ": bias is all"},
+        {"{" OK ", \"bias\": \"some\"}", ": bias is some; expected none, lora_only or all"},
+        {"{" OK ", \"trainable_token_indices\": [\"a\"]}",
+         ": trainable_token_indices: item 0 is no id"},
+        {"{" OK ", \"trainable_token_indices\": {\"embed\": []}}",
+         ": trainable_token_indices names no tokens"},
         {"{" OK ", \"rank_pattern\": {\"q\": 0}}",
          ": rank_pattern of 'q' is not a number from 1 to 1048576"},
         {"{" OK ", \"alpha_pattern\": [2]}", ": alpha_pattern is not an object"},
         {"{" OK ", \"layers_to_transform\": [-1]}",
          ": layers_to_transform is not a list of layer numbers"},
-        {"{" OK ", \"layers_pattern\": \"h\"}",
-         ": layers_pattern is set, which hone does not support"},
+        {"{" OK ", \"layers_pattern\": 3}", ": layers_pattern is not a list"},
         {"{" OK ", \"invented\": 1}", ": invented is set, which hone does not support"},
         {"{" OK ", \"init_lora_weights\": \"olora\"}",
-         ": init_lora_weights is olora; supported: true, false, gaussian, pissa"},
+         ": init_lora_weights is olora; supported: true, false, gaussian, "
+         "orthogonal, eva, pissa"},
         {"{" OK ", \"r\": 0}", ": r is 0; expected 1 to 1048576"},
         {"{" OK ", \"r\": \"x\"}", ": \"r\" is \"x\"; expected an integer"},
         {"{" OK ", \"lora_dropout\": 1}",
@@ -185,14 +189,12 @@ static void keys(void **state) {
         "base_model.model.model.embed_tokens.lora_embedding_B",
         "base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector",
         "base_model.model.model.embed_tokens.base_layer.weight",
+        "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta",
         "base_model.model.lm_head.weight"};
-    static const char *const module[] = {"model.layers.0.mlp.up_proj",
-                                         "model.layers.0.mlp.up_proj",
-                                         "model.embed_tokens",
-                                         "model.embed_tokens",
-                                         "model.layers.0.mlp.up_proj",
-                                         "model.embed_tokens",
-                                         "lm_head.weight"};
+    static const char *const module[] = {"model.layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj",
+                                         "model.embed_tokens",         "model.embed_tokens",
+                                         "model.layers.0.mlp.up_proj", "model.embed_tokens",
+                                         "model.embed_tokens",         "lm_head.weight"};
     for (int i = 0; i < COUNT(key); i++) {
         ok(lora_key_parse(key[i], &part, &name, &a, &e), &e);
         assert_int_equal(part, i);

@@ -116,6 +116,11 @@ static const struct chat_case {
      "{\"instruction\": \"i\", \"input\": null, \"output\": \"o\", \"history\": [[\"q\", \"a\"]], "
      "\"system\": \"s\"}",
      "<system>s</s>\n<user>q</s>\n<assistant>[a</s>]\n<user>i</s>\n<assistant>[o</s>]\n", 0, 0},
+    /* an answer that opens the conversation */
+    {PLAIN,
+     "{\"messages\": [{\"role\": \"gpt\", \"content\": \"w\"}, {\"role\": \"user\", \"content\": "
+     "\"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}",
+     "<assistant>[w</s>]\n<user>q</s>\n<assistant>[a</s>]\n", 0, 0},
     /* parts */
     {PLAIN,
      "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"q\"}, "

@@ -83,12 +83,83 @@ static void test_forms(void **state) {
     for (i64 i = 0; i < COUNT(cases); i++) source_expect(&cases[i]);
 }
 
+/* Rows as others write them: over several lines, with NaN, in CSV, in UTF-16. */
+static void test_files_of_others(void **state) {
+    (void)state;
+    static const struct source_case cases[] = {
+        {"a.jsonl",
+         "{\n \"text\": \"one\"\n}\n{\"text\":\n\"{two\"} \n\n{\"text\": \"three\"}",
+         "[one]\n[{two]\n[three]\n",
+         {0}},
+        {"a.json", "{\n\"text\": \"one\", \"x\": [\n[], {}]\n}\n", "[one]\n", {0}},
+        {"a.jsonl",
+         "{\"a\": NaN, \"text\": \"NaN -Infinity\"}\n{\"text\": \"b\", \"x\": [Infinity,-Infinity, "
+         "1]}",
+         "[NaN -Infinity]\n[b]\n",
+         {0}},
+        {"a.json", "[{\"x\": [NaN,\n{\"y\":-Infinity}], \"text\": \"a\"}]", "[a]\n", {0}},
+        {"a.ndjson", "{\"text\": \"a\"}", "[a]\n", {0}},
+        {"a.md", "# a\n\nb", "[# a\n\nb]\n", {0}},
+        {"a.MD", "b", "[b]\n", {0}},
+        {"a.csv", "text,id\na,1\n", "[a]\n", {0}},
+        {"a.csv",
+         "\xef\xbb\xbftext,id\r\n\"a, \"\"b\"\"\r\n\",1\r\n\r\n c ,2",
+         "[a, \"b\"\r\n]\n[ c ]\n",
+         {0}},
+        {"a.csv", ",text\n0,007\n1,NA\n", "[007]\n[NA]\n", {0}}, /* as pandas writes an index */
+        {"a.csv", "\"text\"\na b \"c\"\n", "[a b \"c\"]\n", {0}},
+        {"a.csv", "text\n", "", {0}},
+        {"a.csv", "", "", {0}},
+        {"a.tsv", "prompt\tcompletion\np, q\t\"c\td\"\n", "[p, q][c\td]\n", {0}},
+        {"a.csv",
+         "instruction,input,output\ni,,o\ni,n,o",
+         "[### Instruction:\ni\n\n### Response:\n][o]\n[### Instruction:\ni\n\n### "
+         "Input:\nn\n\n### Response:\n][o]\n",
+         {0}},
+    };
+    for (i64 i = 0; i < COUNT(cases); i++) source_expect(&cases[i]);
+}
+
+/* Each byte order of UTF-16, characters outside of its first plane, and ends inside of one. */
+static void test_utf16(void **state) {
+    (void)state;
+    static const char text[] = "{\"text\": \"t\xc3\xa9 \xf0\x9f\x99\x82\"}\n";
+    for (int big = 0; big < 2; big++) {
+        struct err e = {0};
+        u8 out[256] = {big ? 0xfe : 0xff, big ? 0xff : 0xfe};
+        i64 n = 2;
+        for (i64 at = 0; at < (i64)sizeof text - 1;) {
+            const int code = utf8_next(text, sizeof text - 1, &at), pair = code > 0xffff;
+            const int unit[] = {pair ? 0xd800 + ((code - 0x10000) >> 10) : code,
+                                0xdc00 + (code & 0x3ff)};
+            for (int k = 0; k <= pair; k++, n += 2)
+                out[n + !big] = (u8)(unit[k] >> 8), out[n + big] = (u8)unit[k];
+        }
+        const struct source_options o = {0};
+        assert_string_equal(documents_of(file_put("u.jsonl", out, n), &o, &e),
+                            "[t\xc3\xa9 \xf0\x9f\x99\x82]\n");
+        documents_of(file_put("u.jsonl", out, n - 1), &o, &e);
+        assert_non_null(strstr(e.primary, "is UTF-16, and ends inside a character"));
+        e = (struct err){0}; /* the second half of the pair is gone */
+        documents_of(file_put("u.txt", out, n - 8), &o, &e);
+        assert_non_null(strstr(e.primary, "is UTF-16, and ends inside a character"));
+        e = (struct err){0}, out[n - 8 + !big] = 0;
+        documents_of(file_put("u.txt", out, n), &o, &e);
+        assert_non_null(strstr(e.primary, "u.txt:1: invalid UTF-16: half a pair of surrogates"));
+        e = (struct err){0};
+        documents_of(file_put("u.txt", out + 2, 20), &o, &e);
+        assert_non_null(strstr(e.primary, "is UTF-16 without a byte order mark"));
+        assert_non_null(strstr(e.hint, big ? "-f UTF-16BE" : "-f UTF-16LE"));
+    }
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const struct source_case cases[] = {
-        {"a.csv", "x", "! '%s': its name does not say what it holds", {0}},
+        {"a.xlsx", "x", "! '%s': its name does not say what it holds", {0}},
+        {"a.parquet.gz", "x", "! '%s': its name does not say what it holds", {0}},
         {"a", "x", "! '%s': its name does not say what it holds", {0}},
-        {"a.txt", "x", "! '%s': there is no source type 'parquet'", {.type = "parquet"}},
+        {"a.txt", "x", "! '%s': there is no source type 'arrow'", {.type = "arrow"}},
         {"a.txt",
          "ab\nc\xff"
          "d",
@@ -141,6 +212,36 @@ static void test_refusals(void **state) {
          "! %s:2: after element 1 of the array there is no end of the file",
          {0}},
         {"a.jsonl", "{\"text\": 3}", "! %s:1: 'text' is an integer", {0}},
+        {"a.jsonl",
+         "{\"text\": \"a\",\n \"x\": 1\n{\"text\": \"b\"}",
+         "! %s:3:1: not valid JSON: '}' expected near '{'",
+         {0}},
+        {"a.jsonl",
+         "{\"text\": \"a\"}\n\n{\n\"text\": \"b\",\n\"x\": \"\n\"}\n",
+         "! %s:5:6: not valid JSON: unexpected newline near '\"'",
+         {0}},
+        {"a.jsonl",
+         "{\"text\": \"a\"}\n{\n\"text\": \"b\"\n",
+         "! %s:4:0: not valid JSON: '}' expected near end of file",
+         {0}},
+        {"a.jsonl",
+         "{\"text\": \"a\", \"x\": nan}",
+         "! %s:1:22: not valid JSON: invalid token near 'nan'",
+         {0}},
+        {"a.csv", "text,id\na,1\nb\n", "! %s:3: 1 field, and the header names 2 columns", {0}},
+        {"a.csv", "text\na,1,2\n", "! %s:2: 3 fields, and the header names 1 column", {0}},
+        {"a.csv", "id,text\n1,\"a\nb", "! %s:2:3: a quote that is never closed", {0}},
+        {"a.csv", "id,text\n1,\"a\nb\"c\n", "! %s:3:3: text behind a closing quote", {0}},
+        {"a.csv",
+         "text\na\rb\n",
+         "! %s:2:2: a carriage return without a newline, outside of quotes",
+         {0}},
+        {"a.csv", "a,b,a\n", "! %s:1:6: two columns have one name", {0}},
+        {"a.csv", "text;id\n", "! %s:1: the header names one column, 'text;id'", {0}},
+        {"a.csv",
+         "text\na\xff\n",
+         "! %s:2: invalid UTF-8: byte 0xff at byte 2 of the line (byte 6 of the text)",
+         {0}},
         {"a.jsonl",
          "{\"prompt\": {}, \"completion\": \"c\"}",
          "! %s:1: 'prompt' is an object",
@@ -303,9 +404,12 @@ static void test_split_of_one_text(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_compression), cmocka_unit_test(test_split),
-        cmocka_unit_test(test_split_of_one_text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms),
+                                       cmocka_unit_test(test_files_of_others),
+                                       cmocka_unit_test(test_utf16),
+                                       cmocka_unit_test(test_refusals),
+                                       cmocka_unit_test(test_compression),
+                                       cmocka_unit_test(test_split),
+                                       cmocka_unit_test(test_split_of_one_text)};
     return cmocka_run_group_tests_name("source", tests, folder_make, folder_remove);
 }

@@ -1,0 +1,39 @@
+/* dataset_record.c: what is said of the files that a dataset is made of, in it and to the user. */
+#include "data/datasets/datasets_int.h"
+#include <string.h>
+
+int source_record(struct text *to, const char *name, const struct source_options *o,
+                  const struct source_facts *f, struct err *e) {
+    if (text_printf(to, e, "%s{\"file\": ", to->size > 1 ? ",\n " : "") ||
+        json_text_add(to, name, (i64)strlen(name), e) ||
+        text_printf(to, e, ", \"sha256\": \"%s\", \"bytes\": %lld, \"documents\": %lld", f->sha256,
+                    (long long)f->bytes, (long long)f->documents))
+        return -1;
+    if (o->split != SPLIT_ALL &&
+        text_printf(to, e, ", \"split\": \"%s\", \"validation_fraction\": %.17g, \"seed\": %llu",
+                    o->split == SPLIT_TRAIN ? "train" : "validation", o->validation_fraction,
+                    (unsigned long long)o->seed))
+        return -1;
+    if (f->conversations && text_printf(to, e, ", \"chat_template\": \"%s\"", chat_sha256(o->chat)))
+        return -1;
+    char day[11];
+    if (f->conversations && o->rules.version != 1 && chat_dated(o->chat)) {
+        chat_day_text(o->chat, day);
+        if (text_printf(to, e, ", \"template_date\": \"%s\"", day)) return -1;
+    }
+    if (f->skipped && text_printf(to, e, ", \"skipped\": %lld", (long long)f->skipped)) return -1;
+    return text_add(to, "}", 1, e);
+}
+
+int source_note(struct text *to, const char *name, bool several, const struct source_facts *f,
+                struct err *e) {
+    if (several &&
+        text_printf(to, e, "%s: %lld row%s, %lld document%s\n", name, (long long)f->rows,
+                    f->rows == 1 ? "" : "s", (long long)f->documents, f->documents == 1 ? "" : "s"))
+        return -1;
+    if (!f->nulled) return 0;
+    return text_printf(to, e,
+                       "%s: %lld value%s that JSON has no form for (NaN, bytes that are no text) "
+                       "read as null\n",
+                       name, (long long)f->nulled, f->nulled == 1 ? "" : "s");
+}

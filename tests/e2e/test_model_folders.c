@@ -1,0 +1,232 @@
+/* test_model_folders.c: nothing of what a model's files hold is lost: an LM head that is not the
+ * embedding although config.json ties them, the parts of a split GGUF file, files beside. */
+#include "tests/e2e/tiny_run.h"
+
+#define STORIES "recipes/data/stories260K"
+
+static void ids_put(void) {
+    static const i64 ids[] = {1, 403, 261, 280, 294, 262, 294, 426};
+    struct stored s = {.name = "input_ids",
+                       .dtype = I64,
+                       .rank = 2,
+                       .dim = {1, COUNT(ids)},
+                       .data = (const u8 *)ids,
+                       .bytes = sizeof ids};
+    struct err e = {0};
+    if (safetensors_write(tiny, "ids", &s, 1, SHARD_BYTES, &e)) fail_msg("%s", e.primary);
+}
+
+/* Of `hone forward`. */
+static void logits_of(const char *model, float logits[8 * 512]) {
+    struct safetensors s = {0};
+    struct err e = {0};
+    hone(0, "forward %s --ids %s --out %s --threads 1 --quiet", model, at("ids.safetensors"),
+         at("out.safetensors"));
+    if (safetensors_open(&s, at("out.safetensors"), &e)) fail_msg("%s", e.primary);
+    const struct stored *t = safetensors_find(&s, "logits");
+    assert_int_equal(8 * 512 * 4, t->bytes);
+    memcpy(logits, t->data, (size_t)t->bytes);
+    safetensors_close(&s);
+}
+
+/* stories260K with an LM head in its file: the embedding times `by`, by which logits grow too. */
+static void head_added(const char *name, float by) {
+    struct safetensors s = {0};
+    struct err e = {0};
+    const char *folder = at("%s", name);
+    assert_int_equal(0, shell("cp -r " STORIES " %s && rm %s/model.safetensors", folder, folder));
+    if (safetensors_open(&s, STORIES "/model.safetensors", &e)) fail_msg("%s", e.primary);
+    struct stored *all = calloc((size_t)s.count + 1, sizeof *all);
+    memcpy(all, s.tensor, (size_t)s.count * sizeof *all);
+    all[s.count] = *safetensors_find(&s, "model.embed_tokens.weight");
+    float *values = malloc((size_t)all[s.count].bytes);
+    for (i64 i = 0; i < all[s.count].bytes / 4; i++)
+        values[i] = by * ((const float *)(const void *)all[s.count].data)[i];
+    all[s.count].name = "lm_head.weight", all[s.count].data = (u8 *)values;
+    if (safetensors_write(folder, "model", all, s.count + 1, SHARD_BYTES, &e))
+        fail_msg("%s", e.primary);
+    safetensors_close(&s), free(all), free(values);
+}
+
+static void test_head_kept(void **state) {
+    (void)state;
+    static float tied[8 * 512], own[8 * 512];
+    head_added("same", 1), head_added("differs", 2);
+    logits_of(STORIES, tied), logits_of(at("same"), own);
+    assert_memory_equal(tied, own, sizeof own);
+    hone(0, "forward %s --ids %s --out %s", at("differs"), at("ids.safetensors"),
+         at("out.safetensors"));
+    expect(complained(), "tie_word_embeddings is true, but lm_head.weight is not the embeddings");
+    hone(0, "export %s --output %s --quiet", at("differs"), at("exported"));
+    put(at("text.jsonl"), "{\"text\": \"Once upon a time\"}\n", 29);
+    put(at("r.yaml"), "learning_rate: 0\npacking: false\n", 32);
+    hone(0, "train %s model_name_or_path=%s dataset=%s max_steps=1 output_dir=%s --quiet",
+         at("r.yaml"), at("differs"), at("text.jsonl"), at("run"));
+    hone(0, "export %s --format gguf --type f32 --output %s --quiet", at("differs"),
+         at("differs.gguf"));
+    const char *const model[] = {"differs", "exported", "run/checkpoints/step-000001",
+                                 "differs.gguf"};
+    for (int i = 0; i < COUNT(model); i++) {
+        logits_of(at("%s", model[i]), own);
+        for (int k = 0; k < 8 * 512; k++) /* a power of two: the same bits but for the exponent */
+            if (own[k] != 2 * tied[k])
+                fail_msg("%s: logit %d is %g, %g", model[i], k, own[k], tied[k]);
+        if (i > 0 && i < 3)
+            expect(text_of(at("%s/config.json", model[i])), "\"tie_word_embeddings\": false");
+    }
+}
+
+/* Two files of the tensors of `whole`, cut at its half, as gguf-split does. */
+static void split(const char *whole, i64 parts_said) {
+    struct gguf g = {0};
+    struct err e = {0};
+    if (gguf_open(&g, whole, &e)) fail_msg("%s", e.primary);
+    const i64 half = g.count / 2;
+    struct gguf_tensor *t = calloc((size_t)g.count, sizeof *t);
+    for (i64 i = 0; i < g.count; i++)
+        t[i] = (struct gguf_tensor){g.tensor[i], gguf_type_of(g.tensor[i].type)};
+    for (int part = 0; part < 2; part++) {
+        struct gguf_writer w = {0};
+        assert_false((part == 0 && gguf_put_like(&w, &g, "", "", &e)) ||
+                     gguf_put_u32(&w, "split.no", part, &e) ||
+                     gguf_put_u32(&w, "split.count", parts_said, &e) ||
+                     gguf_put_u32(&w, "split.tensors.count", g.count, &e));
+        unlink(at("sp-0000%d-of-00002.gguf", part + 1));
+        if (gguf_write(at("sp-0000%d-of-00002.gguf", part + 1), &w, t + part * half,
+                       part ? g.count - half : half, &e))
+            fail_msg("%s", e.primary);
+        gguf_writer_free(&w);
+    }
+    gguf_close(&g), free(t);
+}
+
+static void test_split_gguf(void **state) {
+    (void)state;
+    static float whole[8 * 512], parts[8 * 512];
+    hone(0, "export " STORIES " --format gguf --type f32 --output %s --quiet", at("st.gguf"));
+    split(at("st.gguf"), 2);
+    logits_of(at("st.gguf"), whole), logits_of(at("sp-00001-of-00002.gguf"), parts);
+    assert_memory_equal(whole, parts, sizeof whole);
+    hone(0, "generate %s --prompt 'The cat' --greedy --max-new-tokens 4",
+         at("sp-00001-of-00002.gguf"));
+    hone(2, "generate %s --prompt a", at("sp-00002-of-00002.gguf"));
+    expect(complained(), "part 2 of 2 of a split model");
+    hone(
+        0,
+        "train %s model_name_or_path=%s use_peft=true dataset=%s max_steps=1 output_dir=%s --quiet",
+        at("r.yaml"), at("sp-00001-of-00002.gguf"), at("text.jsonl"), at("splitrun"));
+    expect(text_of(at("splitrun/recipe.lock")), "sp-00002-of-00002.gguf"); /* all are hashed */
+    split(at("st.gguf"), 3);
+    hone(2, "generate %s --prompt a", at("sp-00001-of-00002.gguf"));
+    split(at("st.gguf"), 2);
+    assert_int_equal(0,
+                     shell("cp %s %s", at("sp-00001-of-00002.gguf"), at("sp-00002-of-00002.gguf")));
+    hone(2, "generate %s --prompt a", at("sp-00001-of-00002.gguf"));
+    expect(complained(), "says that it is part 1 of 2; expected 2 of 2");
+    assert_int_equal(0, unlink(at("sp-00002-of-00002.gguf")));
+    hone(2, "generate %s --prompt a", at("sp-00001-of-00002.gguf"));
+    expect(complained(), "sp-00002-of-00002.gguf");
+}
+
+#define LORA                                                                                       \
+    "train %s model_name_or_path=" STORIES " dataset=%s use_peft=true max_seq_length=16 "          \
+    "max_steps=2 save_steps=1 --quiet output_dir=%s "
+
+/* Both ends of a tied model trained whole are apart, as in PEFT; the run resumes, replays, and
+ * another goes on from its adapter. */
+static void test_ends_trained(void **state) {
+    (void)state;
+    static float was[8 * 512], is[8 * 512];
+    char run[512], adapter[512];
+    snprintf(run, sizeof run, "%s", at("ends"));
+    snprintf(adapter, sizeof adapter, "%s", at("ends/checkpoints/step-000002"));
+    put(at("rate.yaml"), "learning_rate: 1e-2\npacking: false\n", 35);
+    hone(0, LORA "lora_modules_to_save=embed_tokens,lm_head lora_r=2 lora_alpha=3 max_steps=1",
+         at("rate.yaml"), at("text.jsonl"), run);
+    hone(0,
+         LORA "lora_modules_to_save=embed_tokens,lm_head lora_r=2 lora_alpha=3 "
+              "resume_from_checkpoint=auto",
+         at("rate.yaml"), at("text.jsonl"), run);
+    hone(0, "verify %s --replay", run);
+    struct safetensors s = {0};
+    struct err e = {0};
+    assert_int_equal(
+        0, safetensors_open(&s, at("ends/checkpoints/step-000002/adapter_model.safetensors"), &e));
+    const struct stored *head = safetensors_find(&s, "base_model.model.lm_head.weight"),
+                        *embed = safetensors_find(&s, "base_model.model.model.embed_tokens.weight");
+    assert_true(head && embed && memcmp(head->data, embed->data, (size_t)head->bytes));
+    safetensors_close(&s);
+    logits_of(adapter, was);
+    hone(0, "export %s --output %s --quiet", adapter, at("ends-hf"));
+    logits_of(at("ends-hf"), is);
+    for (int i = 0; i < 8 * 512; i++) assert_true(is[i] - was[i] < 1e-4f && was[i] - is[i] < 1e-4f);
+    hone(0, LORA "learning_rate=0 adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"),
+         at("on"), adapter);
+    logits_of(at("on/checkpoints/step-000002"), is);
+    assert_memory_equal(was, is, sizeof was);
+    hone(0, "verify %s --replay", at("on"));
+    hone(2, LORA "lora_r=4 adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"), at("off"),
+         adapter);
+    expect(complained(), "lora_r: the adapter ");
+    hone(2, LORA "adapter_name_or_path=%s", at("rate.yaml"), at("text.jsonl"), at("off"),
+         "tests/golden/adapters/forms/tokens");
+    expect(complained(), "has trainable_token_indices, which training does not go on with");
+}
+
+/* Dropouts of the model's own are not passed over. */
+static void test_model_dropout(void **state) {
+    (void)state;
+    static const char asks[] = "\"attention_dropout\": 0.1,",
+                      not_its_own[] = "\"attention_dropout\": 0.0, \"resid_pdrop\": 0.5,";
+    static const struct {
+        const char *added, *more, *want; /* want: NULL: it trains */
+    } rows[] = {{asks, "", "attention_dropout 0.1"},
+                {asks, "use_peft=true", "attention_dropout 0.1"},
+                {asks, "model_dropout=ignore", NULL},
+                {asks, "recipe_version=1", NULL},
+                {not_its_own, "", NULL}};
+    for (int i = 0; i < COUNT(rows); i++) {
+        assert_int_equal(0,
+                         shell("cp -r " STORIES " %s && sed -i 's/\"hidden_act/%s \"hidden_act/' "
+                               "%s/config.json",
+                               at("drop%d", i), rows[i].added, at("drop%d", i)));
+        hone(rows[i].want ? 2 : 0,
+             "train %s model_name_or_path=%s dataset=%s max_steps=1 output_dir=%s %s", at("r.yaml"),
+             at("drop%d", i), at("text.jsonl"), at("dropped%d", i), rows[i].more);
+        if (rows[i].want) expect(complained(), rows[i].want);
+        if (i == 2) expect(complained(), "without its dropouts: attention_dropout 0.1");
+    }
+    hone(2,
+         "train %s model.model_type=gpt2 model.n_embd=16 model.n_layer=1 model.n_head=2 "
+         "model.resid_pdrop=0.5 tokenizer=" STORIES " dataset=%s max_steps=1 output_dir=%s",
+         at("r.yaml"), at("text.jsonl"), at("gpt2"));
+    expect(complained(), "model: resid_pdrop 0.5");
+}
+
+/* What an export does not copy is named; named templates and processors are copied. */
+static void test_files_beside(void **state) {
+    (void)state;
+    assert_int_equal(0,
+                     shell("cp -r " STORIES " %s && cd %s && mkdir additional_chat_templates && "
+                           "echo x > additional_chat_templates/rag.jinja && echo x > notes.txt && "
+                           "echo '{}' > processor_config.json",
+                           at("beside"), at("beside")));
+    hone(0, "export %s --output %s", at("beside"), at("beside-out"));
+    expect(complained(), "these are not copied: LICENSE, notes.txt");
+    assert_true(path_exists(at("beside-out/additional_chat_templates/rag.jinja")));
+    assert_true(path_exists(at("beside-out/processor_config.json")));
+}
+
+static int set_up(void **state) {
+    const int rc = tiny_folder(state);
+    if (!rc) ids_put();
+    return rc;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_head_kept), cmocka_unit_test(test_split_gguf),
+        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_model_dropout),
+        cmocka_unit_test(test_files_beside)};
+    return cmocka_run_group_tests(tests, set_up, tiny_remove);
+}
