@@ -127,6 +127,12 @@ static void test_factory(void **state) {
     assert_string_equal(r.quantize, "q8_0");
     assert_string_equal(r.eval_strategy, "no");
     recipe_free(&r);
+    expect(&r, "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ndataset: d\nlora_rank: "
+               "8\ncutoff_len: 8\nlora_target: all\nadapter_name_or_path: a\n");
+    assert_string_equal(r.adapter_name_or_path, "a");
+    assert_false(recipe_given(&r, "lora_r") || recipe_given(&r, "lora_alpha"));
+    assert_string_equal(told(&r, "lora_r"), "the adapter that is trained on has its own");
+    recipe_free(&r);
     read_text(&r,
               "model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\ndataset: d\n"
               "cutoff_len: 8\nplot_loss: true\npref_beta: 0.1\n",
