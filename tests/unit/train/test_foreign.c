@@ -88,7 +88,7 @@ static void test_all_at_once(void **state) {
               AXOLOTL "datasets: [{path: d, type: chat_template.x, fieldd: y, shards: 3}]\n"
                       "rl: dpo\nfsdp: [full_shard]\nprocessor_type: AutoProcessor\nplugins: "
                       "[axolotl.integrations.liger.LigerPlugin, my.Plugin]\nlr_scheduler: rex\n"
-                      "seed: many\nexpert_parallel_size: 1\ngroup_by_length: true\nnonsense: 1\n",
+                      "seed: many\nexpert_parallel_size: 1\nmin_sample_len: 9\nnonsense: 1\n",
               NULL, 0);
     static const char *const all[] = {
         "'rl: dpo' (Axolotl) changes the result: another objective",
@@ -96,7 +96,7 @@ static void test_all_at_once(void **state) {
         "'processor_type: AutoProcessor' (Axolotl) changes the result: a model that sees",
         "'plugins: my.Plugin' (Axolotl) changes the result: a plugin",
         "'dataset.shards: 3' (Axolotl) changes the result: not supported",
-        "'group_by_length: true' (Axolotl) changes the result: not supported",
+        "'min_sample_len: 9' (Axolotl) changes the result: not supported",
         "unknown key 'nonsense'",
         "unknown key 'fieldd'",
         "seed = 'many'; expected an integer",
