@@ -107,7 +107,8 @@ struct recipe {
     struct text notes;                  /* lines for the user: aliases taken, keys without effect */
     unsigned tools;                     /* whose words the file being read has: foreign.c */
     bool neat;                          /* it says neat_packing */
-    const char *tool;                   /* that one's name; NULL: our own */
+    bool local;       /* the item of a list of data that is being read is a folder */
+    const char *tool; /* that one's name; NULL: our own */
     struct problem *problem, *last_problem;
     i64 problems;
     struct told *told, *last_told;

@@ -295,7 +295,8 @@ static struct node *word_value(struct recipe *r, const char *key, const char *va
     if (!text) return NULL;
     if (utf8_bad(text, (i64)strlen(text)) >= 0)
         return err_input(e, "command line: '%s' is not UTF-8", key), NULL;
-    struct node *n = *text && strchr("[{\"'", *text)
+    const bool slice = ends_with(key, ".rows") && *text == '['; /* no list */
+    struct node *n = *text && !slice && strchr("[{\"'", *text)
                          ? node_yaml(&r->arena, text, (i64)strlen(text), "command line", e)
                          : node_scalar(&r->arena, text, "command line", e);
     if (n) n->where = "command line";

@@ -383,6 +383,17 @@ static void test_own(void **state) {
     assert_null(r.tool);
     assert_string_equal(r.dataset.item[0].split, "train");
     recipe_free(&r);
+    expect(&r, "model_name_or_path: m\ndataset: {path: d, name: en, type: csv}\nlr: 1\n");
+    assert_string_equal(r.dataset.item[0].name, "en");
+    assert_string_equal(r.dataset.item[0].type, "csv");
+    recipe_free(&r);
+    expect(&r, AXOLOTL "datasets: [{path: tests/golden, name: en, split: train}, {path: d, name: "
+                       "en, split: train}]\n"); /* one is here */
+    assert_string_equal(r.dataset.item[0].name, "en");
+    assert_string_equal(r.dataset.item[0].split, "train");
+    assert_null(r.dataset.item[1].name);
+    assert_null(r.dataset.item[1].split);
+    recipe_free(&r);
 }
 
 static int setup(void **state) {
