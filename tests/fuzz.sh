@@ -39,6 +39,7 @@ recipe) i=0
         printf 'torchtune.datasets.alpaca_dataset, packed: true, split: "train[:5]"}\ncheckpointer: {checkpoint_dir: ${output_dir}}\n'
         printf 'optimizer: {_component_: torch.optim.AdamW, lr: 1e-4}\nmax_steps_per_epoch: 3\nepochs: 2\n'
     } > "$at/corpus/torchtune"
+    printf '\003A=1 swift sft --model m \\\n --dataset "a b"#5 c --lora_rank=4 # x\n --tuner_type lora --packing $(expr 1)\n' > "$at/corpus/script"
     printf '\000stage: sft\nfinetuning_type: lora\ndataset: a,b\ncutoff_len: 8\nneat_packing: true\nquantization_bit: 8\n' > "$at/corpus/factory"
     { printf '\000dataset_mixture: {datasets: [{id: a, weight: 0.5}], test_split_size: 10}\nlog_level: x\n'
         printf 'lr_scheduler_kwargs: {min_lr_rate: 0.1}\n'

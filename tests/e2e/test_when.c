@@ -60,10 +60,25 @@ static void test_rows(void **state) {
         i64 count;
     } slices[] = {{"[:5]", 5}, {"[:10%]", 12}, {"[-7:]", 7}, {"[25%:50%]", 29}, {"[116:]", 2}};
     for (i64 i = 0; i < COUNT(slices); i++) {
-        hone(0, RUN "max_steps=1 dataset.0.rows='\"%s\"' output_dir=%s", tiny, tiny, slices[i].rows,
+        hone(0, RUN "max_steps=1 dataset.rows='%s' output_dir=%s", tiny, tiny, slices[i].rows,
              at("s%d", (int)i));
         assert_int_equal(documents_of(at("s%d/data/train-0.h5", (int)i)), slices[i].count);
     }
+    /* a folder: its files are one after the other */
+    shell("mkdir %s/folder; head -10 %s/sft.jsonl > %s/folder/a.jsonl; head -20 %s/sft.jsonl > "
+          "%s/folder/b.jsonl",
+          tiny, tiny, tiny, tiny, tiny);
+    hone(0,
+         "train %s/full.yaml dataset=%s/folder tokenizer=" TINY_TOKENIZER
+         " packing=false --quiet max_steps=1 dataset.rows='[5:15]' output_dir=%s",
+         tiny, tiny, at("f1"));
+    assert_int_equal(documents_of(at("f1/data/train-0.h5")), 10);
+    hone(0,
+         "train %s/full.yaml dataset=%s/folder tokenizer=" TINY_TOKENIZER
+         " packing=false --quiet max_steps=1 val_set_size=4 output_dir=%s",
+         tiny, tiny, at("f2"));
+    assert_int_equal(documents_of(at("f2/data/train-0.h5")), 26);
+    assert_int_equal(documents_of(at("f2/data/eval-0.h5")), 4);
     hone(2, RUN "max_steps=1 dataset.0.rows=5 output_dir=%s", tiny, tiny, at("c"));
     expect(complained(), "rows: found '5'");
     hone(2, RUN "max_steps=1 val_set_size=500 output_dir=%s", tiny, tiny, at("c"));

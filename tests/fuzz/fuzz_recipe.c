@@ -1,4 +1,4 @@
-/* fuzz_recipe.c: any bytes as a recipe, then as a lock and as a log: an answer, never a crash.
+/* fuzz_recipe.c: any bytes as a recipe, a script, a lock or a log: an answer, never a crash.
  *
  * clang -fsanitize=fuzzer,address,undefined; without libFuzzer (-DFUZZ_ALONE) it runs the files
  * named on its command line. The first byte chooses the reader. */
@@ -10,7 +10,7 @@
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
-    static char dir[] = "/tmp/hone-fuzz-XXXXXX", yaml[64], log[64], lock[64];
+    static char dir[] = "/tmp/hone-fuzz-XXXXXX", yaml[64], log[64], lock[64], script[64];
     struct err e = {0};
     struct recipe r;
     struct log_rows rows;
@@ -19,9 +19,13 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
         snprintf(yaml, sizeof yaml, "%s/r.yaml", dir),
             snprintf(log, sizeof log, "%s/log.jsonl", dir);
         snprintf(lock, sizeof lock, "%s/recipe.lock", dir);
+        snprintf(script, sizeof script, "%s/run.sh", dir);
     }
     if (!size) return 0;
-    const char *path = data[0] % 4 == 1 ? lock : data[0] % 4 == 2 ? log : yaml;
+    const char *path = data[0] % 4 == 1   ? lock
+                       : data[0] % 4 == 2 ? log
+                       : data[0] % 4 == 3 ? script
+                                          : yaml;
     FILE *f = fopen(path, "wb");
     if (!f) return 0;
     fwrite(data + 1, 1, size - 1, f);
@@ -29,10 +33,11 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
     char sha256[65],
         *words[] = {"dataset.0.path=x", "model.a.b=1", "sequence_len=8", "dataset.path=y",
                     "--lora-r",         "4",           "--deepspeed",    "--optim={a: 1}"};
-    if (path == yaml && !recipe_read(&r, yaml, words, data[0] % 8 < 4 ? 0 : COUNT(words), &e)) {
+    if ((path == yaml || path == script) &&
+        !recipe_read(&r, path, words, data[0] % 8 < 4 ? 0 : COUNT(words), &e)) {
         struct err ignored = {0};
         struct text out = {0};
-        if (recipe_missing(&r, &ignored) || recipe_import(&r, yaml, &out, &ignored) || !out.size)
+        if (recipe_missing(&r, &ignored) || recipe_import(&r, path, &out, &ignored) || !out.size)
             abort();
         text_free(&out), recipe_free(&r);
     }

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Counts the rows without making anything of them. */
-static i64 count_rows(const char *path, const struct source_options *o, struct err *e) {
+/* Counts the rows of a file without making anything of them. */
+static i64 file_rows(const char *path, const struct source_options *o, struct err *e) {
     struct source_options none = *o;
     none.from_row = INT64_MAX, none.end_row = 0, none.split = SPLIT_ALL;
     struct source *s = source_open(path, &none, e);
@@ -20,6 +20,18 @@ static i64 count_rows(const char *path, const struct source_options *o, struct e
     const i64 rows = s ? source_facts(s)->rows : 0;
     source_close(s);
     return more < 0 ? -1 : rows;
+}
+
+/* Of all files that an item means, in their order. */
+static i64 count_rows(const struct data_item *item, const struct source_options *o, struct err *e) {
+    struct data_files files = {0};
+    i64 rows = data_files_find(&files, item->path, item->name, item->split, e) ? -1 : 0;
+    for (i64 i = 0; rows >= 0 && i < files.count; i++) {
+        const i64 more = file_rows(files.item[i].path, o, e);
+        rows = more < 0 ? -1 : rows + more;
+    }
+    data_files_free(&files);
+    return rows;
 }
 
 /* "10%", "-500", "": a row from 0 to `rows`. */
@@ -45,7 +57,7 @@ static int slice(const struct data_item *item, struct source_options *o, struct 
         err_input(e, "%s: rows: found '%.100s'", item->path, text);
         return err_hint(e, "rows: '[:500]', '[:1%%]', '[10%%:20%%]' or '[-500:]'");
     }
-    const i64 rows = count_rows(item->path, o, e);
+    const i64 rows = count_rows(item, o, e);
     if (rows < 0 || slice_end(text + 1, colon - text - 1, rows, 0, &o->from_row, e) ||
         slice_end(colon + 1, text + size - 1 - colon - 1, rows, rows, &o->end_row, e))
         return -1;
@@ -75,7 +87,7 @@ static int threshold(struct trainer *t, const struct source_options *plain, stru
     int rc = 0;
     for (i64 i = 0; !rc && i < r->dataset.count; i++) {
         struct source_options o = *plain;
-        const i64 rows = count_rows(r->dataset.item[i].path, &o, e);
+        const i64 rows = count_rows(&r->dataset.item[i], &o, e);
         rc = rows < 0 || rows_of(t, &r->dataset.item[i], &o, e);
         const i64 end = o.end_row && o.end_row < rows ? o.end_row : rows;
         double *more = rc || end <= o.from_row
@@ -97,7 +109,7 @@ static int threshold(struct trainer *t, const struct source_options *plain, stru
 }
 
 int trainer_slices(struct trainer *t, const struct data_item *item, struct source_options *o,
-                 struct err *e) {
+                   struct err *e) {
     const double size = t->r->val_set_size;
     if (rows_of(t, item, o, e)) return -1;
     if (!item->split) return 0;

@@ -173,6 +173,7 @@ int foreign_apply(struct recipe *r, const struct node *n, const struct foreign *
 
 int recipe_problem(struct recipe *r, const char *key, struct err *e) {
     if (e->code != ERR_INPUT) return -1;
+    if (r->problems >= PROBLEMS_KEPT) return r->problems++, *e = (struct err){0}, 0;
     struct err failed = {0};
     struct problem *p = arena_new(&r->arena, sizeof *p, &failed);
     if (!p) return *e = failed, -1;

@@ -1,9 +1,13 @@
-/* foreign_data.c: LLaMA-Factory's names of data sets: DATASET_DIR/dataset_info.json says of each
- * which file it is, how its columns and roles are called, and how many rows are taken. Where there
- * is no such file, a name is a path like any other. */
+/* foreign_data.c: what other tools' recipes say by files beside them.
+ *
+ * LLaMA-Factory's names of data sets: DATASET_DIR/dataset_info.json says of each which file it is,
+ * how its columns and roles are called, and how many rows are taken. Where there is no such file, a
+ * name is a path like any other. mlx-lm's num_layers: the last layers, of as many as the model's
+ * config.json says. */
 #include "train/recipe/recipe_int.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int put_item(struct recipe *r, struct node *item, const char *key, const char *text,
@@ -78,4 +82,51 @@ int foreign_dataset_info(struct recipe *r, struct node *map, const char *key, st
     }
     json_decref(all);
     return rc;
+}
+
+/* How many layers the model has; 0: it is not here. */
+static i64 layers_of(struct recipe *r, const struct node *map, struct err *e) {
+    const struct node *model = node_find(map, "model");
+    if (!model || model->kind != NODE_SCALAR) return 0;
+    char *path = path_join(&r->arena, model->text, "config.json", e);
+    if (!path || !path_exists(path)) return path ? 0 : -1;
+    json_t *config = json_open(path, e);
+    const i64 layers = json_integer_value(json_object_get(config, "num_hidden_layers"));
+    json_decref(config);
+    return config ? layers : -1;
+}
+
+int foreign_layers(struct recipe *r, struct node *map, struct err *e) {
+    const struct node *given = node_find(map, "num_layers"),
+                      *type = node_find(map, "fine_tune_type");
+    const bool full = type && type->kind == NODE_SCALAR && !strcmp(type->text, "full");
+    const i64 wanted = given && given->kind == NODE_SCALAR && !node_is_null(given)
+                           ? atoll(given->text)
+                           : 16,
+              layers = wanted < 0 ? 0 : layers_of(r, map, e);
+    struct node none = {.kind = NODE_SCALAR, .where = map->where, .text = "16"};
+    struct node **at = &map->child;
+    while (*at && *at != given) at = &(*at)->next;
+    if (given) *at = given->next;
+    if (layers < 0) return -1;
+    if (wanted < 0 || (layers && wanted >= layers)) return 0;
+    if (!layers || full) {
+        foreign_refuse(r, given ? given : &none, "num_layers",
+                       full ? FOREIGN_OBJECTIVE : FOREIGN_OTHER,
+                       full ? "only the last layers would be trained"
+                            : "only the last layers would have an adapter, and the model, which "
+                              "says how many there are, is not here",
+                       e);
+        err_hint(e, "in the file: model: FOLDER, or num_layers: -1 for all of them");
+        return recipe_problem(r, "num_layers", e);
+    }
+    struct node *list = node_new(&r->arena, NODE_LIST, given ? given->where : map->where, e);
+    for (i64 i = layers - wanted; list && i < layers; i++) {
+        const char *text = arena_printf(&r->arena, e, "%lld", (long long)i);
+        struct node *n = text ? node_scalar(&r->arena, text, list->where, e) : NULL;
+        if (!n || node_append(&r->arena, list, n, e)) return -1;
+    }
+    if (!list) return -1;
+    list->key = "lora_layers_to_transform";
+    return node_append(&r->arena, map, list, e);
 }

@@ -223,8 +223,11 @@ const struct foreign foreign_keys[] = {
     NONE(0, "sample_packing_group_size", SPEED),
     NONE(0, "sample_packing_bin_size", SPEED),
     NONE(0, "total_num_tokens", SPEED),
-    REFUSE(0, "group_by_length", OTHER, "the order of the samples", NULL),
-    REFUSE(AX, "sample_packing_sequentially", OTHER, "the order of the samples", NULL),
+    NEAR(0, "group_by_length",
+         "the samples keep the order that the seed gives: what pads is not computed, so lengths "
+         "need no groups"),
+    NEAR(AX, "sample_packing_sequentially",
+         "samples are packed where they fit best, not as they follow each other"),
     SAME(AX, "curriculum_sampling", "shuffle", "true=false false=true"),
     SAME(AX, "max_packed_sequence_len", "packing", "*=>packing:true"),
     REFUSE(AX, "min_sample_len", OTHER, "shorter rows would be dropped", NULL),

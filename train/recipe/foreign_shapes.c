@@ -278,7 +278,7 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
                                     foreign_dataset_info(r, map, "eval_dataset", e)))
         return -1;
     if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
-    if (r->tools & TOOL_MLX && mlx_data(r, map, e)) return -1;
+    if (r->tools & TOOL_MLX && (mlx_data(r, map, e) || foreign_layers(r, map, e))) return -1;
     if (r->tools & TOOL_SWIFT && least_rate(r, map, e)) return -1;
     if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;
     struct node *modules = node_find(map, "lora_target_modules");
@@ -287,6 +287,13 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
         drop(map, "lora_target_modules");
     }
     return 0;
+}
+
+/* An adapter that is trained on has its own rank, alpha and places, whatever the recipe says. */
+static bool of_adapter(const struct node *map, const char *key) {
+    const bool its = !strncmp(key, "lora_", 5) || !strcmp(key, "use_dora") ||
+                     !strcmp(key, "use_rslora") || !strcmp(key, "init_lora_weights");
+    return its && strcmp(key, "lora_dropout") && node_find(map, "adapter_name_or_path");
 }
 
 /* ---- after the keys are ours ----------------------------------------------------------------- */
@@ -308,7 +315,8 @@ static int factory_packing(struct recipe *r, struct node *map, struct err *e) {
 /* LLaMA-Factory's alpha is twice the rank. */
 static int factory_alpha(struct recipe *r, struct node *map, struct err *e) {
     const char *rank = text_of(map, "lora_r");
-    if (node_find(map, "lora_alpha") || !is_true(map, "use_peft")) return 0;
+    if (node_find(map, "lora_alpha") || !is_true(map, "use_peft") || of_adapter(map, "lora_alpha"))
+        return 0;
     return put_text(r, map, "lora_alpha",
                     arena_printf(&r->arena, e, "%lld", 2 * (rank ? atoll(rank) : 8)), map->where,
                     e);
@@ -328,13 +336,25 @@ static bool said(const struct node *map, const char *key) {
     return false;
 }
 
+static int adapter_keys(struct recipe *r, struct node *map, struct err *e) {
+    for (struct node *n = map->child, *next; n; n = next) {
+        next = n->next;
+        if (!of_adapter(map, n->key)) continue;
+        if (recipe_tell(r, n, n->key, "the adapter that is trained on has its own", e)) return -1;
+        drop(map, n->key);
+    }
+    return 0;
+}
+
 int foreign_after(struct recipe *r, struct node *map, struct err *e) {
     struct text list = {0};
+    if (adapter_keys(r, map, e)) return -1;
     int rc = r->tools & TOOL_FACTORY ? factory_alpha(r, map, e) || factory_packing(r, map, e) : 0;
     const char *where = arena_printf(&r->arena, e, "%s (default of %s)", map->where, r->tool);
     for (const struct tool_default *d = foreign_defaults; !rc && d->key; d++) {
         if (!(d->tools & r->tools) || said(map, d->key) || !option_find(recipe_options, d->key))
             continue;
+        if (of_adapter(map, d->key)) continue;
         const struct node *when = d->when ? node_find(map, d->when) : NULL;
         if (d->when && (!when || (when->kind == NODE_SCALAR && !is_true(map, d->when)))) continue;
         rc = put_text(r, map, d->key, d->value, where, e) ||

@@ -457,8 +457,6 @@ const struct foreign foreign_tool_keys[] = {
     SAME(MX, "lora_parameters.rank", "lora_r", NULL),
     SAME(MX, "lora_parameters.dropout", "lora_dropout", NULL),
     SAME(MX, "lora_parameters.keys", "lora_target_modules", NULL),
-    REFUSE(MX, "num_layers", OTHER,
-           "only the last layers would have an adapter: lora_layers_to_transform names them", "-1"),
     SAME(MX, "val_batches", "eval_batches", "-1=0 *="),
     SAME(MX, "optimizer", "optim", "adam=adam adamw=adamw muon=muon sgd=sgd adafactor=adafactor"),
     {0},

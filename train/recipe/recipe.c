@@ -232,6 +232,9 @@ int recipe_missing(struct recipe *r, struct err *e) {
     const char *model = r->model_name_or_path, *tokenizer = r->tokenizer;
     if (model && missing(r, "model_name_or_path", model, "model_name_or_path", e)) return -1;
     if (tokenizer && missing(r, "tokenizer", tokenizer, "tokenizer", e)) return -1;
+    const char *adapter = r->adapter_name_or_path;
+    if (adapter && missing(r, "adapter_name_or_path", adapter, "adapter_name_or_path", e))
+        return -1;
     if (missing_data(r, "dataset", &r->dataset, e)) return -1;
     return r->val_set_size > 0 ? 0 : missing_data(r, "eval_dataset", &r->eval_dataset, e);
 }
@@ -246,7 +249,8 @@ int recipe_judge(const struct recipe *r, const char *name, struct err *e) {
         if (*one.hint) hint = p->err.hint;
         err_print(&one, stderr);
     }
-    err_input(e, "%s: %lld problems, all of them above", name, (long long)r->problems);
+    err_input(e, "%s: %lld problems, %s of them above", name, (long long)r->problems,
+              r->problems > PROBLEMS_KEPT ? "the first" : "all");
     return err_hint(e, "hone import FILE prints what can be carried over");
 }
 

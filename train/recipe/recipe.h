@@ -28,6 +28,7 @@ struct optim_args { /* optims.c: which optimizer takes which */
     bool nesterov, centered, amsgrad, scale_parameter, relative_step, warmup_init;
 };
 /* What is wrong with a recipe is collected, so that one report has all of it. */
+enum { PROBLEMS_KEPT = 100 }; /* more are only counted */
 struct problem {
     struct err err;
     const char *key; /* ours, or as it was given */
@@ -108,7 +109,8 @@ struct recipe {
     struct text notes;                  /* lines for the user: aliases taken, keys without effect */
     unsigned tools;                     /* whose words the file being read has: foreign.c */
     bool neat;                          /* it says neat_packing */
-    const char *tool;                   /* that one's name; NULL: our own */
+    bool local;       /* the item of a list of data that is being read is a folder */
+    const char *tool; /* that one's name; NULL: our own */
     struct problem *problem, *last_problem;
     i64 problems;
     struct told *told, *last_told;

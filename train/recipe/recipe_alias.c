@@ -155,8 +155,12 @@ static int item_column(struct recipe *r, struct node *item, struct node *n, stru
 
 static int item_key(struct recipe *r, struct node *item, struct node *n, const char *key,
                     struct err *e) {
+    const bool own = option_find(data_item_options, n->key) != NULL;
     const struct foreign *f = foreign_item(r, key);
-    if (r->tools && !strcmp(key, "dataset.split")) return item_split(r, item, n, e);
+    if (own && f && f->kind != FOREIGN_SAME && (!r->tools || r->local)) f = NULL;
+    if (r->tools && !strcmp(key, "dataset.split") &&
+        (!r->local || (n->kind == NODE_SCALAR && strchr(n->text, '['))))
+        return item_split(r, item, n, e);
     if (f && node_is_null(n)) return recipe_tell(r, n, key, "empty", e);
     if (f) n->key = key;
     if (f && f->kind != FOREIGN_SAME) return foreign_apply(r, n, f, e);
@@ -193,6 +197,8 @@ static int item_files(struct recipe *r, struct node *item, struct err *e) {
 
 static int item_keys(struct recipe *r, struct node *item, struct err *e) {
     if (item_files(r, item, e)) return -1;
+    const struct node *path = node_find(item, "path"); /* a repository that is here has parts */
+    r->local = path && path->kind == NODE_SCALAR && path_is_dir(path->text);
     struct node *n = item->child, *next;
     item->child = NULL;
     for (; n; n = next) {

@@ -132,6 +132,7 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e);
 int foreign_word(struct recipe *r, struct node *n, struct err *e);
 /* What DATASET_DIR/dataset_info.json says of the items of `key` (foreign_data.c). */
 int foreign_dataset_info(struct recipe *r, struct node *map, const char *key, struct err *e);
+int foreign_layers(struct recipe *r, struct node *map, struct err *e); /* mlx-lm's num_layers */
 int foreign_after(struct recipe *r, struct node *map, struct err *e);
 
 /* ---- the rows (recipe_keys.c) ---------------------------------------------------------------- */

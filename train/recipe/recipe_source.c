@@ -85,7 +85,8 @@ static struct node *canonical(struct recipe *r, struct node *n, struct err *e) {
     if (key_is_absent(n->key)) return recipe_tell(r, n, n->key, "switched off, as here", e), NULL;
     if (!is_known(n->key)) {
         if (node_is_null(n)) return recipe_tell(r, n, n->key, "empty", e), NULL;
-        return recipe_unknown_key(n->where, n->key, key_nearest(n->key), e), NULL;
+        const char *near = r->problems < PROBLEMS_KEPT ? key_nearest(n->key) : NULL;
+        return recipe_unknown_key(n->where, n->key, near, e), NULL;
     }
     if (node_is_null(n)) return NULL;
     if (!strcmp(n->key, "dataset") || !strcmp(n->key, "eval_dataset"))
@@ -295,7 +296,8 @@ static struct node *word_value(struct recipe *r, const char *key, const char *va
     if (!text) return NULL;
     if (utf8_bad(text, (i64)strlen(text)) >= 0)
         return err_input(e, "command line: '%s' is not UTF-8", key), NULL;
-    struct node *n = *text && strchr("[{\"'", *text)
+    const bool slice = ends_with(key, ".rows") && *text == '['; /* no list */
+    struct node *n = *text && !slice && strchr("[{\"'", *text)
                          ? node_yaml(&r->arena, text, (i64)strlen(text), "command line", e)
                          : node_scalar(&r->arena, text, "command line", e);
     if (n) n->where = "command line";

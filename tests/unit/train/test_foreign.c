@@ -88,7 +88,7 @@ static void test_all_at_once(void **state) {
               AXOLOTL "datasets: [{path: d, type: chat_template.x, fieldd: y, shards: 3}]\n"
                       "rl: dpo\nfsdp: [full_shard]\nprocessor_type: AutoProcessor\nplugins: "
                       "[axolotl.integrations.liger.LigerPlugin, my.Plugin]\nlr_scheduler: rex\n"
-                      "seed: many\nexpert_parallel_size: 1\ngroup_by_length: true\nnonsense: 1\n",
+                      "seed: many\nexpert_parallel_size: 1\nmin_sample_len: 9\nnonsense: 1\n",
               NULL, 0);
     static const char *const all[] = {
         "'rl: dpo' (Axolotl) changes the result: another objective",
@@ -96,7 +96,7 @@ static void test_all_at_once(void **state) {
         "'processor_type: AutoProcessor' (Axolotl) changes the result: a model that sees",
         "'plugins: my.Plugin' (Axolotl) changes the result: a plugin",
         "'dataset.shards: 3' (Axolotl) changes the result: not supported",
-        "'group_by_length: true' (Axolotl) changes the result: not supported",
+        "'min_sample_len: 9' (Axolotl) changes the result: not supported",
         "unknown key 'nonsense'",
         "unknown key 'fieldd'",
         "seed = 'many'; expected an integer",
@@ -126,6 +126,12 @@ static void test_factory(void **state) {
     assert_true(r.num_train_epochs == 3 && r.save_steps == 500);
     assert_string_equal(r.quantize, "q8_0");
     assert_string_equal(r.eval_strategy, "no");
+    recipe_free(&r);
+    expect(&r, "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ndataset: d\nlora_rank: "
+               "8\ncutoff_len: 8\nlora_target: all\nadapter_name_or_path: a\n");
+    assert_string_equal(r.adapter_name_or_path, "a");
+    assert_false(recipe_given(&r, "lora_r") || recipe_given(&r, "lora_alpha"));
+    assert_string_equal(told(&r, "lora_r"), "the adapter that is trained on has its own");
     recipe_free(&r);
     read_text(&r,
               "model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\ndataset: d\n"
@@ -220,6 +226,15 @@ static void test_others(void **state) {
                "scale: 20.0, dropout: 0.0}\n");
     assert_true(r.lora_alpha == 80 && r.lora_r == 4 && r.max_steps == 600 && !r.eval_batches);
     assert_string_equal(r.eval_dataset.item[0].path, "folder/valid.jsonl");
+    assert_int_equal(r.lora_layers_to_transform.count, 0);
+    recipe_free(&r);
+    expect(&r, "model: recipes/data/stories260K\nfine_tune_type: lora\ndata: d\nnum_layers: 2\n"
+               "iters: 6\n"); /* of 5 layers */
+    assert_int_equal(r.lora_layers_to_transform.count, 2);
+    assert_string_equal(r.lora_layers_to_transform.item[0], "3");
+    recipe_free(&r);
+    read_text(&r, "model: nowhere\nfine_tune_type: lora\ndata: d\niters: 6\n", NULL, 0);
+    assert_true(refused(&r, "'num_layers: 16' (mlx-lm) changes the result"));
     recipe_free(&r);
 }
 
@@ -367,6 +382,17 @@ static void test_own(void **state) {
     expect(&r, "model_name_or_path: m\ndataset: {path: d, split: train}\nlr: 1\n");
     assert_null(r.tool);
     assert_string_equal(r.dataset.item[0].split, "train");
+    recipe_free(&r);
+    expect(&r, "model_name_or_path: m\ndataset: {path: d, name: en, type: csv}\nlr: 1\n");
+    assert_string_equal(r.dataset.item[0].name, "en");
+    assert_string_equal(r.dataset.item[0].type, "csv");
+    recipe_free(&r);
+    expect(&r, AXOLOTL "datasets: [{path: tests/golden, name: en, split: train}, {path: d, name: "
+                       "en, split: train}]\n"); /* one is here */
+    assert_string_equal(r.dataset.item[0].name, "en");
+    assert_string_equal(r.dataset.item[0].split, "train");
+    assert_null(r.dataset.item[1].name);
+    assert_null(r.dataset.item[1].split);
     recipe_free(&r);
 }
 
