@@ -108,10 +108,12 @@ struct norm_attr build_norm_attr(const struct build *b, i64 width);
 struct tensor *build_norm(struct build *b, struct tensor *x, const struct module_type *type,
                           i64 width);
 struct tensor *build_linear(struct build *b, struct tensor *x, const struct module_type *type);
-/* What the base's weight is called in an adapter's file that brings it. */
-/* Appends the trained rows of `p`, whose values are `from`, as an adapter's file has them. */
+/* Rows of an embedding (adapters/lora_tokens.c): makes them trainable; appends those of `p`, whose
+ * values are `from`, as an adapter's file has them. */
+int lora_tokens_add(struct model *m, const struct lora_config *c, struct err *e);
 int lora_tokens_stored(const struct model *m, const struct param *p, const void *from,
                        struct stored_list *list, struct err *e);
+/* What the base's weight is called in an adapter's file that brings it. */
 const char *lora_base_key(struct model *m, const struct param *p, struct err *e);
 /* PiSSA (adapters/pissa.c): the pair, whose scale is set, from w, which still holds it. Half `p`
  * with its start, for a file and from one. */
