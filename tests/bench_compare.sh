@@ -1,7 +1,8 @@
 #!/bin/bash
-# bench_compare.sh OLD NEW ROUNDS [ARGUMENTS]: two programs' `hone bench ARGUMENTS`, in turn and each first as often as the other, so that a noisy machine is as noisy
-# to both; for each row the least time of each, and their ratio (above 1: NEW is slower). Rows are matched by what they are and by
-# how many of that kind came before; those of one program alone are not printed. Nothing else may run meanwhile.
+# bench_compare.sh OLD NEW ROUNDS [ARGUMENTS]: two programs' `hone bench ARGUMENTS`, each first as often as the other, so that a
+# noisy machine is as noisy to both; for each row the least time of each, and their ratio (above 1: NEW is slower). Rows are matched
+# by what they are and by how many of that kind came before; those of one program alone are not printed. Nothing else may run
+# meanwhile.
 set -eu
 old=${1:?} new=${2:?} rounds=${3:?}
 shift 3
@@ -11,8 +12,8 @@ for round in $(seq "$rounds"); do
     [ $((round % 2)) = 1 ] && sides='old new' || sides='new old'
     for side in $sides; do
         "${!side}" bench "$@" --json |
-            jq -r '[.name, (.shape | sub(", [0-9]+ tokens/s.*"; "")), .dtype, .ms] | @tsv' |
-            awk -F '\t' -v side=$side '{ shape = $2; sub(/\] [a-z0-9_-]+$/, "]", shape)
+            sed 's/^{"name": "\([^"]*\)", "shape": "\([^"]*\)", "dtype": "\([^"]*\)", "ms": \([^,]*\),.*/\1\t\2\t\3\t\4/' |
+            awk -F '\t' -v side=$side '{ sub(/, [0-9]+ tokens\/s.*/, "", $2); shape = $2; sub(/\] [a-z0-9_-]+$/, "]", shape)
                 key = $1 FS shape FS $3; print side FS key FS (++seen[key]) FS $2 FS $4 }' >> "$work/rows"
     done
 done

@@ -11,7 +11,7 @@ build=$(make -pn $options 2> /dev/null | sed -n 's/^BUILD := //p' | head -n 1)
 make -s -j"$(nproc)" $options "$build/libhone.a" > build/fuzz.log 2>&1 || { tail -n 5 build/fuzz.log; exit 1; }
 at=build/fuzz/$name
 mkdir -p "$at/corpus"
-libraries="libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib"
+libraries=$(make -pn 2> /dev/null | sed -n 's/^LIBS *:= //p' | head -n 1)
 clang -std=c17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. \
     $(pkg-config --cflags $libraries) "tests/fuzz/fuzz_$name.c" "$build/libhone.a" $(pkg-config --libs $libraries) -lpthread -lm \
     -o "$at/run"

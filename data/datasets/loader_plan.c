@@ -34,7 +34,7 @@ static bool piece_trained(const struct making *m, const struct extent *p) {
 
 /* ---- documents and what is left of them ------------------------------------------------------ */
 
-/* Writes the pieces of document `at`, unless `out` is NULL; how many, -1: error. */
+/* Writes the pieces of document `at`; how many, -1: error. */
 static i64 document_pieces(struct making *m, i64 at, struct extent *out, struct err *e) {
     const struct dataset_info *f = dataset_info(m->d);
     const i64 most = m->c->max_seq_length;
@@ -58,45 +58,51 @@ static i64 document_pieces(struct making *m, i64 at, struct extent *out, struct 
         const struct extent p = {first + i * most, (i32)i64_min(most, size - i * most), false};
         if (m->c->trained_only && !piece_trained(m, &p))
             m->facts->untrained++;
-        else if (out)
-            out[kept++] = p;
         else
-            kept++;
+            out[kept++] = p;
     }
     return kept;
 }
 
 /* All documents in groups of `rows`, of which a sample that lacks one is left out. */
-static int documents_cut(struct making *m, struct extent *out, i64 *count, struct err *e) {
-    const i64 rows = m->c->rows, documents = dataset_info(m->d)->documents / rows * rows;
-    *count = 0, *m->facts = (struct loader_facts){.documents = documents};
+static int documents_cut(struct making *m, struct err *e) {
+    const i64 rows = m->c->rows, documents = m->facts->documents / rows * rows;
+    struct plan *p = m->plan;
     for (i64 i = 0; i < documents; i += rows) {
         i64 found = 0;
         for (i64 k = 0; k < rows; k++) {
-            const i64 n = document_pieces(m, i + k, out ? out + *count + found : NULL, e);
+            const i64 n = document_pieces(m, i + k, p->piece + p->pieces + found, e);
             if (n < 0) return -1;
             found += n;
         }
-        if (rows == 1 || found == rows) *count += found;
+        if (rows == 1 || found == rows) p->pieces += found;
     }
     return 0;
 }
 
 /* Blocks of the token stream, of which those without a token to train are left out. */
-static int blocks_cut(struct making *m, struct extent *out, i64 *count) {
+static void blocks_cut(struct making *m) {
+    const i64 most = m->c->max_seq_length, end = dataset_info(m->d)->tokens - 1;
+    struct plan *p = m->plan;
+    for (i64 at = 0; at < end; at += most) {
+        const struct extent block = {at, (i32)i64_min(most, end - at), true};
+        if (piece_trained(m, &block))
+            p->piece[p->pieces++] = block;
+        else
+            m->facts->untrained_blocks++;
+    }
+}
+
+/* How many pieces there are at most. */
+static i64 pieces_most(const struct making *m, bool blocks) {
     const struct dataset_info *f = dataset_info(m->d);
     const i64 most = m->c->max_seq_length;
-    *count = 0, *m->facts = (struct loader_facts){.documents = f->documents};
-    for (i64 at = 0; at < f->tokens - 1; at += most) {
-        const struct extent p = {at, (i32)i64_min(most, f->tokens - 1 - at), true};
-        if (!piece_trained(m, &p))
-            m->facts->untrained_blocks++;
-        else if (out)
-            out[(*count)++] = p;
-        else
-            ++*count;
-    }
-    return 0;
+    i64 count = 0;
+    if (blocks) return (f->tokens - 1) / most + 1;
+    if (m->c->truncation != TRUNCATE_SPLIT) return f->documents;
+    for (i64 i = 0; i < f->documents; i++)
+        count += ((i64)(f->documents_at[i + 1] - f->documents_at[i]) - 1) / most + 1;
+    return count;
 }
 
 /* ---- best fit -------------------------------------------------------------------------------- */
@@ -198,17 +204,18 @@ int plan_open(struct plan *p, const struct loader_config *c, struct dataset *d,
               struct loader_facts *facts, struct err *e) {
     struct making m = {.plan = p, .c = c, .d = d, .facts = facts};
     const bool blocks = c->packing && c->packing_strategy == PACKING_WRAPPED;
-    const i64 rows = c->rows;
-    *p = (struct plan){0};
-    if (!(m.trained = mem_new(c->max_seq_length + 1, e))) return -1;
-    int rc = blocks ? blocks_cut(&m, NULL, &p->pieces) : documents_cut(&m, NULL, &p->pieces, e);
-    if (!rc && p->pieces > INT32_MAX)
-        rc = err_input(e, "%s: %lld pieces of documents; at most %d can be packed",
-                       dataset_info(d)->path, (long long)p->pieces, INT32_MAX);
-    rc = rc || !(p->piece = mem_new_array(p->pieces + rows, sizeof *p->piece, e)) ||
-         !(p->at = mem_new_array(p->pieces + 2, sizeof *p->at, e));
-    rc = rc || (blocks ? blocks_cut(&m, p->piece, &p->pieces)
-                       : documents_cut(&m, p->piece, &p->pieces, e));
+    const i64 rows = c->rows, most = pieces_most(&m, blocks);
+    *p = (struct plan){0}, *facts = (struct loader_facts){.documents = dataset_info(d)->documents};
+    if (most > INT32_MAX)
+        return err_input(e, "%s: %lld pieces of documents; a table of samples holds %d",
+                         dataset_info(d)->path, (long long)most, INT32_MAX);
+    int rc = !(m.trained = mem_new(c->max_seq_length + 1, e)) ||
+             !(p->piece = mem_new_array(most + rows, sizeof *p->piece, e)) ||
+             !(p->at = mem_new_array(most + 2, sizeof *p->at, e));
+    if (!rc && blocks)
+        blocks_cut(&m);
+    else if (!rc)
+        rc = documents_cut(&m, e);
     mem_free(m.trained);
     if (!rc && c->packing && !blocks) return samples_pack(&m, e);
     p->samples = p->pieces / rows;

@@ -8,14 +8,17 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+static char dir[] = "/tmp/hone-fuzz-XXXXXX";
+static void dir_gone(void) { dir_remove(dir, &(struct err){0}); }
+
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size) {
-    static char dir[] = "/tmp/hone-fuzz-XXXXXX", yaml[64], log[64], lock[64], script[64];
+    static char yaml[64], log[64], lock[64], script[64];
     struct err e = {0};
     struct recipe r;
     struct log_rows rows;
     if (!yaml[0]) {
-        if (!mkdtemp(dir)) return 0;
+        if (!mkdtemp(dir) || atexit(dir_gone)) return 0;
         snprintf(yaml, sizeof yaml, "%s/r.yaml", dir),
             snprintf(log, sizeof log, "%s/log.jsonl", dir);
         snprintf(lock, sizeof lock, "%s/recipe.lock", dir);
