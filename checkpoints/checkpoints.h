@@ -184,8 +184,9 @@ int folder_copy(const char *from, const char *to, struct err *e);
 /* The same of a tokenizer alone: a folder's files, or one file; files of another tokenizer that the
  * target holds are removed. */
 int folder_copy_tokenizer(const char *from, const char *to, struct err *e);
-/* Names of what a folder holds besides weights and what folder_copy takes, after commas. */
-int folder_uncopied(const char *folder, struct text *names, struct err *e);
+/* Names, between commas, of what a folder holds besides weights and what folder_copy takes and the
+ * folder that it was copied to (NULL: none other is) lacks. */
+int folder_uncopied(const char *folder, const char *to, struct text *names, struct err *e);
 /* Makes config.json of a folder name the type its weights have (`dtype`, or `torch_dtype` where the
  * file does not use the new spelling), and no quantisation: transformers converts what it loads to
  * that type. A file that says so already keeps its bytes. */

@@ -157,7 +157,7 @@ static bool known_apart(const char *name) {
                                       ".gguf",
                                       ".msgpack",
                                       ".onnx"};
-    static const char *const own[] = {"manifest.json", "state.h5", "additional_chat_templates"};
+    static const char *const own[] = {"manifest.json", "state.h5"};
     bool known = *name == '.';
     for (int i = 0; i < COUNT(end); i++) known |= ends_with(name, end[i]);
     for (int i = 0; i < COUNT(own); i++) known |= !strcmp(name, own[i]);
@@ -165,13 +165,15 @@ static bool known_apart(const char *name) {
     return known;
 }
 
-int folder_uncopied(const char *folder, struct text *names, struct err *e) {
+int folder_uncopied(const char *folder, const char *to, struct text *names, struct err *e) {
     char **list = NULL;
     i64 count = 0;
     int rc = dir_list(folder, &list, &count, e);
-    for (i64 i = 0; !rc && i < count; i++)
-        if (!known_apart(list[i]))
-            rc = text_printf(names, e, "%s%.100s", names->size ? ", " : "", list[i]);
+    for (i64 i = 0; !rc && i < count; i++) {
+        const int has = known_apart(list[i]) ? 1 : to ? path_has(to, list[i], e) : 0;
+        rc = has < 0 ||
+             (!has && text_printf(names, e, "%s%.100s", names->size ? ", " : "", list[i]));
+    }
     names_free(list, count);
     return rc ? -1 : 0;
 }

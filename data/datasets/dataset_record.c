@@ -25,16 +25,8 @@ int source_record(struct text *to, const char *name, const struct source_options
     return text_add(to, "}", 1, e);
 }
 
-int source_note(struct text *to, const char *name, bool several, const struct source_facts *f,
-                struct err *e) {
-    if (several &&
-        text_printf(to, e, "note: %s: %lld row%s, %lld document%s\n", name, (long long)f->rows,
-                    f->rows == 1 ? "" : "s", (long long)f->documents, f->documents == 1 ? "" : "s"))
-        return -1;
-    if (!f->nulled) return 0;
-    return text_printf(
-        to, e,
-        "note: %s: %lld value%s that JSON has no form for (NaN, bytes that are no text) "
-        "read as null\n",
-        name, (long long)f->nulled, f->nulled == 1 ? "" : "s");
+int source_note(struct text *to, const char *name, const struct source_facts *f, struct err *e) {
+    return text_printf(to, e, "note: %s: %lld row%s, %lld document%s\n", name, (long long)f->rows,
+                       f->rows == 1 ? "" : "s", (long long)f->documents,
+                       f->documents == 1 ? "" : "s");
 }

@@ -42,8 +42,9 @@ struct writer {
     struct spans spans_of; /* trained bytes of the pieces that are conversations */
     struct piece *pieces;
     i64 pieces_count;
-    i64 nothing;  /* documents without a token */
-    bool checked; /* the template's markers are tokens */
+    struct row_notes notes; /* of the files of one path */
+    i64 nothing;            /* documents without a token */
+    bool checked;           /* the template's markers are tokens */
 };
 
 /* A recipe of version 1. */
@@ -304,10 +305,10 @@ static int batch_write(struct writer *w, struct err *e) {
     return r;
 }
 
-static int source_write(struct writer *w, const struct data_file *file, bool several,
+/* `several`: it is one of them; `said`: and one of the first. */
+static int source_write(struct writer *w, const struct data_file *file, bool several, bool said,
                         struct err *e) {
     const char *path = file->path;
-    w->options.vocab_size = w->job->encoder.vocab_size;
     struct source *s = source_open(path, &w->options, e);
     struct document d;
     int r = s ? 1 : -1;
@@ -330,9 +331,8 @@ static int source_write(struct writer *w, const struct data_file *file, bool sev
     }
     if (!r && w->pieces_count) r = batch_write(w, e);
     if (!r) r = source_record(&w->sources, file->name, &w->options, source_facts(s), e);
-    if (!r && w->job->notes)
-        r = source_note(w->job->notes, file->name, several, source_facts(s), e);
-    if (s && w->job->notes && row_notes_text(source_notes(s), path, w->job->notes, e)) r = -1;
+    if (!r && w->job->notes && said) r = source_note(w->job->notes, file->name, source_facts(s), e);
+    if (s) row_notes_add(&w->notes, source_notes(s), several ? file->name : NULL);
     if (!r) w->options.first_row += source_facts(s)->rows;
     source_close(s);
     return r ? -1 : 0;
@@ -354,12 +354,16 @@ static int sources_write(struct writer *w, const char *path, struct err *e) {
     if (!r && job->notes && files.note.size)
         r = text_add(job->notes, files.note.data, files.note.size, e);
     const bool several = files.count > 1;
+    const char *of = files.count == 1 ? files.item->path : path;
     for (i64 i = 0; i < files.count && !r; i++)
-        r = source_write(w, &files.item[i], several && i < FILES_NAMED, e);
+        r = source_write(w, &files.item[i], several, several && i < FILES_NAMED, e);
     if (!r && job->notes && several)
         r = text_printf(job->notes, e, "note: %s: %lld files, %lld rows\n", path,
                         (long long)files.count, (long long)w->options.first_row);
-    data_files_free(&files);
+    if (job->notes && row_notes_text(&w->notes, of, job->notes, e)) r = -1;
+    if (!r && w->options.split != SPLIT_VALIDATION) /* which may be few */
+        r = row_columns_had(&w->notes, job->options.rules.columns, of, e);
+    row_notes_free(&w->notes), data_files_free(&files);
     return r ? -1 : 0;
 }
 

@@ -60,7 +60,6 @@ struct source_facts {
     i64 rows;             /* read so far, whether wanted or not, those of the other part too */
     i64 conversations;    /* of the documents */
     i64 skipped;          /* rows that were left out */
-    i64 nulled;           /* values that JSON has no form for and that were read as null */
     char sha256[65];      /* of the stored bytes; "" until the end was reached */
 };
 enum source_form { FORM_NONE, FORM_TEXT, FORM_JSON, FORM_CSV, FORM_TSV, FORM_PARQUET };
@@ -73,7 +72,7 @@ const struct source_facts *source_facts(const struct source *s);
 const struct row_notes *source_notes(const struct source *s);
 /* Is every name of `columns` one that rows know? */
 int row_columns_check(const json_t *columns, struct err *e);
-/* Appends the notes as lines for the user, about the file `path`. */
+/* Appends the notes as lines for the user, about `path`. */
 int row_notes_text(const struct row_notes *n, const char *path, struct text *out, struct err *e);
 void source_close(struct source *s);
 /* Every segment of the documents that a path means (data_files_find), with the options' defaults:

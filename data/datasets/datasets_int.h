@@ -20,9 +20,7 @@ struct rows { /* of one source. Set options, facts and path, the rest zero; rows
     struct text made; /* the text of a document put together from JSON */
     struct spans spans;
     struct row_notes notes;
-    json_t *seen; /* names of `columns` that some row had */
-    bool any;     /* there was a row */
-    bool fatal;   /* what is wrong is not the row */
+    bool fatal; /* what is wrong is not the row */
 };
 /* The next row, an object, which is now `rows`' own. */
 void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact);
@@ -31,9 +29,11 @@ void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact);
 int rows_next(struct rows *r, struct document *out, struct err *e);
 /* Is an error of one row to be left out and counted? Then it is, and `e` is clean. */
 bool rows_skip(struct rows *r, i64 line, struct err *e);
-int rows_end(const struct rows *r, struct err *e); /* after the last row */
 void rows_free(struct rows *r);
 /* rows_columns.c */
+/* A column of `columns` that no row of `path` had is a slip of the pen. */
+int row_columns_had(const struct row_notes *n, const json_t *columns, const char *path,
+                    struct err *e);
 /* null is absent, on every level; depth 0. How many were deep inside a value. */
 i64 row_nulls_remove(json_t *j, int depth);
 const char *row_column_ours(const json_t *columns, const char *name);
@@ -57,9 +57,8 @@ int markers_check(const struct encoder *c, const struct chat *chat, struct err *
  * it. `to` is a JSON list that has begun. */
 int source_record(struct text *to, const char *name, const struct source_options *o,
                   const struct source_facts *f, struct err *e);
-/* Appends what was read, for the user: of one of `several` files, and where values were changed. */
-int source_note(struct text *to, const char *name, bool several, const struct source_facts *f,
-                struct err *e);
+/* Appends what was read of one of several files, for the user. */
+int source_note(struct text *to, const char *name, const struct source_facts *f, struct err *e);
 
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {

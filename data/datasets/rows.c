@@ -28,8 +28,7 @@ static bool old(const struct rows *r) { return r->options->rules.version == 1; }
 void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact) {
     json_decref(r->json);
     r->number = number, r->line = r->notes.line = line, r->inexact = inexact, r->instance = 0;
-    r->any = true;
-    if (!r->seen) r->seen = json_object();
+    if (!r->notes.mapped) r->notes.mapped = json_object();
     if (old(r)) {
         r->json = row;
         return;
@@ -42,7 +41,6 @@ void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact) 
 
 void rows_free(struct rows *r) {
     json_decref(r->json), r->json = NULL;
-    json_decref(r->seen), r->seen = NULL;
     row_notes_free(&r->notes);
     text_free(&r->made), spans_free(&r->spans);
 }
@@ -326,9 +324,7 @@ bool rows_skip(struct rows *r, i64 line, struct err *e) {
         snprintf(reason, sizeof reason, "a message %s", what + used);
     else
         snprintf(reason, sizeof reason, "%s", what);
-    if (json_object_size(r->notes.skipped) >= 40 && !json_object_get(r->notes.skipped, reason))
-        snprintf(reason, sizeof reason, "other reasons");
-    row_note(&r->notes.skipped, reason, line);
+    row_note_skipped(&r->notes, reason, line);
     r->facts->skipped++;
     *e = (struct err){0};
     return true;

@@ -71,7 +71,7 @@ json_t *rows_renamed(struct rows *r, json_t *row) {
         value = json_object_get(row, json_string_value(column));
         if (word_listed(in_messages, name)) continue; /* of messages */
         if (value) json_object_set(made, row_column_ours(columns, name), value);
-        if (value) json_object_set_new(r->seen, name, json_true());
+        if (value) json_object_set_new(r->notes.mapped, name, json_true());
     }
     json_object_foreach(row, key, value) {
         bool taken = false, hidden = false;
@@ -96,14 +96,14 @@ const char *row_column_theirs(const struct rows *r, const char *ours) {
     return ours;
 }
 
-/* A column of `columns` that no row has is a slip of the pen. */
-int rows_end(const struct rows *r, struct err *e) {
+int row_columns_had(const struct row_notes *n, const json_t *columns, const char *path,
+                    struct err *e) {
     const char *name;
     json_t *column;
-    if (!r->any || r->options->split != SPLIT_ALL) return 0;
-    json_object_foreach((json_t *)(uintptr_t)r->options->rules.columns, name, column) {
-        if (word_listed(in_messages, name) || json_object_get(r->seen, name)) continue;
-        err_input(e, "%s: columns: no row has a column '%.80s' (for %s)", r->path,
+    if (!n->mapped) return 0;
+    json_object_foreach((json_t *)(uintptr_t)columns, name, column) {
+        if (word_listed(in_messages, name) || json_object_get(n->mapped, name)) continue;
+        err_input(e, "%s: columns: no row has a column '%.80s' (for %s)", path,
                   json_string_value(column), name);
         return err_hint(e, "write it as the file does, or leave it out");
     }
@@ -162,15 +162,22 @@ void rows_columns_hint(const struct rows *r, struct err *e) {
 /* ---- what became of the rows */
 
 static int places_text(struct text *out, const json_t *one, struct err *e) {
-    const json_t *first = json_object_get(one, "first"), *line;
+    const json_t *first = json_object_get(one, "first");
     const json_int_t count = json_integer_value(json_object_get(one, "count"));
-    size_t i;
-    if (text_printf(out, e, " (%lld %s, line%s ", (long long)count, count == 1 ? "time" : "times",
-                    count == 1 ? "" : "s"))
+    const bool lines = json_is_integer(json_array_get(first, 0));
+    if (text_printf(out, e, " (%lld time%s,%s", (long long)count, count == 1 ? "" : "s",
+                    !lines       ? ""
+                    : count == 1 ? " line"
+                                 : " lines"))
         return -1;
-    json_array_foreach((json_t *)(uintptr_t)first, i,
-                       line) if (text_printf(out, e, "%s%lld", i ? ", " : "",
-                                             (long long)json_integer_value(line))) return -1;
+    for (size_t i = 0; i < json_array_size(first); i++) {
+        const json_t *place = json_array_get(first, i);
+        const char *between = i ? ", " : " ", *file_line = json_string_value(place);
+        if (file_line
+                ? text_printf(out, e, "%s%s", between, file_line)
+                : text_printf(out, e, "%s%lld", between, (long long)json_integer_value(place)))
+            return -1;
+    }
     return text_printf(out, e, "%s)\n", count > (json_int_t)json_array_size(first) ? ", ..." : "");
 }
 

@@ -124,13 +124,23 @@ static int file_row(struct source *s, struct file_row *row, struct err *e) {
     return s->form == FORM_JSON ? json_rows_next(&s->json, row, e) : csv_rows_next(&s->csv, row, e);
 }
 
+static i64 nulled(const struct source *s) {
+    return s->parquet ? parquet_nulled(s->parquet) : s->json.nulled;
+}
+
 static int source_next_row(struct source *s, struct document *out, struct err *e) {
     for (;;) {
         const int found = rows_next(&s->rows, out, e);
         if (found) return found;
         struct file_row row = {.skip = !source_wanted(s, s->row)};
+        const i64 before = nulled(s);
         const int r = file_row(s, &row, e);
-        if (!r) return rows_end(&s->rows, e);
+        if (!r) return 0;
+        if (nulled(s) > before)
+            row_note(&s->rows.notes.said,
+                     "values that JSON has no form for (NaN, bytes that are "
+                     "no text) are read as null",
+                     row.line);
         if (r < 0 && !(row.passed && rows_skip(&s->rows, row.line, e))) return -1;
         if (row.json) rows_take(&s->rows, row.json, s->row, row.line, row.inexact);
         s->row++;
@@ -139,7 +149,6 @@ static int source_next_row(struct source *s, struct document *out, struct err *e
 
 static int source_ended(struct source *s, struct err *e) {
     s->facts.rows = s->row - s->options.first_row;
-    s->facts.nulled = s->parquet ? parquet_nulled(s->parquet) : s->json.nulled;
     if (s->parquet) return parquet_facts(s->parquet, &s->facts, e);
     return input_facts(&s->in, &s->facts), 0;
 }

@@ -4,21 +4,63 @@
 
 #include <string.h>
 
-void row_note(json_t **list, const char *what, i64 line) {
+/* `what`, in the list now, `more` times more than it was. */
+static json_t *counted(json_t **list, const char *what, json_int_t more) {
     if (!*list) *list = json_object();
-    json_t *one = json_object_get(*list, what), *first;
+    json_t *one = json_object_get(*list, what);
     if (!one) {
         one = json_pack("{s:i, s:[]}", "count", 0, "first");
-        if (json_object_set_new(*list, what, one)) return;
+        if (json_object_set_new(*list, what, one)) return NULL;
     }
-    const json_int_t count = json_integer_value(json_object_get(one, "count"));
-    json_object_set_new(one, "count", json_integer(count + 1));
-    first = json_object_get(one, "first");
-    if (json_array_size(first) < 3) json_array_append_new(first, json_integer(line));
+    more += json_integer_value(json_object_get(one, "count"));
+    json_object_set_new(one, "count", json_integer(more));
+    return one;
+}
+
+static void place_add(json_t *one, json_t *place) {
+    json_t *first = json_object_get(one, "first");
+    if (json_array_size(first) < 3)
+        json_array_append_new(first, place);
+    else
+        json_decref(place);
+}
+
+void row_note(json_t **list, const char *what, i64 line) {
+    place_add(counted(list, what, 1), json_integer(line));
+}
+
+/* Reasons may hold what stands in the row, and be as many as rows. */
+static const char *reason_kept(const json_t *list, const char *reason) {
+    const bool full = json_object_size(list) >= ROW_REASONS;
+    return full && !json_object_get(list, reason) ? "other reasons" : reason;
+}
+
+void row_note_skipped(struct row_notes *n, const char *reason, i64 line) {
+    row_note(&n->skipped, reason_kept(n->skipped, reason), line);
+}
+
+static void list_add(json_t **to, const json_t *from, bool reasons, const char *file) {
+    const char *what;
+    json_t *one, *line;
+    size_t i;
+    json_object_foreach((json_t *)(uintptr_t)from, what, one) {
+        json_t *sum = counted(to, reasons ? reason_kept(*to, what) : what,
+                              json_integer_value(json_object_get(one, "count")));
+        json_array_foreach(json_object_get(one, "first"), i, line)
+            place_add(sum, file ? json_sprintf("%s:%lld", file, json_integer_value(line))
+                                : json_incref(line));
+    }
+}
+
+void row_notes_add(struct row_notes *to, const struct row_notes *from, const char *file) {
+    list_add(&to->skipped, from->skipped, true, file);
+    list_add(&to->unused, from->unused, false, file), list_add(&to->said, from->said, false, file);
+    if (from->mapped && !to->mapped) to->mapped = json_object();
+    if (from->mapped) json_object_update(to->mapped, from->mapped);
 }
 
 void row_notes_free(struct row_notes *n) {
-    json_decref(n->skipped), json_decref(n->unused), json_decref(n->said);
+    json_decref(n->skipped), json_decref(n->unused), json_decref(n->said), json_decref(n->mapped);
     *n = (struct row_notes){0};
 }
 

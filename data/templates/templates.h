@@ -60,15 +60,22 @@ struct row_rules {
     const json_t *kwargs;  /* chat_template_kwargs of every row that has none of that name */
     bool skip;             /* on_bad_row: skip */
 };
-/* What became of the rows of a file: {what: {"count", "first": [lines, at most 3]}}, in the order
- * in which things were met. Zero-initialise; row_notes_free */
+/* What became of the rows of a file, or of several: {what: {"count", "first": [at most 3 places]}},
+ * in the order in which things were met. Places are lines, of several files "file:line".
+ * Zero-initialise; row_notes_free */
 struct row_notes {
-    json_t *skipped; /* rows, by what is wrong with them */
+    json_t *skipped; /* rows, by what is wrong with them: at most ROW_REASONS and "other reasons" */
     json_t *unused;  /* columns, and how many rows have a value there */
     json_t *said;    /* sentences */
+    json_t *mapped;  /* the names of `columns` that some row had; NULL: there was no row */
     i64 line;        /* of the row that is read now */
 };
+enum { ROW_REASONS = 40 };
 void row_note(json_t **list, const char *what, i64 line);
+/* A row that is left out. */
+void row_note_skipped(struct row_notes *n, const char *reason, i64 line);
+/* Adds those of one file; `file` (NULL: there is but one) goes in front of lines. */
+void row_notes_add(struct row_notes *to, const struct row_notes *from, const char *file);
 void row_notes_free(struct row_notes *n);
 bool word_listed(const char *list, const char *word); /* in "one two" */
 bool json_empty(const json_t *j); /* NULL, null, or a text, list or object without anything in it */

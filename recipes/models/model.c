@@ -167,9 +167,7 @@ static int modules_new(struct model *m, struct err *e) {
 /* The module of a head that has the embedding's weight: its adapter is its own, and its bias. */
 static int head_tie(struct model *m, struct err *e) {
     if (m->config.has & HAS_UNTIED) return 0;
-    const struct weight_rule *list[RULES], *head = NULL;
-    for (int i = rules_of(m->config.family, list); i-- > 0;)
-        if (list[i]->type == &top_head && list[i]->cols != DIM_BIAS) head = list[i];
+    const struct weight_rule *head = head_rule(m->config.family);
     static const struct weight_rule usual = {.type = &top_head, .name = "lm_head.weight"};
     struct module *at = module_of(m, head ? head : &usual, -1, e);
     if (at) at->weight = model_module(m, -1, &top_embed)->weight;
@@ -383,14 +381,14 @@ static int lists_read(struct model *m, const struct gguf *g, const char *where, 
     return e->code ? -1 : 0;
 }
 
-int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
-                      const struct packing *packing, struct err *e) {
+int model_open_as(struct model *m, const char *path, enum dtype d, bool trainable,
+                  const struct holding *as, struct err *e) {
     struct model_folder f = {0};
     struct config c;
     const struct gguf_arch *arch = NULL;
     *m = (struct model){0};
     int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
-    if (!rc) c.quant.packing = packing;
+    if (!rc) c.quant.packing = as->packing;
     if (!rc && trainable && (c.quant.packing || c.quant.stored)) {
         rc = err_input(e, "%s: packed weights cannot be trained", path);
         err_hint(e, "use_peft: true trains an adapter beside them");
@@ -400,13 +398,14 @@ int model_open_packed(struct model *m, const char *path, enum dtype d, bool trai
         rc = lists_read(m, &f.gguf, path, e) ||
              weights_read(m, &(struct naming){.gguf = arch}, &f.weights, path, e);
     else
-        rc = rc || model_load(m, &f.weights, path, e) || model_head_keep(m, &f.weights, path, e);
+        rc = rc || model_load(m, &f.weights, path, e) ||
+             model_head_keep(m, &f.weights, as->tied, path, e);
     folder_close(&f);
     return rc ? -1 : 0;
 }
 
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable, struct err *e) {
-    return model_open_packed(m, path, d, trainable, NULL, e);
+    return model_open_as(m, path, d, trainable, &(struct holding){0}, e);
 }
 
 i64 model_count(const struct model *m, bool trainable_only) {

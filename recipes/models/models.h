@@ -85,7 +85,7 @@ struct config {
     struct layer_config layer[MAX_LAYERS];
     i64 bos_token_id, eos_token_id[8], eos_count; /* bos -1: none */
     bool wrapped;                                 /* the text part of a multimodal model */
-    char note[240];                               /* what the user should know; "" for nothing */
+    char note[400];                               /* what the user should know; "" for nothing */
 };
 int config_read(struct config *c, const json_t *j, const char *where, struct err *e);
 /* The same of an opened folder or GGUF file, whose metadata become `f->config`. */
@@ -242,9 +242,13 @@ void model_init(
 int model_load(struct model *m, const struct safetensors *s, const char *where, struct err *e);
 int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
                struct err *e); /* folder: config + weights */
-/* The same with the linear layers of the blocks packed so while they are loaded. */
-int model_open_packed(struct model *m, const char *path, enum dtype d, bool trainable,
-                      const struct packing *packing /* NULL: as the file is */, struct err *e);
+/* The same, held otherwise than its files are. */
+struct holding {
+    const struct packing *packing; /* of the blocks' linear layers, while loaded; NULL: as filed */
+    bool tied; /* an LM head is the embedding where config.json says so, whatever the file has */
+};
+int model_open_as(struct model *m, const char *path, enum dtype d, bool trainable,
+                  const struct holding *as, struct err *e);
 /* Appends the names and values of dropouts above 0 that training in transformers would apply; those
  * of the class where a `published` config.json leaves them out (config_dropouts.c). */
 int config_dropouts(const json_t *config, const struct family *f, bool published,

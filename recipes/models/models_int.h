@@ -19,13 +19,16 @@ struct naming {
     const struct prefix *prefix;  /* NULL: none */
     const struct gguf_arch *gguf; /* NULL: not that */
 };
-/* Copies the tensors of a file that hold `p`; shapes and dtypes are checked, numbers must be
- * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
 /* What a file of that naming calls the tensor of a pattern without %. */
 void param_name(char out[256], const struct naming *n, const char *pattern);
+/* The rule of the LM head's weight. */
+const struct weight_rule *head_rule(const struct family *f);
 /* Of a model tied by its config.json, whose weights are loaded: an LM head in the file that is not
- * the embedding stays one of its own (reshape.c). */
-int model_head_keep(struct model *m, const struct safetensors *s, const char *where, struct err *e);
+ * the embedding becomes one of its own, unless it is to stay `tied`; a note says so (reshape.c). */
+int model_head_keep(struct model *m, const struct safetensors *s, bool tied, const char *where,
+                    struct err *e);
+/* Copies the tensors of a file that hold `p`; shapes and dtypes are checked, numbers must be
+ * finite. `seen`: NULL, or one byte for each tensor of the file, set for those that were read. */
 int param_read(struct model *m, const struct naming *names, struct param *p,
                const struct safetensors *s, u8 *seen, const char *where, struct err *e);
 /* param_stored under the names of another file than the one that was loaded. */

@@ -23,3 +23,10 @@ void weights_free(struct weights *w) {
     mem_free(w->param), mem_free(w->module), arena_free(&w->arena);
     *w = (struct weights){0};
 }
+
+const struct weight_rule *head_rule(const struct family *f) {
+    for (int g = 0; f->weights[g]; g++)
+        for (const struct weight_rule *w = f->weights[g]; w->name; w++)
+            if (w->type == &top_head && w->cols != DIM_BIAS) return w;
+    return NULL;
+}

@@ -4,20 +4,12 @@
 
 #include <string.h>
 
-static const struct weight_rule *head_rule(const struct model *m) {
-    const struct weight_rule *const *group = m->config.family->weights;
-    for (; *group; group++)
-        for (const struct weight_rule *w = *group; w->type; w++)
-            if (w->type == &top_head && w->cols != DIM_BIAS) return w;
-    return NULL;
-}
-
 int model_untie(struct model *m, struct err *e) {
     if (m->config.has & HAS_UNTIED) return 0;
     struct module *head = model_module(m, -1, &top_head);
     const struct param *embed = model_module(m, -1, &top_embed)->weight;
-    const struct weight_rule *w = head_rule(m);
-    if (!w || m->weights.params == 0 || embed->placed)
+    const struct weight_rule *w = head_rule(m->config.family);
+    if (!w || embed->placed)
         return err_failed(e, "the output layer of a %s model cannot have weights of its own",
                           m->config.family->model_type);
     struct param *p =
@@ -71,11 +63,11 @@ static int values_differ(const struct stored *a, const struct stored *b, struct 
     return mem_free(x), differ;
 }
 
-int model_head_keep(struct model *m, const struct safetensors *s, const char *where,
+int model_head_keep(struct model *m, const struct safetensors *s, bool tied, const char *where,
                     struct err *e) {
     const struct param *embed = model_module(m, -1, &top_embed)->weight;
     const struct naming names = {.prefix = m->prefix};
-    const struct weight_rule *w = head_rule(m);
+    const struct weight_rule *w = head_rule(m->config.family);
     char head_name[256], embed_name[256];
     if ((m->config.has & HAS_UNTIED) || !w || embed->view.packing) return 0;
     param_name(head_name, &names, w->name), param_name(embed_name, &names, embed->name);
@@ -84,14 +76,16 @@ int model_head_keep(struct model *m, const struct safetensors *s, const char *wh
     if (!head || !of || !stored_readable(head) || !stored_readable(of)) return 0;
     const int differ = values_differ(head, of, e);
     if (differ <= 0) return differ;
-    if (model_untie(m, e) ||
-        param_read(m, &names, model_module(m, -1, &top_head)->weight, s, NULL, where, e))
+    if (!tied && (model_untie(m, e) ||
+                  param_read(m, &names, model_module(m, -1, &top_head)->weight, s, NULL, where, e)))
         return -1;
-    snprintf(
-        m->config.note, sizeof m->config.note,
-        "tie_word_embeddings is true, but %.80s is not the embeddings: both are kept, and what is "
-        "saved says that they are not tied",
-        head_name);
+    char *note = m->config.note;
+    const size_t size = strlen(note);
+    snprintf(note + size, sizeof m->config.note - size,
+             "%stie_word_embeddings is true, but %.80s is not the embeddings: %s", size ? "; " : "",
+             head_name,
+             tied ? "it is not used, as in the run, of recipe_version 1"
+                  : "both are kept, and what is saved says that they are not tied");
     return 0;
 }
 

@@ -213,7 +213,7 @@ static void tokenizer_and_tokenize(void **state) {
          at("set.h5"));
     expect(complained(), "set: 2 files read, 2 not read: LICENSE, data/test-0.csv\n");
     expect(complained(), "data/train-0.csv: 2 rows, 1 document\n");
-    expect(complained(), "1 field, and the header names 2 columns (1 time, line 3)");
+    expect(complained(), "1 field, and the header names 2 columns (1 time, data/train-0.csv:3)");
     expect(complained(), "set: 2 files, 3 rows\n");
     hone(2, "tokenizer train " TINY_CORPUS " --vocab-size 100 --output %s", at("small.json"));
     hone(2, "tokenizer learn " TINY_CORPUS " --output %s", at("small.json"));

@@ -76,6 +76,36 @@ static void test_head_kept(void **state) {
     }
 }
 
+/* Runs of recipe version 1 have the embedding as their LM head, as the program had that made them:
+ * all weights, an adapter and what uses it. */
+static void test_head_of_version_1(void **state) {
+    (void)state;
+    static float tied[8 * 512], is[8 * 512];
+    static const char *const more[] = {"", "use_peft=true lora_r=2"};
+    logits_of(STORIES, tied);
+    for (int i = 0; i < COUNT(more); i++) {
+        char run[512], last[512];
+        snprintf(run, sizeof run, "%s", at("tied%d", i));
+        snprintf(last, sizeof last, "%s", at("tied%d/checkpoints/step-000002", i));
+        for (int steps = 1; steps < 3; steps++)
+            hone(0,
+                 "train %s recipe_version=1 model_name_or_path=%s dataset=%s max_steps=%d "
+                 "output_dir=%s resume_from_checkpoint=auto %s",
+                 at("r.yaml"), at("differs"), at("text.jsonl"), steps, run, more[i]);
+        expect(said(), "lm_head.weight is not the embeddings: it is not used, as in the run");
+        hone(0, "verify %s --replay --quiet", run);
+        logits_of(last, is);
+        assert_memory_equal(tied, is, sizeof is);
+        struct safetensors s = {0};
+        struct err e = {0};
+        if (i) continue;
+        assert_int_equal(
+            0, safetensors_open(&s, at("tied%d/checkpoints/step-000002/model.safetensors", i), &e));
+        assert_null(safetensors_find(&s, "lm_head.weight"));
+        safetensors_close(&s);
+    }
+}
+
 /* Two files of the tensors of `whole`, cut at its half, as gguf-split does. */
 static void split(const char *whole, i64 parts_said) {
     struct gguf g = {0};
@@ -324,7 +354,8 @@ static void test_model_dropout(void **state) {
     expect(complained(), "model: resid_pdrop 0.5");
 }
 
-/* What an export does not copy is named; named templates and processors are copied. */
+/* What an export does not copy is named; named templates and processors are copied. So it is of the
+ * checkpoints of all weights, which have no named templates. */
 static void test_files_beside(void **state) {
     (void)state;
     assert_int_equal(0,
@@ -336,6 +367,11 @@ static void test_files_beside(void **state) {
     expect(complained(), "these are not copied: LICENSE, notes.txt");
     assert_true(path_exists(at("beside-out/additional_chat_templates/rag.jinja")));
     assert_true(path_exists(at("beside-out/processor_config.json")));
+    hone(0, "train %s model_name_or_path=%s dataset=%s max_steps=1 output_dir=%s", at("r.yaml"),
+         at("beside"), at("text.jsonl"), at("beside-run"));
+    expect(complained(), "these are not copied to checkpoints: LICENSE, "
+                         "additional_chat_templates, notes.txt\n");
+    assert_true(path_exists(at("beside-run/checkpoints/step-000001/processor_config.json")));
 }
 
 static int set_up(void **state) {
@@ -346,9 +382,9 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head_kept),    cmocka_unit_test(test_split_gguf),
-        cmocka_unit_test(test_ends_trained), cmocka_unit_test(test_rows_trained),
-        cmocka_unit_test(test_more_tokens),  cmocka_unit_test(test_model_dropout),
-        cmocka_unit_test(test_files_beside)};
+        cmocka_unit_test(test_head_kept),     cmocka_unit_test(test_head_of_version_1),
+        cmocka_unit_test(test_split_gguf),    cmocka_unit_test(test_ends_trained),
+        cmocka_unit_test(test_rows_trained),  cmocka_unit_test(test_more_tokens),
+        cmocka_unit_test(test_model_dropout), cmocka_unit_test(test_files_beside)};
     return cmocka_run_group_tests(tests, set_up, tiny_remove);
 }

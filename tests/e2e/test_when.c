@@ -205,6 +205,31 @@ static void test_gone(void **state) {
     expect(complained(), "2 problems, all of them above");
 }
 
+static i64 planned(const char *more) {
+    hone(0,
+         "train %s/full.yaml packing=false dataset.0.path=%s/few.h5 max_steps=2 output_dir=%s %s",
+         tiny, tiny, at("planned"), more);
+    const char *peak = strstr(said(), "planned peak ");
+    assert_non_null(peak);
+    assert_int_equal(0, dir_remove(at("planned"), &(struct err){0}));
+    return strtoll(peak + 13, NULL, 10);
+}
+
+/* Memory is planned for the samples that a step can have, and for those of an evaluation. */
+static void test_planned(void **state) {
+    (void)state;
+    assert_int_equal(0, shell("head -n 3 %s > %s", at("sft.jsonl"), at("few.jsonl")));
+    hone(0, "tokenize %s --tokenizer " TINY_TOKENIZER " --output %s --quiet", at("few.jsonl"),
+         at("few.h5"));
+    char eval[600];
+    snprintf(eval, sizeof eval, "global_batch_size=96 micro_batch_size=96 eval_dataset.0.path=%s",
+             at("sft.h5"));
+    const i64 few = planned("global_batch_size=3 micro_batch_size=3");
+    assert_int_equal(few, planned("global_batch_size=96 micro_batch_size=96"));
+    assert_true(planned("global_batch_size=96 micro_batch_size=96 recipe_version=1") > 4 * few);
+    assert_true(planned(eval) > 2 * few);
+}
+
 static void test_others(void **state) {
     (void)state;
     const char text[] = "base_model: org/model\ndatasets: [{path: org/data, type: alpaca}]\n"
@@ -240,10 +265,11 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),   cmocka_unit_test(test_order),
-        cmocka_unit_test(test_tokens), cmocka_unit_test(test_moments),
-        cmocka_unit_test(test_best),   cmocka_unit_test(test_only_model),
-        cmocka_unit_test(test_others), cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_rows),    cmocka_unit_test(test_order),
+        cmocka_unit_test(test_tokens),  cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_best),    cmocka_unit_test(test_only_model),
+        cmocka_unit_test(test_others),  cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_planned),
     };
     return cmocka_run_group_tests(tests, setup, tiny_remove);
 }

@@ -79,10 +79,7 @@ static bool at_multiple(i64 steps, double share, i64 total, i64 step) {
 
 /* Does an epoch end with this step? */
 static bool epoch_ends(const struct session *s, i64 step) {
-    const struct recipe *r = s->r;
-    const double epoch = r->recipe_version >= 2
-                             ? (double)loader_steps(s->t.loader)
-                             : (double)loader_samples(s->t.loader) / (double)r->global_batch_size;
+    const double epoch = samples_epoch_steps(&s->t);
     const double now = (double)step / epoch, before = (double)(step - 1) / epoch;
     return step > 0 && (i64)(now + 1e-9) > (i64)(before + 1e-9);
 }
@@ -247,7 +244,9 @@ static int session_open(struct session *s, struct err *e) {
     if (!rc && s->resumed >= 0) rc = samples_cut(s, e);
     if (!rc && s->t.eval_loader && s->r->dataset.count == 1 && s->r->eval_dataset.count == 1)
         rc = dataset_ngram(s->t.dataset[0], s->t.eval_dataset[0], &s->ngram, e);
-    if (!rc) rc = facts_write(s, e) || !(id = mem_printf(e, "%s-%.12s", s->r->task, lock));
+    if (!rc)
+        rc = trainer_left_out(&s->t, e) || facts_write(s, e) ||
+             !(id = mem_printf(e, "%s-%.12s", s->r->task, lock));
     const struct log_start start = {.run_dir = s->run_dir,
                                     .run_id = id,
                                     .lock_sha256 = lock,

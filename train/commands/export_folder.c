@@ -148,7 +148,7 @@ static int folder_rest(const char *to, const char *from, struct err *e) {
                        (file_read(&file, one, e) || file_write(copy, file.data, file.size, e)));
         text_free(&file), mem_free(one), mem_free(copy);
     }
-    rc = rc || folder_uncopied(from, &left, e);
+    rc = rc || folder_uncopied(from, to, &left, e);
     if (!rc && left.size && !quiet)
         show(stderr, "note: of %s these are not copied: %s\n", from, left.data);
     names_free(names, count), text_free(&left), mem_free(source), mem_free(target);

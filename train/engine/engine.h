@@ -9,7 +9,8 @@
 
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
-const struct packing *packing_of_recipe(const struct recipe *r); /* NULL: none */
+/* How a run holds the models that it opens. */
+struct holding holding_of_recipe(const struct recipe *r);
 
 /* ---- a model for use (loaded.c, tokenizer_gguf.c) */
 /* Loads MODEL (folder or checkpoint), and onto it the sum of adapters (none: a LoRA checkpoint

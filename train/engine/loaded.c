@@ -21,13 +21,15 @@ int numerics_choose(const char *name, struct err *e) {
     return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
 }
 
-const struct packing *packing_of_recipe(const struct recipe *r) {
+struct holding holding_of_recipe(const struct recipe *r) {
     char name[16];
     snprintf(name, sizeof name, "%s%s", r->bnb_4bit_quant_type,
              r->bnb_4bit_use_double_quant ? "-double" : "");
-    return r->load_in_4bit ? packing_find(name)
-           : r->quantize   ? packing_find(r->quantize) /* NULL: auto, none */
-                           : NULL;
+    return (struct holding){.packing = r->load_in_4bit ? packing_find(name)
+                                       : r->quantize
+                                           ? packing_find(r->quantize) /* NULL: auto, none */
+                                           : NULL,
+                            .tied = r->recipe_version < 2};
 }
 
 int run_recipe(struct recipe *r, const char *checkpoint, struct err *e) {
@@ -38,15 +40,15 @@ int run_recipe(struct recipe *r, const char *checkpoint, struct err *e) {
     return found;
 }
 
-/* How the base is held: as `quantize` says, or with "auto" as the run had it that the first adapter
- * comes from. */
-static int packing_choose(const struct packing **packing, const char *quantize, const char *adapter,
+/* How the base is held: as the run had it that the first adapter comes from, but packed as
+ * `quantize` says, if that is not "auto". */
+static int holding_choose(struct holding *as, const char *quantize, const char *adapter,
                           struct err *e) {
     struct recipe r;
-    *packing = packing_find(quantize); /* NULL: auto, none */
-    if (!adapter || strcmp(quantize, "auto")) return 0;
-    const int found = run_recipe(&r, adapter, e);
-    if (found > 0) *packing = packing_of_recipe(&r), recipe_free(&r);
+    *as = (struct holding){0};
+    const int found = adapter ? run_recipe(&r, adapter, e) : 0;
+    if (found > 0) *as = holding_of_recipe(&r), recipe_free(&r);
+    if (strcmp(quantize, "auto")) as->packing = packing_find(quantize); /* NULL: none */
     return found < 0 ? -1 : 0;
 }
 
@@ -134,7 +136,7 @@ static int tokenizer_find(struct loaded *l, const char *named, struct err *e) {
 int loaded_open_as(struct loaded *l, const char *path, const struct text_list *adapters,
                    const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
                    struct err *e) {
-    const struct packing *packing;
+    struct holding as;
     *l = (struct loaded){0};
     const i64 count = adapters ? adapters->count : 0;
     double weight;
@@ -148,8 +150,8 @@ int loaded_open_as(struct loaded *l, const char *path, const struct text_list *a
     if (own ? base_of(l, path, e) : !(l->base = mem_text(path, e))) return -1;
     if (count && adapter_named(adapters->item[0], &l->adapter, &weight, e)) return -1;
     if (own && !(l->adapter = mem_text(path, e))) return -1;
-    if (packing_choose(&packing, quantize, l->adapter, e) ||
-        model_open_packed(&l->model, l->base, d, trainable && !l->adapter, packing, e))
+    if (holding_choose(&as, quantize, l->adapter, e) ||
+        model_open_as(&l->model, l->base, d, trainable && !l->adapter, &as, e))
         return -1;
     if (*l->model.config.note && !quiet)
         show(stderr, "note: %s: %s\n", l->base, l->model.config.note);

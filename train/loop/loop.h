@@ -179,7 +179,7 @@ struct trainer {
     double held_out;                                /* of trainer_slices: 0: not known yet */
     i64 room, rows;                                 /* rows: of a sample */
     i64 total_steps, tokens_seen;
-    bool whole_save; /* with the optimizer's state, whatever save_only_model says */
+    bool whole_save;           /* with the optimizer's state, whatever save_only_model says */
     i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
     char *tokens_folder;       /* of the tokenizer with the recipe's own tokens; NULL: none */
@@ -205,10 +205,11 @@ int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
 /* A checkpoint at the current step; `digest`: optimizer_digest of the run's version. */
 int trainer_save(struct trainer *t, const char digest[65], struct err *e);
 int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
-/* Refuses, with the plan and what would fit, a step that does not. */
-i64 trainer_plan_bytes(
-    struct trainer *t,
-    struct err *e); /* weights, optimizer, gradients, activations of a full micro-batch */
+/* A note of what the model's folder holds besides what checkpoints take along. */
+int trainer_left_out(const struct trainer *t, struct err *e);
+/* Weights, optimizer, gradients, activations of the largest micro-batch that a step or an
+ * evaluation can have. Refuses, with the plan and what would fit, what does not. */
+i64 trainer_plan_bytes(struct trainer *t, struct err *e);
 i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction group */
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
@@ -217,7 +218,7 @@ int trainer_model(struct trainer *t, struct err *e);
 int trainer_tokens_named(const struct trainer *t, struct err *e);
 /* Which rows of a text are read: slice, max_samples, split (trainer_slices.c). */
 int trainer_slices(struct trainer *t, const struct data_item *item, struct source_options *o,
-                 struct err *e);
+                   struct err *e);
 /* The recipe's own tokens: the tokenizer with them; rows for them; their roles in a checkpoint. */
 int trainer_tokens(struct trainer *t, struct err *e);
 int trainer_tokens_fit(struct trainer *t, struct err *e);
@@ -239,6 +240,10 @@ const struct frozen *trainer_frozen(const struct trainer *t, const char *name);
 void samples_of_recipe(const struct recipe *r, struct loader_config *c);
 /* Are samples drawn from the datasets by their weights, or is each one's turn once an epoch? */
 bool samples_weighted(const struct recipe *r);
+double samples_epoch_steps(const struct trainer *t); /* with recipe_version 1 a fraction */
+i64 samples_seen(const struct trainer *t, i64 step); /* in the first so many steps */
+/* Of a micro-batch of at most `micro`: where a step ends with an epoch, no more than that has. */
+i64 samples_at_once(const struct trainer *t, i64 micro);
 void samples_note(const struct trainer *t); /* on stderr, for each dataset what is left out */
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 

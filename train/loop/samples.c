@@ -10,6 +10,27 @@ bool samples_weighted(const struct recipe *r) {
     return !plain && r->dataset.count > 1;
 }
 
+/* Does a step end where an epoch does? */
+static bool by_epochs(const struct recipe *r) {
+    return r->recipe_version >= 2 && !samples_weighted(r);
+}
+
+double samples_epoch_steps(const struct trainer *t) {
+    return t->r->recipe_version >= 2
+               ? (double)loader_steps(t->loader)
+               : (double)loader_samples(t->loader) / (double)t->r->global_batch_size;
+}
+
+i64 samples_seen(const struct trainer *t, i64 step) {
+    const i64 batch = t->r->global_batch_size, steps = loader_steps(t->loader);
+    if (!by_epochs(t->r) || t->r->drop_last) return step * batch;
+    return step / steps * loader_samples(t->loader) + step % steps * batch;
+}
+
+i64 samples_at_once(const struct trainer *t, i64 micro) {
+    return by_epochs(t->r) ? i64_min(micro, loader_samples(t->loader)) : micro;
+}
+
 void samples_of_recipe(const struct recipe *r, struct loader_config *c) {
     static const char *const truncation[] = {"right", "left", "drop", "split", "error"};
     const char *how = r->packing_strategy;

@@ -22,10 +22,7 @@ int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir,
         return -1;
     t->total_steps = r->max_steps;
     if (!t->total_steps) {
-        const double steps = r->num_train_epochs * /* a last batch that is not full is a step */
-                             (r->recipe_version >= 2 ? (double)loader_steps(t->loader)
-                                                     : (double)loader_samples(t->loader) /
-                                                           (double)r->global_batch_size);
+        const double steps = r->num_train_epochs * samples_epoch_steps(t);
         t->total_steps = i64_max(1, (i64)steps + (steps > (double)(i64)steps));
     }
     return schedule_of_recipe(&t->schedule, r, t->total_steps, e);
@@ -75,12 +72,23 @@ static i64 step_bytes(struct trainer *t, i64 tokens, struct err *e) {
     return most;
 }
 
+static i64 length_of(const struct trainer *t) { return round_up(t->r->max_seq_length, LOADER_PAD); }
+
+/* The same with evaluations, by micro-batches of at most so many samples. */
+static i64 passes_bytes(struct trainer *t, i64 micro, i64 eval_micro, struct err *e) {
+    const i64 most = step_bytes(t, length_of(t) * t->rows * samples_at_once(t, micro), e);
+    if (most < 0 || !t->eval_loader) return most;
+    const i64 samples = i64_min(eval_micro, loader_samples(t->eval_loader));
+    const struct pass *p = trainer_pass(t, length_of(t) * samples, USE_EVAL, NULL, e);
+    return p ? i64_max(most, p->graph->peak) : -1;
+}
+
 /* The largest micro-batch whose plan fits. */
-static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
+static int memory_hint(struct trainer *t, i64 left, struct err *e) {
     struct err unused = {0};
-    for (i64 n = trainer_micro_batch(t->r) / 2; n; n /= 2) {
-        const i64 step = step_bytes(t, length * n, &unused);
-        if (step >= 0 && step <= left)
+    for (i64 n = samples_at_once(t, trainer_micro_batch(t->r)) / 2; n; n /= 2) {
+        const i64 bytes = passes_bytes(t, n, n, &unused);
+        if (bytes >= 0 && bytes <= left)
             return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)n);
     }
     return err_hint(e, "gradient_checkpointing: true, a smaller max_seq_length or precision: bf16 "
@@ -88,8 +96,8 @@ static int memory_hint(struct trainer *t, i64 length, i64 left, struct err *e) {
 }
 
 i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
-    const i64 length = round_up(t->r->max_seq_length, LOADER_PAD) * t->rows,
-              step = step_bytes(t, length * trainer_micro_batch(t->r), e);
+    const i64 micro = trainer_micro_batch(t->r),
+              step = passes_bytes(t, micro, t->r->micro_batch_size, e);
     if (step < 0) return -1;
     const i64 state = optimizer_bytes(&t->optimizer), left = device_available();
     i64 weights = weights_bytes(&t->model);
@@ -103,7 +111,7 @@ i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
         e,
         "plan: weights %.1f MiB, gradients and optimizer state %.1f MiB, activations of %lld "
         "x %lld tokens %.1f MiB",
-        (double)weights / mib, (double)state / mib, (long long)trainer_micro_batch(t->r),
-        (long long)length, (double)step / mib);
-    return memory_hint(t, length, left, e);
+        (double)weights / mib, (double)state / mib, (long long)samples_at_once(t, micro),
+        (long long)(length_of(t) * t->rows), (double)step / mib);
+    return memory_hint(t, left, e);
 }

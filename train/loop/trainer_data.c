@@ -355,12 +355,13 @@ static int adapter_make(struct trainer *t, struct err *e) {
 int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
+    const struct holding as = holding_of_recipe(r);
     if (r->adapter_name_or_path && !r->use_peft)
         return err_input(e, "adapter_name_or_path: without use_peft: true no adapter is trained");
     if (r->model_name_or_path) {
         t->model_folder = arena_text(&t->arena, r->model_name_or_path, e);
-        if (!t->model_folder || model_open_packed(&t->model, r->model_name_or_path, d, !r->use_peft,
-                                                  packing_of_recipe(r), e))
+        if (!t->model_folder ||
+            model_open_as(&t->model, r->model_name_or_path, d, !r->use_peft, &as, e))
             return -1;
         if (t->model.config.wrapped && !r->use_peft) t->model.prefix = NULL; /* trainer_save.c */
         if (trainer_tokens_fit(t, e)) return -1;

@@ -15,9 +15,9 @@ static bool base_is_kept(const struct recipe *r) {
 
 static int open_own(struct trainer *t, struct frozen *f, const char *path, struct err *e) {
     const i64 vocab = t->model.config.vocab_size;
+    const struct holding as = holding_of_recipe(t->r);
     if (!(f->model = f->own = mem_new(sizeof *f->own, e)) ||
-        model_open_packed(f->own, path, t->model.weights.dtype, false, packing_of_recipe(t->r),
-                          e) ||
+        model_open_as(f->own, path, t->model.weights.dtype, false, &as, e) ||
         model_place(f->own, e) || model_rope(f->own, t->r->max_seq_length, e))
         return err_frame(e, "while opening the %s model", f->name);
     if (f->own->config.vocab_size == vocab) return 0;

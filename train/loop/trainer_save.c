@@ -13,7 +13,7 @@ static int state_write(struct trainer *t, const char *folder, const char *digest
     if (!w) return -1;
     const int rc =
         optimizer_save(&t->optimizer, w, e) || state_put_i64(w, "tokens_seen", t->tokens_seen, e) ||
-        state_put_i64(w, "samples_seen", t->optimizer.step * t->r->global_batch_size, e) ||
+        state_put_i64(w, "samples_seen", samples_seen(t, t->optimizer.step), e) ||
         state_put_i64(w, "reduction_groups", t->r->reduction_groups, e) ||
         (t->digest_version > 1 && state_put_i64(w, "digest_version", t->digest_version, e)) ||
         state_put_text(w, "state_sha256", digest, e);
@@ -66,6 +66,16 @@ static int config_unwrap(const struct model *m, const char *folder, struct err *
     const int rc = json_save(text, path, 2, e);
     json_decref(all), mem_free(path);
     return rc;
+}
+
+int trainer_left_out(const struct trainer *t, struct err *e) {
+    struct text names = {0};
+    if (t->r->use_peft || quiet || !path_is_dir(t->model_folder)) return 0;
+    const int rc = folder_uncopied(t->model_folder, NULL, &names, e);
+    if (names.size)
+        show(stderr, "note: of %s these are not copied to checkpoints: %s\n", t->model_folder,
+             names.data);
+    return text_free(&names), rc;
 }
 
 static int config_reshape(const struct model *m, const char *folder, struct err *e) {

@@ -190,7 +190,9 @@ static void test_dataset(void **state) {
             assert_non_null(strstr(notes.data, "000.jsonl: 1 row, 1 document\n"));
             assert_null(strstr(notes.data, "020.jsonl")); /* a user reads no more */
             assert_non_null(strstr(notes.data, "many: 201 files, 201 rows\n"));
-            assert_non_null(strstr(notes.data, "x/NaN.jsonl: 2 values that JSON has no form for"));
+            assert_non_null(strstr(notes.data, "many: values that JSON has no form for (NaN, bytes "
+                                               "that are no text) are read as null (1 time, "
+                                               "x/NaN.jsonl:1)\n"));
         } else
             documents += info->documents;
         if (split == SPLIT_VALIDATION) assert_in_range(info->documents, 8, 35);
@@ -203,9 +205,44 @@ static void test_dataset(void **state) {
     assert_non_null(strstr(e.primary, "has no files of a split 'train'"));
 }
 
+/* What became of the rows is said of all files at once: of a thousand, too. */
+static void test_notes(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct text notes = {0};
+    char want[2048];
+    put("n/a.jsonl",
+        "{\"body\": \"ab\", \"id\": 1}\n{\"body\": 7}\n{\"body\": \"ab\", \"id\": 2}\n");
+    put("n/b.jsonl", "{\"body\": 7}\n{\"body\": 7}\n{\"body\": 7}\n{\"body\": \"\"}\n");
+    put("n/c.jsonl", "{\"text\": \"cd\", \"id\": 3}\n"); /* without the column: another has it */
+    const char *source = in_folder("n");
+    struct dataset_job job = byte_job(&source, in_folder("n.h5"));
+    json_t *columns = json_pack("{s:s}", "text", "body");
+    job.notes = &notes, job.options.rules.columns = columns, job.options.rules.skip = true;
+    if (dataset_build(&job, &e)) fail_msg("%s %s", e.primary, e.detail);
+    snprintf(want, sizeof want,
+             "note: %s: left out: 'text' is an integer (4 times, a.jsonl:2, b.jsonl:1, b.jsonl:2, "
+             "...)\nnote: %s: left out: no text found; the keys are: 'id' (1 time, c.jsonl:1)\n"
+             "note: %s: the text is empty (1 time, b.jsonl:4)\n"
+             "note: column 'id' of %s is not used (2 rows)\nnote: column 'text' of %s is not used "
+             "(1 row)\n",
+             source, source, source, source, source);
+    const char *said = strstr(notes.data, "3 files, 8 rows\n");
+    assert_non_null(said);
+    assert_string_equal(said + strlen("3 files, 8 rows\n"), want);
+    json_object_set_new(columns, "prompt", json_string("ask"));
+    for (int split = SPLIT_ALL; split <= SPLIT_TRAIN; split++) {
+        job.options.split = (enum split)split, e = (struct err){0};
+        assert_int_equal(dataset_build(&job, &e), -1);
+        assert_non_null(strstr(e.primary, "n: columns: no row has a column 'ask' (for prompt)"));
+    }
+    json_decref(columns), text_free(&notes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_globs), cmocka_unit_test(test_folders), cmocka_unit_test(test_splits),
-        cmocka_unit_test(test_repositories), cmocka_unit_test(test_dataset)};
+        cmocka_unit_test(test_globs),   cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_splits),  cmocka_unit_test(test_repositories),
+        cmocka_unit_test(test_dataset), cmocka_unit_test(test_notes)};
     return cmocka_run_group_tests_name("files", tests, folder_make, folder_remove);
 }

@@ -141,7 +141,8 @@ static int numbers_kept(const char *path, const char *name, int *packed) {
     static float values[1 << 14];
     int kept = *packed = 0;
     if (model_open(&plain, path, F32, false, &e)) fail_msg("%s", e.primary);
-    if (model_open_packed(&m, path, F32, false, packing_find(name), &e)) fail_msg("%s", e.primary);
+    const struct holding as = {.packing = packing_find(name)};
+    if (model_open_as(&m, path, F32, false, &as, &e)) fail_msg("%s", e.primary);
     for (i64 i = 0; i < m.weights.params; i++) {
         const struct view *v = &m.weights.param[i]->view, *want = &plain.weights.param[i]->view;
         if (!v->packing) continue;
