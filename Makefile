@@ -32,7 +32,7 @@ AVX512      := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-
 FLAGS_plain :=
 FLAGS_avx2  := -mavx2 -mfma
 FLAGS_avx512 := $(AVX512)
-FLAGS_avx512bf16 := $(AVX512) -mavx512bf16
+FLAGS_avx512bf16 := $(AVX512) -mavx512bf16 -mavx512vnni
 
 KERNELS := $(wildcard $(FOLDERS:%=%/*_cpu.c))
 SOURCES := $(filter-out $(KERNELS),$(wildcard $(FOLDERS:%=%/*.c)))

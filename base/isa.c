@@ -20,7 +20,8 @@ enum isa isa_best(void) {
     if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
         !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
         return ISA_avx2;
-    return __builtin_cpu_supports("avx512bf16") ? ISA_avx512bf16 : ISA_avx512;
+    const bool both = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+    return both ? ISA_avx512bf16 : ISA_avx512; /* all that have the one have the other */
 }
 
 static atomic_int now = -1;

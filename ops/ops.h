@@ -16,7 +16,7 @@
     X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(glu)          \
     X(glu_back) X(act) X(act_back) X(xielu) X(xielu_back) X(add) X(scale) X(softcap)               \
     X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
-    X(dropout) X(linear) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
+    X(dropout) X(linear) X(linear_int8) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
     X(linear_xent) X(linear_xent_train) X(lora_xent) X(lora_xent_train) X(update) X(quant8)        \
     X(dequant8) X(square_sum) X(sample) X(adafactor) X(cast)                                       \
     X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)             \
@@ -53,10 +53,23 @@ static inline i64 view_rows(const struct view *v) {
 /* to[line * count + i] = element at + line * step + i, rounded once to f32 or, `is_bf16`, bf16. */
 typedef void packing_decode(void *to, const struct view *v, i64 at, i64 count, i64 lines, i64 step,
                             bool is_bf16);
+/* Blocks of whole numbers that linear_int8 takes as they are (int8_codes.h). */
+enum int8_form {
+    INT8_NONE,
+    INT8_Q8_0,
+    INT8_Q4_0,
+    INT8_Q4_1,
+    INT8_Q5_0,
+    INT8_Q5_1,
+    INT8_Q4_K, /* K types, blocks of 256, from here on */
+    INT8_Q5_K,
+    INT8_Q6_K
+};
 /* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
 struct packing {
     const char *name;
-    i64 block[2];                                 /* of the views that it encodes */
+    i64 block[2]; /* of the views that it encodes */
+    enum int8_form int8;
     i64 (*bytes)(const struct view *v, int slot); /* of `slot` (view_slot); 0: it has none */
     /* From so many f32 or, `is_bf16`, bf16 values in host memory, into memory that v has. */
     int (*encode)(const struct view *v, const void *from, bool is_bf16, struct err *e);

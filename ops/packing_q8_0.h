@@ -60,6 +60,7 @@ static inline int q8_0_encode(const struct view *v, const void *from, bool is_bf
     return 0;
 }
 
-#define PACKING_q8_0 .block = {Q8_0_BLOCK}, .bytes = q8_0_bytes, .encode = q8_0_encode
+#define PACKING_q8_0                                                                               \
+    .block = {Q8_0_BLOCK}, .int8 = INT8_Q8_0, .bytes = q8_0_bytes, .encode = q8_0_encode
 
 #endif
