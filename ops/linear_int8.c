@@ -1,5 +1,5 @@
 /* linear_int8.c: y = x·w^T (+ scale * (x·a^T)·b^T) (+ bias) with activations as whole numbers by
- * blocks, as NUMERICS.md 15 defines it: for models that are used, not trained, so without gradients.
+ * blocks, as NUMERICS.md 15 defines it: for models that are used, so without gradients.
  *
  *   x [N, I], w [O, I] packed in blocks that int8_codes.h knows, bias [O], a [r, I], b [O, r]
  *   -> y [N, O], t [N, r] (absent without adapter)

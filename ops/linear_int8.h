@@ -1,5 +1,5 @@
-/* linear_int8.h: activations as whole numbers, as the CPU kernels of linear_int8 have them. Internal
- * to ops. */
+/* linear_int8.h: activations as whole numbers, as the CPU kernels of linear_int8 have them. Of ops
+ * alone. */
 #ifndef HONE_LINEAR_INT8_H
 #define HONE_LINEAR_INT8_H
 

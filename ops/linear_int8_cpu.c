@@ -1,11 +1,11 @@
 /* linear_int8_cpu.c: linear_int8 (NUMERICS.md 15). Eight rows of w at a time: each block's whole
- * numbers are multiplied and added by four or more in integer lanes, a tree turns the lanes of eight
- * rows into one lane a row, and the eight chains go on in float lanes. So weights are read once, as
- * they are stored, and nothing is packed. Rejected: rows interleaved beforehand, which would be a
- * second copy of the file in memory; float lanes within a row, which would be another sum.
+ * numbers are multiplied and added in integer lanes, a tree turns the lanes of eight rows into one
+ * lane a row, and the eight chains go on in float lanes. So weights are read once, as they are
+ * stored, and nothing is packed. Rejected: rows interleaved beforehand, which would be a second
+ * copy of the file in memory; float lanes within a row, which would be another sum.
  *
- * Codes of 8 bits are multiplied as bytes with 128 added (VNNI), or by their magnitude with the sign
- * moved to the other factor (AVX2 adds pairs in 16 bits, where the former would not fit). */
+ * Codes of 8 bits are multiplied as bytes with 128 added (VNNI), or by their magnitude with the
+ * sign moved to the other factor (AVX2 adds pairs in 16 bits, where the former would not fit). */
 #include "base/v16.h"
 #include "ops/gemm/gemm.h"
 #include "ops/linear_int8.h"

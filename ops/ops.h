@@ -16,7 +16,8 @@
     X(rmsnorm_add) X(rope) X(rope_back) X(attention) X(attention_back) X(kv_store) X(glu)          \
     X(glu_back) X(act) X(act_back) X(xielu) X(xielu_back) X(add) X(scale) X(softcap)               \
     X(softcap_back) X(clamp) X(clamp_back) X(gate_mul) X(gate_mul_back) X(split) X(join)           \
-    X(dropout) X(linear) X(linear_int8) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db) X(bias_dw)                \
+    X(dropout) X(linear) X(linear_int8) X(linear_dx) X(linear_dw) X(lora_dt) X(lora_db)            \
+    X(bias_dw)                                                                                     \
     X(linear_xent) X(linear_xent_train) X(lora_xent) X(lora_xent_train) X(update) X(quant8)        \
     X(dequant8) X(square_sum) X(sample) X(adafactor) X(cast)                                       \
     X(layernorm) X(layernorm_back) X(add_layernorm) X(add_layernorm_back) X(sink_back)             \

@@ -1,5 +1,5 @@
 /* test_int8.c: products with activations as whole numbers (NUMERICS.md 15) of every block type of
- * GGUF that they take, with blocks of arbitrary bytes: the bits of a definition that is written down
+ * GGUF that they take, with blocks of arbitrary bytes: the bits of a definition that is written
  * here once more, on every instruction set, with any number of rows at once. */
 #include "ops/ops.h"
 
