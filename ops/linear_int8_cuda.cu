@@ -1,6 +1,6 @@
 /* linear_int8_cuda.cu: linear_int8 (NUMERICS.md 15). Activations become whole numbers in a kernel
- * of their own, a thread for each block. Then a warp has one row of y and one of w: its lanes have a
- * block each, whose sum of whole numbers is exact, and the chain over the 32 blocks goes through
+ * of their own, a thread for each block. Then a warp has one row of y and one of w: its lanes have
+ * a block each, whose sum of whole numbers is exact, and the chain over the 32 blocks goes through
  * shuffles, ascending. A low rank goes by linear's products from x itself. */
 #include "ops/device/cuda_vec.h"
 #include "ops/gemm/gemm_cuda.h"
