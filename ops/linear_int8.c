@@ -12,6 +12,11 @@
 
 #include <string.h>
 
+bool linear_int8_takes(const struct view *w) {
+    const enum int8_form f = w->packing ? w->packing->int8 : INT8_NONE;
+    return f && w->rank == 2 && w->dim[1] % int8_elements(f) == 0;
+}
+
 static int linear_int8_shape(struct op_call *c, struct err *e) {
     if (op_linear.shape(c, e)) return -1;
     const struct packing *p = c->in[1].packing;

@@ -12,7 +12,11 @@
 
 #include <string.h>
 
-enum { ROWS = 8, FEW = 4 };
+enum {
+    ROWS = 8,
+    FEW = 4,
+    ALONE = 1 << 13 /* activations, for which waking threads takes longer */
+};
 
 struct int8_job {
     const struct op_call *c;
@@ -123,6 +127,9 @@ V16_FN void rows_super(float *to, const struct int8_job *j, const u8 *const w[RO
 #else
 
 enum { AHEAD = 1024 };
+/* How far a line is asked for early, at byte `at` of a row: across its end in the row that takes
+ * its place. */
+V16_FN i64 soon(i64 at, i64 row) { return at + AHEAD < row ? AHEAD : AHEAD + (ROWS - 1) * row; }
 
 /* acc + products of unsigned codes with whole numbers, four to a lane. */
 V16_FN __m256i dot(__m256i acc, __m256i code, __m256i x) {
@@ -158,7 +165,10 @@ V16_FN __m256 f16x8(const u8 *const w[ROWS], i64 at) {
     __m128i h = _mm_setzero_si128();
 #define LANE(r) h = _mm_insert_epi16(h, (int)int8_u16(w[r] + at), r);
     LANE(0)
-    LANE(1) LANE(2) LANE(3) LANE(4) LANE(5) LANE(6) LANE(7)
+    LANE(1)
+    LANE(2)
+    LANE(3)
+    LANE(4) LANE(5) LANE(6) LANE(7)
 #undef LANE
         const __m256i u = _mm256_cvtepu16_epi32(h),
                       rest = _mm256_and_si256(u, _mm256_set1_epi32(0x7fff)),
@@ -208,7 +218,7 @@ V16_FN void rows_small(float *to, const struct int8_job *j, const u8 *const row[
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++) {
             const __m256i code = codes(w[r], f);
-            __builtin_prefetch(w[r] + AHEAD);
+            __builtin_prefetch(w[r] + soon(b * bytes, j->blocks * bytes));
 #pragma GCC unroll 4
             for (int k = 0; k < n; k++) {
                 const struct int8_x *at = x + k * j->blocks;
@@ -290,7 +300,8 @@ V16_FN void rows_super(float *to, const struct int8_job *j, const u8 *const row[
                 s.part = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w[r] + 192)));
             else
                 scales_k(&s, w[r]);
-            for (i64 at = 0; at < bytes; at += 64) __builtin_prefetch(w[r] + AHEAD + at);
+            for (i64 at = 0; at < bytes; at += 64)
+                __builtin_prefetch(w[r] + at + soon(b * bytes + at, j->blocks * bytes));
             for (int k = 0; k < n; k++) {
                 const struct int8_x256 *at = x + k * j->blocks;
                 a[k][r] = f != INT8_Q6_K
@@ -442,7 +453,10 @@ CPU_KERNEL(linear_int8) {
     u8 *rest = (u8 *)c->scratch + int8_scratch(j.n, j.in, f);
     const bool low = is_present(&c->in[3]);
     if (low) j.sum = (float *)(void *)rest, rest += round_up(j.n * j.out * 4, 64);
-    pool_run(j.n * j.blocks, quantise_task, &j);
+    if (j.n * j.in <= ALONE)
+        quantise_task(&j, 0, j.n * j.blocks, 0);
+    else
+        pool_run(j.n * j.blocks, quantise_task, &j);
     pool_run((j.out + ROWS - 1) / ROWS, rows_task, &j);
     if (!low) return 0;
     float *u = (float *)(void *)rest;

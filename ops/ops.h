@@ -96,6 +96,8 @@ i64 view_memory(const struct view *v); /* bytes of all slots */
 /* Makes v, whose dtype and shape are set, packed: memory for it (mem_new; of its owner also after
  * an error). block: NULL for the packing's own. */
 int view_pack(struct view *v, const struct packing *p, const i64 block[2], struct err *e);
+/* Does linear_int8 take this weight: its packing, with rows of whole blocks? */
+bool linear_int8_takes(const struct view *w);
 /* All elements of v in host memory, decoded by all threads; to: f32 or, `is_bf16`, bf16. */
 void view_unpack(void *to, const struct view *v, bool is_bf16);
 

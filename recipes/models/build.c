@@ -7,7 +7,7 @@ struct module *build_module(const struct build *b, const struct module_type *typ
 }
 
 struct tracing build_tracing(const struct build *b) {
-    return (struct tracing){b->g, b->dropout, b->dropout_seed, b->dropout_place, b->bare};
+    return (struct tracing){b->g, b->dropout, b->dropout_seed, b->dropout_place, b->bare, b->int8};
 }
 
 struct tensor *build_weight(struct build *b, const struct module_type *type) {

@@ -221,6 +221,9 @@ struct model {
     /* What its config.json does not say: an LM head of its own, more tokens. Saves must. */
     bool untied, grown;
     struct lora_config *lora; /* of the adapter that was added; NULL: none. Not owned */
+    /* Passes that sample (PASS_IDS) take activations as whole numbers where weights are blocks of
+     * such: linear_int8. All others take decoded values. */
+    bool int8;
 };
 /* Allocates parameters for `c`; their contents are zero. `trainable`: all of them. Call model_free
  * also after a failure. */
@@ -351,6 +354,7 @@ struct build {  /* one trace */
     struct tensor *store, *sequence, *pages, *gather, *slot; /* with states: states.h */
     struct tensor *rope[MAX_ROPES], *query_rope[MAX_ROPES], *slopes;
     bool bare; /* as if the model had no adapter */
+    bool int8; /* struct model */
     /* For training, the share of an adapter's inputs that is dropped: set it and the seed before
      * model_hidden, and `dropout_at` (ops/dropout.c) before each run. */
     double dropout;

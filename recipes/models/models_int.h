@@ -85,6 +85,7 @@ int codes_values(struct stored *plain, const struct safetensors *s, const struct
 /* What `linear` takes (ops/linear.c); NULL where absent. */
 struct linear_in {
     struct tensor *x, *w, *bias, *a, *b;
+    bool int8; /* by linear_int8, where the weight has blocks of whole numbers */
 };
 struct tensor *linear_call(struct graph *g, const struct linear_in *in, double lora_scale);
 /* The same with the rest of what the module's adapter has: magnitudes, dropout. */

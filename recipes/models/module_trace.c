@@ -8,8 +8,10 @@ const struct lora_pair *module_adapter(const struct tracing *t, const struct mod
 
 struct tensor *module_linear(const struct tracing *t, const struct module *m, struct tensor *x) {
     const struct lora_pair *lora = module_adapter(t, m);
-    struct linear_in in = {
-        .x = x, .w = param_tensor(t->g, m->weight), .bias = param_tensor(t->g, m->bias)};
+    struct linear_in in = {.x = x,
+                           .w = param_tensor(t->g, m->weight),
+                           .bias = param_tensor(t->g, m->bias),
+                           .int8 = t->int8};
     if (!lora->a) return linear_call(t->g, &in, lora->scale);
     in.a = param_tensor(t->g, lora->a), in.b = param_tensor(t->g, lora->b);
     return lora_linear(t, m, &in);

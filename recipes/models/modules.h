@@ -116,6 +116,7 @@ struct tracing {
     u64 dropout_seed;
     struct tensor *dropout_place; /* ops/dropout.c; NULL: nothing is dropped */
     bool bare;                    /* as if no module had an adapter */
+    bool int8;                    /* struct model */
 };
 struct tensor *param_tensor(struct graph *g, struct param *p);
 /* The adapter that counts in this trace; its `a` is NULL where there is none. */

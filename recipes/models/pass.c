@@ -52,6 +52,7 @@ static int trace(struct pass *p, struct err *e) {
                               .page_count = plan->page_count,
                               .gathered = plan->gathered,
                               .bare = plan->bare,
+                              .int8 = plan->model->int8 && plan->gives == PASS_IDS,
                               .dropout = plan->dropout,
                               .dropout_seed = plan->dropout_seed};
     if (plan->balance) balance_trace(&p->build, plan->tokens, plan->balance == BALANCE_LOSS);

@@ -212,6 +212,35 @@ static void test_samples_beside_training(void **state) {
     assert_null(strstr(complained(), "positions"));
 }
 
+/* Products with whole numbers: the same texts on all instruction sets, by any number of threads, in
+ * any batch; said; refused where there are no blocks of such. */
+static void test_int8(void **state) {
+    (void)state;
+    static const char model_of[] = "generate recipes/data/stories260K --prompts",
+                      how[] = "--json --max-new-tokens 24 --ignore-eos --seed 5 --quantize q8_0";
+    static const char *const ways[] = {"", "--threads 1 --batch-size 1", "--isa plain",
+                                       "--isa avx2 --batch-size 2"};
+    char first[8192];
+    static const char prompts[] =
+        "{\"prompt\": \"Once\"}\n{\"prompt\": \"A dog saw a cat and\"}\n{\"prompt\": "
+        "\"The\"}\n{\"prompt\": \"Lily went\"}\n{\"prompt\": \"He\"}\n";
+    put(at("p.jsonl"), prompts, sizeof prompts - 1);
+    hone(0, "%s %s %s", model_of, at("p.jsonl"), how);
+    strcpy(first, said());
+    for (int i = 0; i < COUNT(ways); i++) {
+        hone(0, "%s %s %s --activations int8 %s", model_of, at("p.jsonl"), how, ways[i]);
+        expect(complained(), "by int8, activations as whole numbers");
+        if (i)
+            assert_string_equal(said(), first);
+        else
+            assert_string_not_equal(said(), first); /* of decoded values */
+        strcpy(first, said());
+    }
+    hone(2, "generate recipes/data/stories260K --prompt a --activations int8");
+    expect(complained(),
+           "no weight of recipes/data/stories260K is held in blocks of whole numbers");
+}
+
 static void test_chat(void **state) {
     (void)state;
     const char *talk =
@@ -291,12 +320,17 @@ static void test_chat_terminal(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_penalty),       cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_stop_ids),      cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_stop_strings),  cmocka_unit_test(test_padded),
-        cmocka_unit_test(test_chat),          cmocka_unit_test(test_chat_cost),
-        cmocka_unit_test(test_chat_terminal), cmocka_unit_test(test_samples_beside_training)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_penalty),
+                                       cmocka_unit_test(test_batch),
+                                       cmocka_unit_test(test_stop_ids),
+                                       cmocka_unit_test(test_not_finite),
+                                       cmocka_unit_test(test_stop_strings),
+                                       cmocka_unit_test(test_padded),
+                                       cmocka_unit_test(test_int8),
+                                       cmocka_unit_test(test_chat),
+                                       cmocka_unit_test(test_chat_cost),
+                                       cmocka_unit_test(test_chat_terminal),
+                                       cmocka_unit_test(test_samples_beside_training)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

@@ -86,6 +86,26 @@ static const char *file_part(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+/* Which of the two definitions its products have (ops/NUMERICS.md 4 and 15), and says so. */
+static int activations_choose(struct talker *t, const char *how, struct err *e) {
+    struct model *m = &t->l.model;
+    i64 taken = 0;
+    for (i64 i = 0; i < m->weights.modules; i++)
+        taken += linear_int8_takes(&m->weights.module[i].weight->view);
+    if (!strcmp(how, "int8") && !taken) {
+        err_input(e, "--activations int8: no weight of %s is held in blocks of whole numbers",
+                  t->l.base);
+        return err_hint(e, "GGUF files hold such, and --quantize q8_0 makes them");
+    }
+    m->int8 = taken && (!strcmp(how, "int8") || (!strcmp(how, "auto") && path_is_gguf(t->l.base)));
+    if (m->int8 && !quiet)
+        show(stderr,
+             "note: products of %lld weights by int8, activations as whole numbers; "
+             "--activations float takes decoded values\n",
+             (long long)taken);
+    return 0;
+}
+
 int talker_open(struct talker *t, struct generate_flags *f, const struct args *a, struct err *e) {
     enum dtype d;
     struct text said = {0};
@@ -96,7 +116,8 @@ int talker_open(struct talker *t, struct generate_flags *f, const struct args *a
     if (!rc && !t->l.tokenizer)
         rc = err_input(e, "%s holds no tokenizer.json", t->l.base),
         err_hint(e, "--tokenizer T names one");
-    rc = rc || loaded_chat(&t->chat, f->chat_template, &t->l, e) ||
+    rc = rc || activations_choose(t, f->activations, e) ||
+         loaded_chat(&t->chat, f->chat_template, &t->l, e) ||
          generation_read(&t->generation, &t->l, e) ||
          defaults_take(f, a, &t->generation, &said, e) ||
          answer_end(&end, t->chat, NULL, t->l.tokenizer, e);

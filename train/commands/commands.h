@@ -9,7 +9,7 @@
 /* ---- generate and chat (cmd_generate.c) */
 /* Flags that hone generate and hone chat share. */
 struct generate_flags {
-    const char *prompt, *prompts, *precision, *tokenizer, *chat_template, *system;
+    const char *prompt, *prompts, *precision, *activations, *tokenizer, *chat_template, *system;
     double temperature, top_p, min_p, repetition_penalty;
     i64 top_k, seed, max_new_tokens, batch_size;
     struct text_list stop, adapter;
@@ -21,6 +21,16 @@ struct generate_flags {
     GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),                                \
         GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
         GENERATE_ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),                           \
+        {"activations",                                                                            \
+         OPT_CHOICE,                                                                               \
+         offsetof(struct generate_flags, activations),                                             \
+         "auto",                                                                                   \
+         0,                                                                                        \
+         0,                                                                                        \
+         "auto float int8",                                                                        \
+         "in products with GGUF blocks: as they are, or as whole numbers (faster); auto: int8 "    \
+         "for "                                                                                    \
+         "GGUF files"},                                                                            \
         GENERATE_ROW(temperature, OPT_FLOAT, "0.8", 0, 100,                                        \
                      "0: greedy. What generation_config.json says goes before these defaults"),    \
         GENERATE_ROW(top_k, OPT_INT, "0", 0, 1 << 24, "keep the k most likely; 0: all"),           \
