@@ -120,6 +120,49 @@ static void test_files_of_others(void **state) {
     for (i64 i = 0; i < COUNT(cases); i++) source_expect(&cases[i]);
 }
 
+/* Exports that hold their rows in an object. */
+static void test_rows_in_an_object(void **state) {
+    (void)state;
+    static const struct source_case cases[] = {
+        {"a.json", "{\"data\": [{\"text\": \"a\"},\n{\"text\": \"b\"}]}\n", "[a]\n[b]\n", {0}},
+        {"a.json",
+         "\n{\"version\": 1, \"x\": {\"rows\": []}, \"rows\": [ {\"id\": 1, \"text\": \"}]\"} ] , "
+         "\"next\": null }",
+         "[}]]\n",
+         {0}},
+        {"a.json",
+         "{\"SELECT * FROM t\": [{\"text\": \"a\"}], \"meta\": [{\"name\": \"text\"}]}",
+         "[a]\n",
+         {0}},
+        {"a.json", "{\"text\": \"a\", \"data\": [{\"text\": \"b\"}]}", "[a]\n", {0}},
+        {"a.jsonl", "{\"text\": \"a\", \"data\": [{}]}\n{\"text\": \"b\"}", "[a]\n[b]\n", {0}},
+        {"a.jsonl",
+         "{\"data\": [{\"text\": \"a\"}]}\n{\"text\": \"b\"}",
+         "! %s:1: no text found; the keys are: 'data'",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"text\": \"a\"},\n{\"text\": 3}]}",
+         "! %s:2: 'text' is an integer",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"text\": \"a\"},\n{\"text\": \"b\", \"text\": \"c\"}]}",
+         "! %s:2:20: not valid JSON: duplicate object key near '\"text\"'",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"title\": \"a\"}]}",
+         "! %s:1: no text found; the keys are: 'title'",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"text\": \"a\"}], \"rows\": [{\"text\": \"b\"}]}",
+         "! %s:1: no text found; the keys are: 'data', 'rows'",
+         {0}},
+        {"a.json", "{\"data\": []}", "! %s:1: no text found; the keys are: 'data'", {0}},
+        {"a.json", "{\"data\": [[\"a\"]]}", "! %s:1: no text found; the keys are: 'data'", {0}},
+        {"a.json", "{\"data\": [{\"text\": \"a\"}, 3]}", "! %s:1: not a JSON object", {0}},
+    };
+    for (i64 i = 0; i < COUNT(cases); i++) source_expect(&cases[i]);
+}
+
 /* Each byte order of UTF-16, characters outside of its first plane, and ends inside of one. */
 static void test_utf16(void **state) {
     (void)state;
@@ -406,6 +449,7 @@ static void test_split_of_one_text(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms),
                                        cmocka_unit_test(test_files_of_others),
+                                       cmocka_unit_test(test_rows_in_an_object),
                                        cmocka_unit_test(test_utf16),
                                        cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_compression),
