@@ -34,8 +34,6 @@ void rows_free(struct rows *r);
 /* A column of `columns` that no row of `path` had is a slip of the pen. */
 int row_columns_had(const struct row_notes *n, const json_t *columns, const char *path,
                     struct err *e);
-/* null is absent, on every level; depth 0. How many were deep inside a value. */
-i64 row_nulls_remove(json_t *j, int depth);
 const char *row_column_ours(const json_t *columns, const char *name);
 const char *row_column_theirs(const struct rows *r, const char *ours); /* as the file has it */
 json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; a new reference */

@@ -38,27 +38,6 @@ int row_columns_check(const json_t *columns, struct err *e) {
     return 0;
 }
 
-/* null is absent, on every level. */
-i64 row_nulls_remove(json_t *j, int depth) {
-    enum { DEEP = 3 }; /* a message's own keys are at 2 */
-    const char *key;
-    json_t *value;
-    void *next;
-    size_t i;
-    i64 deep = 0;
-    if (depth > 100) return 0;
-    json_object_foreach_safe(j, next, key, value) {
-        if (!json_is_null(value)) {
-            deep += row_nulls_remove(value, depth + 1);
-            continue;
-        }
-        json_object_del(j, key);
-        deep += depth >= DEEP;
-    }
-    json_array_foreach(j, i, value) deep += row_nulls_remove(value, depth + 1);
-    return deep;
-}
-
 /* The row by our names for columns; a column of one of our names that `columns` gives to another is
  * not used. */
 json_t *rows_renamed(struct rows *r, json_t *row) {

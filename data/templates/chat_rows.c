@@ -249,14 +249,14 @@ static int others_keep(const struct chat *c, const struct conversation *v, const
 
 /* Some templates put the arguments of a tool call together as texts: where one fails on objects,
  * it gets JSON. */
-static int whole_render(const struct chat *c, struct conversation *v, struct text *out,
+static int whole_render(const struct chat *c, struct conversation *v, bool prompt, struct text *out,
                         struct spans *marked, struct err *e) {
     struct err first = {0};
-    if (!chat_render(c, v->row, json_object_get(v->row, "messages"), false, out, marked, &first))
+    if (!chat_render(c, v->row, json_object_get(v->row, "messages"), prompt, out, marked, &first))
         return 0;
-    marked->count = 0;
+    if (marked) marked->count = 0;
     if (v->texts && !first.starved &&
-        !chat_render(c, v->row, v->texts, false, out, marked, &(struct err){0}))
+        !chat_render(c, v->row, v->texts, prompt, out, marked, &(struct err){0}))
         return json_object_set(v->row, "messages", v->texts);
     return *e = first, -1;
 }
@@ -308,7 +308,7 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     i64 from = 0;
     out->size = trained->count = 0;
     int rc = conversation_read(&v, c, row, where, rules, notes, e);
-    if (!rc && whole_render(c, &v, out, &marked, e))
+    if (!rc && whole_render(c, &v, false, out, &marked, e))
         rc = err_frame(e, "in the conversation of %s", where);
     if (!rc && !(rules && rules->version == 1))
         rc = conversation_check(&v, where, assistant_only, notes, e);
@@ -328,5 +328,21 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     const i64 last = trained->count ? trained->item[trained->count - 1].end : 0;
     if (!rc && unstopped) *unstopped = last == out->size && !*chat_stop(c, v.old ? row : v.row);
     conversation_free(&v), spans_free(&marked), parts_close(&prompt);
+    return rc ? -1 : 0;
+}
+
+int chat_prompt(const struct chat *c, const json_t *row, const char *where, bool prompt,
+                struct row_notes *notes, struct text *out, struct spans *generation,
+                struct err *e) {
+    struct conversation v = {0};
+    json_t *own = json_deep_copy(row);
+    json_t *asked = json_object_get(own, "prompt");
+    if (json_is_array(asked) && !json_object_get(own, "completion"))
+        json_object_set(own, "messages", asked);
+    row_nulls_remove(own, 0);
+    int rc = conversation_read(&v, c, own, where, NULL, notes, e);
+    if (rc && strstr(e->hint, "on_bad_row")) *e->hint = 0; /* which is of recipes */
+    rc = rc || whole_render(c, &v, prompt, out, generation, e);
+    conversation_free(&v), json_decref(own);
     return rc ? -1 : 0;
 }
