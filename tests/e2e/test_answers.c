@@ -197,6 +197,10 @@ static void test_named_templates(void **state) {
     assert_string_equal("TOOLS{{ tools | tojson }}",
                         gguf_text(&g, "tokenizer.chat_template.tool_use", "", &a, "", &e));
     assert_non_null(gguf_texts(&g, "tokenizer.chat_templates", &count, &a, "", &e));
+    /* rows of the model that no token has */
+    const struct gguf_text *token = gguf_texts(&g, "tokenizer.ggml.tokens", &count, &a, "", &e);
+    assert_int_equal(520, count);
+    assert_memory_equal("[PAD514]", token[514].data, 8);
     gguf_close(&g), arena_free(&a);
     prompt_is(at("named.gguf"), "OTHER user: hi\n");
 }
