@@ -162,6 +162,39 @@ static int opening_find(struct parts *p, i64 *begin, struct err *e) {
     return 0;
 }
 
+/* The conversation up to an answer, with another content in its place. */
+static int other_render(const struct parts *p, size_t index, const char *content, struct text *out,
+                        struct err *e) {
+    json_t *row = json_copy((json_t *)(uintptr_t)p->row), *list = json_array(),
+           *all = json_object_get(row, "messages");
+    for (size_t i = 0; i < index; i++) json_array_append(list, json_array_get(all, i));
+    json_array_append_new(list, json_pack("{s:s, s:s}", "role", "assistant", "content", content));
+    const int rc = chat_render(p->c, row, list, false, out, NULL, e);
+    return json_decref(row), json_decref(list), rc;
+}
+
+/* Where what is in front of an answer, a tool's message, is written otherwise when it is the last:
+ * the answer begins behind the generation prompt that stands in front of its content. Two contents
+ * say where that is. */
+static int begin_by_content(struct parts *p, size_t index, const char *where, i64 *begin,
+                            struct err *e) {
+    struct text plain = {0}, a = {0}, b = {0};
+    int rc = part_render(p, index, false, e) || text_add(&plain, p->text.data, p->text.size, e) ||
+             part_render(p, index, true, e) || other_render(p, index, "a", &a, e) ||
+             other_render(p, index, "b", &b, e);
+    i64 found = -1;
+    if (!rc && plain.size < p->text.size && common(&plain, &p->text, 0) == plain.size) {
+        const char *prompt = p->text.data + plain.size;
+        const i64 size = p->text.size - plain.size, content = common(&a, &b, 0);
+        if (common(&a, p->all, 0) >= content)
+            for (i64 at = common(&plain, p->all, 0); at + size <= content; at++)
+                if (!memcmp(p->all->data + at, prompt, (size_t)size)) found = at + size;
+    }
+    text_free(&plain), text_free(&a), text_free(&b);
+    if (!rc && found < 0) rc = unstable(where, index, e);
+    return *begin = found, rc ? -1 : 0;
+}
+
 static int answer_find(struct parts *p, size_t index, const char *where, struct spans *trained,
                        struct err *e) {
     const char *stop = chat_stop(p->c, p->row);
@@ -173,8 +206,10 @@ static int answer_find(struct parts *p, size_t index, const char *where, struct 
                                                  thought */
         const i64 seen = begin;
         rc = part_next(p, index, false, e);
-        if (!rc && common(part, all, p->same) < part->size) rc = unstable(where, index, e);
-        begin = i64_max(seen, part->size);
+        if (!rc && common(part, all, p->same) < part->size)
+            rc = begin_by_content(p, index, where, &begin, e);
+        else
+            begin = i64_max(seen, part->size);
     }
     if (!rc && !(rc = part_next(p, index + 1, false, e))) {
         const char *hit =
