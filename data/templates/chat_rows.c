@@ -374,6 +374,7 @@ int chat_prompt(const struct chat *c, const json_t *row, const char *where, bool
     json_t *asked = json_object_get(own, "prompt");
     if (json_is_array(asked) && !json_object_get(own, "completion"))
         json_object_set(own, "messages", asked);
+    if (!own) return err_memory(e, "%s: out of memory", where);
     row_nulls_remove(own, 0);
     int rc = conversation_read(&v, c, own, where, NULL, notes, e);
     if (rc && strstr(e->hint, "on_bad_row")) *e->hint = 0; /* which is of recipes */
