@@ -9,7 +9,19 @@
 
 #define TURNS "system tools functions documents chat_template_kwargs"
 static const char media[] = "image images video videos audio audios";
-enum form { IDS, MESSAGES, CONVERSATIONS, LISTS, ASKED, TEXT, PAIR, INSTRUCTION, SEGMENTS, FORMS };
+enum form {
+    IDS,
+    MESSAGES,
+    CONVERSATIONS,
+    LISTS,
+    ASKED,
+    TEXT,
+    PAIR,
+    INSTRUCTION,
+    SEGMENTS,
+    FORMS,
+    STYLED
+};
 static const struct {
     const char *needs, *uses;
 } forms[FORMS] = {
@@ -99,11 +111,23 @@ static int row_unknown(const struct rows *r, struct err *e) {
                          "{\"instruction\", \"input\", \"output\"}");
 }
 
+/* A row as its prompt_style writes it. */
+static int made_styled(struct rows *r, i64 *prompt, struct err *e) {
+    const char *wrong = NULL;
+    const int rc = prompt_style_made(r->options->rules.style, r->json, &r->made, prompt, &wrong, e);
+    if (rc <= 0) return rc;
+    const json_t *found = json_object_get(r->json, wrong);
+    if (found) return json_wrong(r, wrong, found, e);
+    err_input(e, "%s:%lld: the row has no '%s'", r->path, (long long)r->line, wrong);
+    return err_hint(e, "prompt_style says which columns there are");
+}
+
 /* Puts the next document of the current row together, one of `f`; *prompt is its size in front of
  * what is answered. */
 static int row_document(struct rows *r, enum form f, i64 *prompt, bool *more, struct err *e) {
     const json_t *row = r->json, *instances = json_object_get(row, "instances");
     r->made.size = 0, *prompt = 0, *more = false;
+    if (f == STYLED) return made_styled(r, prompt, e);
     if (f == TEXT) return made_add(r, row, "text", e);
     if (f == PAIR) {
         if (made_add(r, row, "prompt", e)) return -1;
@@ -219,6 +243,7 @@ static bool has_all(const json_t *row, const char *needs, const json_t *columns)
 /* What the user named by `columns` goes first. */
 static enum form row_form(const struct rows *r) {
     const json_t *row = r->json, *columns = r->options->rules.columns;
+    if (r->options->rules.style && !json_object_get(row, forms[IDS].needs)) return STYLED;
     const bool lists = json_is_array(json_object_get(row, "prompt")) ||
                        json_is_array(json_object_get(row, "completion"));
     const bool asked =
@@ -250,8 +275,9 @@ static int unused_count(struct rows *r, enum form f, struct err *e) {
                       (long long)r->line, key);
             return err_hint(e, "leave such rows out (on_bad_row: skip), or take the column away");
         }
-        if (!word_listed(forms[f].uses, key))
-            row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
+        const bool used = f == STYLED ? prompt_style_uses(r->options->rules.style, key)
+                                      : word_listed(forms[f].uses, key);
+        if (!used) row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
     }
     return 0;
 }
@@ -277,7 +303,9 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
     if (!answer && !old(r)) {
         if (prompt)
             return err_input(e, "%s:%lld: the %s is empty", r->path, (long long)r->line,
-                             f == PAIR ? "completion" : "output");
+                             f == PAIR     ? "completion"
+                             : f == STYLED ? "answer"
+                                           : "output");
         row_note(&r->notes.said,
                  f == PAIR   ? "prompt and completion are empty"
                  : f == TEXT ? "the text is empty"
@@ -289,6 +317,7 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
                              .size = r->made.size,
                              .row = r->number,
                              .segments = 1,
+                             .apart = f == STYLED,
                              .segment = {{answer, true}}};
     if (prompt) {
         out->segments = 2;

@@ -91,6 +91,30 @@ const struct tool_default foreign_defaults[] = {
     {0},
 };
 
+/* Axolotl's types of datasets; those that write prompts of their own are prompt_style here. */
+#define ROW_TYPES                                                                                  \
+    "chat_template=auto chat_template.*=auto sharegpt=auto sharegpt.*=auto instruction=auto "      \
+    "completion=auto pretrain=auto input_output=auto auto=auto tokens=tokens text=text "           \
+    "jsonl=jsonl json=jsonl csv=csv tsv=tsv parquet=parquet alpaca=>prompt_style "                 \
+    "alpaca:chat=>prompt_style alpaca:chatml=>prompt_style alpaca:phi=>prompt_style "              \
+    "alpaca_instruct.load_no_prompt=>prompt_style alpaca_chat.load_no_prompt=>prompt_style "       \
+    "alpaca_chat.load_concise=>prompt_style alpaca_chat.load_qa=>prompt_style "                    \
+    "alpaca_chat.load_camel_ai=>prompt_style alpaca_w_system=>prompt_style "                       \
+    "alpaca_w_system.load_instruct=>prompt_style alpaca_w_system.load_open_orca=>prompt_style "    \
+    "alpaca_w_system.load_open_orca_chatml=>prompt_style gpteacher=>prompt_style "                 \
+    "jeopardy=>prompt_style oasst=>prompt_style summarizetldr=>prompt_style "                      \
+    "alpaca:instruct=>prompt_style:alpaca alpaca_instruct=>prompt_style:alpaca "                   \
+    "alpaca_instruct.load=>prompt_style:alpaca alpaca_chat=>prompt_style:alpaca:chat "             \
+    "alpaca_chat.load=>prompt_style:alpaca:chat "                                                  \
+    "alpaca_w_system.load=>prompt_style:alpaca_w_system "                                          \
+    "alpaca_w_system.load_chat=>prompt_style:alpaca_w_system alpaca*=!other gpteacher:*=!other "   \
+    "jeopardy:*=!other oasst:*=!other summarizetldr:*=!other context_qa*=!other "                  \
+    "creative_acr*=!other metharme=!other pygmalion=!other orcamini=!other llama2_chat=!other "    \
+    "reflection*=!other explainchoice*=!other concisechoice*=!other *_dpo=!objective "             \
+    "*.dpo*=!objective bradley_terry.*=!objective chatml.*=!objective llama3.*=!objective "        \
+    "user_defined.*=!objective user_defined=!other *.transform=!objective "                        \
+    "stepwise_supervised=!objective *.*=!plugin "                                                  \
+    "*="
 const struct foreign foreign_items[] = {
     NONE(0, "dataset.ds_type", "the file's name and content say it"),
     NONE(0, "dataset.name", "the path given is that subset"),
@@ -99,14 +123,7 @@ const struct foreign foreign_items[] = {
     NONE(0, "dataset.trust_remote_code", "no code of a dataset is run"),
     NONE(0, "dataset.conversation", "chat_template says how turns are written"),
     NONE(0, "dataset.preprocess_shards", LOADER),
-    SAME(0, "dataset.type", "type", /* Axolotl's, whose others are code of its own */
-         "chat_template=auto chat_template.*=auto sharegpt=auto sharegpt.*=auto alpaca=auto "
-         "alpaca:*=auto alpaca_*=auto instruction=auto completion=auto pretrain=auto "
-         "input_output=auto *_dpo=!objective *.dpo*=!objective bradley_terry.*=!objective "
-         "chatml.*=!objective llama3.*=!objective user_defined*=!objective *.transform=!objective "
-         "stepwise_supervised=!objective auto=auto tokens=tokens text=text jsonl=jsonl json=jsonl "
-         "*.*=!plugin jeopardy=!plugin oasst=!plugin gpteacher=!plugin reflection=!plugin "
-         "context_qa*=!plugin summarizetldr=!plugin creative_acr*=!plugin metharme=!plugin *="),
+    SAME(0, "dataset.type", "type", ROW_TYPES),
     SAME(TT, "dataset._component_", "path",
          "*alpaca_cleaned_dataset=yahma/alpaca-cleaned *.alpaca_dataset=tatsu-lab/alpaca "
          "*samsum_dataset=Samsung/samsum *slimorca_dataset=Open-Orca/SlimOrca-Dedup "
@@ -141,7 +158,6 @@ const struct foreign foreign_items[] = {
            "reasoning_content thinking"),
     NONE(0, "dataset.template_thinking_key", "the template reads the message's own keys"),
     REFUSE(0, "dataset.split_thinking", OTHER, "thoughts would be cut out of answers", NULL),
-    REFUSE(0, "dataset.drop_system_message", OTHER, "system messages would be dropped", NULL),
     REFUSE(0, "dataset.shards", OTHER, "only a part would be read: rows: '[:10%]'", NULL),
     REFUSE(0, "dataset.input_transform", OTHER, "rows would be changed by code", NULL),
     REFUSE(0, "dataset.field_chosen", OBJECTIVE, NULL, NULL),

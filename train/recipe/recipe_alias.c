@@ -80,11 +80,11 @@ int recipe_alias(struct recipe *r, struct node *n, const struct key_alias *k, st
                 return -1;
             return recipe_tell(r, n, n->key, "the tokenizer's own template", e) ? -1 : 1;
         }
-        if (mapped && *ours == '>') { /* of another key: ">KEY:VALUE" */
+        if (mapped && *ours == '>') { /* of another key: ">KEY:VALUE", ">KEY": as it is */
             const char *colon = strchr(ours, ':');
-            if (!(key = arena_printf(&r->arena, e, "%.*s", (int)(colon - ours - 1), ours + 1)))
-                return -1;
-            ours = colon + 1;
+            const int size = (int)strcspn(ours + 1, ":");
+            if (!(key = arena_printf(&r->arena, e, "%.*s", size, ours + 1))) return -1;
+            ours = colon ? colon + 1 : n->text;
         }
         if (mapped) n->text = ours, n->quoted = false;
     }

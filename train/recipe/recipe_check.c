@@ -141,6 +141,10 @@ static int check_data(struct recipe *r, const char *name, struct err *e) {
     return err_input(e, "%s: no dataset", name), err_hint(e, "dataset: [{path: FILE}]");
 }
 
+static bool item_tokenised(const struct data_item *item) {
+    return ends_with(item->path, ".h5") || !strcmp(item->type, "tokens");
+}
+
 /* val_set_size: the same items twice, each a part that the other is not. */
 static int hold_out(struct recipe *r, const char *name, struct err *e) {
     if (r->val_set_size <= 0) return 0;
@@ -159,7 +163,7 @@ static int hold_out(struct recipe *r, const char *name, struct err *e) {
     if (!r->eval_dataset.item) return -1;
     for (i64 i = 0; i < r->dataset.count; i++, r->eval_dataset.count++) {
         struct data_item *item = &r->dataset.item[i];
-        if (item->split || ends_with(item->path, ".h5") || !strcmp(item->type, "tokens"))
+        if (item->split || item_tokenised(item))
             return err_input(e, "%s: val_set_size splits rows of text, and %s is %s",
                              place(r, "val_set_size", name), item->path,
                              item->split ? "a part already" : "tokenised");
@@ -227,6 +231,30 @@ static int check_pairs(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* What only rows that are tokenised here can be asked for. */
+static int check_rows(struct recipe *r, const char *name, struct err *e) {
+    const struct data_list *lists[] = {&r->dataset, &r->eval_dataset};
+    const char *all = r->min_sample_len                ? "min_sample_len"
+                      : r->dataset_exact_deduplication ? "dataset_exact_deduplication"
+                                                       : NULL;
+    const char *newer = all ? all : r->default_system ? "default_system" : NULL;
+    for (int k = 0; k < COUNT(lists); k++)
+        for (i64 i = 0; i < lists[k]->count; i++) {
+            const struct data_item *item = &lists[k]->item[i];
+            const char *own = item->prompt_style          ? "prompt_style"
+                              : item->drop_system_message ? "drop_system_message"
+                                                          : NULL;
+            if (own) newer = own;
+            if ((!own && !all) || !item_tokenised(item)) continue;
+            err_input(e, "%s: %s is about rows, and %s is tokenised",
+                      all ? place(r, all, name) : name, all ? all : own, item->path);
+            return err_hint(e, "give the rows, or tokenise them so: hone help tokenize");
+        }
+    if (!newer || r->recipe_version >= 2) return 0;
+    return err_input(e, "%s: '%s' has no meaning in recipe_version 1", name, newer),
+           err_hint(e, "leave out one of the two keys");
+}
+
 /* How samples are made. */
 static int check_samples(struct recipe *r, const char *name, struct err *e) {
     const bool split = !strcmp(r->packing_strategy, "bfd_split"),
@@ -272,6 +300,7 @@ int recipe_check(struct recipe *r, const char *name, struct err *e) {
         {check_steps, {"eval_dataset", NULL}},
         {check_pairs, {NULL, NULL}},
         {check_samples, {"packing_strategy", "truncation"}},
+        {check_rows, {"dataset", "eval_dataset"}},
     };
     for (int i = 0; i < COUNT(checks); i++) {
         bool skip = false;

@@ -63,7 +63,7 @@ int recipe_problem(struct recipe *r, const char *key, struct err *e);
 int recipe_tell(struct recipe *r, const struct node *n, const char *key, const char *why,
                 struct err *e);
 
-/* ---- other tools' words (foreign.c, foreign_keys.c, foreign_items.c) ------------------------- */
+/* ---- other tools' words (foreign*.c) --------------------------------------------------------- */
 enum {
     TOOL_AXOLOTL = 1,
     TOOL_FACTORY = 2,
@@ -148,7 +148,7 @@ extern const struct key_section recipe_sections[];
 /* Another tool's spelling. `values` maps what that tool writes to ours: "theirs=ours ...", where
  * `theirs` may hold `*`. `*=` takes all others as they are, an empty right side means: as if the
  * key were absent, "-": no effect here, "~": the tokenizer's own template, ">KEY:VALUE": of another
- * key, "!KIND": refused as that enum foreign_kind. NULL: values are the same. */
+ * key (">KEY": as it is), "!KIND": refused as that enum foreign_kind. NULL: values are the same. */
 struct key_alias {
     const char *alias, *key, *values, *origin;
 };
