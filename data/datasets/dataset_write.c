@@ -424,7 +424,7 @@ static int writer_tables(struct writer *w, struct err *e) {
                   w->job->sources_count > 1 ? " and others give" : " gives",
                   w->job->options.split == SPLIT_VALIDATION ? " none to the validation split"
                   : w->job->options.split == SPLIT_TRAIN    ? " none to the training split"
-                                                            : " none that is not empty");
+                                                         : " none that is not empty or left out");
         return err_hint(e, "check the file, its type and validation_fraction");
     }
     if (w->masked && !spans) return err_input(e, "no token of '%s' is trained", w->job->sources[0]);
