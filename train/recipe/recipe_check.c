@@ -35,11 +35,21 @@ static int resolve_batches(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* A note about each key that is given and says nothing. */
+static int no_effect(struct recipe *r, const char *name, const char *without, const char *keys,
+                     struct err *e) {
+    char key[WORD_SIZE];
+    while (word_next(&keys, key))
+        if (recipe_given(r, key) &&
+            text_printf(&r->notes, e, "%s: '%s' has no effect without '%s'\n", place(r, key, name),
+                        key, without))
+            return -1;
+    return 0;
+}
+
 /* What says how the base is held says one thing, and of a base that is frozen.
  * bnb_4bit_*: what the model is trained in cannot be told apart from what it is decoded to. */
 static int check_quant(struct recipe *r, const char *name, struct err *e) {
-    static const char *const keys[] = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
-                                       "bnb_4bit_compute_dtype", NULL};
     const char *compute = r->bnb_4bit_compute_dtype;
     if (r->load_in_4bit && r->quantize && strcmp(r->quantize, "auto"))
         return err_input(e, "%s: both 'load_in_4bit' and 'quantize: %s'",
@@ -57,12 +67,9 @@ static int check_quant(struct recipe *r, const char *name, struct err *e) {
         return err_input(e, "%s: bnb_4bit_compute_dtype: %s with precision: %s",
                          place(r, "bnb_4bit_compute_dtype", name), compute, r->precision),
                err_hint(e, "weights are decoded to the compute type: precision says which");
-    for (int i = 0; keys[i] && !r->load_in_4bit; i++)
-        if (recipe_given(r, keys[i]) &&
-            text_printf(&r->notes, e, "%s: '%s' has no effect without 'load_in_4bit: true'\n",
-                        place(r, keys[i], name), keys[i]))
-            return -1;
-    return 0;
+    if (r->load_in_4bit) return 0;
+    return no_effect(r, name, "load_in_4bit: true",
+                     "bnb_4bit_quant_type bnb_4bit_use_double_quant bnb_4bit_compute_dtype", e);
 }
 
 static int check_model(struct recipe *r, const char *name, struct err *e) {
@@ -90,28 +97,12 @@ static int check_peft(struct recipe *r, const char *name, struct err *e) {
                          place(r, "loraplus_lr_embedding", name)),
                err_hint(e, "loraplus_lr_ratio: 16 is PEFT's example; 1 leaves B's as it is");
     if (r->use_peft) return 0;
-    static const char *const peft[] = {"lora_r",
-                                       "lora_alpha",
-                                       "lora_dropout",
-                                       "lora_target_modules",
-                                       "lora_target_parameters",
-                                       "lora_exclude_modules",
-                                       "lora_layers_to_transform",
-                                       "lora_rank_pattern",
-                                       "lora_alpha_pattern",
-                                       "lora_modules_to_save",
-                                       "loraplus_lr_ratio",
-                                       "loraplus_lr_embedding",
-                                       "use_rslora",
-                                       "use_dora",
-                                       "init_lora_weights",
-                                       NULL};
-    for (int i = 0; peft[i]; i++)
-        if (recipe_given(r, peft[i]) &&
-            text_printf(&r->notes, e, "%s: '%s' has no effect without 'use_peft: true'\n",
-                        place(r, peft[i], name), peft[i]))
-            return -1;
-    return 0;
+    return no_effect(r, name, "use_peft: true",
+                     "lora_r lora_alpha lora_dropout lora_target_modules lora_target_parameters "
+                     "lora_exclude_modules lora_layers_to_transform lora_rank_pattern "
+                     "lora_alpha_pattern lora_modules_to_save loraplus_lr_ratio "
+                     "loraplus_lr_embedding use_rslora use_dora init_lora_weights",
+                     e);
 }
 
 static int check_report_to(struct recipe *r, const char *name, struct err *e) {
@@ -312,22 +303,14 @@ int recipe_check(struct recipe *r, const char *name, struct err *e) {
 
 /* Of a recipe, not of a lock, which has every key: an adapter that is given says what it is. */
 int recipe_adapter_keys(const struct recipe *r, struct err *e) {
-    static const char *const key[] = {"lora_r",
-                                      "lora_alpha",
-                                      "lora_target_modules",
-                                      "use_dora",
-                                      "use_rslora",
-                                      "lora_target_parameters",
-                                      "lora_rank_pattern",
-                                      "lora_alpha_pattern",
-                                      "lora_exclude_modules",
-                                      "init_lora_weights",
-                                      "lora_modules_to_save",
-                                      "lora_layers_to_transform",
-                                      "trainable_token_indices"};
-    for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
-        if (!recipe_given(r, key[i])) continue;
-        err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);
+    const char *keys = "lora_r lora_alpha lora_target_modules use_dora use_rslora "
+                       "lora_target_parameters lora_rank_pattern lora_alpha_pattern "
+                       "lora_exclude_modules init_lora_weights lora_modules_to_save "
+                       "lora_layers_to_transform trainable_token_indices";
+    char key[WORD_SIZE];
+    while (r->adapter_name_or_path && word_next(&keys, key)) {
+        if (!recipe_given(r, key)) continue;
+        err_input(e, "%s: the adapter %s has its own", key, r->adapter_name_or_path);
         return err_hint(e, "leave it out; without adapter_name_or_path a new adapter is trained");
     }
     return 0;

@@ -85,8 +85,10 @@ enum foreign_kind {
     FOREIGN_OTHER
 };
 struct foreign {
-    unsigned tools;  /* 0: any */
-    const char *key; /* dotted where it is nested; "dataset.KEY": of an item of a list of data */
+    unsigned tools; /* 0: any */
+    /* Of FOREIGN_SAME one, else any number with blanks between; dotted where it is nested;
+     * "dataset.KEY": of an item of a list of data */
+    const char *key;
     enum foreign_kind kind;
     const char *to, *values;
 };
@@ -100,6 +102,9 @@ struct tool_default { /* what a tool does where its recipe says nothing, and we 
     const char *key, *value; /* ours */
     const char *when;        /* a key of ours that is given, and not false; NULL: always */
 };
+/* The next word of a list with blanks between; false: there is none. */
+enum { WORD_SIZE = 200 };
+bool word_next(const char **list, char word[WORD_SIZE]);
 extern const struct foreign foreign_keys[], foreign_tool_keys[], foreign_items[];
 #define FOREIGN_OPTIMIZERS                                                                         \
     "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw adamw_apex_fused=adamw "             \

@@ -97,9 +97,8 @@ static void items_help(FILE *to) {
         char range[HELP_RANGE];
         help_range(o, range);
         help_row(o, range, to);
-        if (o->type != OPT_CHOICE || strlen(o->choices) < HELP_RANGE) continue;
-        for (const char *p = o->choices; *p; p += strcspn(p, " "), p += *p == ' ')
-            fprintf(to, "  %-28s %.*s\n", "", (int)strcspn(p, " "), p);
+        const char *names = ends_with(range, "below") ? o->choices : "";
+        for (char name[WORD_SIZE]; word_next(&names, name);) fprintf(to, "  %-28s %s\n", "", name);
     }
 }
 

@@ -63,7 +63,7 @@ static bool is_known(const char *key) {
 static int of_foreign(struct recipe *r, struct node *n, const struct foreign *f, struct err *e) {
     if (node_is_null(n)) return recipe_tell(r, n, n->key, "empty", e);
     if (f->kind != FOREIGN_SAME) return foreign_apply(r, n, f, e);
-    const struct key_alias k = {f->key, f->to, f->values, r->tool ? r->tool : "other tools"};
+    const struct key_alias k = {n->key, f->to, f->values, r->tool ? r->tool : "other tools"};
     const int rc = recipe_alias(r, n, &k, e);
     return rc < 0 ? -1 : !rc;
 }
