@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const foreign_kind_text[] = {"",       "",     "",       "objective",
-                                         "vision", "GPUs", "plugin", "other"};
+const char *const foreign_kind_text[] = {"",     "",       "",          "objective", "vision",
+                                         "GPUs", "plugin", "untrained", "other"};
 enum { MARKS_LEAST = 2 };
 
 bool word_next(const char **list, char word[WORD_SIZE]) {
@@ -36,7 +36,10 @@ const struct tool *foreign_tool(const struct node *map) {
     const struct tool *best = NULL;
     i64 most = MARKS_LEAST - 1;
     for (const struct tool *t = foreign_tools; t->name; t++) {
-        i64 count = t->bit == TOOL_TORCHTUNE && has_component(map) ? 100 : 0;
+        const bool known = t->bit == TOOL_TORCHTUNE
+                               ? has_component(map)
+                               : t->bit == TOOL_SWIFT && node_find(map, "program");
+        i64 count = known ? 100 : 0;
         for (const struct node *n = map->child; n; n = n->next) {
             if (word_listed(own, n->key)) return NULL;
             count += word_listed(t->marks, n->key);
@@ -138,6 +141,7 @@ int foreign_refuse(const struct recipe *r, const struct node *n, const char *key
         "a model that sees or hears",
         "several GPUs",
         "a plugin",
+        "it trains nothing",
         "not supported",
     };
     char value[100] = "";
@@ -175,4 +179,15 @@ int recipe_problem(struct recipe *r, const char *key, struct err *e) {
     *(r->last_problem ? &r->last_problem->next : &r->problem) = p;
     r->last_problem = p, r->problems++;
     return 0;
+}
+
+bool recipe_is_problem(const struct recipe *r, const char *keys) {
+    char key[WORD_SIZE];
+    while (word_next(&keys, key))
+        for (const struct problem *p = r->problem; p; p = p->next) {
+            const size_t size = strlen(key);
+            if (p->key && !strncmp(p->key, key, size) && (!p->key[size] || p->key[size] == '.'))
+                return true;
+        }
+    return false;
 }

@@ -230,7 +230,7 @@ const struct foreign foreign_keys[] = {
     NONE(0, "logging_dir disable_tqdm log_level strict debug", LOGS),
     NONE(0, "do_train", "that is what hone train does"),
     NONE(0, "do_eval", "eval_strategy and eval_dataset say it"),
-    REFUSE(0, "do_predict", OBJECTIVE, "no training: hone generate, hone eval", NULL),
+    REFUSE(0, "do_predict", UNTRAINED, "hone generate, hone eval", NULL),
     NONE(LF, "predict_with_generate", "of do_predict"),
     SAME(0, "evaluation_strategy", "eval_strategy", NULL),
     NONE(0, "overwrite_output_dir", "a run folder is gone on with, or another is named"),

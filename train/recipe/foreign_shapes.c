@@ -174,6 +174,24 @@ int foreign_word(struct recipe *r, struct node *n, struct err *e) {
     return names_to_list(r, &map, n->key, e);
 }
 
+/* dataset_mixer: {NAME: share} of the alignment handbook, before there were mixtures. */
+static int mixer(struct recipe *r, struct node *map, struct err *e) {
+    struct node *mix = node_find(map, "dataset_mixer"), *item;
+    if (!mix || mix->kind != NODE_MAP) return 0;
+    for (item = mix->child; item; item = item->next) {
+        const double share = item->kind == NODE_SCALAR ? strtod(item->text, NULL) : 1;
+        const char *name = item->key, *where = item->where;
+        item->kind = NODE_MAP, item->key = item->text = NULL;
+        if (put_text(r, item, "path", name, where, e) ||
+            (share > 0 && share < 1 &&
+             put_text(r, item, "rows", arena_printf(&r->arena, e, "[:%.12g%%]", 100 * share), where,
+                      e)))
+            return -1;
+    }
+    mix->kind = NODE_LIST, mix->key = "dataset";
+    return 0;
+}
+
 /* dataset_mixture: {datasets: [{id, split, weight}], test_split_size} of the alignment handbook.
  * Its weights are shares of each dataset's rows, from the front. */
 static int mixture(struct recipe *r, struct node *map, struct err *e) {
@@ -307,7 +325,7 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
     if (r->tools & TOOL_FACTORY && (foreign_dataset_info(r, map, "dataset", e) ||
                                     foreign_dataset_info(r, map, "eval_dataset", e)))
         return -1;
-    if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
+    if (r->tools & TOOL_TRL && (mixture(r, map, e) || mixer(r, map, e))) return -1;
     if (r->tools & TOOL_MLX && (mlx_data(r, map, e) || foreign_layers(r, map, e))) return -1;
     if (r->tools & TOOL_SWIFT && (least_rate(r, map, e) || swift_system(r, map, e))) return -1;
     if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;

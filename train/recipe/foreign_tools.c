@@ -154,6 +154,7 @@ const struct foreign foreign_items[] = {
     REFUSE(0, "dataset.field_thinking", OTHER, "another name of thoughts in messages",
            "reasoning_content thinking"),
     NONE(0, "dataset.template_thinking_key", "the template reads the message's own keys"),
+    REFUSE(0, "dataset.transform._component_ dataset.image_tag", VISION, NULL, NULL),
     REFUSE(0, "dataset.split_thinking", OTHER, "thoughts would be cut out of answers", NULL),
     REFUSE(0, "dataset.shards", OTHER, "only a part would be read: rows: '[:10%]'", NULL),
     REFUSE(0, "dataset.input_transform", OTHER, "rows would be changed by code", NULL),
@@ -175,7 +176,10 @@ const struct foreign foreign_tool_keys[] = {
     /* ---- objectives and methods */
     SAME(LF, "stage", "task",
          "pt=pretrain sft=sft dpo=!objective kto=!objective rm=!objective ppo=!objective"),
-    SAME(0, "command", "task", "sft=sft pt=pretrain *=!objective"), /* of scripts */
+    SAME(0, "command", "task",
+         "sft=sft pt=pretrain infer=!untrained export=!untrained deploy=!untrained eval=!untrained "
+         "app=!untrained sample=!untrained rollout=!untrained *=!objective"), /* of scripts */
+    NONE(0, "program", "the program that the script starts"),
     REFUSE(0, "nproc_per_node", GPUS, NULL, "1"),
     REFUSE(0,
            "rl rl_beta rlhf_type beta dpo_beta max_prompt_length max_completion_length pref_beta "
@@ -205,26 +209,62 @@ const struct foreign foreign_tool_keys[] = {
     NONE(TT, "limit", "of evaluation"),
     REFUSE(TT,
            "forward_batch_size max_generated_tokens ppo_epochs ppo_batch_size grpo_samples "
+           "num_steps inference postprocessing training debug_logging_enabled "
+           "debug_num_samples_per_step min_response_length penalise_no_eos reward_penalty "
+           "stop_token_ids whiten_rewards gamma lmbda kl_coeff loss.value_coeff "
+           "loss.value_clip_range dataset.column dataset.add_eos dataset.partition "
            "reward_functions policy_model reward_and_value_model ref_policy_checkpointer "
            "value_checkpointer reward_checkpointer orchestration early_exit_loss layer_dropout",
            OBJECTIVE, NULL, NULL),
     NONE(TT, "name", "output_dir names the run"),
+    REFUSE(
+        SW,
+        "lmbda rollout sft_alpha steps_per_generation dynamic_sample overlong_filter epsilon "
+        "epsilon_high num_iterations importance_sampling_level advantage_estimator vllm_mode "
+        "gkd_logits_topk teacher teacher_kl_coef teacher_deepspeed teacher_model_server gym_env "
+        "use_gym_env multi_turn_scheduler max_turns log_rollout_offpolicy_metrics async_generate "
+        "reward_weights scale_rewards kl_in_reward desirable_weight undesirable_weight tau_neg "
+        "tau_pos delta response_length generation_batch_size log_entropy top_entropy_quantile "
+        "reward_model_plugin move_model_batches enable_dft_loss loss_weights chord_sft_dataset "
+        "chord_mu_peak chord_mu_valley chord_mu_warmup_steps chord_mu_decay_steps "
+        "chord_enable_phi_function chord_sft_per_device_train_batch_size fipo_clip_range "
+        "fipo_clip_high_only fipo_decay_rate fipo_safety_threshold mtp_num_layers train",
+        OBJECTIVE, NULL, NULL),
+    SAME(SW, "tuner_type", "use_peft", "lora=true full=false lora_llm=!vision *=!objective"),
+    SAME(SW, "train_type", "use_peft", "lora=true full=false lora_llm=!vision *=!objective"),
+    NONE(SW,
+         "init_weights llamapro_num_new_blocks lora_ga_batch_size lora_ga_iters "
+         "lora_ga_max_length lora_ga_direction lora_ga_scale lora_ga_stable_gamma "
+         "reft_intervention_type",
+         "of another tuner_type"),
+    REFUSE(SW, "lisa_activated_layers", OBJECTIVE, "only some layers would be trained", NULL),
+    REFUSE(SW, "fp8_recipe fp8_format fp8_param_gather", PLUGIN, "products in 8 bits", NULL),
     REFUSE(SW,
-           "lmbda rollout sft_alpha steps_per_generation dynamic_sample overlong_filter epsilon "
-           "epsilon_high num_iterations importance_sampling_level advantage_estimator vllm_mode",
-           OBJECTIVE, NULL, NULL),
+           "expert_tensor_parallel_size decoder_first_pipeline_num_layers "
+           "decoder_last_pipeline_num_layers nnodes",
+           GPUS, NULL, "1"),
+    REFUSE(SW, "colocate_groups hostfile config_file", GPUS, NULL, NULL),
+    NONE(SW,
+         "node_rank machine_rank master_addr master_port overlap_grad_reduce "
+         "overlap_param_gather",
+         RANKS),
+    REFUSE(SW, "max_pixels", VISION, NULL, NULL),
     NONE(SW,
          "vllm_gpu_memory_utilization vllm_max_model_len vllm_tensor_parallel_size "
-         "vllm_server_host vllm_server_port sleep_level offload_model",
+         "vllm_server_host vllm_server_port sleep_level offload_model vllm_enable_lora "
+         "vllm_server_pass_dataset vllm_enforce_eager offload_teacher_model",
          "of use_vllm"),
     NONE(SW,
          "offload_optimizer optimizer_cpu_offload optimizer_offload_fraction attention_backend "
          "recompute_granularity recompute_method recompute_num_layers cross_entropy_loss_fusion "
          "gradient_accumulation_fusion moe_grouped_gemm moe_shared_expert_overlap "
-         "moe_permute_fusion",
+         "moe_permute_fusion masked_softmax_fusion cross_entropy_fusion_impl offload_bridge "
+         "recompute_modules use_logits_to_keep",
          SPEED),
+    NONE(SW, "check_model", HUB),
+    NONE(SW, "predict_with_generate", "that measure is not taken"),
     NONE(SW, "load_data_args", "of an adapter that is used"),
-    REFUSE(SW, "infer_backend", OBJECTIVE, "no training: hone generate", NULL),
+    REFUSE(SW, "infer_backend", UNTRAINED, "hone generate", NULL),
     REFUSE(SW, "device_groups", GPUS, NULL, NULL),
     REFUSE(0, "deepspeed_config distributed_type fsdp_transformer_layer_cls_to_wrap", GPUS, NULL,
            NULL),
@@ -305,6 +345,20 @@ const struct foreign foreign_tool_keys[] = {
     SAME(TT, "model.lora_dropout", "lora_dropout", NULL),
     SAME(TT, "model.use_dora", "use_dora", NULL),
     SAME(TT, "model.quantize_base", "load_in_4bit", NULL),
+    NONE(TT,
+         "model.vocab_size model.num_layers model.num_heads model.num_kv_heads model.embed_dim "
+         "model.intermediate_dim model.max_seq_len model.attn_dropout model.norm_eps "
+         "model.rope_base model.head_dim",
+         READ),
+    NONE(TT, "use_flex", SPEED),
+    NONE(TT, "apply_chat_template", "of evaluation"),
+    NONE(TT,
+         "dataloader.parallel_method dataloader.num_workers dataloader.pin_memory "
+         "dataloader.prefetch_factor",
+         LOADER),
+    SAME(TT, "dataloader.packed", "packing", NULL),
+    SAME(TT, "dataloader.shuffle", "shuffle", NULL),
+    REFUSE(TT, "dataloader.collate_fn", VISION, NULL, "torchtune.data.padded_collate_sft"),
     REFUSE(TT, "collate_fn", VISION, NULL, "torchtune.data.padded_collate_sft"),
     SAME(TT, "base_model_path", "model_name_or_path", NULL),
     SAME(TT, "checkpointer.checkpoint_dir", "model_name_or_path", NULL),
@@ -339,8 +393,8 @@ const struct foreign foreign_tool_keys[] = {
     NONE(TT, "profiler", "hone --profile"),
     NONE(TT, "save_every_n_epochs", "save_strategy: epoch"),
     NONE(TT, "cudnn_deterministic_mode", "every run repeats its bits"),
-    REFUSE(TT, "tasks", OBJECTIVE, "no training: hone eval", NULL),
-    REFUSE(TT, "prompt", OBJECTIVE, "no training: hone generate", NULL),
+    REFUSE(TT, "tasks", UNTRAINED, "hone eval", NULL),
+    REFUSE(TT, "prompt", UNTRAINED, "hone generate", NULL),
 
     /* ---- mlx-lm */
     NONE(MX, "train", "that is what hone train does"),

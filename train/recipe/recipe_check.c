@@ -268,36 +268,29 @@ static int check_samples(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
-static bool is_problem(const struct recipe *r, const char *key) {
-    for (const struct problem *p = r->problem; p; p = p->next)
-        if (p->key && !strcmp(p->key, key)) return true;
-    return false;
-}
-
 /* Each once, whatever the others found; not those that miss what was refused above. */
 int recipe_check(struct recipe *r, const char *name, struct err *e) {
     static const struct {
         int (*of)(struct recipe *r, const char *name, struct err *e);
-        const char *key[2];
+        const char *keys;
     } checks[] = {
-        {check_model, {"model_name_or_path", "model"}},
-        {check_peft, {"use_peft", NULL}},
-        {check_quant, {"use_peft", "quantize"}},
-        {resolve_batches, {"micro_batch_size", "gradient_accumulation_steps"}},
-        {check_report_to, {"report_to", NULL}},
-        {check_optim, {"optim", "optim_args"}},
-        {check_masters, {"precision", NULL}},
-        {check_data, {"dataset", NULL}},
-        {check_steps, {"eval_dataset", NULL}},
-        {check_pairs, {NULL, NULL}},
-        {check_samples, {"packing_strategy", "truncation"}},
-        {check_rows, {"dataset", "eval_dataset"}},
+        {check_model, "model_name_or_path model"},
+        {check_peft, "use_peft"},
+        {check_quant, "use_peft quantize"},
+        {resolve_batches, "micro_batch_size gradient_accumulation_steps"},
+        {check_report_to, "report_to"},
+        {check_optim, "optim optim_args"},
+        {check_masters, "precision"},
+        {check_data, "dataset do_predict tasks prompt"},
+        {check_steps, "eval_dataset"},
+        {check_pairs, ""},
+        {check_samples, "packing_strategy truncation"},
+        {check_rows, "dataset eval_dataset"},
     };
-    for (int i = 0; i < COUNT(checks); i++) {
-        bool skip = false;
-        for (int k = 0; k < 2 && checks[i].key[k]; k++) skip |= is_problem(r, checks[i].key[k]);
-        if (!skip && checks[i].of(r, name, e) && recipe_problem(r, NULL, e)) return -1;
-    }
+    for (int i = 0; i < COUNT(checks); i++)
+        if (!recipe_is_problem(r, checks[i].keys) && checks[i].of(r, name, e) &&
+            recipe_problem(r, NULL, e))
+            return -1;
     return 0;
 }
 

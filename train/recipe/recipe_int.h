@@ -60,6 +60,8 @@ int recipe_unknown_key(const char *where, const char *key, const char *nearest, 
 
 /* Takes what *e says into r->problem and clears it; -1 where it is no fault of the recipe. */
 int recipe_problem(struct recipe *r, const char *key, struct err *e);
+/* Is one of these keys, or what is below it, among the problems? */
+bool recipe_is_problem(const struct recipe *r, const char *keys);
 int recipe_tell(struct recipe *r, const struct node *n, const char *key, const char *why,
                 struct err *e);
 
@@ -82,6 +84,7 @@ enum foreign_kind {
     FOREIGN_VISION,
     FOREIGN_GPUS,
     FOREIGN_PLUGIN,
+    FOREIGN_UNTRAINED, /* nothing would be trained */
     FOREIGN_OTHER
 };
 struct foreign {
