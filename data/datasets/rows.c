@@ -119,7 +119,9 @@ static int made_styled(struct rows *r, i64 *prompt, struct err *e) {
     const json_t *found = json_object_get(r->json, wrong);
     if (found) return json_wrong(r, wrong, found, e);
     err_input(e, "%s:%lld: the row has no '%s'", r->path, (long long)r->line, wrong);
-    return err_hint(e, "prompt_style says which columns there are");
+    return err_hint(
+        e, "prompt_style (Axolotl's type) says which columns there are; without it a row is "
+           "what its columns say");
 }
 
 /* Puts the next document of the current row together, one of `f`; *prompt is its size in front of
