@@ -35,6 +35,7 @@ struct source_options {
     double validation_fraction;
     u64 seed;
     i64 from_row, end_row; /* only rows from the first to before end_row; 0: to the last */
+    bool parts;            /* conversations say where their messages' texts are */
 };
 /* What is compared with validation_fraction: in [0, 1), the same for a row whoever reads it. */
 double source_draw(u64 seed, i64 row);
@@ -53,8 +54,10 @@ struct document {
     const struct span *span; /* [spans], valid as text is */
     i64 spans;
     bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
-    bool apart;     /* the segments are tokenised each for itself */
-    bool ids;       /* text is u32 ids, size / 4 of them, and spans are of ids */
+    const struct message_part *part; /* of a conversation, where source_options.parts; as text is */
+    i64 parts;
+    bool apart; /* the segments are tokenised each for itself */
+    bool ids;   /* text is u32 ids, size / 4 of them, and spans are of ids */
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
@@ -114,6 +117,17 @@ struct seen { /* hashes of documents; zero-initialise, seen_free */
     i64 count, slots; /* slots: 0 or a power of two */
 };
 void seen_free(struct seen *s);
+/* What `hone check` asks about the first documents while they become tokens: dataset_probe.c */
+enum { PROBE_DOCUMENTS = 10000 };
+struct dataset_probe {
+    i64 rows, skipped; /* of all: read, left out */
+    i64 documents;     /* looked at: at most PROBE_DOCUMENTS */
+    /* Of conversations by who speaks; MESSAGE_ROLES: the template; and pairs and texts */
+    struct probe_tokens {
+        i64 tokens, trained;
+    } role[MESSAGE_ROLES + 1], prompt, completion, text;
+    i64 pairs, apart; /* prompts with completions; whose ids differ from those of both alone */
+};
 struct dataset_job {
     const char *const *sources; /* paths, folders or globs, read in this order */
     i64 sources_count;
@@ -128,8 +142,9 @@ struct dataset_job {
     /* Documents whose ids and targets were there already are left out and counted. NULL: they are
      * not. Several jobs may share it */
     struct seen *seen;
-    const char *path;   /* of the dataset; replaced only by a complete new one */
-    struct text *notes; /* gets what became of the rows, in lines; NULL: not wanted */
+    const char *path;            /* of the dataset; replaced only by a complete new one */
+    struct text *notes;          /* gets what became of the rows, in lines; NULL: not wanted */
+    struct dataset_probe *probe; /* NULL: not wanted; else zero */
 };
 int dataset_build(const struct dataset_job *job, struct err *e);
 

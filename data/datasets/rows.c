@@ -54,7 +54,8 @@ void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact) 
 void rows_free(struct rows *r) {
     json_decref(r->json), r->json = NULL;
     row_notes_free(&r->notes);
-    text_free(&r->made), spans_free(&r->spans);
+    text_free(&r->made), spans_free(&r->spans), mem_free(r->parts.item);
+    r->parts = (struct message_parts){0};
 }
 
 /* ---- texts */
@@ -211,16 +212,19 @@ static int row_conversation(struct rows *r, struct document *out, struct err *e)
         err_input(e, "%s: an integer of more than 64 bits", where);
         return err_hint(e, "write it as a text: templates print numbers exactly");
     }
+    if (r->options->parts) r->notes.parts = &r->parts;
     if (chat_document(chat, r->json, where, r->options->assistant_only_loss, &r->options->rules,
                       &r->notes, &r->made, &r->spans, &unstopped, e))
-        return -1;
+        return r->fatal = chat_broken(chat, r->json), -1;
     const struct spans *t = &r->spans;
     *out = (struct document){.text = r->made.data,
                              .size = r->made.size,
                              .row = r->number,
                              .span = t->item,
                              .spans = t->count,
-                             .unstopped = unstopped};
+                             .unstopped = unstopped,
+                             .part = r->parts.item,
+                             .parts = r->parts.count};
     return t->count > 0;
 }
 

@@ -311,7 +311,8 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     if (!rc && whole_render(c, &v, out, &marked, e))
         rc = err_frame(e, "in the conversation of %s", where);
     if (!rc && !(rules && rules->version == 1))
-        rc = conversation_check(&v, where, assistant_only, notes, e);
+        rc = conversation_check(&v, where, assistant_only, notes, e) ||
+             (notes && conversation_parts(&v, out, notes, e));
     if (!rc && v.complete) { /* the completion's own part of the text */
         prompt.row = v.row;
         rc = part_render(&prompt, v.first, true, e);

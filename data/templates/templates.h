@@ -67,12 +67,22 @@ struct row_rules {
 /* What became of the rows of a file, or of several: {what: {"count", "first": [at most 3 places]}},
  * in the order in which things were met. Places are lines, of several files "file:line".
  * Zero-initialise; row_notes_free */
+enum message_role { MESSAGE_SYSTEM, MESSAGE_USER, MESSAGE_ASSISTANT, MESSAGE_TOOL, MESSAGE_ROLES };
+struct message_part {       /* bytes of a conversation's text that a message's content is */
+    enum message_role role; /* MESSAGE_TOOL: any other role, too */
+    i64 begin, end;
+};
+struct message_parts { /* zero-initialise; mem_free the items */
+    struct message_part *item;
+    i64 count, room;
+};
 struct row_notes {
     json_t *skipped; /* rows, by what is wrong with them: at most ROW_REASONS and "other reasons" */
     json_t *unused;  /* columns, and how many rows have a value there */
     json_t *said;    /* sentences */
     json_t *mapped;  /* the names of `columns` that some row had; NULL: there was no row */
     i64 line;        /* of the row that is read now */
+    struct message_parts *parts; /* gets those of the conversation that is read; NULL: not wanted */
 };
 enum { ROW_REASONS = 40 };
 void row_note(json_t **list, const char *what, i64 line);
@@ -85,6 +95,8 @@ bool word_listed(const char *list, const char *word); /* in "one two" */
 bool json_empty(const json_t *j); /* NULL, null, or a text, list or object without anything in it */
 /* Does the template that the row gets have {% generation %}? */
 bool chat_generation(const struct chat *c, const json_t *row);
+/* Is the template that the row gets no template? Each of its renderings says why. */
+bool chat_broken(const struct chat *c, const json_t *row);
 /* template_render_turns of a conversation. */
 int chat_render_turns(const struct chat *c, const json_t *row, struct text *out, struct turn *turn,
                       i64 count, struct err *e);

@@ -21,6 +21,12 @@ int numerics_choose(const char *name, struct err *e) {
     return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
 }
 
+void recipe_numerics(struct recipe *r) {
+    if (!strcmp(r->numerics, "auto")) r->numerics = globals.numerics;
+    if (!strcmp(r->numerics, "auto"))
+        r->numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
+}
+
 struct holding holding_of_recipe(const struct recipe *r) {
     char name[16];
     snprintf(name, sizeof name, "%s%s", r->bnb_4bit_quant_type,
