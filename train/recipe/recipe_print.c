@@ -51,6 +51,7 @@ static int data_json(json_t *object, const char *key, const struct data_list *da
             table_json(item, data_item_options, &data->item[i]))
             return -1;
         if (!data->item[i].columns.count) json_object_del(item, "columns");
+        if (!data->item[i].drop_system_message) json_object_del(item, "drop_system_message");
     }
     return 0;
 }
