@@ -9,7 +9,20 @@
 
 #define TURNS "system tools functions documents chat_template_kwargs"
 static const char media[] = "image images video videos audio audios";
-enum form { IDS, MESSAGES, CONVERSATIONS, LISTS, ASKED, TEXT, PAIR, INSTRUCTION, SEGMENTS, FORMS };
+enum form {
+    IDS,
+    MESSAGES,
+    CONVERSATIONS,
+    LISTS,
+    ASKED,
+    TEXT,
+    PAIR,
+    INSTRUCTION,
+    SEGMENTS,
+    QUERIED,
+    FORMS,
+    STYLED
+};
 static const struct {
     const char *needs, *uses;
 } forms[FORMS] = {
@@ -22,6 +35,7 @@ static const struct {
     [TEXT] = {"text", "text"},
     [PAIR] = {"prompt completion", "prompt completion"},
     [INSTRUCTION] = {"instruction", "instruction input output instances"},
+    [QUERIED] = {"query response", "query response history " TURNS}, /* of ms-swift */
 };
 static bool old(const struct rows *r) { return r->options->rules.version == 1; }
 
@@ -100,11 +114,25 @@ static int row_unknown(const struct rows *r, struct err *e) {
                          "{\"instruction\", \"input\", \"output\"}");
 }
 
+/* A row as its prompt_style writes it. */
+static int made_styled(struct rows *r, i64 *prompt, struct err *e) {
+    const char *wrong = NULL;
+    const int rc = prompt_style_made(r->options->rules.style, r->json, &r->made, prompt, &wrong, e);
+    if (rc <= 0) return rc;
+    const json_t *found = json_object_get(r->json, wrong);
+    if (found) return json_wrong(r, wrong, found, e);
+    err_input(e, "%s:%lld: the row has no '%s'", r->path, (long long)r->line, wrong);
+    return err_hint(
+        e, "prompt_style (Axolotl's type) says which columns there are; without it a row is "
+           "what its columns say");
+}
+
 /* Puts the next document of the current row together, one of `f`; *prompt is its size in front of
  * what is answered. */
 static int row_document(struct rows *r, enum form f, i64 *prompt, bool *more, struct err *e) {
     const json_t *row = r->json, *instances = json_object_get(row, "instances");
     r->made.size = 0, *prompt = 0, *more = false;
+    if (f == STYLED) return made_styled(r, prompt, e);
     if (f == TEXT) return made_add(r, row, "text", e);
     if (f == PAIR) {
         if (made_add(r, row, "prompt", e)) return -1;
@@ -220,9 +248,20 @@ static bool has_all(const json_t *row, const char *needs, const json_t *columns)
     return mapped;
 }
 
+bool rows_is_row(const struct row_rules *rules, const json_t *keys) {
+    const char *ours;
+    json_t *column;
+    for (int f = 0; f < FORMS; f++)
+        if (has_all(keys, forms[f].needs, NULL)) return true;
+    json_object_foreach((json_t *)(uintptr_t)rules->columns, ours,
+                        column) if (json_object_get(keys, json_string_value(column))) return true;
+    return false;
+}
+
 /* What the user named by `columns` goes first. */
 static enum form row_form(const struct rows *r) {
     const json_t *row = r->json, *columns = r->options->rules.columns;
+    if (r->options->rules.style && !json_object_get(row, forms[IDS].needs)) return STYLED;
     const bool lists = json_is_array(json_object_get(row, "prompt")) ||
                        json_is_array(json_object_get(row, "completion"));
     const bool asked =
@@ -245,8 +284,15 @@ static enum form row_form_old(const struct rows *r) {
 }
 
 static int unused_count(struct rows *r, enum form f, struct err *e) {
+    const json_t *columns = r->options->rules.columns;
+    const bool named =
+        json_object_size(columns) && f < FORMS && has_all(r->json, forms[f].needs, columns);
     const char *key;
     json_t *value;
+    const bool answered = f != FORMS && f != IDS && f != TEXT && f != SEGMENTS;
+    const char *own = f < FORMS ? forms[f].needs : f == STYLED ? "instruction output" : "text";
+    if (!named && rows_compared(r, own, answered, e)) return -1;
+    if (f == FORMS) return row_unknown(r, e);
     json_object_foreach(r->json, key, value) {
         if (json_empty(value)) continue;
         if (word_listed(media, key) && f != TEXT && f != IDS) {
@@ -254,8 +300,10 @@ static int unused_count(struct rows *r, enum form f, struct err *e) {
                       (long long)r->line, key);
             return err_hint(e, "leave such rows out (on_bad_row: skip), or take the column away");
         }
-        if (!word_listed(forms[f].uses, key))
-            row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
+        if (!strcmp(key, "label") && rows_wanted(value) == 1) continue; /* what it says is done */
+        const bool used = f == STYLED ? prompt_style_uses(r->options->rules.style, key)
+                                      : word_listed(forms[f].uses, key);
+        if (!used) row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
     }
     return 0;
 }
@@ -281,7 +329,9 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
     if (!answer && !old(r)) {
         if (prompt)
             return err_input(e, "%s:%lld: the %s is empty", r->path, (long long)r->line,
-                             f == PAIR ? "completion" : "output");
+                             f == PAIR     ? "completion"
+                             : f == STYLED ? "answer"
+                                           : "output");
         row_note(&r->notes.said,
                  f == PAIR   ? "prompt and completion are empty"
                  : f == TEXT ? "the text is empty"
@@ -293,6 +343,7 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
                              .size = r->made.size,
                              .row = r->number,
                              .segments = 1,
+                             .apart = f == STYLED,
                              .segment = {{answer, true}}};
     if (prompt) {
         out->segments = 2;
@@ -305,11 +356,11 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
 /* 1: a document, 0: none; `more`: the row has others. */
 static int row_read(struct rows *r, struct document *out, bool *more, struct err *e) {
     const enum form f = old(r) ? row_form_old(r) : row_form(r);
-    if (f == FORMS) return row_unknown(r, e);
     if (!old(r) && !r->instance && unused_count(r, f, e)) return -1;
+    if (f == FORMS) return row_unknown(r, e);
     if (f == IDS) return rows_ids(r, out, e);
     if (f == SEGMENTS) return row_segments(r, out, e);
-    if (f > ASKED) return row_text(r, f, out, more, e);
+    if (f > ASKED && f != QUERIED) return row_text(r, f, out, more, e);
     const int found = row_conversation(r, out, e);
     r->facts->conversations += found > 0;
     return found;

@@ -11,27 +11,6 @@
     "\"content\": \"a\"}]}\n"
 #define SAID "<user>q</s>\n<assistant>[a</s>]\n"
 
-static char *marked(const char *path) {
-    static char out[4096];
-    struct err e = {0};
-    struct dataset *d = dataset_open(path, &e);
-    if (!d) fail_msg("%s", e.primary);
-    const i64 n = dataset_info(d)->tokens;
-    u32 ids[2048];
-    u8 trained[2048];
-    i64 at = 0;
-    assert_true(n < 2000);
-    assert_int_equal(dataset_read(d, 0, n, ids, &e), 0);
-    dataset_trained(d, 0, n, trained);
-    for (i64 i = 0; i < n; i++) {
-        if (trained[i] && (!i || !trained[i - 1])) out[at++] = '[';
-        out[at++] = ids[i] == BYTE_EOS ? '$' : ids[i] == BYTE_BOS ? '^' : (char)ids[i];
-        if (trained[i] && (i + 1 == n || !trained[i + 1])) out[at++] = ']';
-    }
-    dataset_close(d);
-    return out[at] = 0, out;
-}
-
 static const struct rows_case {
     const char *columns, *rows, *want, *notes; /* want: "! error"; notes: %s the file */
     bool skip, plain;                          /* plain: instructions are no conversations */
@@ -108,6 +87,56 @@ static const struct rows_case {
      "! 'labels' and 'input_ids' are not of one length", NULL, 0, 0},
     {NULL, "{\"input_ids\": [97, 98], \"labels\": [-100, -100]}\n",
      "! no token of the row is trained", NULL, 0, 0},
+    {NULL,
+     "{\"system\": \"s\", \"query\": \"r\", \"response\": \"b\", \"history\": [[\"q\", \"a\"]], "
+     "\"solution\": \"4\"}\n",
+     "<system>s</s>\n<user>q</s>\n<assistant>[a</s>]\n<user>r</s>\n<assistant>[b</s>]\n",
+     "note: column 'solution' of %s is not used (1 row)\n", 0, 0},
+    {NULL, "{\"query\": \"q\", \"response\": [\"a\", \"b\"]}\n",
+     "! 'response' is a list, expected a text", NULL, 0, 0},
+    {NULL, "{\"query\": \"q\", \"response\": \"a\", \"text\": \"t\"}\n", "[t$]",
+     "note: column 'query' of %s is not used (1 row)\nnote: column 'response' of %s is not used (1 "
+     "row)\n",
+     0, 0},
+    {NULL, "{\"query\": \"q\", \"response\": \"a\", \"images\": [\"x.png\"]}\n",
+     "! the row has 'images', which are not supported", NULL, 0, 0},
+    {NULL, "{\"instruction\": \"i\", \"context\": \"c\", \"response\": \"r\"}\n",
+     "! 'output' is missing, expected a text", NULL, 0, 0},
+    {"{\"instruction\": \"instruction\", \"input\": \"context\", \"output\": \"response\"}",
+     "{\"instruction\": \"i\", \"context\": \"c\", \"response\": \"r\"}\n",
+     "<user>i\n\nc</s>\n<assistant>[r</s>]\n", "", 0, 0},
+    /* answers to choose between, and some that are not wanted */
+    {NULL, "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n",
+     "! the row has 'chosen' and 'rejected': answers to choose between", NULL, 0, 0},
+    {NULL,
+     "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
+     "\"a\"}, {\"from\": \"human\", \"value\": \"r\"}], \"chosen\": {\"from\": \"gpt\", \"value\": "
+     "\"b\"}, \"rejected\": {\"from\": \"gpt\", \"value\": \"c\"}}\n",
+     "! the row has 'chosen' and 'rejected': answers to choose between", NULL, 0, 0},
+    {NULL,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}], \"rejected_response\": \"b\"}\n",
+     "! the row has 'rejected_response': answers to choose between", NULL, 0, 0},
+    {NULL, "{\"text\": \"t\", \"rejected\": null, \"chosen\": \"\"}\n", "[t$]", "", 0, 0},
+    {"{\"prompt\": \"prompt\", \"completion\": \"chosen\"}",
+     "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n", "p[c$]",
+     "note: column 'rejected' of %s is not used (1 row)\n", 0, 0},
+    {"{\"messages\": \"chosen\"}",
+     "{\"chosen\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}], \"rejected\": []}\n",
+     "<user>q</s>\n<assistant>[a</s>]\n", "", 0, 0},
+    {NULL, "{\"prompt\": \"p\", \"completion\": \"c\", \"label\": false}\n",
+     "! 'label' is false: an answer that is not wanted", NULL, 0, 0},
+    {NULL,
+     "{\"prompt\": \"p\", \"completion\": \"c\", \"label\": true}\n{\"prompt\": \"p\", "
+     "\"completion\": \"d\", \"label\": \"False\"}\n{\"prompt\": \"p\", \"completion\": \"e\", "
+     "\"label\": 0}\n",
+     "p[c$]p[e$]",
+     "note: %s: left out: 'label' is false: an answer that is not wanted, as KTO has them (1 time, "
+     "line 2)\nnote: column 'label' of %s is not used (1 row)\n",
+     true, 0},
+    {NULL, "{\"text\": \"t\", \"label\": false}\n", "[t$]",
+     "note: column 'label' of %s is not used (1 row)\n", 0, 0},
     {NULL, "{\"instruction\": \"i\", \"output\": \"o\", \"history\": [[\"q\", \"a\"]]}\n",
      "! 'history' beside an instruction needs a chat template", NULL, 0, true},
 };
@@ -134,7 +163,7 @@ static void test_meaning(void **state) {
                 fail_msg("case %d: %d '%s', expected '%s'", (int)i, rc, e.primary, c->want);
         } else {
             if (rc) fail_msg("case %d: %s", (int)i, e.primary);
-            assert_string_equal(marked(job.path), c->want);
+            assert_string_equal(dataset_marked(job.path), c->want);
         }
         for (const char *p = c->notes ? c->notes : ""; *p; p += *p == '%' ? 2 : 1)
             if (*p == '%' ? text_add(&want, source, (i64)strlen(source), &e)
@@ -226,7 +255,8 @@ static void test_around(void **state) {
             if (texts[i].after) job.encoder.after[0] = '$', job.encoder.after_count = 1;
             job.options.completion_only_loss = true, job.options.rules.version = version;
             if (dataset_build(&job, &e)) fail_msg("%s", e.primary);
-            assert_string_equal(marked(job.path), version == 2 ? texts[i].want : texts[i].old);
+            assert_string_equal(dataset_marked(job.path),
+                                version == 2 ? texts[i].want : texts[i].old);
         }
 }
 
@@ -255,7 +285,8 @@ static void test_stops(void **state) {
             job.options = (struct source_options){
                 .chat = chat, .assistant_only_loss = true, .rules.version = version};
             if (dataset_build(&job, &e)) fail_msg("%s", e.primary);
-            assert_string_equal(marked(job.path), version == 2 ? stops[i].want : stops[i].old);
+            assert_string_equal(dataset_marked(job.path),
+                                version == 2 ? stops[i].want : stops[i].old);
             chat_free(chat), json_decref(config);
         }
 }
@@ -344,10 +375,10 @@ static void test_border(void **state) {
     struct dataset_job job = byte_job(&source, in_folder("b.h5"));
     job.encoder.encode = pair_encode, job.options.completion_only_loss = true;
     assert_int_equal(dataset_build(&job, &e), 0);
-    assert_string_equal(marked(job.path), "1A[A2$]");
+    assert_string_equal(dataset_marked(job.path), "1A[A2$]");
     job.options.rules.version = 1;
     assert_int_equal(dataset_build(&job, &e), 0);
-    assert_string_equal(marked(job.path), "1Ac[d2$]");
+    assert_string_equal(dataset_marked(job.path), "1Ac[d2$]");
 }
 
 /* What a tokenizer puts around texts is what `hone generate` has in front of a prompt. */
