@@ -218,8 +218,12 @@ static void test_int8(void **state) {
     (void)state;
     static const char model_of[] = "generate recipes/data/stories260K --prompts",
                       how[] = "--json --max-new-tokens 24 --ignore-eos --seed 5 --quantize q8_0";
-    static const char *const ways[] = {"", "--threads 1 --batch-size 1", "--isa plain",
-                                       "--isa avx2 --batch-size 2"};
+    static const char *const ways[] = {"",
+                                       "--threads 1 --batch-size 1",
+                                       "--isa plain",
+                                       "--isa avx2 --batch-size 2",
+                                       "--draft 3",
+                                       "--draft 15"};
     char first[8192];
     static const char prompts[] =
         "{\"prompt\": \"Once\"}\n{\"prompt\": \"A dog saw a cat and\"}\n{\"prompt\": "

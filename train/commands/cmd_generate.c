@@ -27,6 +27,7 @@ struct sampling sampling_of(const struct generate_flags *f, const struct ids *st
                              .ignore_eos = f->ignore_eos,
                              .repetition_penalty = f->repetition_penalty,
                              .stops = stops,
+                             .draft = f->draft,
                              .full = full};
 }
 

@@ -11,7 +11,7 @@
 struct generate_flags {
     const char *prompt, *prompts, *precision, *activations, *tokenizer, *chat_template, *system;
     double temperature, top_p, min_p, repetition_penalty;
-    i64 top_k, seed, max_new_tokens, batch_size;
+    i64 top_k, seed, max_new_tokens, batch_size, draft;
     struct text_list stop, adapter;
     bool greedy, ignore_eos;
 };
@@ -41,6 +41,9 @@ struct generate_flags {
                      "above 1: ids of prompt and answer become less likely"),                      \
         GENERATE_ROW(stop, OPT_TEXT_EACH, NULL, 0, 0,                                              \
                      "a text that ends the answer, commas and all; each --stop adds one"),         \
+        GENERATE_ROW(draft, OPT_INT, "0", 0, 15,                                                   \
+                     "guess so many tokens ahead, from what the text has already: the same text, " \
+                     "sooner where it repeats itself"),                                            \
         GENERATE_ROW(seed, OPT_INT, "42", 0, 0, "the same seed gives the same text"),              \
         GENERATE_ROW(greedy, OPT_BOOL, "false", 0, 0, "the most likely token each time"),          \
         GENERATE_ROW(ignore_eos, OPT_BOOL, "false", 0, 0, "go on after an end-of-text token")

@@ -41,17 +41,13 @@ static void batch_free(struct pass_batch *b) {
     *b = (struct pass_batch){0};
 }
 
-static bool penalised(const struct sampling *s) {
-    return s->repetition_penalty > 0 && s->repetition_penalty != 1;
-}
-
 /* What the texts of this step need of a pass. */
 static struct pass_batch batch_need(const struct engine *g) {
     struct pass_batch n = {.moves = g->pool.moves};
     for (i64 i = 0; i < g->count; i++) {
         const struct sequence *q = g->list[i];
         if (q->own.row < 0) continue;
-        n.rows++, n.tokens += q->own.ids.count - q->own.known;
+        n.rows += 1 + q->own.drafted, n.tokens += q->own.ids.count - q->own.known;
         n.page_count = i64_max(n.page_count, q->own.pages.count);
         n.gathered += q->own.pages.count;
         n.penalty |= penalised(q->how);
@@ -137,7 +133,7 @@ static int gather_put(struct engine *g, const struct page_list *pages, i32 *tabl
 }
 
 static void settings_put(struct pass_batch *b, i64 r, const struct sequence *q, i64 vocab) {
-    const struct sampling *s = q->how;
+    const struct sampling *s = q->how; /* a text with a penalty has no guesses */
     b->how[r] =
         (struct sample_how){s->temperature, s->top_k,     s->top_p,
                             s->min_p,       (u64)s->seed, penalised(s) ? s->repetition_penalty : 1};
@@ -158,9 +154,12 @@ static i64 text_put(struct engine *g, const struct sequence *q, i64 r, i64 n) {
         b->places[5 * t + n] = (i32)r;
         b->places[6 * t + n] = q->own.slot < 0 ? 0 : q->own.slot;
     }
-    b->row[r] = (i32)n - 1;
-    b->step[2 * r] = (i32)q->own.ids.count, b->step[2 * r + 1] = (i32)q->stream;
-    settings_put(b, r, q, g->m->config.vocab_size);
+    for (i64 i = 0; i <= q->own.drafted; i++, r++) { /* what follows each guess, too */
+        const i64 behind = q->own.drafted - i;
+        b->row[r] = (i32)(n - 1 - behind);
+        b->step[2 * r] = (i32)(q->own.ids.count - behind), b->step[2 * r + 1] = (i32)q->stream;
+        settings_put(b, r, q, g->m->config.vocab_size);
+    }
     return n - first;
 }
 
@@ -187,7 +186,7 @@ static int batch_put(struct engine *g, struct err *e) {
             memcpy(table, q->own.pages.item, (size_t)q->own.pages.count * sizeof *table);
         else if (gather_put(g, &q->own.pages, table, &listed, e))
             return -1;
-        n += text_put(g, q, rows++, n);
+        n += text_put(g, q, rows, n), rows += 1 + q->own.drafted;
     }
     idle_put(b, rows);
     return 0;
@@ -257,9 +256,10 @@ static i64 schedule(struct engine *g, struct err *e) {
         struct sequence *q = g->list[i];
         int rc = 0;
         if (q->own.done) continue;
-        do {
-            rc = pages_give(g, q, e);
-        } while (!rc && preempt(g, i));
+        if (drafts_add(q, g->m, &g->counted, e)) return -1;
+        rc = pages_give(g, q, e);
+        if (!rc && q->own.drafted) drafts_drop(q), rc = pages_give(g, q, e);
+        while (!rc && preempt(g, i)) rc = pages_give(g, q, e);
         if (rc < 0) return -1;
         if (rc) q->own.row = 0, rows++;
         if (!rc && !rows) {
@@ -304,12 +304,22 @@ static int text_take(struct engine *g, struct sequence *q, u32 id, struct err *e
     return 0;
 }
 
+/* The ids behind those that were there before the pass. */
+static int ids_take(struct engine *g, struct sequence *q, const u32 *ids, struct err *e) {
+    const i64 right = q->own.drafted;
+    drafts_drop(q);
+    for (i64 i = 0; i <= right && !q->own.done; i++)
+        if (text_take(g, q, ids[q->own.row + i], e)) return -1;
+    return 0;
+}
+
 /* The pass has run: states are there, ids are given. How many texts go on. */
 static i64 texts_take(struct engine *g, const u32 *ids, struct err *e) {
     i64 active = 0;
     for (i64 i = 0; i < g->count; i++) {
         struct sequence *q = g->list[i];
         if (q->own.row < 0) continue;
+        drafts_judge(q, ids + q->own.row, &g->pool, &g->counted);
         g->counted.computed += q->own.ids.count - q->own.known;
         q->own.known = q->own.ids.count;
         pool_ready(&g->pool, &q->own.pages);
@@ -319,7 +329,7 @@ static i64 texts_take(struct engine *g, const u32 *ids, struct err *e) {
     }
     for (i64 i = 0; i < g->count; i++) {
         struct sequence *q = g->list[i];
-        if (q->own.row >= 0 && text_take(g, q, ids[q->own.row], e)) return -1;
+        if (q->own.row >= 0 && ids_take(g, q, ids, e)) return -1;
         if (q->own.done) pool_release(&g->pool, &q->own.pages, q->own.known = 0);
         active += !q->own.done;
     }
@@ -328,8 +338,10 @@ static i64 texts_take(struct engine *g, const u32 *ids, struct err *e) {
 
 /* Nobody knows which states a failed pass has made. */
 static void failed(struct engine *g) {
-    for (i64 i = 0; i < g->count; i++)
+    for (i64 i = 0; i < g->count; i++) {
+        drafts_drop(g->list[i]);
         pool_release(&g->pool, &g->list[i]->own.pages, g->list[i]->own.known = 0);
+    }
     pool_forget(&g->pool);
     batch_free(&g->batch);
 }

@@ -87,7 +87,11 @@ struct sampling {
     double repetition_penalty; /* 1 or 0: off */
     const struct ids *stops;   /* ids that end a text besides the model's own; may be NULL */
     i64 *full; /* counts texts that ended because the model has no more positions; may be NULL */
+    /* Ids that are guessed ahead, at most DRAFTS, from what the text has already (draft.c): a pass
+     * gives several where guesses are right. The text is the same bits. Not with a penalty. */
+    i64 draft;
 };
+enum { DRAFTS = 15 };
 typedef int token_fn(void *arg, u32 id); /* told every id at once; >0: stop, -1: an error */
 struct page_list {
     i32 *item; /* by place in the text: each holds ATTENTION_PAGE positions */
@@ -106,7 +110,8 @@ struct sequence { /* one text of several that are continued together */
         struct page_list pages;
         i64 known, room; /* positions whose states are in its pages; ids at most */
         i32 slot;        /* of sequence states; -1: none */
-        i64 row;         /* in this step's pass; -1: it waits */
+        i64 row;         /* in this step's pass, its first; -1: it waits */
+        i64 drafted;     /* the last of `ids` in a step: guesses */
         int kind;        /* model_rope_kind */
         bool done;
     } own;
@@ -127,6 +132,7 @@ struct engine_plan { /* zeros are defaults */
 struct engine_count {
     i64 computed, reused; /* positions whose states passes made; that were in the pool already */
     i64 passes, preempted, evicted, pages;
+    i64 drafted, accepted; /* ids that were guessed; those that were right */
 };
 /* The model's weights must stay as they are until it is closed. */
 struct engine *engine_open(struct model *m, const struct engine_plan *plan, struct err *e);

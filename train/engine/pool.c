@@ -106,15 +106,29 @@ static void list_used(struct pool *p, const struct page_list *list) {
     for (i64 i = list->count - 1; i >= 0; i--) p->page[list->item[i]].used = ++p->clock;
 }
 
-void pool_release(struct pool *p, struct page_list *list, i64 positions) {
-    const i64 kept = (positions + ATTENTION_PAGE - 1) / ATTENTION_PAGE;
-    list_used(p, list);
+/* Pages from `kept` on; a page keeps what is ready. */
+static void pages_drop(struct pool *p, struct page_list *list, i64 kept) {
     while (list->count > kept) {
         const i32 n = list->item[--list->count];
         struct page *page = &p->page[n];
         page->count = page->refs > 1 ? page->count : page->ready;
         if (!--page->refs && !page->count) page_free(p, n);
     }
+}
+
+void pool_trim(struct pool *p, struct page_list *list, i64 positions) {
+    const i64 kept = (positions + ATTENTION_PAGE - 1) / ATTENTION_PAGE;
+    pages_drop(p, list, kept);
+    if (!list->count) return;
+    struct page *last = &p->page[list->item[list->count - 1]];
+    const i64 held = positions - (list->count - 1) * ATTENTION_PAGE;
+    if (last->refs == 1 && last->count > held) last->count = (i32)held;
+}
+
+void pool_release(struct pool *p, struct page_list *list, i64 positions) {
+    const i64 kept = (positions + ATTENTION_PAGE - 1) / ATTENTION_PAGE;
+    list_used(p, list);
+    pages_drop(p, list, kept);
     if (!list->count) return;
     struct page *last = &p->page[list->item[list->count - 1]];
     if (last->refs == 1) last->count = last->ready;

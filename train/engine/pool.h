@@ -62,6 +62,9 @@ void pool_ready(struct pool *p, const struct page_list *list); /* the pass has r
 void pool_release(struct pool *p, struct page_list *list, i64 positions);
 /* No page is known any more: a pass failed, or the weights are others. All texts have given theirs
  * back. */
+/* Of what was extended and is not ready yet, only so many positions hold: the rest is as if it had
+ * never been. */
+void pool_trim(struct pool *p, struct page_list *list, i64 positions);
 void pool_forget(struct pool *p);
 
 /* ---- slots of sequence states (slots.c). What is in one: states.h. */
@@ -76,5 +79,20 @@ i64 pool_slot_to(struct pool *p, i32 slot, const struct page_list *list, i64 pos
  * the page is known and no newer snapshot wants its memory. */
 int pool_slot_ran(struct pool *p, i32 slot, const struct page_list *list, i64 positions,
                   struct err *e);
+
+/* ---- guesses of the ids that follow (draft.c) */
+/* At most `most` ids that may follow; how many. Any will do: none changes a text. */
+typedef i64 draft_guess(const struct ids *ids, u32 *to, i64 most);
+extern draft_guess *draft_guesser; /* tests have one of their own */
+static inline bool penalised(const struct sampling *s) {
+    return s->repetition_penalty > 0 && s->repetition_penalty != 1;
+}
+/* Behind the text's ids, where its next pass would be of one. */
+int drafts_add(struct sequence *q, const struct model *m, struct engine_count *counted,
+               struct err *e);
+void drafts_drop(struct sequence *q);
+/* Of guesses those stay that the pass gives, too, one after another: `ids` are those that follow
+ * the text's own last and each guess. */
+void drafts_judge(struct sequence *q, const u32 *ids, struct pool *p, struct engine_count *counted);
 
 #endif
