@@ -212,6 +212,26 @@ static void test_samples_beside_training(void **state) {
     assert_null(strstr(complained(), "positions"));
 }
 
+/* A model is computed in the type that its files have. */
+static void test_precision(void **state) {
+    (void)state;
+    static const char how[] =
+        "--json --prompt Once --max-new-tokens 60 --ignore-eos --temperature 1";
+    static const char *const named[] = {"fp32", "bf16"};
+    char model_of[2][600], first[4096];
+    hone(0, "export recipes/data/stories260K --precision bf16 --output %s --quiet", at("half"));
+    snprintf(model_of[0], sizeof *model_of, "recipes/data/stories260K");
+    snprintf(model_of[1], sizeof *model_of, "%s", at("half"));
+    for (int i = 0; i < 2; i++) {
+        hone(0, "generate %s %s", model_of[i], how);
+        strcpy(first, said());
+        hone(0, "generate %s %s --precision %s", model_of[i], how, named[i]);
+        assert_string_equal(said(), first);
+        hone(0, "generate %s %s --precision %s", model_of[i], how, named[!i]);
+        assert_string_not_equal(said(), first);
+    }
+}
+
 /* Products with whole numbers: the same texts on all instruction sets, by any number of threads, in
  * any batch; said; refused where there are no blocks of such. */
 static void test_int8(void **state) {
@@ -324,17 +344,13 @@ static void test_chat_terminal(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_penalty),
-                                       cmocka_unit_test(test_batch),
-                                       cmocka_unit_test(test_stop_ids),
-                                       cmocka_unit_test(test_not_finite),
-                                       cmocka_unit_test(test_stop_strings),
-                                       cmocka_unit_test(test_padded),
-                                       cmocka_unit_test(test_int8),
-                                       cmocka_unit_test(test_chat),
-                                       cmocka_unit_test(test_chat_cost),
-                                       cmocka_unit_test(test_chat_terminal),
-                                       cmocka_unit_test(test_samples_beside_training)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_penalty),       cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_stop_ids),      cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_stop_strings),  cmocka_unit_test(test_padded),
+        cmocka_unit_test(test_int8),          cmocka_unit_test(test_precision),
+        cmocka_unit_test(test_chat),          cmocka_unit_test(test_chat_cost),
+        cmocka_unit_test(test_chat_terminal), cmocka_unit_test(test_samples_beside_training)};
     struct err e = {0};
     isa_float_mode();
     if (pool_start(2, &e)) return 1;

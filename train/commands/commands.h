@@ -20,7 +20,7 @@ struct generate_flags {
 #define GENERATE_ROWS                                                                              \
     GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),                                \
         GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
-        GENERATE_ROW(precision, OPT_TEXT, "fp32", 0, 0, "fp32 or bf16"),                           \
+        GENERATE_ROW(precision, OPT_TEXT, "auto", 0, 0, "fp32, bf16, or auto: as the files"),      \
         {"activations",                                                                            \
          OPT_CHOICE,                                                                               \
          offsetof(struct generate_flags, activations),                                             \

@@ -35,6 +35,7 @@ void loaded_close(struct loaded *l);
 /* The recipe of the run that a checkpoint is of: RUN/checkpoints/step-000100 belongs to
  * RUN/recipe.lock. 1: the caller frees it; 0: it is of none; -1. */
 int run_recipe(struct recipe *r, const char *checkpoint, struct err *e);
+/* "fp32" or "bf16"; "auto": DTYPE_COUNT, by which loaded_open takes what the files have. */
 int precision_parse(const char *text, enum dtype *d, struct err *e);
 /* tokenizer_open, and the vocabulary within a .gguf (tokenizer_gguf.c). */
 struct tokenizer *tokenizer_of_file(const char *path, struct err *e);

@@ -7,10 +7,11 @@
 #include <string.h>
 
 int precision_parse(const char *text, enum dtype *d, struct err *e) {
+    if (!strcmp(text, "auto")) return *d = DTYPE_COUNT, 0;
     if (!strcmp(text, "fp32") || !strcmp(text, "f32")) return *d = F32, 0;
     if (!strcmp(text, "bf16")) return *d = BF16, 0;
     err_input(e, "precision is '%s'", text);
-    return err_detail(e, "expected fp32 or bf16");
+    return err_detail(e, "expected fp32, bf16 or auto");
 }
 
 int numerics_choose(const char *name, struct err *e) {
@@ -142,6 +143,19 @@ static int tokenizer_find(struct loaded *l, const char *named, struct err *e) {
     return l->tokenizer ? tokenizer_fits(l->tokenizer, &l->model, l->base, e) : 0;
 }
 
+/* bf16 where most of the numbers are; f32 has all those of f16 and of GGUF's blocks. */
+static int dtype_of_files(const char *path, enum dtype *d, struct err *e) {
+    struct model_folder f = {0};
+    const int rc = folder_open(&f, path, e);
+    i64 all = 0, half = 0;
+    for (i64 i = 0; !rc && i < f.weights.count; i++) {
+        const struct stored *t = &f.weights.tensor[i];
+        all += t->bytes, half += t->type && !strcmp(t->type, "BF16") ? t->bytes : 0;
+    }
+    *d = 2 * half > all ? BF16 : F32;
+    return folder_close(&f), rc;
+}
+
 int loaded_open_as(struct loaded *l, const char *path, const struct text_list *adapters,
                    const char *tokenizer, const char *quantize, enum dtype d, bool trainable,
                    struct err *e) {
@@ -159,7 +173,8 @@ int loaded_open_as(struct loaded *l, const char *path, const struct text_list *a
     if (own ? base_of(l, path, e) : !(l->base = mem_text(path, e))) return -1;
     if (count && adapter_named(adapters->item[0], &l->adapter, &weight, e)) return -1;
     if (own && !(l->adapter = mem_text(path, e))) return -1;
-    if (holding_choose(&as, quantize, l->adapter, e) ||
+    if ((d == DTYPE_COUNT && dtype_of_files(l->base, &d, e)) ||
+        holding_choose(&as, quantize, l->adapter, e) ||
         model_open_as(&l->model, l->base, d, trainable && !l->adapter, &as, e))
         return -1;
     if (*l->model.config.note && !quiet)
