@@ -53,6 +53,11 @@ static inline i64 view_rows(const struct view *v) {
 /* to[line * count + i] = element at + line * step + i, rounded once to f32 or, `is_bf16`, bf16. */
 typedef void packing_decode(void *to, const struct view *v, i64 at, i64 count, i64 lines, i64 step,
                             bool is_bf16);
+struct packing_blocks { /* of types that GGUF has: blocks of packing.block[0] elements */
+    const char *type;   /* its name for them; NULL: it has none */
+    int bytes, half[2]; /* of a block: where f16 numbers are in it; -1: no second */
+    void (*encode)(const float *from, i64 n, u8 *to); /* n blocks */
+};
 /* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
 struct packing {
     const char *name;
@@ -63,6 +68,10 @@ struct packing {
     void (*ref)(double *to, const struct view *v, i64 at, i64 count); /* in f64: of tests */
     packing_decode *decode[ISA_COUNT];
     int (*cuda)(void *to, const struct view *v, bool is_bf16, struct err *e); /* all elements */
+    /* Rows id[0], id[1], ... of a matrix: `count` of them. */
+    int (*cuda_rows)(void *to, const struct view *v, const i32 *id, i64 count, bool is_bf16,
+                     struct err *e);
+    struct packing_blocks blocks;
 };
 extern const struct packing *const packing_table[];
 extern const int packing_count;
@@ -84,6 +93,8 @@ i64 view_memory(const struct view *v); /* bytes of all slots */
 int view_pack(struct view *v, const struct packing *p, const i64 block[2], struct err *e);
 /* All elements of v in host memory, decoded by all threads; to: f32 or, `is_bf16`, bf16. */
 void view_unpack(void *to, const struct view *v, bool is_bf16);
+/* Whether all elements of blocks, in host memory, are finite: all f16 numbers are. */
+bool view_blocks_finite(const struct view *v);
 
 /* One call: what a shape rule fills in and a kernel reads. */
 struct op_call {

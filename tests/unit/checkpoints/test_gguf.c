@@ -19,8 +19,8 @@ static double row_error(const float *a, const float *b) {
     return sqrt(sum / ROW);
 }
 
-/* Decoding is exact; encoding too, where there is one right answer. The K types leave a choice: ours
- * is not worse than 1 % in any row, and better over all. */
+/* Decoding is exact; encoding too, where there is one right answer. The K types leave a choice:
+ * ours is not worse than 1 % in any row, and better over all. */
 static void blocks(void **state) {
     (void)state;
     struct safetensors s;
