@@ -169,8 +169,8 @@ int gguf_write(const char *path, const struct gguf_writer *w, const struct gguf_
 struct model_folder {
     char *path;
     json_t *config;             /* config.json, parsed; NULL: a GGUF file's metadata say it */
-    struct safetensors weights; /* over all shards; or a GGUF file's tensors */
-    struct gguf gguf;           /* version 0: a folder */
+    struct safetensors weights; /* over all shards; or a GGUF file's tensors, and its maps */
+    struct gguf gguf;           /* version 0: a folder. Its data are weights' */
 };
 /* A folder or a .gguf file. */
 bool path_is_gguf(const char *path); /* by its name */
