@@ -9,7 +9,7 @@ endif
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops ops/device ops/gemm ops/attention autograd data/tokenizers data/templates data/datasets checkpoints \
            recipes/models recipes/models/adapters recipes/models/gguf recipes/models/mixers recipes/models/families \
-           train train/recipe train/log train/engine train/loop train/commands
+           train train/recipe train/log train/engine train/loop train/check train/commands
 LIBS    := libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
@@ -45,8 +45,8 @@ TESTS   := $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(CASES)))
 HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(CASES) %_cpu.c,$(TESTED))) \
            $(foreach i,$(ISAS),$(patsubst %.c,$(BUILD)/%.$(i).o,$(filter %_cpu.c,$(TESTED))))
 
-hone: $(BUILD)/hone
-	$(Q)cp -f $< $@.new && mv -f $@.new $@
+hone: $(BUILD)/hone FORCE # of these options, whichever were built last
+	$(Q)cmp -s $< $@ || { cp -f $< $@.new && mv -f $@.new $@; }
 include ops/cuda.mk
 $(BUILD)/hone: $(OBJECTS) $(CUDA_OBJECTS)
 	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) $(CUDA_LINK) && echo '$@' > build/newest

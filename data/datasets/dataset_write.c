@@ -15,15 +15,6 @@ static int add_u64(struct text *t, u64 value, struct err *e) {
     return text_add(t, &value, sizeof value, e);
 }
 
-struct piece { /* of a batch: one document */
-    i64 at;
-    struct document document;
-    struct ids ids;
-    i64 border;         /* ids of the first segment */
-    i64 span_at;        /* of a conversation: its first span in the batch's */
-    struct spans spans; /* the same as ranges of ids */
-};
-
 struct writer {
     const struct dataset_job *job;
     struct source_options options; /* of the file that is read */
@@ -45,6 +36,7 @@ struct writer {
     struct row_notes notes; /* of the files of one path */
     i64 nothing;            /* documents without a token */
     bool checked;           /* the template's markers are tokens */
+    i64 probed;             /* documents that the probe looked at */
 };
 
 /* A recipe of version 1. */
@@ -125,84 +117,12 @@ struct encoding {
                         first of all */
 };
 
-/* The ids that lie in a span: those that the text up to its start does not have, and the text up to
- * its end does. An id that reaches over the end of an answer belongs to it; one over its start
- * does, too. */
-static int spans_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
-    const struct encoder *c = &w->job->encoder;
-    const i64 count = p->document.spans, size = p->document.size;
-    if (!count) return 0;
-    struct beginning *list = mem_new_array(2 * count, sizeof *list, e);
-    if (!list) return -1;
-    for (i64 i = 0; i < count; i++) {
-        const struct span s = w->spans_of.item[p->span_at + i];
-        list[2 * i].at = s.begin, list[2 * i + 1].at = s.end;
-    }
-    const bool fast = count > 2 && c->prefixes && /* few turns: not worth it */
-                      c->prefixes(c->arg, text, size, &p->ids, list, 2 * count, e);
-    int rc = e->code || (!fast && encoder_prefixes(c, text, &p->ids, list, 2 * count, e));
-    for (i64 i = 0; !rc && i < count; i++) {
-        const struct beginning begin = list[2 * i], end = list[2 * i + 1];
-        const i64 free = p->spans.count ? p->spans.item[p->spans.count - 1].end : 0;
-        const i64 last = end.at == size ? p->ids.count : end.same + end.more;
-        rc = spans_add(&p->spans, i64_max(begin.same, free), i64_min(last, p->ids.count), e);
-    }
-    mem_free(list);
-    return rc ? -1 : 0;
-}
-
-/* A row of ids has them, and its spans, already. */
-static int ids_copy(const struct writer *w, struct piece *p, const char *text, struct err *e) {
-    for (i64 at = 0; at < p->document.size; at += (i64)sizeof(u32)) {
-        u32 id;
-        memcpy(&id, text + at, sizeof id);
-        if (ids_add(&p->ids, id, e)) return -1;
-    }
-    for (i64 i = 0; i < p->document.spans; i++) {
-        const struct span s = w->spans_of.item[p->span_at + i];
-        if (spans_add(&p->spans, s.begin, s.end, e)) return -1;
-    }
-    return 0;
-}
-
-/* A prompt and its completion are one text, as they will be when the model is used. A token that
- * holds some of the completion is its own: the prompt's are those with which the prompt alone
- * begins, too (TRL 1.16, common_prefix_length). */
-static int pair_encode(const struct writer *w, struct piece *p, const char *text, struct err *e) {
-    const struct encoder *c = &w->job->encoder;
-    struct beginning prompt = {.at = p->document.segment[0].size};
-    if (c->encode(c->arg, text, p->document.size, &p->ids, e) ||
-        encoder_prefixes(c, text, &p->ids, &prompt, 1, e))
-        return -1;
-    return p->border = prompt.same, 0;
-}
-
-static int piece_encode(const struct writer *w, struct piece *p, struct err *e) {
-    const struct encoder *c = &w->job->encoder;
-    const char *text = w->batch.data + p->at;
-    if (p->document.ids) return ids_copy(w, p, text, e);
-    if (!p->document.segments &&
-        (c->encode(c->arg, text, p->document.size, &p->ids, e) || spans_encode(w, p, text, e)))
-        return -1;
-    if (p->document.segments == 2 && !old(w)) {
-        if (pair_encode(w, p, text, e)) return -1;
-    } else
-        for (int i = 0; i < p->document.segments; i++) {
-            if (i) p->border = p->ids.count;
-            if (c->encode(c->arg, text, p->document.segment[i].size, &p->ids, e)) return -1;
-            text += p->document.segment[i].size;
-        }
-    for (i64 i = 0; i < p->ids.count; i++)
-        if (p->ids.item[i] >= (u64)c->vocab_size)
-            return err_failed(e, "the tokenizer made id %u, but its vocabulary is %lld",
-                              p->ids.item[i], (long long)c->vocab_size);
-    return 0;
-}
-
 static void pieces_encode(void *arg, i64 begin, i64 end, int worker) {
     struct encoding *x = arg;
     for (i64 i = begin; i < end; i++)
-        if (piece_encode(x->w, &x->w->pieces[i], &x->err[worker])) return;
+        if (piece_encode(x->w->job, &x->w->pieces[i], x->w->batch.data, x->w->spans_of.item,
+                         &x->err[worker]))
+            return;
 }
 
 static int token_add(struct writer *w, i64 id, struct err *e) {
@@ -271,6 +191,7 @@ static int back_add(struct writer *w, const struct piece *p, struct err *e) {
 
 static int piece_write(struct writer *w, const struct piece *p, struct err *e) {
     if (!p->ids.count) return w->nothing++, 0;
+    if (p->probed) piece_count(w->job->probe, p);
     if (!p->document.segments) return conversation_write(w, p, e);
     const struct segment *segment = p->document.segment;
     u64 begin = (u64)w->count;
@@ -298,11 +219,28 @@ static int batch_write(struct writer *w, struct err *e) {
         if (!r) r = piece_write(w, &w->pieces[i], e);
         if (!r && w->pending.size >= (i64)CHUNKS_AT_ONCE * DATASET_CHUNK)
             r = chunks_write(w, CHUNKS_AT_ONCE, e);
-        ids_free(&w->pieces[i].ids), spans_free(&w->pieces[i].spans);
-        w->pieces[i] = (struct piece){0};
+        piece_free(&w->pieces[i]);
     }
     w->pieces_count = 0, w->batch.size = w->spans_of.count = 0;
     return r;
+}
+
+/* The next piece of the batch. */
+static int piece_take(struct writer *w, const struct document *d, struct err *e) {
+    struct piece *p = &w->pieces[w->pieces_count];
+    *p = (struct piece){.at = w->batch.size, .document = *d, .span_at = w->spans_of.count};
+    p->probed = w->job->probe && !d->ids && w->probed < PROBE_DOCUMENTS;
+    w->probed += p->probed;
+    if (p->probed && d->parts) {
+        if (!(p->part = mem_new_array(d->parts, sizeof *p->part, e))) return -1;
+        memcpy(p->part, d->part, (size_t)d->parts * sizeof *p->part);
+        p->parts = d->parts;
+    }
+    w->pieces_count++;
+    int rc = text_add(&w->batch, d->text, d->size, e);
+    for (i64 i = 0; !rc && i < d->spans; i++)
+        rc = spans_add(&w->spans_of, d->span[i].begin, d->span[i].end, e);
+    return rc;
 }
 
 /* `several`: it is one of them; `said`: and one of the first. */
@@ -313,17 +251,13 @@ static int source_write(struct writer *w, const struct data_file *file, bool sev
     struct document d;
     int r = s ? 1 : -1;
     while (r > 0 && (r = source_next(s, &d, e)) > 0) {
-        struct piece *p = &w->pieces[w->pieces_count];
-        *p = (struct piece){.at = w->batch.size, .document = d, .span_at = w->spans_of.count};
-        int failed = text_add(&w->batch, d.text, d.size, e);
-        for (i64 i = 0; !failed && i < d.spans; i++)
-            failed = spans_add(&w->spans_of, d.span[i].begin, d.span[i].end, e);
+        int failed = piece_take(w, &d, e);
         if (!failed && !w->checked && source_facts(s)->conversations)
             w->checked = true,
             failed = !old(w) && markers_check(&w->job->encoder, w->job->options.chat, e);
         if (failed)
             r = -1;
-        else if (++w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
+        else if (w->pieces_count == BATCH_DOCUMENTS || w->batch.size >= BATCH_BYTES) {
             r = batch_write(w, e) ? -1 : 1;
             progress_line("tokenising %s: %lld documents, %lld tokens", path,
                           (long long)source_facts(s)->documents, (long long)w->count);
@@ -334,6 +268,10 @@ static int source_write(struct writer *w, const struct data_file *file, bool sev
     if (!r && w->job->notes && said) r = source_note(w->job->notes, file->name, source_facts(s), e);
     if (s) row_notes_add(&w->notes, source_notes(s), several ? file->name : NULL);
     if (!r) w->options.first_row += source_facts(s)->rows;
+    if (!r && w->job->probe) {
+        w->job->probe->rows += source_facts(s)->rows;
+        w->job->probe->skipped += source_facts(s)->skipped;
+    }
     source_close(s);
     return r ? -1 : 0;
 }
@@ -344,7 +282,7 @@ static int sources_write(struct writer *w, const char *path, struct err *e) {
     const struct dataset_job *job = w->job;
     struct data_files files;
     int r = data_files_find(&files, path, job->config, job->file_split, e);
-    w->options = job->options, w->options.first_row = 0;
+    w->options = job->options, w->options.first_row = 0, w->options.parts = job->probe != NULL;
     w->options.vocab_size = job->encoder.vocab_size;
     if (!r && job->file_split && !files.named && w->options.split == SPLIT_ALL) {
         r = err_input(e, "'%s' has no files of a split '%s'", path, job->file_split);
@@ -426,8 +364,7 @@ static int writer_tables(struct writer *w, struct err *e) {
 }
 
 static void writer_free(struct writer *w) {
-    for (i64 i = 0; i < w->pieces_count; i++)
-        ids_free(&w->pieces[i].ids), spans_free(&w->pieces[i].spans);
+    for (i64 i = 0; i < w->pieces_count; i++) piece_free(&w->pieces[i]);
     spans_free(&w->spans_of);
     struct text *const texts[] = {&w->pending, &w->chunks,  &w->hashes, &w->documents,
                                   &w->spans,   &w->sources, &w->batch};

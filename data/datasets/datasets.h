@@ -35,6 +35,7 @@ struct source_options {
     double validation_fraction;
     u64 seed;
     i64 from_row, end_row; /* only rows from the first to before end_row; 0: to the last */
+    bool parts;            /* conversations say where their messages' texts are */
 };
 /* What is compared with validation_fraction: in [0, 1), the same for a row whoever reads it. */
 double source_draw(u64 seed, i64 row);
@@ -53,7 +54,9 @@ struct document {
     const struct span *span; /* [spans], valid as text is */
     i64 spans;
     bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
-    bool ids;       /* text is u32 ids, size / 4 of them, and spans are of ids */
+    const struct message_part *part; /* of a conversation, where source_options.parts; as text is */
+    i64 parts;
+    bool ids; /* text is u32 ids, size / 4 of them, and spans are of ids */
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
@@ -105,6 +108,17 @@ void data_files_free(struct data_files *f);
 /* ==== tokenised datasets (dataset*.c, zstd_filter.c) ========================================== */
 /* One HDF5 file, described in README.md. */
 
+/* What `hone check` asks about the first documents while they become tokens: dataset_probe.c */
+enum { PROBE_DOCUMENTS = 10000 };
+struct dataset_probe {
+    i64 rows, skipped; /* of all: read, left out */
+    i64 documents;     /* looked at: at most PROBE_DOCUMENTS */
+    /* Of conversations by who speaks; MESSAGE_ROLES: the template; and pairs and texts */
+    struct probe_tokens {
+        i64 tokens, trained;
+    } role[MESSAGE_ROLES + 1], prompt, completion, text;
+    i64 pairs, apart; /* prompts with completions; whose ids differ from those of both alone */
+};
 struct dataset_job {
     const char *const *sources; /* paths, folders or globs, read in this order */
     i64 sources_count;
@@ -114,9 +128,10 @@ struct dataset_job {
     /* Around each document of text, if the encoder has them, and unless they are there already
      * (rules.version 1: even then); eos counts as text. */
     bool add_bos, add_eos;
-    bool add_around;    /* what the encoder puts around texts, too: before, after */
-    const char *path;   /* of the dataset; replaced only by a complete new one */
-    struct text *notes; /* gets what became of the rows, in lines; NULL: not wanted */
+    bool add_around;             /* what the encoder puts around texts, too: before, after */
+    const char *path;            /* of the dataset; replaced only by a complete new one */
+    struct text *notes;          /* gets what became of the rows, in lines; NULL: not wanted */
+    struct dataset_probe *probe; /* NULL: not wanted; else zero */
 };
 int dataset_build(const struct dataset_job *job, struct err *e);
 

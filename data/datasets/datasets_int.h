@@ -21,6 +21,7 @@ struct rows { /* of one source. Set options, facts and path, the rest zero; rows
     struct spans spans;
     struct row_notes notes;
     bool fatal; /* what is wrong is not the row */
+    struct message_parts parts;
 };
 /* The next row, an object, which is now `rows`' own. */
 void rows_take(struct rows *r, json_t *row, i64 number, i64 line, bool inexact);
@@ -34,12 +35,16 @@ void rows_free(struct rows *r);
 /* A column of `columns` that no row of `path` had is a slip of the pen. */
 int row_columns_had(const struct row_notes *n, const json_t *columns, const char *path,
                     struct err *e);
-/* null is absent, on every level; depth 0. How many were deep inside a value. */
-i64 row_nulls_remove(json_t *j, int depth);
 const char *row_column_ours(const json_t *columns, const char *name);
 const char *row_column_theirs(const struct rows *r, const char *ours); /* as the file has it */
 json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; a new reference */
-void rows_columns_hint(const struct rows *r, struct err *e);       /* how they may be meant */
+void rows_columns_hint(const struct rows *r, struct err *e); /* how they may be meant */
+/* A row of answers to choose between, or of one that is not wanted: an error. `own`: the columns
+ * that it could be used by; `answered`: a label is about the answer. */
+int rows_compared(const struct rows *r, const char *own, bool answered, struct err *e);
+int rows_wanted(const json_t *label);
+/* Do an object's keys make it a row, whatever they hold? (rows.c) */
+bool rows_is_row(const struct row_rules *rules, const json_t *keys);
 int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c: 1 or -1 */
 
 /* ---- encoder.c ------------------------------------------------------------------------------- */
@@ -59,6 +64,37 @@ int source_record(struct text *to, const char *name, const struct source_options
                   const struct source_facts *f, struct err *e);
 /* Appends what was read of one of several files, for the user. */
 int source_note(struct text *to, const char *name, const struct source_facts *f, struct err *e);
+
+/* ---- dataset_piece.c ------------------------------------------------------------------------- */
+struct piece { /* of a batch of the writer's: one document */
+    i64 at;
+    struct document document;
+    struct ids ids;
+    i64 border;         /* ids of the first segment */
+    i64 span_at;        /* of a conversation: its first span in the batch's, which are bytes */
+    struct spans spans; /* the same as ranges of ids */
+    struct message_part *part; /* of a conversation that is probed, its own */
+    i64 parts;
+    bool probed, apart;
+};
+/* The ids, border and spans of a piece, whose document is set; `batch`, `span`: of all pieces.
+ * Threads may encode different pieces. */
+int piece_encode(const struct dataset_job *job, struct piece *p, const char *batch,
+                 const struct span *span, struct err *e);
+void piece_count(struct dataset_probe *to, const struct piece *p); /* one that was probed */
+void piece_free(struct piece *p);
+
+/* ---- dataset_probe.c ------------------------------------------------------------------------- */
+/* Would `prompt` bytes of a text and the rest, encoded alone, have other ids than `all`? */
+int probe_apart(const struct encoder *c, const char *text, i64 prompt, i64 size,
+                const struct ids *all, bool *apart, struct err *e);
+/* The parts of a conversation as ranges of ids, ascending. */
+int probe_parts(const struct encoder *c, const char *text, i64 size, const struct ids *all,
+                struct message_part *part, i64 parts, struct err *e);
+/* Counts a document of so many ids. */
+void probe_conversation(struct dataset_probe *p, i64 ids, const struct message_part *part,
+                        i64 parts, const struct spans *trained);
+void probe_text(struct dataset_probe *p, i64 ids, i64 border, const struct document *d);
 
 /* ---- dataset.c ------------------------------------------------------------------------------- */
 enum {

@@ -234,6 +234,10 @@ static const struct named_template *template_for(const struct chat *c, const jso
     return NULL;
 }
 
+bool chat_broken(const struct chat *c, const json_t *row) {
+    return !template_for(c, row, &(struct err){0});
+}
+
 const char *chat_sha256(const struct chat *c) { return (c->use ? c->use : c->tools)->sha256; }
 const char *chat_source(const struct chat *c, i64 *size) {
     const struct named_template *t = c->use ? c->use : c->tools;

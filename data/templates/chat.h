@@ -60,5 +60,9 @@ int conversation_of(struct conversation *v, const struct chat *c, const json_t *
 /* The same for recipes of version 1 (conversation_old.c). */
 int conversation_old(struct conversation *v, const json_t *row, const char *where, struct err *e);
 void conversation_free(struct conversation *v);
+/* Where `all`, the text of a conversation, has its messages' contents (notes->parts, where wanted),
+ * and notes on those that the template changed (conversation_parts.c). */
+int conversation_parts(const struct conversation *v, const struct text *all,
+                       struct row_notes *notes, struct err *e);
 
 #endif

@@ -63,12 +63,22 @@ struct row_rules {
 /* What became of the rows of a file, or of several: {what: {"count", "first": [at most 3 places]}},
  * in the order in which things were met. Places are lines, of several files "file:line".
  * Zero-initialise; row_notes_free */
+enum message_role { MESSAGE_SYSTEM, MESSAGE_USER, MESSAGE_ASSISTANT, MESSAGE_TOOL, MESSAGE_ROLES };
+struct message_part {       /* bytes of a conversation's text that a message's content is */
+    enum message_role role; /* MESSAGE_TOOL: any other role, too */
+    i64 begin, end;
+};
+struct message_parts { /* zero-initialise; mem_free the items */
+    struct message_part *item;
+    i64 count, room;
+};
 struct row_notes {
     json_t *skipped; /* rows, by what is wrong with them: at most ROW_REASONS and "other reasons" */
     json_t *unused;  /* columns, and how many rows have a value there */
     json_t *said;    /* sentences */
     json_t *mapped;  /* the names of `columns` that some row had; NULL: there was no row */
     i64 line;        /* of the row that is read now */
+    struct message_parts *parts; /* gets those of the conversation that is read; NULL: not wanted */
 };
 enum { ROW_REASONS = 40 };
 void row_note(json_t **list, const char *what, i64 line);
@@ -77,10 +87,14 @@ void row_note_skipped(struct row_notes *n, const char *reason, i64 line);
 /* Adds those of one file; `file` (NULL: there is but one) goes in front of lines. */
 void row_notes_add(struct row_notes *to, const struct row_notes *from, const char *file);
 void row_notes_free(struct row_notes *n);
+/* null is absent, on every level; depth 0. How many were deep inside a value. */
+i64 row_nulls_remove(json_t *j, int depth);
 bool word_listed(const char *list, const char *word); /* in "one two" */
 bool json_empty(const json_t *j); /* NULL, null, or a text, list or object without anything in it */
 /* Does the template that the row gets have {% generation %}? */
 bool chat_generation(const struct chat *c, const json_t *row);
+/* Is the template that the row gets no template? Each of its renderings says why. */
+bool chat_broken(const struct chat *c, const json_t *row);
 /* template_render_turns of a conversation. */
 int chat_render_turns(const struct chat *c, const json_t *row, struct text *out, struct turn *turn,
                       i64 count, struct err *e);
@@ -92,6 +106,10 @@ bool chat_row(const json_t *row, bool instructions);
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
                   const struct row_rules *rules, struct row_notes *notes, struct text *out,
                   struct spans *trained, bool *unstopped, struct err *e);
+/* Appends the text of a row that is to be answered, read as a row of training is; `prompt` and
+ * `generation` as in chat_render. `notes` may be NULL. */
+int chat_prompt(const struct chat *c, const json_t *row, const char *where, bool prompt,
+                struct row_notes *notes, struct text *out, struct spans *generation, struct err *e);
 /* The templates that are built in rely on markers that the tokenizer must know: `markers` of one,
  * ending with NULL; NULL: it is none of them, or needs none. */
 const char *const *chat_markers(const struct chat *c);

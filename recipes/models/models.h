@@ -249,6 +249,8 @@ struct holding {
     const struct packing *packing; /* of the blocks' linear layers, while loaded; NULL: as filed */
     bool plain;                    /* blocks of GGUF files become values */
     bool tied; /* an LM head is the embedding where config.json says so, whatever the file has */
+    /* The weights are not read but small numbers without meaning: memory and time are the same */
+    bool random;
 };
 int model_open_as(struct model *m, const char *path, enum dtype d, bool trainable,
                   const struct holding *as, struct err *e);

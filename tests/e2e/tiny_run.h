@@ -177,7 +177,8 @@ static inline const char *state_1_of(const char *run, i64 step) {
     struct recipe r;
     struct trainer t = {0};
     char lock[65], *checkpoint = checkpoint_path(run, step, &e);
-    if (!checkpoint || lock_read(&r, run, lock, &e) || trainer_open(&t, &r, run, 1, &e) ||
+    if (!checkpoint || lock_read(&r, run, lock, &e) ||
+        trainer_open(&t, &r, &(struct trainer_opening){.run_dir = run, .digest_version = 1}, &e) ||
         trainer_load(&t, checkpoint, &e) || optimizer_digest(&t.optimizer, 1, hex, &e))
         fail_msg("%s: %s", run, e.primary);
     mem_free(checkpoint), trainer_close(&t), recipe_free(&r);

@@ -4,6 +4,7 @@
  * What the log says of a step is on the disk before the checkpoint of that step appears, so a run
  * killed at any moment goes on from its newest checkpoint with a log that continues the same hash
  * chain. */
+#include "train/check/check.h"
 #include "train/commands/commands.h"
 
 #include <errno.h>
@@ -61,43 +62,6 @@ static bool wanted(const struct recipe *r, const char *what) {
     for (i64 i = 0; i < r->report_to.count; i++)
         if (!strcmp(r->report_to.item[i], what)) return true;
     return false;
-}
-
-/* ---- when: README.md of train/recipe, "When to evaluate, save and stop" */
-
-/* Steps, or a share of all steps, as transformers rounds it; 0: never. */
-static i64 every(i64 steps, double share, i64 total) {
-    if (share <= 0) return steps;
-    const double n = share * (double)total;
-    return i64_max(1, (i64)n + (n > (double)(i64)n));
-}
-
-static bool at_multiple(i64 steps, double share, i64 total, i64 step) {
-    const i64 n = every(steps, share, total);
-    return n > 0 && step > 0 && step % n == 0;
-}
-
-/* Does an epoch end with this step? */
-static bool epoch_ends(const struct session *s, i64 step) {
-    const double epoch = samples_epoch_steps(&s->t);
-    const double now = (double)step / epoch, before = (double)(step - 1) / epoch;
-    return step > 0 && (i64)(now + 1e-9) > (i64)(before + 1e-9);
-}
-
-static bool save_now(const struct session *s, i64 step) {
-    const struct recipe *r = s->r;
-    for (i64 i = 0; i < r->save_at.count; i++)
-        if (r->save_at.item[i] == step) return true;
-    return step == s->t.total_steps ||
-           at_multiple(r->save_steps, r->save_ratio, s->t.total_steps, step) ||
-           (!strcmp(r->save_strategy, "epoch") && epoch_ends(s, step));
-}
-static bool eval_now(const struct session *s, i64 step) {
-    const struct recipe *r = s->r;
-    if (!s->t.eval_loader || !strcmp(r->eval_strategy, "no")) return false;
-    return step == 0 || step == s->t.total_steps ||
-           at_multiple(r->eval_steps, r->eval_ratio, s->t.total_steps, step) ||
-           (!strcmp(r->eval_strategy, "epoch") && epoch_ends(s, step));
 }
 
 /* ---- opening */
@@ -206,7 +170,11 @@ static int session_prepare(struct session *s, char lock[65], struct err *e) {
     struct manifest m = {0}; /* its digests go on in the same version */
     int rc = resume_from(s, &checkpoint, &s->resumed, e) ||
              (checkpoint && manifest_read(checkpoint, &m, e)) || dir_make(s->run_dir, e) ||
-             folder_hold(s, e) || trainer_open(&s->t, s->r, s->run_dir, m.digest_version, e) ||
+             folder_hold(s, e) ||
+             trainer_open(&s->t, s->r,
+                          &(struct trainer_opening){.run_dir = s->run_dir,
+                                                    .digest_version = m.digest_version},
+                          e) ||
              day_keep(s, e) || lock_files_of(&s->t, &files, e);
     s->loaded = checkpoint != NULL;
     if (!rc && s->resumed >= 0) rc = lock_check(s, &files, e);
@@ -348,8 +316,7 @@ static void step_print(const struct session *s, const struct log_row *row) {
             printf("  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", row->loss, row->lr,
                    row->grad_norm, row->tokens_per_second);
         metrics_print(s, row);
-    } else if (row->trained && !quiet &&
-               at_multiple(s->r->logging_steps, s->r->logging_ratio, s->t.total_steps, step)) {
+    } else if (row->trained && !quiet && log_at(&s->t, step)) {
         progress_end();
         printf("step %lld/%lld  loss %.4f  lr %.3g  grad norm %.3f  %.0f tokens/s", (long long)step,
                (long long)s->t.total_steps, row->loss, row->lr, row->grad_norm,
@@ -367,7 +334,7 @@ static int step_done(struct session *s, struct log_row *row, bool save, struct e
     char digest[65];
     i64 tokens;
     row->step = s->t.optimizer.step, row->tokens = s->t.tokens_seen;
-    if (eval_now(s, row->step)) {
+    if (eval_at(&s->t, row->step)) {
         if (trainer_eval(&s->t, &row->eval_loss, &tokens, e) || samples_write(s, row->step, e))
             return -1;
         row->evaluated = true;
@@ -394,7 +361,7 @@ static int session_run(struct session *s, struct err *e) {
     s->start = clock_seconds();
     struct log_row first = {0};
     if (s->resumed > 0 && judge_log(&s->judge, s->r, s->run_dir, s->resumed, e)) return -1;
-    if (s->resumed <= 0 && step_done(s, &first, save_now(s, 0), e)) return -1;
+    if (s->resumed <= 0 && step_done(s, &first, save_at(&s->t, 0), e)) return -1;
     while (s->t.optimizer.step < s->t.total_steps && !s->judge.verdict) {
         struct step_result result;
         const double begin = clock_seconds();
@@ -409,7 +376,7 @@ static int session_run(struct session *s, struct err *e) {
                               .tokens_per_second =
                                   (double)result.tokens / (clock_seconds() - begin)};
         memcpy(row.metric, result.metric, sizeof row.metric);
-        const bool stop = stop_asked, save = save_now(s, s->t.optimizer.step);
+        const bool stop = stop_asked, save = save_at(&s->t, s->t.optimizer.step);
         s->t.whole_save = stop; /* it says that the run can go on */
         if (step_done(s, &row, save || stop, e)) return -1;
         if (!stop || s->t.optimizer.step == s->t.total_steps) continue;
@@ -454,12 +421,12 @@ static int cmd_train(int argc, char **argv, struct err *e) {
         return recipe_free(&r), -1;
     if (r.resume_from_checkpoint && !r.template_date && lock_template_date(r.output_dir, &r, e))
         return recipe_free(&r), -1;
-    if (!strcmp(r.numerics, "auto")) r.numerics = globals.numerics;
-    if (!strcmp(r.numerics, "auto")) r.numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
+    recipe_numerics(&r);
     struct session s = {.r = &r, .run_dir = r.output_dir, .held = -1};
     int rc = recipe_adapter_keys(&r, e) || inputs_apart(&r, e) || session_open(&s, e);
     signals_take(); /* before there is a run to save, a signal ends the program at once */
     if (!rc) session_print(&s);
+    if (!rc && !quiet && s.resumed < 0) rc = check_shortly(&s.t, e);
     if (!rc) rc = session_run(&s, e);
     if (s.log && log_close(s.log, e)) rc = -1;
     trainer_close(&s.t);

@@ -115,7 +115,10 @@ static int cmd_verify(int argc, char **argv, struct err *e) {
         printf(
             "note     recipe.lock changed since the log began (the run was resumed, or edited)\n");
     rc = rc || lock_carried(v.run, ERR_FAILED, e) ||
-         trainer_open(&v.t, &v.r, v.run, v.log.digest_version, e) ||
+         trainer_open(
+             &v.t, &v.r,
+             &(struct trainer_opening){.run_dir = v.run, .digest_version = v.log.digest_version},
+             e) ||
          check_order(&v, f.order_steps, e);
     if (!rc && f.replay) rc = verify_replay(&v, &f, e);
     trainer_close(&v.t), recipe_free(&v.r), log_rows_free(&v.log), mem_free(v.list.step),

@@ -36,8 +36,9 @@ static const struct option global_options[] = {
 
 /* clang-format off */
 #define COMMANDS(X)                                                                                \
-    X(train) X(import) X(tokenize) X(tokenizer) X(generate) X(chat) X(eval) X(export) X(inspect)   \
-    X(verify) X(report) X(forward) X(encode) X(decode) X(render) X(bench) X(doctor) X(help)
+    X(train) X(check) X(import) X(tokenize) X(tokenizer) X(generate) X(chat) X(eval) X(export)     \
+    X(inspect) X(verify) X(report) X(forward) X(encode) X(decode) X(render) X(bench) X(doctor)     \
+    X(help)
 /* clang-format on */
 #define X(name) extern const struct command command_##name; /* in cmd_NAME.c */
 COMMANDS(X)

@@ -7,6 +7,8 @@
 #include "recipes/models/pass.h"
 #include "train/recipe/recipe.h"
 
+/* `numerics: auto` of a recipe becomes what --numerics says, or the device's. */
+void recipe_numerics(struct recipe *r);
 /* Sets numerics_now: "auto", "portable" or "fast", which needs a GPU. */
 int numerics_choose(const char *name, struct err *e);
 /* How a run holds the models that it opens. */

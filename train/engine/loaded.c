@@ -21,6 +21,12 @@ int numerics_choose(const char *name, struct err *e) {
     return err_hint(e, "--device cuda, or numerics: portable, which is the same everywhere");
 }
 
+void recipe_numerics(struct recipe *r) {
+    if (!strcmp(r->numerics, "auto")) r->numerics = globals.numerics;
+    if (!strcmp(r->numerics, "auto"))
+        r->numerics = device_now() == DEVICE_CUDA ? "fast" : "portable";
+}
+
 struct holding holding_of_recipe(const struct recipe *r) {
     char name[16];
     snprintf(name, sizeof name, "%s%s", r->bnb_4bit_quant_type,
@@ -59,7 +65,10 @@ int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char 
     if (tokenizer_size(t) <= m->config.vocab_size) return 0;
     err_input(e, "%s has %lld entries, but the model's vocabulary is %lld", tokenizer_path(t),
               (long long)tokenizer_size(t), (long long)m->config.vocab_size);
-    return err_hint(e, "use the tokenizer that came with %s", model);
+    return err_hint(e,
+                    "use the tokenizer that came with %s; a recipe gives it more tokens by "
+                    "special_tokens or add_tokens",
+                    model);
 }
 
 int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e) {

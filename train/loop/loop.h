@@ -72,7 +72,8 @@ int optimizer_digest(const struct optimizer *o, i64 version, char hex[65], struc
 /* Version 2's rows of the trainable parameters from `first` on: what a rank that has them adds. */
 int optimizer_rows(const struct optimizer *o, i64 first, i64 count, struct state_rows *rows,
                    struct err *e);
-i64 optimizer_bytes(const struct optimizer *o);
+i64 optimizer_bytes(const struct optimizer *o); /* states, and room for computing them */
+i64 optimizer_gradient_bytes(const struct optimizer *o);
 int optimizer_save(const struct optimizer *o, struct state_writer *w, struct err *e);
 int optimizer_load(struct optimizer *o, struct state_reader *r, struct err *e);
 
@@ -179,6 +180,9 @@ struct trainer {
     double held_out;                                /* of trainer_slices: 0: not known yet */
     i64 room, rows;                                 /* rows: of a sample */
     i64 total_steps, tokens_seen;
+    bool random;        /* the weights are numbers without meaning */
+    struct text *notes; /* gets what is said of the data; NULL: it goes to standard error */
+    struct dataset_probe *probe, *eval_probe; /* [DATASETS], or NULL */
     bool whole_save;           /* with the optimizer's state, whatever save_only_model says */
     i64 digest_version;        /* of the run's log and checkpoints */
     char parent[65];           /* SHA-256 of the last checkpoint's manifest */
@@ -187,9 +191,17 @@ struct trainer {
     struct lock_files carried; /* those files, as they were when the program began */
     struct arena arena;
 };
-/* Opens everything that a recipe names. `run_dir` is where raw text is tokenised to and where a new
- * model's config is written. digest_version: 0 for a new run, else that of what it goes on with. */
-int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,
+struct trainer_opening {
+    /* Where raw text is tokenised to and where a new model's config is written */
+    const char *run_dir;
+    i64 digest_version; /* 0 for a new run, else that of what it goes on with */
+    /* What `hone check` wants: as the members of struct trainer */
+    bool random;
+    struct text *notes;
+    struct dataset_probe *probe, *eval_probe;
+};
+/* Opens everything that a recipe names. On an error `t` has what was open until then. */
+int trainer_open(struct trainer *t, const struct recipe *r, const struct trainer_opening *how,
                  struct err *e);
 void trainer_close(struct trainer *t);
 struct step_result {
@@ -200,6 +212,9 @@ struct step_result {
     char batch[65];
 };
 int trainer_step(struct trainer *t, struct step_result *out, struct err *e);
+/* The first micro-batch of the first step, as if it were all of one, without an update: for its
+ * time. *tokens: those that it has without padding. */
+int trainer_try(struct trainer *t, i64 *tokens, struct err *e);
 int trainer_eval(struct trainer *t, double *loss, i64 *tokens,
                  struct err *e); /* mean over trained tokens of eval_dataset */
 /* A checkpoint at the current step; `digest`: optimizer_digest of the run's version. */
@@ -207,9 +222,20 @@ int trainer_save(struct trainer *t, const char digest[65], struct err *e);
 int trainer_load(struct trainer *t, const char *checkpoint, struct err *e); /* weights and state */
 /* A note of what the model's folder holds besides what checkpoints take along. */
 int trainer_left_out(const struct trainer *t, struct err *e);
-/* Weights, optimizer, gradients, activations of the largest micro-batch that a step or an
- * evaluation can have. Refuses, with the plan and what would fit, what does not. */
+/* What a run needs of the device's memory. */
+struct trainer_bytes {
+    i64 weights, gradients, optimizer; /* of frozen models, too */
+    i64 step, eval; /* activations of the largest micro-batch that a step, an evaluation can have:
+                       both in the same memory; eval 0: there is none */
+    i64 left;       /* what the device has for activations */
+    i64 fits; /* the largest micro_batch_size whose activations fit, at most a reduction group's
+                       samples; 0: none */
+};
+/* `most`: looks for `fits`, too. */
+int trainer_bytes(struct trainer *t, bool most, struct trainer_bytes *b, struct err *e);
+/* Their sum. Refuses, with the plan and what would fit, what does not. */
 i64 trainer_plan_bytes(struct trainer *t, struct err *e);
+i64 trainer_checkpoint_bytes(const struct trainer *t, struct err *e); /* at most, about */
 i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction group */
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
@@ -244,8 +270,16 @@ double samples_epoch_steps(const struct trainer *t); /* with recipe_version 1 a 
 i64 samples_seen(const struct trainer *t, i64 step); /* in the first so many steps */
 /* Of a micro-batch of at most `micro`: where a step ends with an epoch, no more than that has. */
 i64 samples_at_once(const struct trainer *t, i64 micro);
+/* "note: ...", to where the trainer's notes go. */
+void trainer_note(struct trainer *t, const char *fmt, ...) PRINTF(2, 3);
 void samples_note(const struct trainer *t); /* on stderr, for each dataset what is left out */
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
+
+/* ---- when.c: after which steps a run saves, evaluates, prints; checkpoints of good evaluations
+ * come on top */
+bool save_at(const struct trainer *t, i64 step);
+bool eval_at(const struct trainer *t, i64 step);
+bool log_at(const struct trainer *t, i64 step);
 
 /* ---- evaluation (evaluate.c) */
 /* Sum of -log p over the trained targets of a one-pass loader, in f64, and their number, which must

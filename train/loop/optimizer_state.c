@@ -75,8 +75,18 @@ i64 optimizer_bytes(const struct optimizer *o) {
         const struct moments *s = &o->of[i];
         for (int k = 0; k < STATE_PARTS; k++)
             bytes += s->state[k].data ? view_bytes(&s->state[k]) : 0;
-        for (int u = 0; u < SLOT_USES; u++) bytes += s->grad[u] ? s->count * 4 : 0;
     }
+    return bytes;
+}
+
+i64 optimizer_gradient_bytes(const struct optimizer *o) {
+    i64 bytes = 0;
+    for (i64 i = 0; i < o->count; i++)
+        for (int u = 0; u < SLOT_USES; u++) {
+            bytes += o->of[i].grad[u] ? o->of[i].count * 4 : 0;
+            for (int l = 0; l < GROUP_LEVELS; l++)
+                bytes += o->of[i].sum[u][l] ? o->of[i].count * 4 : 0;
+        }
     return bytes;
 }
 

@@ -10,10 +10,15 @@ static int carried_begin(struct trainer *t, struct err *e) {
     return t->model_folder && !t->r->use_peft ? carried_list(t->model_folder, &t->carried, e) : 0;
 }
 
-int trainer_open(struct trainer *t, const struct recipe *r, const char *run_dir, i64 digest_version,
+int trainer_open(struct trainer *t, const struct recipe *r, const struct trainer_opening *how,
                  struct err *e) {
-    *t = (struct trainer){.r = r, .run_dir = run_dir};
-    t->digest_version = digest_version ? digest_version : DIGEST_VERSION;
+    *t = (struct trainer){.r = r,
+                          .run_dir = how->run_dir,
+                          .random = how->random,
+                          .notes = how->notes,
+                          .probe = how->probe,
+                          .eval_probe = how->eval_probe};
+    t->digest_version = how->digest_version ? how->digest_version : DIGEST_VERSION;
     if (!(t->objective = objective_find(r->task)))
         return err_failed(e, "there is no task '%s'", r->task);
     if (numerics_choose(r->numerics, e) || trainer_data(t, e) || trainer_model(t, e) ||
@@ -74,44 +79,64 @@ static i64 step_bytes(struct trainer *t, i64 tokens, struct err *e) {
 
 static i64 length_of(const struct trainer *t) { return round_up(t->r->max_seq_length, LOADER_PAD); }
 
-/* The same with evaluations, by micro-batches of at most so many samples. */
-static i64 passes_bytes(struct trainer *t, i64 micro, i64 eval_micro, struct err *e) {
-    const i64 most = step_bytes(t, length_of(t) * t->rows * samples_at_once(t, micro), e);
-    if (most < 0 || !t->eval_loader) return most;
-    const i64 samples = i64_min(eval_micro, loader_samples(t->eval_loader));
+static i64 eval_bytes(struct trainer *t, i64 micro, struct err *e) {
+    if (!t->eval_loader) return 0;
+    const i64 samples = i64_min(micro, loader_samples(t->eval_loader));
     const struct pass *p = trainer_pass(t, length_of(t) * samples, USE_EVAL, NULL, e);
-    return p ? i64_max(most, p->graph->peak) : -1;
+    return p ? p->graph->peak : -1;
 }
 
-/* The largest micro-batch whose plan fits. */
-static int memory_hint(struct trainer *t, i64 left, struct err *e) {
+static i64 train_bytes(struct trainer *t, i64 micro, struct err *e) {
+    return step_bytes(t, length_of(t) * t->rows * samples_at_once(t, micro), e);
+}
+
+/* Of a micro-batch twice as large, again and again; where the recipe's does not fit, half of it. */
+static i64 largest(struct trainer *t, i64 left, bool fits) {
+    const i64 group = t->r->global_batch_size / t->r->reduction_groups;
+    const i64 micro = samples_at_once(t, trainer_micro_batch(t->r));
     struct err unused = {0};
-    for (i64 n = samples_at_once(t, trainer_micro_batch(t->r)) / 2; n; n /= 2) {
-        const i64 bytes = passes_bytes(t, n, n, &unused);
-        if (bytes >= 0 && bytes <= left)
-            return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)n);
+    i64 best = fits ? micro : 0;
+    for (i64 n = fits ? 2 * micro : micro / 2; n && n <= group; n = fits ? 2 * n : n / 2) {
+        const i64 step = group % n && fits ? -1 : train_bytes(t, n, &unused);
+        const i64 eval = step < 0 || step > left ? -1 : eval_bytes(t, n, &unused);
+        const bool here = eval >= 0 && eval <= left;
+        if (here) best = n;
+        if (here != fits) break;
     }
-    return err_hint(e, "gradient_checkpointing: true, a smaller max_seq_length or precision: bf16 "
-                       "need less");
+    return best;
+}
+
+int trainer_bytes(struct trainer *t, bool most, struct trainer_bytes *b, struct err *e) {
+    *b = (struct trainer_bytes){0};
+    if ((b->step = train_bytes(t, trainer_micro_batch(t->r), e)) < 0 ||
+        (b->eval = eval_bytes(t, t->r->micro_batch_size, e)) < 0)
+        return -1;
+    b->optimizer = optimizer_bytes(&t->optimizer);
+    b->gradients = optimizer_gradient_bytes(&t->optimizer);
+    b->weights = weights_bytes(&t->model), b->left = device_available();
+    for (i64 i = 0; i < t->others; i++)
+        if (t->other[i].own) b->weights += weights_bytes(t->other[i].own);
+    if (most) b->fits = largest(t, b->left, i64_max(b->step, b->eval) <= b->left);
+    return 0;
 }
 
 i64 trainer_plan_bytes(struct trainer *t, struct err *e) {
-    const i64 micro = trainer_micro_batch(t->r),
-              step = passes_bytes(t, micro, t->r->micro_batch_size, e);
-    if (step < 0) return -1;
-    const i64 state = optimizer_bytes(&t->optimizer), left = device_available();
-    i64 weights = weights_bytes(&t->model);
-    for (i64 i = 0; i < t->others; i++)
-        if (t->other[i].own) weights += weights_bytes(t->other[i].own);
-    if (step <= left) return weights + state + step;
+    struct trainer_bytes b;
+    if (trainer_bytes(t, false, &b, e)) return -1;
+    const i64 step = i64_max(b.step, b.eval), state = b.gradients + b.optimizer;
+    if (step <= b.left) return b.weights + state + step;
     const double mib = 1 << 20;
+    const i64 fits = largest(t, b.left, false);
     err_failed(e, "a step needs %.1f MiB for activations, but only %.1f MiB are left",
-               (double)step / mib, (double)left / mib);
+               (double)step / mib, (double)b.left / mib);
     err_detail(
         e,
         "plan: weights %.1f MiB, gradients and optimizer state %.1f MiB, activations of %lld "
         "x %lld tokens %.1f MiB",
-        (double)weights / mib, (double)state / mib, (long long)samples_at_once(t, micro),
+        (double)b.weights / mib, (double)state / mib,
+        (long long)samples_at_once(t, trainer_micro_batch(t->r)),
         (long long)(length_of(t) * t->rows), (double)step / mib);
-    return memory_hint(t, left, e);
+    if (fits) return err_hint(e, "micro_batch_size: %lld fits (the same bits)", (long long)fits);
+    return err_hint(e, "gradient_checkpointing: true, a smaller max_seq_length or precision: bf16 "
+                       "need less");
 }

@@ -13,7 +13,7 @@ static int run_begun(const char *run_dir, struct err *e) {
 
 /* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
 static char *tokenised(struct trainer *t, const struct data_item *item, const char *role, i64 index,
-                       struct err *e) {
+                       struct dataset_probe *probe, struct err *e) {
     char *folder = path_join(&t->arena, t->run_dir, "data", e);
     char *path =
         folder ? arena_printf(&t->arena, e, "%s/%s-%lld.h5", folder, role, (long long)index) : NULL;
@@ -36,6 +36,7 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                               .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,
                               .notes = &notes,
+                              .probe = probe,
                               .path = path};
     job.options = (struct source_options){.type = !strcmp(item->type, "auto") ? NULL : item->type,
                                           .completion_only_loss = t->r->completion_only_loss,
@@ -49,19 +50,23 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                                           .seed = (u64)t->r->seed};
     const int rc =
         trainer_slices(t, item, &job.options, e) || dir_make(folder, e) || dataset_build(&job, e);
-    if (notes.size && !quiet) show(stderr, "%s", notes.data);
+    if (notes.size && t->notes)
+        text_add(t->notes, notes.data, notes.size, &(struct err){0});
+    else if (notes.size && !quiet)
+        show(stderr, "%s", notes.data);
     text_free(&notes), row_settings_close(&rows);
     return rc ? NULL : path;
 }
 
 static int items_open(struct trainer *t, const struct data_list *list, const char *role,
-                      struct dataset **to, struct err *e) {
+                      struct dataset **to, struct dataset_probe *probe, struct err *e) {
     if (list->count > DATASETS)
         return err_input(e, "the recipe names more than %d datasets", DATASETS);
     for (i64 i = 0; i < list->count; i++) {
         const struct data_item *item = &list->item[i];
         const bool ready = !strcmp(item->type, "tokens") || ends_with(item->path, ".h5");
-        const char *path = ready ? item->path : tokenised(t, item, role, i, e);
+        const char *path =
+            ready ? item->path : tokenised(t, item, role, i, probe ? &probe[i] : NULL, e);
         if (!path || !(to[i] = dataset_open(path, e))) return -1;
         if (t->tokenizer && dataset_check_tokenizer(to[i], tokenizer_sha256(t->tokenizer),
                                                     tokenizer_size(t->tokenizer), e))
@@ -116,15 +121,15 @@ int trainer_data(struct trainer *t, struct err *e) {
         return -1;
     const bool dated = r->template_date || (t->chat && r->recipe_version >= 2);
     if (dated && chat_day(t->chat, r->template_date, e)) return -1;
-    if (r->template_date && !(t->chat && chat_dated(t->chat)) && !quiet)
-        show(stderr, "note: template_date has no effect: no chat template asks for the day\n");
+    if (r->template_date && !(t->chat && chat_dated(t->chat)))
+        trainer_note(t, "template_date has no effect: no chat template asks for the day");
     if (r->sample_prompts.count && !t->tokenizer) {
         err_input(e, "sample_prompts needs a tokenizer, and the recipe names none");
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");
     }
     if (!r->dataset.count) return err_input(e, "the recipe names no dataset");
-    if (items_open(t, &r->dataset, "train", t->dataset, e) ||
-        items_open(t, &r->eval_dataset, "eval", t->eval_dataset, e))
+    if (items_open(t, &r->dataset, "train", t->dataset, t->probe, e) ||
+        items_open(t, &r->eval_dataset, "eval", t->eval_dataset, t->eval_probe, e))
         return -1;
     for (i64 i = 0; i < r->dataset.count; i++) t->weight[i] = r->dataset.item[i].weight;
     if (!(t->loader = loader_for(t, t->dataset, r->dataset.count, false, e))) return -1;
@@ -315,7 +320,7 @@ static int lora_of_recipe(struct trainer *t, struct err *e) {
 }
 
 /* A model that asks for dropout would be trained as another one. */
-static int dropouts_check(const struct trainer *t, struct err *e) {
+static int dropouts_check(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     struct text names = {0};
     char *path = r->model ? NULL : path_join(NULL, r->model_name_or_path, "config.json", e);
@@ -323,8 +328,8 @@ static int dropouts_check(const struct trainer *t, struct err *e) {
     int rc = e->code || config_dropouts(r->model ? r->model : file, t->model.config.family,
                                         file != NULL, &names, e);
     const bool ignore = !strcmp(r->model_dropout, "ignore");
-    if (!rc && names.size && ignore && !quiet)
-        show(stderr, "note: the model is trained without its dropouts: %s\n", names.data);
+    if (!rc && names.size && ignore)
+        trainer_note(t, "the model is trained without its dropouts: %s", names.data);
     if (!rc && names.size && !ignore) {
         rc = err_input(e, "%s: %s", r->model ? "model" : path, names.data);
         err_detail(e, "hone trains without a model's own dropout; transformers would apply it");
@@ -355,7 +360,8 @@ static int adapter_make(struct trainer *t, struct err *e) {
 int trainer_model(struct trainer *t, struct err *e) {
     const struct recipe *r = t->r;
     const enum dtype d = !strcmp(r->precision, "bf16") ? BF16 : F32;
-    const struct holding as = holding_of_recipe(r);
+    struct holding as = holding_of_recipe(r);
+    as.random = t->random;
     if (r->adapter_name_or_path && !r->use_peft)
         return err_input(e, "adapter_name_or_path: without use_peft: true no adapter is trained");
     if (r->model_name_or_path) {

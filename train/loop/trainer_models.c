@@ -15,7 +15,8 @@ static bool base_is_kept(const struct recipe *r) {
 
 static int open_own(struct trainer *t, struct frozen *f, const char *path, struct err *e) {
     const i64 vocab = t->model.config.vocab_size;
-    const struct holding as = holding_of_recipe(t->r);
+    struct holding as = holding_of_recipe(t->r);
+    as.random = t->random;
     if (!(f->model = f->own = mem_new(sizeof *f->own, e)) ||
         model_open_as(f->own, path, t->model.weights.dtype, false, &as, e) ||
         model_place(f->own, e) || model_rope(f->own, t->r->max_seq_length, e))

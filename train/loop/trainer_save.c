@@ -101,22 +101,34 @@ static int weights_write(struct trainer *t, const char *folder, const struct sto
     return mem_free(path), rc ? -1 : 0;
 }
 
+static i64 save_bytes(const struct trainer *t, const struct stored_list *list, bool with_state) {
+    i64 bytes = (with_state ? optimizer_bytes(&t->optimizer) : 0) + (1 << 20);
+    for (i64 i = 0; i < list->count; i++) bytes += list->tensor[i].bytes;
+    return bytes;
+}
+
+i64 trainer_checkpoint_bytes(const struct trainer *t, struct err *e) {
+    struct stored_list list;
+    const int rc = model_stored(&t->model, t->r->use_peft, &list, e);
+    const i64 bytes = rc ? -1 : save_bytes(t, &list, !t->r->save_only_model);
+    return stored_free(&list), bytes;
+}
+
 int trainer_save(struct trainer *t, const char digest[65], struct err *e) {
     struct checkpoint c = {0};
     const bool with_state = !t->r->save_only_model || t->whole_save;
-    i64 bytes = (with_state ? optimizer_bytes(&t->optimizer) : 0) + (1 << 20);
     struct stored_list list;
     const int listed = model_stored(&t->model, t->r->use_peft, &list, e);
     struct manifest m = {.step = t->optimizer.step,
                          .digest_version = t->digest_version,
                          .numerics_version = NUMERICS_VERSION};
     strcpy(m.numerics_level, numerics_now == NUMERICS_FAST ? "R2" : "R4"); /* ops/NUMERICS.md */
-    for (i64 i = 0; i < list.count; i++) bytes += list.tensor[i].bytes;
     for (int i = 0; build_info && build_info[i]; i += 2)
         if (!strcmp(build_info[i], "version"))
             snprintf(m.hone_version, sizeof m.hone_version, "%s", build_info[i + 1]);
     memcpy(m.parent, t->parent, sizeof m.parent);
-    int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step, bytes, e);
+    int rc = listed || checkpoint_begin(&c, t->run_dir, t->optimizer.step,
+                                        save_bytes(t, &list, with_state), e);
     if (!rc) {
         memcpy(m.state_sha256, digest, sizeof m.state_sha256);
         rc = weights_write(t, c.temporary, &list, e) || tokenizer_write(t, c.temporary, e) ||

@@ -125,6 +125,19 @@ static int step_compute(struct trainer *t, const struct step_batches *batches,
     return t->objective->measure(&s, &out->loss, out->metric, e);
 }
 
+int trainer_try(struct trainer *t, i64 *tokens, struct err *e) {
+    const struct step_batches *s;
+    struct step_result out;
+    *tokens = 0;
+    if (loader_step(t->loader, 0, &s, e)) return -1;
+    struct step_batches one = *s;
+    one.count = 1, one.samples = s->batch->samples, one.trained = s->batch->trained;
+    one.tokens = s->batch->tokens, one.rows = 0;
+    while (one.rows < s->rows && s->row[one.rows].at < one.tokens)
+        *tokens += s->row[one.rows++].tokens;
+    return step_compute(t, &one, &out, e);
+}
+
 int trainer_step(struct trainer *t, struct step_result *out, struct err *e) {
     struct optimizer *o = &t->optimizer;
     const struct step_batches *s;

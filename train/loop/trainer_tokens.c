@@ -116,9 +116,8 @@ int trainer_tokens(struct trainer *t, struct err *e) {
     const i64 before = tokenizer_size(t->tokenizer);
     tokenizer_free(t->tokenizer);
     if (!(t->tokenizer = tokenizer_open(t->tokens_folder, e))) return -1;
-    if (!quiet)
-        show(stderr, "note: %lld tokens are new; %s has them\n",
-             (long long)(tokenizer_size(t->tokenizer) - before), t->tokens_folder);
+    trainer_note(t, "%lld tokens are new; the run's folder has the tokenizer with them",
+                 (long long)(tokenizer_size(t->tokenizer) - before));
     return 0;
 }
 
@@ -129,16 +128,16 @@ int trainer_tokens_fit(struct trainer *t, struct err *e) {
     if (path_is_gguf(t->r->model_name_or_path))
         return err_input(e, "special_tokens, add_tokens: a GGUF file has no room for more tokens"),
                err_hint(e, "export it as a folder first: hone export");
-    if (model_grow(&t->model, tokens, e) || model_rows_start(&t->model, rows, (u64)t->r->seed, e))
+    if (model_grow(&t->model, tokens, e) ||
+        (!t->random && model_rows_start(&t->model, rows, (u64)t->r->seed, e)))
         return -1;
-    if (quiet) return 0;
-    show(stderr,
-         "note: the vocabulary grows from %lld to %lld rows, which start at the mean of the "
-         "others\n",
-         (long long)rows, (long long)tokens);
+    trainer_note(t,
+                 "the vocabulary grows from %lld to %lld rows, which start at the mean of the "
+                 "others",
+                 (long long)rows, (long long)tokens);
     if (t->r->use_peft && !t->r->lora_modules_to_save.count && !t->r->trainable_token_indices.count)
-        show(stderr, "note: the new rows are not trained; lora_modules_to_save: [embed_tokens, "
-                     "lm_head] trains them\n");
+        trainer_note(t, "the new rows are not trained; lora_modules_to_save: [embed_tokens, "
+                        "lm_head] trains them");
     return 0;
 }
 

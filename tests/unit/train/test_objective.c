@@ -141,7 +141,7 @@ static void bed_open(struct bed *b, const char *const *words) {
     snprintf(out, sizeof out, "output_dir=%s/run", folder);
     for (list[n++] = out; *words; words++) list[n++] = (char *)*words;
     if (recipe_load(&b->r, OLD "lora.yaml", list, n, &e) ||
-        trainer_open(&b->t, &b->r, b->r.output_dir, 0, &e))
+        trainer_open(&b->t, &b->r, &(struct trainer_opening){.run_dir = b->r.output_dir}, &e))
         fail_msg("%s %s", e.primary, e.detail);
 }
 static void bed_close(struct bed *b) { trainer_close(&b->t), recipe_free(&b->r); }
@@ -320,7 +320,9 @@ static void refused(const char *const *words, const char *primary, const char *m
     i64 n = 0;
     for (; *words; words++) list[n++] = (char *)*words;
     int rc = recipe_load(&r, OLD "lora.yaml", list, n, &e);
-    if (!rc) rc = trainer_open(&t, &r, folder, 0, &e), trainer_close(&t), recipe_free(&r);
+    if (!rc)
+        rc = trainer_open(&t, &r, &(struct trainer_opening){.run_dir = folder}, &e),
+        trainer_close(&t), recipe_free(&r);
     assert_int_equal(rc, -1);
     assert_int_equal(e.code, ERR_INPUT);
     if (!strstr(e.primary, primary)) fail_msg("'%s' is not in '%s'", primary, e.primary);
@@ -371,7 +373,8 @@ static void wrong_rows(void **state) {
         char task[40], *words[] = {task};
         snprintf(task, sizeof task, "task=%s", wrong[i].task.name);
         assert_int_equal(recipe_load(&r, OLD "lora.yaml", words, 1, &e), 0);
-        assert_int_equal(trainer_open(&t, &r, folder, 0, &e), -1);
+        assert_int_equal(trainer_open(&t, &r, &(struct trainer_opening){.run_dir = folder}, &e),
+                         -1);
         assert_string_equal(e.primary, what[i]);
         trainer_close(&t), recipe_free(&r);
     }
@@ -386,7 +389,8 @@ static void no_start(void **state) {
     char out[80], *words[] = {"task=judged", out};
     snprintf(out, sizeof out, "output_dir=%s/none", folder);
     assert_int_equal(recipe_load(&r, OLD "run.yaml", words, 2, &e), 0);
-    assert_int_equal(trainer_open(&t, &r, r.output_dir, 0, &e), -1);
+    assert_int_equal(trainer_open(&t, &r, &(struct trainer_opening){.run_dir = r.output_dir}, &e),
+                     -1);
     assert_string_equal(e.primary, "task judged needs a judge model");
     trainer_close(&t), recipe_free(&r);
 }
