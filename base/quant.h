@@ -1,5 +1,5 @@
 /* quant.h: numbers of a few bits with a scale per block: what checkpoints hold and products decode
- * (quant.c, quant_cpu.c). A public header of base.
+ * (quant.c, quant_cpu.c, blocks.c). A public header of base.
  *
  * 4 bits, as bitsandbytes stores them (Dettmers et al., 2023): a matrix is a row of values; each
  * block (64, say; the last may be short; a block may cross rows) has its largest magnitude, absmax;
@@ -72,5 +72,10 @@ void fp8_block_row(float *to, const u8 *codes, const float *scale_inv, i64 row, 
 void mxfp4_block(float to[32], const u8 codes[16], u8 scale);
 /* Row-wise int8 (LLM.int8): to[i] = code * absmax / 127. */
 void int8_row(float *to, const signed char *codes, float absmax, i64 cols);
+
+/* `n` blocks of GGUF's types from f32 (blocks.c): 32 elements each, of the K types 256. */
+typedef void blocks_encode(const float *from, i64 n, u8 *to);
+blocks_encode blocks_q8_0, blocks_q4_0, blocks_q4_1, blocks_q5_0, blocks_q5_1, blocks_q4_k,
+    blocks_q5_k, blocks_q6_k;
 
 #endif

@@ -61,7 +61,7 @@ bool stored_readable(const struct stored *s);
 /* Elements [begin, begin + count) as `d`, F32 or BF16, rounded once. The tensor is readable. */
 void stored_read(const struct stored *s, i64 begin, i64 count, enum dtype d, void *to);
 
-/* ==== GGUF: gguf.c, gguf_value.c, gguf_blocks.c, gguf_encode.c, gguf_write.c ==== */
+/* ==== GGUF: gguf.c, gguf_value.c, gguf_blocks.c, gguf_write.c ==== */
 /* Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian. */
 enum gguf_kind { /* of metadata values; numbers are the format's */
                  GGUF_U8,
@@ -169,8 +169,8 @@ int gguf_write(const char *path, const struct gguf_writer *w, const struct gguf_
 struct model_folder {
     char *path;
     json_t *config;             /* config.json, parsed; NULL: a GGUF file's metadata say it */
-    struct safetensors weights; /* over all shards; or a GGUF file's tensors */
-    struct gguf gguf;           /* version 0: a folder */
+    struct safetensors weights; /* over all shards; or a GGUF file's tensors, and its maps */
+    struct gguf gguf;           /* version 0: a folder. Its data are weights' */
 };
 /* A folder or a .gguf file. */
 bool path_is_gguf(const char *path); /* by its name */

@@ -17,10 +17,6 @@ bool is_float8(const struct stored *t);
 bool scaled_readable(const struct stored *t);
 void scaled_read(const struct stored *t, i64 begin, i64 count, float *to);
 int gguf_parse(struct gguf *g, const u8 *data, i64 size, const char *file, struct err *e);
-/* `n` blocks each: rows of gguf_types. */
-void gguf_encode_f32(const float *from, i64 n, u8 *to), gguf_encode_f16(const float *, i64, u8 *),
-    gguf_encode_bf16(const float *, i64, u8 *), gguf_encode_q8_0(const float *, i64, u8 *),
-    gguf_encode_q4_0(const float *, i64, u8 *), gguf_encode_q4_k(const float *, i64, u8 *);
 int shape_count(int rank, const i64 *dim, i64 *count);    /* elements; -1 if they overflow 2^56 */
 bool name_is_plain(const char *name);                     /* a file name without folder parts */
 json_t *manifest_json(const char *folder, struct err *e); /* parsed, format and lists checked */

@@ -56,6 +56,10 @@ static int file_open(struct model_folder *f, const char *path, struct err *e) {
         return err_frame(e, "opening model %s", path);
     s->count = f->gguf.count;
     memcpy(s->tensor, f->gguf.tensor, (size_t)s->count * sizeof *s->tensor);
+    if (!(s->map = mem_new_array(i64_max(f->gguf.parts, 1), sizeof *s->map, e))) return -1;
+    s->map[s->maps++] = f->gguf.map, f->gguf.map = (struct map){0};
+    for (i64 i = 0; i + 1 < f->gguf.parts; i++)
+        s->map[s->maps++] = f->gguf.part[i], f->gguf.part[i] = (struct map){0};
     return safetensors_index(s, path, e);
 }
 
@@ -95,8 +99,8 @@ int folder_open(struct model_folder *f, const char *path, struct err *e) {
 
 void folder_close(struct model_folder *f) {
     json_decref(f->config);
-    safetensors_close(&f->weights);
     gguf_close(&f->gguf);
+    safetensors_close(&f->weights);
     mem_free(f->path);
     *f = (struct model_folder){0};
 }

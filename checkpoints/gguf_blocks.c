@@ -17,6 +17,7 @@
  * The 6-bit pairs of the K types: bytes 0 to 3 are scales 0 to 3, 4 to 7 offsets 0 to 3, in their
  * low 6 bits; bytes 8 to 11 hold the low 4 bits of scales and offsets 4 to 7, whose high 2 bits are
  * the top bits of bytes 0 to 3 and 4 to 7. */
+#include "base/quant.h"
 #include "checkpoints/checkpoints_int.h"
 #include <string.h>
 
@@ -144,24 +145,33 @@ static void decode_mxfp4(const u8 *from, i64 n, float *to) {
     }
 }
 
+static void half_put(u8 *p, u16 h) { p[0] = (u8)h, p[1] = (u8)(h >> 8); }
+static void encode_f32(const float *from, i64 n, u8 *to) { memcpy(to, from, (size_t)n * 4); }
+static void encode_f16(const float *from, i64 n, u8 *to) {
+    for (i64 i = 0; i < n; i++) half_put(to + 2 * i, f16_of_f32(from[i]));
+}
+static void encode_bf16(const float *from, i64 n, u8 *to) {
+    for (i64 i = 0; i < n; i++) half_put(to + 2 * i, bf16_of_f32(from[i]));
+}
+
 #define FOREIGN(name, number, elements, size)                                                      \
     { name, number, DTYPE_COUNT, elements, size, NULL, NULL }
 const struct gguf_type gguf_types[] = {
-    {"F32", 0, F32, 1, 4, decode_f32, gguf_encode_f32},
-    {"F16", 1, F16, 1, 2, decode_f16, gguf_encode_f16},
-    {"Q4_0", 2, DTYPE_COUNT, 32, 18, decode_q4_0, gguf_encode_q4_0},
-    {"Q4_1", 3, DTYPE_COUNT, 32, 20, decode_q4_1, NULL},
-    {"Q5_0", 6, DTYPE_COUNT, 32, 22, decode_q5_0, NULL},
-    {"Q5_1", 7, DTYPE_COUNT, 32, 24, decode_q5_1, NULL},
-    {"Q8_0", 8, DTYPE_COUNT, 32, 34, decode_q8_0, gguf_encode_q8_0},
-    {"Q4_K", 12, DTYPE_COUNT, 256, 144, decode_q4_k, gguf_encode_q4_k},
-    {"Q5_K", 13, DTYPE_COUNT, 256, 176, decode_q5_k, NULL},
-    {"Q6_K", 14, DTYPE_COUNT, 256, 210, decode_q6_k, NULL},
+    {"F32", 0, F32, 1, 4, decode_f32, encode_f32},
+    {"F16", 1, F16, 1, 2, decode_f16, encode_f16},
+    {"Q4_0", 2, DTYPE_COUNT, 32, 18, decode_q4_0, blocks_q4_0},
+    {"Q4_1", 3, DTYPE_COUNT, 32, 20, decode_q4_1, blocks_q4_1},
+    {"Q5_0", 6, DTYPE_COUNT, 32, 22, decode_q5_0, blocks_q5_0},
+    {"Q5_1", 7, DTYPE_COUNT, 32, 24, decode_q5_1, blocks_q5_1},
+    {"Q8_0", 8, DTYPE_COUNT, 32, 34, decode_q8_0, blocks_q8_0},
+    {"Q4_K", 12, DTYPE_COUNT, 256, 144, decode_q4_k, blocks_q4_k},
+    {"Q5_K", 13, DTYPE_COUNT, 256, 176, decode_q5_k, blocks_q5_k},
+    {"Q6_K", 14, DTYPE_COUNT, 256, 210, decode_q6_k, blocks_q6_k},
     {"I8", 24, I8, 1, 1, NULL, NULL},
     {"I32", 26, I32, 1, 4, NULL, NULL},
     {"I64", 27, I64, 1, 8, NULL, NULL},
     {"F64", 28, F64, 1, 8, NULL, NULL},
-    {"BF16", 30, BF16, 1, 2, decode_bf16, gguf_encode_bf16},
+    {"BF16", 30, BF16, 1, 2, decode_bf16, encode_bf16},
     {"MXFP4", 39, DTYPE_COUNT, 32, 17, decode_mxfp4, NULL},
     FOREIGN("Q2_K", 10, 256, 84),
     FOREIGN("Q3_K", 11, 256, 110),

@@ -1,5 +1,5 @@
 /* embedding.c: y[n] = w[ids[n]], and its gradient. It also picks rows, e.g. the last positions
- * before the LM head.
+ * before the LM head. Of a packed w, which is frozen, the rows are decoded to its dtype.
  *
  * embedding_back: dw[ids[n]] += dy[n] for n ascending, in f32: one thread owns a range of columns
  * and walks all tokens, so the order is the tokens' order whatever the number of threads, and no
@@ -19,20 +19,25 @@ static int embedding_shape(struct op_call *c, struct err *e) {
 
 static void embedding_ref(const struct op_call *c) {
     const i32 *ids = c->in[0].data;
-    const double *w = c->in[1].data;
+    double *own;
+    const double *w = weight_ref(&c->in[1], &own);
     const i64 width = c->in[1].dim[1];
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
         for (i64 d = 0; d < width; d++)
             ((double *)c->out[0].data)[n * width + d] = w[ids[n] * width + d];
+    mem_free(own);
 }
 
-static bool embedding_sample(int index, struct sample *s) {
-    static const i64 shape[][3] = {
-        {5, 7, 3}, {1, 1, 16}, {40, 11, 33}, {2048, 50304, 768}, {32768, 50304, 4096}};
-    if (index >= COUNT(shape)) return false;
-    const i64 *d = shape[index];
+static bool embedding_sample(int index, struct sample *s) { /* the last: for each packing */
+    static const i64 shape[][3] = {{5, 7, 3},          {1, 1, 16},           {40, 11, 33},
+                                   {2048, 50304, 768}, {32768, 50304, 4096}, {23, 11, 97}};
+    enum { PLAIN = COUNT(shape) - 1 };
+    const int packed = index - PLAIN;
+    if (packed >= packing_count) return false;
+    const i64 *d = shape[packed < 0 ? index : PLAIN];
     sample_int(&s->in[0], 0, d[1], DIMS(d[0]));
     sample_float(&s->in[1], -1, 1, DIMS(d[1], d[2]));
+    if (packed >= 0) s->in[1].packing = packing_table[packed];
     s->bench = bench_of(d[0]);
     return true;
 }
@@ -44,7 +49,7 @@ static double embedding_bytes(const struct op_call *c) {
 
 const struct op op_embedding = {
     .name = "embedding",
-    .in = "ids w",
+    .in = "ids #w",
     .out = "y",
     .shape = embedding_shape,
     .grad = {{"embedding_back", "dy ids", "+dw"}},
@@ -52,7 +57,7 @@ const struct op op_embedding = {
     .cpu = CPU(embedding),
     .cuda = CUDA(embedding),
     .sample = embedding_sample,
-    .bound = {0, 0},
+    .bound = {1, 1}, /* packed: of decoding */
     .bytes = embedding_bytes,
 };
 

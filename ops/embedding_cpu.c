@@ -1,4 +1,5 @@
-/* embedding_cpu.c: rows copied, and rows added in token order. Formulas and order: embedding.c. */
+/* embedding_cpu.c: rows copied or decoded, and rows added in token order. Formulas and order:
+ * embedding.c. */
 #include "base/v16.h"
 #include "ops/ops_int.h"
 
@@ -18,10 +19,14 @@ static int ids_check(const struct view *ids, i64 size, struct err *e) {
 static void copy_rows(void *arg, i64 begin, i64 end, int worker) {
     (void)worker;
     const struct op_call *c = arg;
+    const struct view *w = &c->in[1];
     const i32 *id = c->in[0].data;
-    const i64 bytes = c->in[1].dim[1] * dtype_size(c->in[1].dtype);
-    for (i64 n = begin; n < end; n++)
-        memcpy((u8 *)c->out[0].data + n * bytes, (const u8 *)c->in[1].data + id[n] * bytes,
+    const i64 width = w->dim[1], bytes = width * dtype_size(w->dtype);
+    for (i64 n = begin; n < end && w->packing; n++)
+        w->packing->decode[isa_now()]((u8 *)c->out[0].data + n * bytes, w, id[n] * width, width, 1,
+                                      0, view_is_bf16(w));
+    for (i64 n = begin; n < end && !w->packing; n++)
+        memcpy((u8 *)c->out[0].data + n * bytes, (const u8 *)w->data + id[n] * bytes,
                (size_t)bytes);
 }
 

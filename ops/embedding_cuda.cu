@@ -61,6 +61,9 @@ static int rows_run(const struct rows &a, i64 bytes, enum bad kind, struct err *
 
 CUDA_KERNEL(embedding) {
     const struct view *ids = &c->in[0], *w = &c->in[1];
+    if (w->packing)
+        return w->packing->cuda_rows(c->out[0].data, w, (const i32 *)ids->data, ids->dim[0],
+                                     view_is_bf16(w), e);
     const struct rows a = {w->data, c->out[0].data, (const i32 *)ids->data, ids->dim[0], w->dim[0]};
     return rows_run<true>(a, w->dim[1] * dtype_size(w->dtype), BAD_TOKEN, e);
 }

@@ -1,6 +1,7 @@
 /* linear_xent.c: the LM head with its loss, the logits never whole; and all gradients in one op.
  *
- *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), bias [V] or absent
+ *   x [N, D], w [V, D], targets [N] i32 (negative: not trained), bias [V] or absent; w may be
+ *   packed if it is frozen
  *   linear_xent        loss [N] f32 = log(sum over v of e^(l[v] - max)) + max - l[target],
  *                      l = x·w^T + bias, with a softcap c > 0 then c * tanh(l * (1/c))
  *   lora_xent          the same with an adapter: t [N, r], u [V, r]; l = x·w^T + t·u^T + bias; with
@@ -62,6 +63,9 @@ static int xent_shape(struct op_call *c, struct err *e) {
                                    need_dim(c, 4, 0, w->dim[0], e))))
         return -1;
     if (w->dim[0] < 1) return err_failed(e, "operation %s: 'w' has no rows", c->op->name);
+    if (w->packing && c->op == &op_linear_xent_train && is_present(&c->out[2]))
+        return err_failed(e, "operation %s: 'w' is packed as %s, and has no gradient", c->op->name,
+                          w->packing->name);
     if (is_present(&c->in[3]) && !is_train(c))
         return err_failed(e, "operation %s: 'weight' is for the training form", c->op->name);
     if (is_train(c) &&
@@ -162,13 +166,17 @@ static double token_ref(const struct op_call *c, i64 token, i32 target) {
     }
     return log(sum) + top - logit_ref(c, token, target);
 }
-static void xent_ref(const struct op_call *c) {
+static void xent_ref(const struct op_call *call) {
     static const int made[] = {1, 2, 5}; /* 2 and 5: with an adapter */
+    struct op_call plain = *call, *c = &plain;
+    double *own;
+    plain.in[1].data = (void *)weight_ref(&call->in[1], &own), plain.in[1].packing = NULL;
     for (int k = 0; k < (is_present(&c->in[5]) ? 3 : 1); k++)
         for (i64 i = 0; c->out[made[k]].data && i < view_count(&c->out[made[k]]); i++)
             ((double *)c->out[made[k]].data)[i] = 0;
     for (i64 n = 0; n < c->in[0].dim[0]; n++)
         ((double *)c->out[0].data)[n] = token_ref(c, n, ((i32 *)c->in[2].data)[n]);
+    mem_free(own);
 }
 
 static i64 xent_scratch(const struct op_call *c) { /* logits, with m also q, then packing */
@@ -179,10 +187,12 @@ static i64 xent_scratch(const struct op_call *c) { /* logits, with m also q, the
                gemm_scratch(rows, vocab, width, rank),
                i64_max(gemm_scratch(rows, width, vocab, 0), gemm_scratch(vocab, width, rows, 0)));
 }
-static i64 xent_scratch_cuda(const struct op_call *c) {
+static i64 xent_scratch_cuda(const struct op_call *c) { /* as above; then the decoded w */
     const i64 vocab = c->in[1].dim[0];
-    return xent_rows_cuda(c->in[0].dim[0], vocab) * xent_ld_cuda(vocab) * (i64)sizeof(float) *
-           (1 + is_present(&c->in[7]));
+    return round_up(xent_rows_cuda(c->in[0].dim[0], vocab) * xent_ld_cuda(vocab) *
+                        (i64)sizeof(float) * (1 + is_present(&c->in[7])),
+                    64) +
+           weight_scratch_cuda(c);
 }
 static double xent_flops(const struct op_call *c) {
     return 2 * (double)view_count(&c->in[0]) * (double)c->in[1].dim[0];
@@ -195,15 +205,20 @@ static double xent_train_flops(const struct op_call *c) {
     return xent_flops(c) * (1 + (c->out[1].data != NULL) + is_present(&c->out[2]));
 }
 
-static bool xent_sample(int index, struct sample *s) { /* N, D, V, bias, softcap */
+/* N, D, V, bias, softcap; the last: for each packing. */
+static bool xent_sample(int index, struct sample *s) {
     static const i64 sizes[][5] = {
         {1, 1, 1},      {3, 5, 2},          {7, 16, 33},        {67, 9, 50},
         {5, 40, 1000},  {2, 8, 4107},       {133, 3, 5},        {7, 16, 33, 1, 2},
-        {67, 9, 50, 1}, {65, 24, 71, 0, 3}, {2048, 768, 50304}, {2048, 768, 50304, 1, 30}};
-    if (index >= COUNT(sizes)) return false;
-    const i64 *d = sizes[index];
+        {67, 9, 50, 1}, {65, 24, 71, 0, 3}, {2048, 768, 50304}, {2048, 768, 50304, 1, 30},
+        {7, 70, 33, 1}};
+    enum { PLAIN = COUNT(sizes) - 1 };
+    const int packed = index - PLAIN;
+    if (packed >= packing_count) return false;
+    const i64 *d = sizes[packed < 0 ? index : PLAIN];
     sample_float(&s->in[0], -1, 1, DIMS(d[0], d[1]));
     sample_float(&s->in[1], -1, 1, DIMS(d[2], d[1]));
+    if (packed >= 0) s->in[1].packing = packing_table[packed];
     sample_int(&s->in[2], d[0] > 1 ? -1 : 0, d[2], DIMS(d[0]));
     if (d[0] == 2)
         s->in[2].low = (double)d[2] - 3; /* near the end of dx's chain, which stays small */
@@ -216,7 +231,7 @@ static bool xent_sample(int index, struct sample *s) { /* N, D, V, bias, softcap
 static bool xent_train_sample(int index, struct sample *s) {
     if (!xent_sample(index, s)) return false;
     sample_f32(&s->in[3], -0.2, 0.2, 1, s->in[2].dim);
-    sample_out(&s->out[2], 2, s->in[1].dim);
+    if (!s->in[1].packing) sample_out(&s->out[2], 2, s->in[1].dim);
     if (s->in[4].present) sample_out(&s->out[3], 1, s->in[4].dim);
     return true;
 }
@@ -244,7 +259,7 @@ static bool lora_train_sample(int index, struct sample *s) {
 
 const struct op op_linear_xent = {
     .name = "linear_xent",
-    .in = "x w targets weight? bias?",
+    .in = "x #w targets weight? bias?",
     .out = "loss",
     .attr_size = sizeof(struct xent_attr),
     .shape = xent_shape,
@@ -260,7 +275,7 @@ const struct op op_linear_xent = {
 };
 const struct op op_linear_xent_train = {
     .name = "linear_xent_train",
-    .in = "x w targets weight bias?",
+    .in = "x #w targets weight bias?",
     .out = "loss dx +dw +dbias?",
     .attr_size = sizeof(struct xent_attr),
     .shape = xent_train_shape,
@@ -275,7 +290,7 @@ const struct op op_linear_xent_train = {
 };
 const struct op op_lora_xent = {
     .name = "lora_xent",
-    .in = "x w targets weight? bias? t u m? norm? rest?",
+    .in = "x #w targets weight? bias? t u m? norm? rest?",
     .out = "loss",
     .attr_size = sizeof(struct xent_attr),
     .shape = lora_shape,
@@ -292,7 +307,7 @@ const struct op op_lora_xent = {
 };
 const struct op op_lora_xent_train = {
     .name = "lora_xent_train",
-    .in = "x w targets weight bias? t u m? norm? rest?",
+    .in = "x #w targets weight bias? t u m? norm? rest?",
     .out = "loss dx dt +du +dm? drest",
     .attr_size = sizeof(struct xent_attr),
     .shape = lora_train_shape,

@@ -172,6 +172,7 @@ static void rows_back(const struct chunk *k, const struct view *w, const struct 
                            .lda = d_ld(k),
                            .b = w->data,
                            .ldb = w->dim[1],
+                           .packed = w->packing ? w : NULL,
                            .c = (void *)rows_of(k, to),
                            .ldc = w->dim[1],
                            .c_dtype = w->dtype};
@@ -208,6 +209,7 @@ static void chunk_run(const struct chunk *k, void *scratch) {
                           .b = w->data,
                           .ldb = x->dim[1],
                           .b_t = true,
+                          .packed = w->packing ? w : NULL,
                           .c = k->q ? k->q : k->logits,
                           .ldc = k->vocab,
                           .c_dtype = F32,

@@ -249,7 +249,9 @@ static int chunk_run(const struct op_call *c, struct rows r, i64 rows, struct er
                   r.is_bf16 ? 2 * r.ld : r.ld, rows, r.vocab, r.is_bf16, (float *)c->out[3].data);
 }
 
-static int xent_run(const struct op_call *c, bool train, struct err *e) {
+static int xent_run(const struct op_call *call, bool train, struct err *e) {
+    struct op_call plain = *call; /* with the decoded w behind the logits */
+    const struct op_call *c = &plain;
     const i64 rows = c->in[0].dim[0], vocab = c->in[1].dim[0], step = xent_rows_cuda(rows, vocab);
     struct rows r = {};
     r.logits = (float *)c->scratch, r.ld = xent_ld_cuda(vocab), r.vocab = vocab;
@@ -258,6 +260,11 @@ static int xent_run(const struct op_call *c, bool train, struct err *e) {
     r.loss = (float *)c->out[0].data, r.train = train, r.is_bf16 = view_is_bf16(&c->in[0]);
     r.m = c->in[7].data, r.norm = (const float *)c->in[8].data, r.rest = is_present(&c->in[9]);
     r.q = r.m ? r.logits + step * r.ld : NULL;
+    if (struct view *w = &plain.in[1]; w->packing) {
+        w->data = (u8 *)c->scratch + round_up(step * r.ld * (i64)sizeof(float) * (r.m ? 2 : 1), 64);
+        w->packing = NULL;
+        if (call->in[1].packing->cuda(w->data, &call->in[1], r.is_bf16, e)) return -1;
+    }
     for (r.first = 0; r.first < rows; r.first += step)
         if (chunk_run(c, r, i64_min(step, rows - r.first), e)) return -1;
     return 0;

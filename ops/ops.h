@@ -66,6 +66,11 @@ enum int8_form {
     INT8_Q5_K,
     INT8_Q6_K
 };
+struct packing_blocks { /* of types that GGUF has: blocks of packing.block[0] elements */
+    const char *type;   /* its name for them; NULL: it has none */
+    int bytes, half[2]; /* of a block: where f16 numbers are in it; -1: no second */
+    void (*encode)(const float *from, i64 n, u8 *to); /* n blocks */
+};
 /* How elements are packed: one constant for each row of PACKING_LIST (packing.h). */
 struct packing {
     const char *name;
@@ -77,6 +82,10 @@ struct packing {
     void (*ref)(double *to, const struct view *v, i64 at, i64 count); /* in f64: of tests */
     packing_decode *decode[ISA_COUNT];
     int (*cuda)(void *to, const struct view *v, bool is_bf16, struct err *e); /* all elements */
+    /* Rows id[0], id[1], ... of a matrix: `count` of them. */
+    int (*cuda_rows)(void *to, const struct view *v, const i32 *id, i64 count, bool is_bf16,
+                     struct err *e);
+    struct packing_blocks blocks;
 };
 extern const struct packing *const packing_table[];
 extern const int packing_count;
@@ -100,6 +109,8 @@ int view_pack(struct view *v, const struct packing *p, const i64 block[2], struc
 bool linear_int8_takes(const struct view *w);
 /* All elements of v in host memory, decoded by all threads; to: f32 or, `is_bf16`, bf16. */
 void view_unpack(void *to, const struct view *v, bool is_bf16);
+/* Whether all elements of blocks, in host memory, are finite: all f16 numbers are. */
+bool view_blocks_finite(const struct view *v);
 
 /* One call: what a shape rule fills in and a kernel reads. */
 struct op_call {

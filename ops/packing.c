@@ -33,6 +33,17 @@ static double value_of(v16 x) {
         }                                                                                          \
     }
 #define NAME_scaled(id) id##_ref
+/* The product is rounded, as the sum then is. */
+#define REF_groups(id)                                                                             \
+    static void id##_ref(double *to, const struct view *v, i64 at, i64 count) {                    \
+        for (i64 i = at; i < at + count; i++) {                                                    \
+            const u8 *block = (const u8 *)v->data + i / id##_BLOCK * id##_BYTES;                   \
+            const struct packing_group g = id##_group(block, (int)(i % id##_BLOCK / 16));          \
+            const int code = packing_code(&g, (int)(i % 16), id##_HIGH) - id##_ZERO;               \
+            to[i - at] = (double)((float)code * g.scale) + (double)g.offset;                       \
+        }                                                                                          \
+    }
+#define NAME_groups(id) id##_ref
 #define X(id, text, frame)                                                                         \
     REF_##frame(id) packing_decode packing_##id##_plain, packing_##id##_avx2,                      \
         packing_##id##_avx512, packing_##id##_avx512bf16;                                          \
@@ -42,7 +53,8 @@ static double value_of(v16 x) {
                                          .decode = {packing_##id##_plain, packing_##id##_avx2,     \
                                                     packing_##id##_avx512,                         \
                                                     packing_##id##_avx512bf16},                    \
-                                         .cuda = packing_##id##_cuda};
+                                         .cuda = packing_##id##_cuda,                              \
+                                         .cuda_rows = packing_##id##_cuda_rows};
 PACKING_LIST(X)
 #undef X
 
@@ -97,6 +109,26 @@ static void unpack_task(void *arg, i64 begin, i64 end, int worker) {
 void view_unpack(void *to, const struct view *v, bool is_bf16) {
     struct unpacking job = {v, to, is_bf16};
     pool_run((view_count(v) + PART - 1) / PART, unpack_task, &job);
+}
+
+struct finite {
+    const struct view *v;
+    bool bad; /* any thread's */
+};
+static void finite_task(void *arg, i64 begin, i64 end, int worker) {
+    (void)worker;
+    struct finite *f = arg;
+    const struct packing_blocks *how = &f->v->packing->blocks;
+    bool bad = false;
+    for (i64 b = begin; b < end; b++)
+        for (int k = 0; k < 2 && how->half[k] >= 0; k++)
+            bad |= (((const u8 *)f->v->data)[b * how->bytes + how->half[k] + 1] & 0x7c) == 0x7c;
+    if (bad) __atomic_store_n(&f->bad, true, __ATOMIC_RELAXED);
+}
+bool view_blocks_finite(const struct view *v) {
+    struct finite f = {v, false};
+    pool_run(blocks_of(v), finite_task, &f);
+    return !f.bad;
 }
 
 i64 weight_scratch_cuda(const struct op_call *c) {

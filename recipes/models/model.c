@@ -66,13 +66,18 @@ static i64 rule_count(const struct config *c, const struct weight_rule *w) {
 
 /* Whether it is, or may be, packed. */
 static bool rule_packed(const struct config *c, const struct weight_rule *w) {
+    const enum module_kind kind = w->type->kind;
+    if (c->quant.filed && is_matrix(w) && !strstr(w->name, "%E"))
+        return kind == MODULE_LINEAR || kind == MODULE_HEAD || kind == MODULE_EMBEDDING;
     return (c->quant.packing || c->quant.stored) && w->type->kind == MODULE_LINEAR &&
            is_matrix(w) && of_layers(w) && !strstr(w->name, "%E");
 }
 
-/* Bytes in memory of the numbers of a rule; stored codes are counted as nf4. */
+/* Bytes in memory of the numbers of a rule; stored codes are counted as nf4, a GGUF file's blocks
+ * by config_sum. */
 static i64 rule_bytes(const struct config *c, const struct weight_rule *w, i64 size) {
     if (!rule_packed(c, w)) return rule_count(c, w) * size;
+    if (c->quant.filed) return 0;
     const struct packing *p = c->quant.packing ? c->quant.packing : packing_find("nf4");
     return view_memory(&(struct view){.rank = 2,
                                       .dim = {dim_of(c, w->rows), dim_of(c, w->cols)},
@@ -192,7 +197,7 @@ static int rules_apply(struct model *m, const struct making *how, struct err *e)
 /* Numbers, or, with the size of an element, bytes in memory. */
 static i64 config_sum(const struct config *c, i64 size) {
     const struct weight_rule *list[RULES];
-    i64 count = 0;
+    i64 count = size ? c->quant.filed : 0;
     for (int i = rules_of(c->family, list); i-- > 0;) {
         if (list[i]->type->kind == MODULE_BUFFER) continue;
         const bool layers = of_layers(list[i]);
@@ -422,6 +427,8 @@ int model_open_as(struct model *m, const char *path, enum dtype d, bool trainabl
     *m = (struct model){0};
     int rc = folder_open(&f, path, e) || folder_config(&f, &c, &arch, e);
     if (!rc) c.quant.packing = as->packing;
+    if (!rc && arch && !trainable && !as->packing && !as->plain)
+        c.quant.filed = blocks_bytes_of(&f.gguf, d);
     if (!rc && trainable && (c.quant.packing || c.quant.stored)) {
         rc = err_input(e, "%s: packed weights cannot be trained", path);
         err_hint(e, "use_peft: true trains an adapter beside them");
@@ -435,6 +442,9 @@ int model_open_as(struct model *m, const char *path, enum dtype d, bool trainabl
     else
         rc = rc || model_load(m, &f.weights, path, e) ||
              model_head_keep(m, &f.weights, as->tied, path, e);
+    if (m->config.quant.filed) /* parameters point into the file */
+        m->weights.map = f.weights.map, m->weights.maps = f.weights.maps, f.weights.map = NULL,
+        f.weights.maps = 0;
     folder_close(&f);
     return rc ? -1 : 0;
 }

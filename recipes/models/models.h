@@ -57,10 +57,12 @@ struct layer_config {     /* what may differ between layers */
     int rope;             /* index into config.rope, -1: none */
     const struct mixer *mixer[BLOCK_SLOTS];
 };
-struct quant_config { /* linear layers of the blocks as packed weights: quantize.c */
+struct quant_config { /* weights as packed ones: quantize.c, blocks.c */
     const struct packing
         *packing; /* how they are encoded while they are loaded; NULL: they are not */
     bool stored;  /* the file may hold codes of bitsandbytes */
+    i64 filed; /* bytes of the matrices of a GGUF file whose blocks are kept as they are (blocks.c);
+                   * 0: they are not */
 };
 struct config {
     const struct family *family;
@@ -248,6 +250,7 @@ int model_open(struct model *m, const char *path, enum dtype d, bool trainable,
 /* The same, held otherwise than its files are. */
 struct holding {
     const struct packing *packing; /* of the blocks' linear layers, while loaded; NULL: as filed */
+    bool plain;                    /* blocks of GGUF files become values */
     bool tied; /* an LM head is the embedding where config.json says so, whatever the file has */
     /* The weights are not read but small numbers without meaning: memory and time are the same */
     bool random;

@@ -19,6 +19,22 @@ struct naming {
     const struct prefix *prefix;  /* NULL: none */
     const struct gguf_arch *gguf; /* NULL: not that */
 };
+/* A tensor of a file, and the rows of a parameter that it holds (piece.c). */
+struct piece {
+    char name[256];
+    int rank;
+    i64 dim[STORED_RANK]; /* on disk */
+    i64 first, rows;      /* in memory */
+    i64 block, cols;      /* rows of a block: layouts act inside of one */
+    i64 stride;           /* rows in memory from one block to the next */
+    u32 layout;
+    float add; /* the file's values are the model's and so much */
+};
+i64 pieces_of(const struct naming *names, const struct param *p); /* how many hold it */
+void piece_of(struct piece *o, const struct naming *names, const struct param *p, i64 i);
+/* Of row r, counted in the piece: its number in memory; the element on disk of its column c. */
+i64 piece_row(const struct piece *o, i64 r);
+i64 piece_place(const struct param *p, const struct piece *o, i64 r, i64 c);
 /* What a file of that naming calls the tensor of a pattern without %. */
 void param_name(char out[256], const struct naming *n, const char *pattern);
 /* The rule of the LM head's weight. */
@@ -71,6 +87,16 @@ int quant_config_read(struct config *c, const json_t *j, const char *where, stru
 int param_encode(struct param *p, const struct view *from, const struct packing *how,
                  struct err *e);
 int param_decode(const struct param *p, enum dtype d, void *to, struct err *e);
+/* The blocks of a GGUF file as they are (blocks.c): kept by `p`, mapped or copied; 1: they cannot
+ * be, or it has none. */
+int blocks_read(struct model *m, const struct naming *names, struct param *p,
+                const struct safetensors *s, u8 *seen, struct err *e);
+/* Bytes of matrices of a GGUF file as a model of type d keeps them; 0 where none has blocks. */
+i64 blocks_bytes_of(const struct gguf *g, enum dtype d);
+/* A weight whose values change or are compared: blocks of a file become values. */
+int param_values(struct model *m, struct param *p, struct err *e);
+/* A packed parameter becomes a plain one of type d, in host memory. */
+int param_plain(struct param *p, enum dtype d, struct err *e);
 /* Whether tensor `t` of a file is codes; marks it and all that belongs to it as seen; gives `p`
  * memory and the codes; or their values (data: the caller's to free). */
 bool codes_stored(const struct safetensors *s, const struct stored *t);

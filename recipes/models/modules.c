@@ -20,7 +20,8 @@ i64 weights_count(const struct weights *w, bool trainable_only) {
 
 void weights_free(struct weights *w) {
     for (i64 i = 0; i < w->params; i++) param_free(w->param[i]);
-    mem_free(w->param), mem_free(w->module), arena_free(&w->arena);
+    for (i64 i = 0; i < w->maps; i++) map_close(&w->map[i]);
+    mem_free(w->map), mem_free(w->param), mem_free(w->module), arena_free(&w->arena);
     *w = (struct weights){0};
 }
 

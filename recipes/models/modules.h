@@ -51,6 +51,8 @@ struct param {
     struct view view; /* memory of the model, 64-byte aligned; of the device after model_place.
                        * [E,] rows[, cols]. What is or may be packed has none until loaded */
     bool placed;
+    bool mapped;                    /* its blocks are a file's, which weights.map holds */
+    bool decoded;                   /* a file has blocks for it, which are kept as plain values */
     const struct module_type *type; /* NULL: an adapter's tensor */
     bool trainable;
     bool decay;             /* it is a matrix, and so weight decay applies */
@@ -88,6 +90,8 @@ struct weights { /* all zero: none */
     i64 params;
     enum dtype dtype;   /* F32 or BF16 */
     struct arena arena; /* parameters and names */
+    struct map *map;    /* [maps] files that parameters point into; they must not be changed */
+    i64 maps;
 };
 void weights_free(struct weights *w);
 /* Moves the parameters to the device in use; on the CPU this does nothing. */

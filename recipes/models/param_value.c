@@ -33,7 +33,7 @@ struct param *param_add(struct weights *w, const char *name, int rank, const i64
 }
 void param_free(struct param *p) {
     void (*give)(void *) = p->placed ? device_free : mem_free;
-    for (int k = 0; k <= VIEW_PARTS; k++) give(*view_slot(&p->view, k));
+    for (int k = 0; k <= VIEW_PARTS && !p->mapped; k++) give(*view_slot(&p->view, k));
 }
 
 i64 param_bytes(const struct param *p) { return view_memory(&p->view); }

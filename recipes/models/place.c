@@ -15,7 +15,7 @@ int weights_place(struct weights *w, struct err *e) {
     for (i64 i = 0; i < w->params; i++) {
         struct param *p = w->param[i], there = *p;
         if (p->placed) continue;
-        there.placed = true;
+        there.placed = true, there.mapped = false;
         for (int k = 0; k <= VIEW_PARTS; k++) *view_slot(&there.view, k) = NULL;
         for (int k = 0; k <= VIEW_PARTS; k++) {
             const void *host = *view_slot(&p->view, k);
@@ -31,16 +31,19 @@ int weights_place(struct weights *w, struct err *e) {
     return 0;
 }
 
+int param_plain(struct param *p, enum dtype d, struct err *e) {
+    struct param plain = *p;
+    if (!p->view.packing) return 0;
+    plain.view.packing = NULL, plain.placed = plain.mapped = false;
+    memset(plain.view.part, 0, sizeof plain.view.part);
+    if (!(plain.view.data = mem_new(view_bytes(&plain.view), e))) return -1;
+    if (param_decode(p, d, plain.view.data, e)) return mem_free(plain.view.data), -1;
+    param_free(p);
+    return *p = plain, 0;
+}
+
 int weights_decode(struct weights *w, struct err *e) {
-    for (i64 i = 0; i < w->params; i++) {
-        struct param *p = w->param[i], plain = *p;
-        if (!p->view.packing) continue;
-        plain.view.packing = NULL, plain.placed = false;
-        memset(plain.view.part, 0, sizeof plain.view.part);
-        if (!(plain.view.data = mem_new(view_bytes(&plain.view), e))) return -1;
-        if (param_decode(p, w->dtype, plain.view.data, e)) return mem_free(plain.view.data), -1;
-        param_free(p);
-        *p = plain;
-    }
+    for (i64 i = 0; i < w->params; i++)
+        if (param_plain(w->param[i], w->dtype, e)) return -1;
     return weights_place(w, e);
 }

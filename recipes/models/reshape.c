@@ -7,8 +7,9 @@
 int model_untie(struct model *m, struct err *e) {
     if (m->config.has & HAS_UNTIED) return 0;
     struct module *head = model_module(m, -1, &top_head);
-    const struct param *embed = model_module(m, -1, &top_embed)->weight;
+    struct param *embed = model_module(m, -1, &top_embed)->weight;
     const struct weight_rule *w = head_rule(m->config.family);
+    if (param_values(m, embed, e)) return -1;
     if (!w || embed->placed)
         return err_failed(e, "the output layer of a %s model cannot have weights of its own",
                           m->config.family->model_type);
@@ -38,7 +39,8 @@ int model_grow(struct model *m, i64 vocab_size, struct err *e) {
     if (vocab_size < m->config.vocab_size || embed->weight->placed)
         return err_input(e, "a vocabulary of %lld tokens cannot become one of %lld",
                          (long long)m->config.vocab_size, (long long)vocab_size);
-    if (rows_add(embed->weight, vocab_size, e) ||
+    if (param_values(m, embed->weight, e) || param_values(m, head->weight, e) ||
+        rows_add(embed->weight, vocab_size, e) ||
         (head->weight != embed->weight && rows_add(head->weight, vocab_size, e)) ||
         (head->bias && rows_add(head->bias, vocab_size, e)))
         return -1;

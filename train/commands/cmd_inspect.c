@@ -84,11 +84,11 @@ static json_t *module_json(const struct module *m, i64 rank) {
     const struct view *w = &m->weight->view;
     json_t *shape = json_array();
     for (int i = 0; i < w->rank; i++) json_array_append_new(shape, json_integer(w->dim[i]));
-    return json_pack("{s:s, s:s, s:o, s:b, s:b, s:I, s:b, s:b, s:s?}", "path", m->path, "kind",
+    return json_pack("{s:s, s:s, s:o, s:b, s:b, s:I, s:b, s:b, s:s?, s:b}", "path", m->path, "kind",
                      module_kind_text[m->type->kind], "shape", shape, "bias", m->bias != NULL,
                      "tied", is_tied(m), "lora_rank", (json_int_t)rank, "dora",
                      m->adapter.magnitude != NULL, "saved", m->weight->saved, "packing",
-                     w->packing ? w->packing->name : NULL);
+                     w->packing ? w->packing->name : NULL, "decoded", m->weight->decoded);
 }
 
 static int modules_print(const struct model *m, struct err *e) {
@@ -112,7 +112,9 @@ static int modules_print(const struct model *m, struct err *e) {
                  rank                ? adapter
                  : at->weight->saved ? "whole"
                                      : "-",
-                 w->packing ? w->packing->name : "-");
+                 w->packing            ? w->packing->name
+                 : at->weight->decoded ? "decoded"
+                                       : "-");
         json_array_append_new(list, module_json(at, rank));
     }
     if (globals.json) return json_print(list, e);
@@ -143,6 +145,8 @@ static int inspect_modules(const char *path, const struct inspect_flags *f, stru
     } else if (!held)
         rc = folder_open(&folder, path, e) || folder_config(&folder, &c, &arch, e);
     held |= c.quant.stored;
+    for (i64 i = 0; i < folder.gguf.count; i++) /* blocks */
+        held |= folder.gguf.tensor[i].dtype == DTYPE_COUNT;
     if (!rc && held)
         rc = loaded_open(&l, path, &f->adapter, NULL, BF16, false, e) || modules_print(&l.model, e);
     else if (!rc)

@@ -19,7 +19,8 @@ static const struct option global_options[] = {
     {"numerics", OPT_CHOICE, offsetof(struct globals, numerics), "auto", 0, 0, "auto portable fast",
      "what products promise, where no recipe says it: auto is fast on a GPU, portable on a CPU"},
     {"quantize", OPT_CHOICE, offsetof(struct globals, quantize), "auto", 0, 0, packing_choices,
-     "how linear weights are packed; auto: as the run that trained the adapter had them"},
+     "how linear weights are packed; auto: as the run that trained the adapter had them, or the "
+     "file has them; none: plain"},
     {"eager", OPT_BOOL, offsetof(struct globals, eager), "false", 0, 0, NULL,
      "a buffer for every tensor: the debugging mode, same bits"},
     {"json", OPT_BOOL, offsetof(struct globals, json), "false", 0, 0, NULL,

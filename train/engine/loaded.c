@@ -32,7 +32,8 @@ struct holding holding_of_recipe(const struct recipe *r) {
     char name[16];
     snprintf(name, sizeof name, "%s%s", r->bnb_4bit_quant_type,
              r->bnb_4bit_use_double_quant ? "-double" : "");
-    return (struct holding){.packing = r->load_in_4bit ? packing_find(name)
+    return (struct holding){.plain = r->quantize && !strcmp(r->quantize, "none"),
+                            .packing = r->load_in_4bit ? packing_find(name)
                                        : r->quantize
                                            ? packing_find(r->quantize) /* NULL: auto, none */
                                            : NULL,
@@ -55,7 +56,8 @@ static int holding_choose(struct holding *as, const char *quantize, const char *
     *as = (struct holding){0};
     const int found = adapter ? run_recipe(&r, adapter, e) : 0;
     if (found > 0) *as = holding_of_recipe(&r), recipe_free(&r);
-    if (strcmp(quantize, "auto")) as->packing = packing_find(quantize); /* NULL: none */
+    if (strcmp(quantize, "auto")) /* NULL: none */
+        as->packing = packing_find(quantize), as->plain = !strcmp(quantize, "none");
     return found < 0 ? -1 : 0;
 }
 

@@ -22,6 +22,8 @@ static int target_add(struct model *m, struct module *at, struct lora_config *c,
     if (head && lora_is_pissa(c) && !(m->config.has & HAS_UNTIED))
         return err_input(e, "init_lora_weights pissa: the residual of %s would be the embedding's",
                          at->path);
+    const bool changes = lora_is_pissa(c) || (c->use_dora && at->type->kind == MODULE_EMBEDDING);
+    if (changes && param_values(m, at->weight, e)) return -1;
     return module_adapt(&m->weights, at, c, seed, index, e);
 }
 
@@ -36,6 +38,7 @@ static int saved_add(struct model *m, struct lora_config *c, struct err *e) {
         for (i64 i = 0; i < m->weights.params; i++) {
             struct param *p = m->weights.param[i];
             if (!p->type || !lora_saves(&one, p->name)) continue;
+            if (param_values(m, p, e)) return -1;
             if (p->view.packing || strpbrk(p->name, "|%"))
                 return err_input(e, "modules_to_save: %s cannot be trained whole", p->name);
             if (p == head->weight && head->adapter.a)
@@ -111,7 +114,8 @@ static int base_load(struct model *m, const struct safetensors *s, u8 *seen, con
     struct arena *a = &m->weights.arena;
     for (i64 i = 0; i < m->weights.params; i++) {
         struct param *p = m->weights.param[i];
-        if (!p->type || p->saved || p->view.packing || strpbrk(p->name, "|%")) continue;
+        const bool packed = p->view.packing && !m->config.quant.filed;
+        if (!p->type || p->saved || packed || strpbrk(p->name, "|%")) continue;
         const size_t n = strlen(p->name), end = ends_with(p->name, ".bias") ? 5 : 7;
         char wrapped[256];
         snprintf(wrapped, sizeof wrapped, "%.*s.base_layer%.8s", (int)(n - end), p->name,
@@ -120,7 +124,7 @@ static int base_load(struct model *m, const struct safetensors *s, u8 *seen, con
                                    lora_key(a, p->name, LORA_SAVED, e)};
         for (int k = 0; k < 2; k++) {
             const struct stored *t = key[k] ? safetensors_find(s, key[k]) : NULL;
-            if (!key[k] || (t && param_load(p, t, where, e))) return -1;
+            if (!key[k] || (t && (param_values(m, p, e) || param_load(p, t, where, e)))) return -1;
             if (t) seen[t - s->tensor] = 1;
         }
     }
@@ -131,7 +135,9 @@ static int base_load(struct model *m, const struct safetensors *s, u8 *seen, con
                                lora_key(a, plain, LORA_SAVED, e)};
     for (int k = 0; k < 2 && !(m->config.has & HAS_UNTIED); k++) {
         const struct stored *t = key[k] ? safetensors_find(s, key[k]) : NULL;
-        if (!key[k] || (t && lora_same(head->weight, t, where, e))) return -1;
+        if (!key[k] ||
+            (t && (param_values(m, head->weight, e) || lora_same(head->weight, t, where, e))))
+            return -1;
         if (t) seen[t - s->tensor] = 1;
     }
     return 0;
@@ -179,6 +185,7 @@ static int tokens_load(struct model *m, const struct safetensors *s, u8 *seen, c
         for (i64 k = 0; k < m->lora->tokens_count && !of; k++)
             if (!m->lora->tokens[k].module || ends_with(name, m->lora->tokens[k].module))
                 of = &m->lora->tokens[k];
+        if ((rc = param_values(m, p, e))) break;
         const i64 cols = p ? p->view.dim[p->view.rank - 1] : 0;
         if (!p || !of || p->view.packing || t->rank != 2 || t->dim[1] != cols ||
             !stored_readable(t)) {

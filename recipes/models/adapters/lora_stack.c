@@ -81,13 +81,14 @@ static int may_stack(const struct model *m, const struct lora_config *c, const c
 static int base_same(struct model *m, const struct safetensors *s, const char *where,
                      struct err *e) {
     for (i64 i = 0; i < m->weights.params; i++) {
-        const struct param *p = m->weights.param[i];
-        if (!p->type || p->view.rank < 2 || p->view.packing) continue;
+        struct param *p = m->weights.param[i];
+        const bool packed = p->view.packing && !m->config.quant.filed;
+        if (!p->type || p->view.rank < 2 || packed) continue;
         for (int k = 0; k < 2; k++) {
             const char *key =
                 k ? lora_key(&m->weights.arena, p->name, LORA_SAVED, e) : lora_base_key(m, p, e);
             const struct stored *t = key ? safetensors_find(s, key) : NULL;
-            if (!key || (t && lora_same(p, t, where, e))) return -1;
+            if (!key || (t && (param_values(m, p, e) || lora_same(p, t, where, e)))) return -1;
         }
     }
     return 0;

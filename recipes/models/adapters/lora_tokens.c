@@ -23,6 +23,7 @@ int lora_tokens_add(struct model *m, const struct lora_config *c, struct err *e)
         const struct lora_tokens *of = &c->tokens[k];
         const struct module *at = tokens_module(m, of);
         struct param *p = at ? at->weight : NULL;
+        if (param_values(m, p, e)) return -1;
         if (!p || p->view.rank != 2 || p->view.packing || p->saved)
             return err_input(e, "trainable_token_indices: no embedding of the model is named %s",
                              of->module ? of->module : "so");

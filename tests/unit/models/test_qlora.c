@@ -140,8 +140,8 @@ static int numbers_kept(const char *path, const char *name, int *packed) {
     struct err e = {0};
     static float values[1 << 14];
     int kept = *packed = 0;
-    if (model_open(&plain, path, F32, false, &e)) fail_msg("%s", e.primary);
-    const struct holding as = {.packing = packing_find(name)};
+    const struct holding as = {.packing = packing_find(name)}, none = {.plain = true};
+    if (model_open_as(&plain, path, F32, false, &none, &e)) fail_msg("%s", e.primary);
     if (model_open_as(&m, path, F32, false, &as, &e)) fail_msg("%s", e.primary);
     for (i64 i = 0; i < m.weights.params; i++) {
         const struct view *v = &m.weights.param[i]->view, *want = &plain.weights.param[i]->view;

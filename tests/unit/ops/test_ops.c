@@ -188,9 +188,11 @@ static void gradients_of(const struct op *op, const struct sample *s) {
         for (int i = op_args(row.in, arg); i-- > 0;) c.in[i] = *names_get(&copy, arg[i].name);
         c.out[0] = *names_add(&n, "loss2", &t.call.out[0], true);
         const int grads = op_args(row.out, arg);
-        for (int i = 0; i < grads; i++)
-            if (names_get(&n, arg[i].name + 1)->rank)
-                c.out[i + 1] = *names_add(&n, arg[i].name, names_get(&n, arg[i].name + 1), true);
+        for (int i = 0; i < grads; i++) {
+            const struct view *of = names_get(&n, arg[i].name + 1);
+            if (of->rank && !of->packing) /* packed: frozen */
+                c.out[i + 1] = *names_add(&n, arg[i].name, of, true);
+        }
         struct err e = {0};
         assert_int_equal(op_shape(&c, &e), 0);
         c.op->ref(&c);

@@ -133,7 +133,8 @@ static void test_refused(void **state) {
                       at = {.data = ids, .dtype = I32, .rank = 1, .dim = {4}};
     for (int k = 0; k < packing_count; k++) {
         struct view w = packed_new(packing_table[k], F32, 16, 8);
-        refused(&op_embedding, &at, &w, "'w' is packed as");
+        refused(&op_embedding_back, &w, &at, "'dy' is packed as");
+        refused(&op_add, &w, &of, "'a' is packed as");
         refused(&op_linear, &w, &of, "'x' is packed as");
         refused(&op_linear, &half, &w, "'w' is f32");
         for (int part = 1; part <= VIEW_PARTS; part++) {
@@ -145,6 +146,143 @@ static void test_refused(void **state) {
         packed_free(&w);
     }
     assert_null(packing_find("auto"));
+}
+
+/* A call of at most 10 arguments; its results, one after another, in memory of `bytes`. */
+static u8 *results(const struct op *op, const void *attr, const struct view *in, int ins,
+                   i64 bytes) {
+    struct op_call c = {.op = op, .attr = attr};
+    struct err e = {0};
+    i64 at = 0;
+    memcpy(c.in, in, sizeof *in * (size_t)ins);
+    if (op_shape(&c, &e)) fail_msg("%s", e.primary);
+    u8 *out = calloc(1, (size_t)bytes);
+    for (int i = 0; i < OP_OUT; i++) {
+        if (!c.out[i].rank) continue;
+        c.out[i].data = out + at, at += round_up(view_bytes(&c.out[i]), 64);
+    }
+    assert_true(at <= bytes);
+    c.scratch = op->scratch ? mem_new(op->scratch(&c), &e) : NULL;
+    if (op_run(&c, &e)) fail_msg("%s", e.primary);
+    mem_free(c.scratch);
+    return out;
+}
+static void drawn(void *to, i64 n, bool is_bf16, u32 stream) {
+    const struct rng r = {1, RNG_TEST, 0, stream};
+    for (i64 i = 0; i < n; i++) {
+        const float x = rng_normal(&r, (u64)i);
+        if (is_bf16)
+            ((u16 *)to)[i] = bf16_of_f32(x);
+        else
+            ((float *)to)[i] = x;
+    }
+}
+
+/* Rows of a packed table, which start within blocks, are those of the decoded one, and these are
+ * copies; a packed LM head gives the losses and gradients of the decoded one. */
+static void test_tables(void **state) {
+    (void)state;
+    enum { V = 45, D = 70, T = 19, R = 3, BYTES = 1 << 16 };
+    static float plain[V * D], x[T * D], t[T * R], u[V * R], weight[T];
+    static i32 id[T], target[T];
+    const struct xent_attr attr = {0};
+    struct err e = {0};
+    for (int i = 0; i < T; i++)
+        id[i] = i * 7 % V, target[i] = i % 5 ? i * 11 % V : -1, weight[i] = 1.0f / (float)(i + 1);
+    for (int k = 0; k < packing_count * 2; k++) {
+        const bool is_bf16 = k % 2;
+        const enum dtype d = is_bf16 ? BF16 : F32;
+        const i64 size = is_bf16 ? 2 : 4;
+        struct view w[2] = {packed_new(packing_table[k / 2], d, V, D),
+                            {.data = plain, .dtype = d, .rank = 2, .dim = {V, D}}};
+        view_unpack(plain, &w[0], is_bf16);
+        drawn(x, T * D, is_bf16, 2), drawn(t, T * R, is_bf16, 3), drawn(u, V * R, is_bf16, 4);
+        const struct view ids = {.data = id, .dtype = I32, .rank = 1, .dim = {T}};
+        const struct view head[7] = {{.data = x, .dtype = d, .rank = 2, .dim = {T, D}},
+                                     {0},
+                                     {.data = target, .dtype = I32, .rank = 1, .dim = {T}},
+                                     {.data = weight, .dtype = F32, .rank = 1, .dim = {T}},
+                                     {0},
+                                     {.data = t, .dtype = d, .rank = 2, .dim = {T, R}},
+                                     {.data = u, .dtype = d, .rank = 2, .dim = {V, R}}};
+        for (int isa = 0; isa <= (int)isa_best(); isa++) {
+            isa_force(isa_name[isa], &e);
+            u8 *out[2][3];
+            for (int i = 0; i < 2; i++) {
+                struct view in[7];
+                memcpy(in, head, sizeof in), in[1] = w[i];
+                out[i][0] = results(&op_embedding, NULL, (struct view[]){ids, w[i]}, 2, BYTES);
+                out[i][1] = results(&op_linear_xent_train, &attr, in, 4, BYTES);
+                out[i][2] = results(&op_lora_xent_train, &attr, in, 7, BYTES);
+            }
+            for (int i = 0; i < T; i++)
+                assert_memory_equal(out[1][0] + i * D * size, (u8 *)plain + id[i] * D * size,
+                                    (size_t)(D * size));
+            for (int i = 0; i < 3; i++) {
+                if (memcmp(out[0][i], out[1][i], BYTES))
+                    fail_msg("%s, %s: other bits than with the decoded table (%d)",
+                             packing_table[k / 2]->name, isa_name[isa], i);
+                free(out[0][i]), free(out[1][i]);
+            }
+        }
+        isa_force(isa_name[isa_best()], &e);
+        packed_free(&w[0]);
+    }
+}
+
+/* GGUF's blocks: bytes that llama.cpp wrote decode to what its types say, in f32 and, rounded once,
+ * in bf16; encoding gives the bytes of the encoder of GGUF files; all are finite, but for a scale
+ * that is not. */
+static void test_blocks(void **state) {
+    (void)state;
+    enum { ROWS = 6, COLS = 512, COUNT_OF = ROWS * COLS };
+    static float want[COUNT_OF], got[COUNT_OF];
+    static u8 bytes[COUNT_OF * 2];
+    struct safetensors s;
+    struct err e = {0};
+    if (safetensors_open(&s, "tests/golden/gguf/blocks.safetensors", &e)) fail_msg("%s", e.primary);
+    int checked = 0;
+    for (int k = 0; k < packing_count; k++) {
+        const struct packing *p = packing_table[k];
+        if (!p->blocks.type) continue;
+        const struct gguf_type *type = gguf_type_of(p->blocks.type);
+        char name[32];
+        snprintf(name, sizeof name, "%s.packed", p->name);
+        const struct stored *t = safetensors_find(&s, name);
+        assert_non_null(t);
+        assert_int_equal(type->elements, p->block[0]);
+        assert_int_equal(type->size, p->blocks.bytes);
+        struct view v = {.dtype = F32, .rank = 2, .dim = {ROWS, COLS}};
+        assert_int_equal(view_pack(&v, p, NULL, &e), 0);
+        assert_int_equal(view_memory(&v), t->bytes);
+        memcpy(v.data, t->data, (size_t)t->bytes);
+        type->decode(t->data, COUNT_OF / type->elements, want);
+        for (int isa = 0; isa <= (int)isa_best(); isa++) {
+            p->decode[isa](got, &v, 0, COUNT_OF, 1, 0, false);
+            assert_memory_equal(got, want, sizeof want);
+            p->decode[isa](got, &v, 0, COUNT_OF, 1, 0, true);
+            for (i64 i = 0; i < COUNT_OF; i++)
+                assert_int_equal(((u16 *)got)[i], bf16_of_f32(want[i]));
+        }
+        const float *w = (const float *)safetensors_find(&s, "w")->data;
+        type->encode(w, COUNT_OF / type->elements, bytes);
+        assert_int_equal(p->encode(&v, w, false, &e), 0);
+        assert_memory_equal(v.data, bytes, (size_t)t->bytes);
+        assert_true(view_blocks_finite(&v));
+        for (int i = 0; i < 2 && p->blocks.half[i] >= 0; i++) {
+            u8 *high = (u8 *)v.data + 5 * p->blocks.bytes + p->blocks.half[i] + 1, was = *high;
+            *high = 0x7c;
+            assert_false(view_blocks_finite(&v));
+            *high = was;
+        }
+        /* larger than f16 holds: still finite */
+        for (i64 i = 0; i < COUNT_OF; i++) want[i] = (i % 3 ? 1e30f : -1e30f) / (float)(i + 1);
+        assert_int_equal(p->encode(&v, want, false, &e), 0);
+        assert_true(view_blocks_finite(&v));
+        packed_free(&v), checked++;
+    }
+    assert_int_equal(checked, 8);
+    safetensors_close(&s);
 }
 
 /* q8_0's bytes are those of the encoder of GGUF files; what f8's codes are worth is what FP8 files
@@ -185,7 +323,8 @@ int main(void) {
     isa_float_mode();
     if (pool_start(2, &e)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decode), cmocka_unit_test(test_product),
+        cmocka_unit_test(test_decode),  cmocka_unit_test(test_product),
+        cmocka_unit_test(test_tables),  cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_formats)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pool_stop();
