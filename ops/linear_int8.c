@@ -104,8 +104,8 @@ static i64 linear_int8_scratch_cuda(const struct op_call *c) {
 static double linear_int8_flops(const struct op_call *c) { return op_linear.flops(c); }
 
 /* N, O, I in blocks of 32 or 256, r, bias */
-static const i64 sizes[][5] = {{1, 1, 1, 0, 0},     {3, 5, 2, 0, 1},      {5, 19, 3, 4, 1},
-                               {17, 33, 1, 0, 0},   {1, 8, 5, 3, 0},      {2, 97, 4, 0, 0},
+static const i64 sizes[][5] = {{1, 1, 1, 0, 0},     {3, 5, 2, 0, 1},      {5, 19, 2, 4, 1},
+                               {17, 33, 1, 0, 0},   {1, 8, 2, 3, 0},      {2, 97, 4, 0, 0},
                                {1, 4096, 16, 0, 0}, {16, 4096, 16, 0, 0}, {512, 4096, 16, 0, 0}};
 static bool linear_int8_sample(int index, struct sample *s) {
     int at = index / COUNT(sizes), k = 0;
