@@ -4,6 +4,7 @@
  * registers, and continue the chains of the 16 columns, k ascending (NUMERICS.md 2, 3). The 16
  * streams lie a row of B apart, often a power of two, where the hardware foresees nothing: each
  * line is asked for AHEAD bytes early, across the end of a row in the row that takes its place.
+ * Packed elements of B are decoded to L1 first, PIECE of each column, and the chains go on.
  * Rejected: the packed path (a panel is stored and read again for one use; a third to a half of
  * the speed); columns' chains cut over lanes (another sum). */
 #include "base/v16.h"
@@ -18,6 +19,8 @@ enum { UNROLL = 1 };
 #else
 enum { UNROLL = 16 };
 #endif
+
+enum { PIECE = 256 }; /* whole blocks of every packed type; 16 KiB in f32 */
 
 struct matrices { /* sum[r][16 columns] = A[r] * B[column], k ascending */
     const u8 *a, *b;
@@ -35,15 +38,16 @@ static void tail_copy(struct tail *t, const struct matrices *m, const i64 column
     for (int i = 0; i < 16; i++) memcpy(t->b[i], m->b + column[i] + at, (size_t)bytes);
 }
 
+/* go_on: from the sums that are in `to`. */
 V16_FN void chains_of(v16 *to, const struct matrices *m, const i64 column[16], const int rows,
-                      const bool is_bf16) {
+                      const bool is_bf16, bool go_on) {
     static const i64 tail_column[16] = {0,   64,  128, 192, 256, 320, 384, 448,
                                         512, 576, 640, 704, 768, 832, 896, 960};
     const i64 end = m->k * (is_bf16 ? 2 : 4);
     struct tail tail;
     v16 sum[GEMM_FEW], x[16];
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) sum[r] = v16_set(0);
+    for (int r = 0; r < rows; r++) sum[r] = go_on ? to[r] : v16_set(0);
     for (i64 at = 0; at < end; at += 64) {
         const u8 *a = m->a + at, *b = m->b + at;
         const i64 soon = AHEAD < end - at ? AHEAD : AHEAD - end + 16 * m->ldb;
@@ -81,17 +85,29 @@ V16_FN void chains_of(v16 *to, const struct matrices *m, const i64 column[16], c
     for (int r = 0; r < rows; r++) to[r] = sum[r];
 }
 static __attribute__((noinline)) void chains(v16 *to, const struct matrices *m, i64 first,
-                                             i64 count, i64 rows, bool is_bf16) {
+                                             i64 count, i64 rows, bool is_bf16, bool go_on) {
     i64 column[16];
     for (int i = 0; i < 16; i++) column[i] = (first + i64_min(i, count - 1)) * m->ldb;
 #define ROWS(n)                                                                                    \
-    if (rows == n && is_bf16) chains_of(to, m, column, n, true);                                   \
-    if (rows == n && !is_bf16) chains_of(to, m, column, n, false);
+    if (rows == n && is_bf16) chains_of(to, m, column, n, true, go_on);                            \
+    if (rows == n && !is_bf16) chains_of(to, m, column, n, false, go_on);
     ROWS(1)
     ROWS(2)
     ROWS(3)
     ROWS(4)
 #undef ROWS
+}
+
+static void packed_chains(v16 *to, const struct gemm *g, i64 first, i64 count, bool is_bf16) {
+    _Alignas(64) u8 room[16 * PIECE * 4];
+    const i64 size = is_bf16 ? 2 : 4;
+    for (i64 k = 0; k < g->k || !k; k += PIECE) {
+        const i64 n = i64_min(PIECE, g->k - k);
+        const struct matrices m = {(const u8 *)g->a + k * size, room, g->lda * size, n * size, n};
+        g->packed->packing->decode[isa_now()](room, g->packed, first * g->ldb + k, n, count, g->ldb,
+                                              is_bf16);
+        chains(to, &m, 0, count, g->m, is_bf16, k > 0);
+    }
 }
 
 static void columns_work(void *arg, i64 begin, i64 end, int worker) {
@@ -104,8 +120,11 @@ static void columns_work(void *arg, i64 begin, i64 end, int worker) {
     for (i64 first = begin * 16; first < i64_min(end * 16, g->n); first += 16) {
         const i64 left = i64_min(16, g->n - first);
         v16 sum[GEMM_FEW], low[GEMM_FEW];
-        chains(sum, &all, first, left, g->m, is_bf16);
-        if (g->t) chains(low, &rank, first, left, g->m, is_bf16);
+        if (g->packed)
+            packed_chains(sum, g, first, left, is_bf16);
+        else
+            chains(sum, &all, first, left, g->m, is_bf16, false);
+        if (g->t) chains(low, &rank, first, left, g->m, is_bf16, false);
         for (i64 r = 0; r < g->m; r++) {
             v16 x = sum[r];
             if (g->t) x = v16_fma(v16_set(g->scale), low[r], x);

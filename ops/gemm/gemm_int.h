@@ -38,7 +38,7 @@ static inline i64 pack_k(enum pack how, i64 lanes) { return how == PACK_PAIR ? 2
 /* gemm_few_cpu.c: products of at most GEMM_FEW rows with a B whose k is contiguous. */
 enum { GEMM_FEW = 4 };
 static inline bool gemm_is_few(const struct gemm *g) {
-    return g->m <= GEMM_FEW && g->b_t && !g->a_t && !g->u_t && !g->accumulate && !g->packed;
+    return g->m <= GEMM_FEW && g->b_t && !g->a_t && !g->u_t && !g->accumulate;
 }
 #define X(isa) void gemm_few_##isa(const struct gemm *g);
 ISA_LIST(X)

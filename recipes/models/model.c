@@ -386,36 +386,9 @@ static int lists_read(struct model *m, const struct gguf *g, const char *where, 
     return e->code ? -1 : 0;
 }
 
-/* Numbers as weights have them: ones for norms, else about 0.02; in codes any bits will do. */
-static int random_fill(struct param *p, const struct quant_config *quant, struct err *e) {
-    enum { BLOCK = 1 << 16 };
-    const struct packing *packing = quant->packing ? quant->packing : packing_find("nf4");
-    if (!p->view.data && view_pack(&p->view, packing, NULL, e)) return -1;
-    float *block = mem_new(BLOCK * (i64)sizeof *block, e);
-    u16 *half = (u16 *)(void *)block;
-    const struct rng rng = {.seed = 1, .purpose = RNG_INIT};
-    const bool is_bf16 = p->view.dtype == BF16 && !p->view.packing;
-    if (!block) return -1;
-    for (i64 i = 0; i < BLOCK; i++) {
-        const float x =
-            p->type && p->type->kind == MODULE_NORM ? 1 : 0.02f * rng_normal(&rng, (u64)i);
-        if (is_bf16)
-            half[i] = bf16_of_f32(x);
-        else
-            block[i] = x;
-    }
-    for (int k = 0; k <= VIEW_PARTS; k++) {
-        char *to = *view_slot(&p->view, k);
-        const i64 bytes = view_slot_bytes(&p->view, k), at_once = BLOCK * (is_bf16 ? 2 : 4);
-        for (i64 at = 0; to && at < bytes; at += at_once)
-            memcpy(to + at, block, (size_t)i64_min(at_once, bytes - at));
-    }
-    return mem_free(block), 0;
-}
-
 static int random_load(struct model *m, struct err *e) {
     for (i64 i = 0; i < m->weights.params; i++)
-        if (random_fill(m->weights.param[i], &m->config.quant, e)) return -1;
+        if (param_random(m->weights.param[i], m->config.quant.packing, e)) return -1;
     return buffers_read(m), 0;
 }
 
@@ -434,7 +407,7 @@ int model_open_as(struct model *m, const char *path, enum dtype d, bool trainabl
         err_hint(e, "use_peft: true trains an adapter beside them");
     }
     rc = rc || model_new(m, &c, d, trainable, e);
-    if (!rc && as->random)
+    if (!rc && as->random && !m->config.quant.filed) /* those cost nothing */
         rc = random_load(m, e);
     else if (!rc && arch)
         rc = lists_read(m, &f.gguf, path, e) ||

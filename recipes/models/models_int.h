@@ -95,6 +95,9 @@ int blocks_read(struct model *m, const struct naming *names, struct param *p,
 i64 blocks_bytes_of(const struct gguf *g, enum dtype d);
 /* A weight whose values change or are compared: blocks of a file become values. */
 int param_values(struct model *m, struct param *p, struct err *e);
+/* Numbers as weights have them: ones for norms, else about 0.02; in codes, as `packing` (NULL: nf4)
+ * has them where `p` has no memory yet, any bits will do. */
+int param_random(struct param *p, const struct packing *packing, struct err *e);
 /* A packed parameter becomes a plain one of type d, in host memory. */
 int param_plain(struct param *p, enum dtype d, struct err *e);
 /* Whether tensor `t` of a file is codes; marks it and all that belongs to it as seen; gives `p`

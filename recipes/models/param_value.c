@@ -14,6 +14,32 @@ float param_get(const struct param *p, i64 i) {
                                  : ((float *)p->view.data)[i];
 }
 
+int param_random(struct param *p, const struct packing *packing, struct err *e) {
+    enum { BLOCK = 1 << 16 };
+    if (!packing) packing = packing_find("nf4");
+    if (!p->view.data && view_pack(&p->view, packing, NULL, e)) return -1;
+    float *block = mem_new(BLOCK * (i64)sizeof *block, e);
+    u16 *half = (u16 *)(void *)block;
+    const struct rng rng = {.seed = 1, .purpose = RNG_INIT};
+    const bool is_bf16 = p->view.dtype == BF16 && !p->view.packing;
+    if (!block) return -1;
+    for (i64 i = 0; i < BLOCK; i++) {
+        const float x =
+            p->type && p->type->kind == MODULE_NORM ? 1 : 0.02f * rng_normal(&rng, (u64)i);
+        if (is_bf16)
+            half[i] = bf16_of_f32(x);
+        else
+            block[i] = x;
+    }
+    for (int k = 0; k <= VIEW_PARTS; k++) {
+        char *to = *view_slot(&p->view, k);
+        const i64 bytes = view_slot_bytes(&p->view, k), at_once = BLOCK * (is_bf16 ? 2 : 4);
+        for (i64 at = 0; to && at < bytes; at += at_once)
+            memcpy(to + at, block, (size_t)i64_min(at_once, bytes - at));
+    }
+    return mem_free(block), 0;
+}
+
 struct param *param_add(struct weights *w, const char *name, int rank, const i64 *dim, enum dtype d,
                         bool later, struct err *e) {
     struct param *p = arena_new(&w->arena, sizeof *p, e);

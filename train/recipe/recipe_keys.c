@@ -121,7 +121,8 @@ const struct option recipe_options[] = {
     CHOICE(bnb_4bit_compute_dtype, "auto", "auto float32 bfloat16",
            "type that 4-bit weights are decoded to; it must be that of precision"),
     CHOICE(quantize, NULL, packing_choices,
-           "how the linear weights of the frozen base are packed (default: as load_in_4bit says)"),
+           "how linear weights of the frozen base are packed (default: load_in_4bit's, or its "
+           "file's)"),
 
     INT(micro_batch_size, "8", 1, 1 << 20,
         "samples computed at once; changes memory and speed, never the result"),
