@@ -21,7 +21,13 @@
 int quant_config_read(struct config *c, const json_t *j, const char *where, struct err *e) {
     const json_t *q = json_object_get(j, "quantization_config");
     const char *method = json_is_object(q) ? json_text(q, "quant_method", "", where, e) : "";
-    if (e->code || !method || strcmp(method, "bitsandbytes")) return e->code ? -1 : 0;
+    if (e->code || !method) return e->code ? -1 : 0;
+    if (*method && !strstr(" bitsandbytes fp8 mxfp4 ", method)) /* codes themselves are refused */
+        snprintf(c->note, sizeof c->note,
+                 "quantization_config names %.40s, which is not read: the weights are taken as the "
+                 "numbers that the file has",
+                 method);
+    if (strcmp(method, "bitsandbytes")) return 0;
     if (json_bool(q, "load_in_4bit", false, where, e)) c->quant.stored = true;
     if (e->code || c->quant.stored) return e->code ? -1 : 0;
     err_input(e, "%s: the weights are quantised to 8 bits by bitsandbytes", where);

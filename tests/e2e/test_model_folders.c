@@ -48,6 +48,17 @@ static void head_added(const char *name, float by) {
     safetensors_close(&s), free(all), free(values);
 }
 
+/* A kind of codes that is not read, beside plain numbers. */
+static void test_other_codes(void **state) {
+    (void)state;
+    assert_int_equal(0, shell("cp -r " STORIES " %s && sed -i '1,/{/s/{/{\"quantization_config\": "
+                              "{\"quant_method\": \"gptq\", \"bits\": 4},/' %s/config.json",
+                              at("gptq"), at("gptq")));
+    hone(0, "generate %s --prompt a --max-new-tokens 2", at("gptq"));
+    expect(complained(), "quantization_config names gptq, which is not read: the weights are taken "
+                         "as the numbers that the file has");
+}
+
 static void test_head_kept(void **state) {
     (void)state;
     static float tied[8 * 512], own[8 * 512];
@@ -382,9 +393,10 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head_kept),     cmocka_unit_test(test_head_of_version_1),
-        cmocka_unit_test(test_split_gguf),    cmocka_unit_test(test_ends_trained),
-        cmocka_unit_test(test_rows_trained),  cmocka_unit_test(test_more_tokens),
-        cmocka_unit_test(test_model_dropout), cmocka_unit_test(test_files_beside)};
+        cmocka_unit_test(test_other_codes),       cmocka_unit_test(test_head_kept),
+        cmocka_unit_test(test_head_of_version_1), cmocka_unit_test(test_split_gguf),
+        cmocka_unit_test(test_ends_trained),      cmocka_unit_test(test_rows_trained),
+        cmocka_unit_test(test_more_tokens),       cmocka_unit_test(test_model_dropout),
+        cmocka_unit_test(test_files_beside)};
     return cmocka_run_group_tests(tests, set_up, tiny_remove);
 }
