@@ -45,8 +45,8 @@ TESTS   := $(patsubst %.c,$(BUILD)/tests/%,$(notdir $(CASES)))
 HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(CASES) %_cpu.c,$(TESTED))) \
            $(foreach i,$(ISAS),$(patsubst %.c,$(BUILD)/%.$(i).o,$(filter %_cpu.c,$(TESTED))))
 
-hone: $(BUILD)/hone
-	$(Q)cp -f $< $@.new && mv -f $@.new $@
+hone: $(BUILD)/hone FORCE # of these options, whichever were built last
+	$(Q)cmp -s $< $@ || { cp -f $< $@.new && mv -f $@.new $@; }
 include ops/cuda.mk
 $(BUILD)/hone: $(OBJECTS) $(CUDA_OBJECTS)
 	$(Q)echo "  link  $@" && $(CC) -o $@ $^ $(LINK) $(CUDA_LINK) && echo '$@' > build/newest

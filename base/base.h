@@ -255,6 +255,11 @@ int path_same(const char *a, const char *b, struct err *e); /* 1: one file, 0: t
  * there is no harm: some may be texts as well as names. */
 int paths_apart(const char *const *output, i64 outputs, const char *const *input, i64 inputs,
                 struct err *e);
+/* The hub's cache keeps a repository as FOLDER/snapshots/REVISION beside refs/ and blobs/: how many
+ * there are (0: it is no such folder), and one of them. hub_hint: where FOLDER could not be opened,
+ * says which to name instead; -1 if there is an error. In paths.c. */
+i64 hub_snapshots(const char *folder, char *path, size_t room);
+int hub_hint(const char *folder, struct err *e);
 i64 path_size(const char *path); /* -1 if missing */
 i64 disk_free(const char *path);
 int dir_list(const char *path, char ***names, i64 *count,

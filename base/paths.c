@@ -131,3 +131,29 @@ int paths_apart(const char *const *output, i64 outputs, const char *const *input
     }
     return 0;
 }
+
+/* The one that refs/main names goes first. */
+i64 hub_snapshots(const char *folder, char *path, size_t room) {
+    struct err e = {0};
+    struct text ref = {0};
+    char **name, *inner = path_join(NULL, folder, "snapshots", &e),
+                 *main_ref = path_join(NULL, folder, "refs/main", &e);
+    i64 count = 0, use = 0;
+    if (inner && path_is_dir(inner) && !dir_list(inner, &name, &count, &e)) {
+        if (main_ref && path_exists(main_ref)) (void)file_read(&ref, main_ref, &e);
+        const size_t n = ref.data ? strcspn(ref.data, " \r\n") : 0;
+        for (i64 i = 0; i < count; i++)
+            if (n && strlen(name[i]) == n && !memcmp(name[i], ref.data, n)) use = i;
+        if (count) snprintf(path, room, "%s/%s", inner, name[use]);
+        names_free(name, count);
+    }
+    mem_free(inner), mem_free(main_ref), text_free(&ref);
+    return count;
+}
+
+int hub_hint(const char *folder, struct err *e) {
+    char path[400] = "";
+    if (e->code && hub_snapshots(folder, path, sizeof path) > 0)
+        err_hint(e, "it is a cache of the hub: name %s", path);
+    return e->code ? -1 : 0;
+}

@@ -89,6 +89,7 @@ int folder_open(struct model_folder *f, const char *path, struct err *e) {
                  ? safetensors_link(&f->weights, block, weights, e)
                  : -1;
     arena_free(&a);
+    if (status) hub_hint(path, e);
     return status ? err_frame(e, "opening model %s", path) : 0;
 }
 

@@ -93,5 +93,6 @@ int adapter_open(const char *folder, struct lora_config *c, struct safetensors *
     for (i64 i = 0; i < s->count && !status; i++) status = tensor_check(&s->tensor[i], c, s, &a, e);
     if (!status && !s->count) status = err_input(e, "%s holds no tensors", weights);
     arena_free(&a);
+    if (status) hub_hint(folder, e);
     return status ? err_frame(e, "opening adapter %s", folder) : 0;
 }

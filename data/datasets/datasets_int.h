@@ -35,12 +35,16 @@ void rows_free(struct rows *r);
 /* A column of `columns` that no row of `path` had is a slip of the pen. */
 int row_columns_had(const struct row_notes *n, const json_t *columns, const char *path,
                     struct err *e);
-/* null is absent, on every level; depth 0. How many were deep inside a value. */
-i64 row_nulls_remove(json_t *j, int depth);
 const char *row_column_ours(const json_t *columns, const char *name);
 const char *row_column_theirs(const struct rows *r, const char *ours); /* as the file has it */
 json_t *rows_renamed(struct rows *r, json_t *row); /* by our names for columns; a new reference */
-void rows_columns_hint(const struct rows *r, struct err *e);       /* how they may be meant */
+void rows_columns_hint(const struct rows *r, struct err *e); /* how they may be meant */
+/* A row of answers to choose between, or of one that is not wanted: an error. `own`: the columns
+ * that it could be used by; `answered`: a label is about the answer. */
+int rows_compared(const struct rows *r, const char *own, bool answered, struct err *e);
+int rows_wanted(const json_t *label);
+/* Do an object's keys make it a row, whatever they hold? (rows.c) */
+bool rows_is_row(const struct row_rules *rules, const json_t *keys);
 int rows_ids(struct rows *r, struct document *out, struct err *e); /* rows_ids.c: 1 or -1 */
 
 /* ---- encoder.c ------------------------------------------------------------------------------- */

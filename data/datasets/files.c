@@ -2,6 +2,20 @@
 #include "data/datasets/card.h"
 #include <string.h>
 
+/* A folder of the hub's cache: the data set is a revision in it, which takes its place. */
+static int revision_find(struct data_files *f, char **folder, struct err *e) {
+    char path[4200];
+    const i64 count = hub_snapshots(*folder, path, sizeof path);
+    if (!count) return 0;
+    if (count > 1) {
+        err_input(e, "'%s' is a cache of the hub with %lld revisions", *folder, (long long)count);
+        return err_hint(e, "name one: %s", path);
+    }
+    if (text_printf(&f->note, e, "note: %s: what is read is %s\n", *folder, path)) return -1;
+    mem_free(*folder);
+    return (*folder = mem_text(path, e)) ? 0 : -1;
+}
+
 /* One file, or those of a glob, are cut into training and validation; they have no other parts. */
 static int split_check(const char *path, const char *split, struct err *e) {
     if (!split || !strcmp(split, "train") || !strcmp(split, "validation")) return 0;
@@ -17,6 +31,7 @@ int data_files_find(struct data_files *f, const char *path, const char *config, 
         size_t size = strlen(path); /* as many slashes as there may be behind it */
         while (size > 1 && path[size - 1] == '/') size--;
         char *plain = mem_printf(e, "%.*s", (int)size, path);
+        if (plain && revision_find(f, &plain, e)) return mem_free(plain), -1;
         int rc = plain ? card_files(f, plain, config, split, e) : -1;
         if (rc == CARD_NONE) rc = folder_files(f, plain, split, e);
         return mem_free(plain), rc;

@@ -1,4 +1,5 @@
-/* json_rows.c: JSON objects out of a file: one a line, each over several lines, or one array.
+/* json_rows.c: JSON objects out of a file: one a line, each over several lines, or one array, be it
+ * in an object around it.
  *
  * A line is parsed as it is: that is what nearly all rows are. Where it is no complete value, a
  * scan says why. It follows the grammar, not only braces, so it ends at the first token that may
@@ -91,9 +92,10 @@ static int scan_token(struct input *in, struct scan *s, int c, struct err *e) {
     return 1;
 }
 
-/* A value from here on. 1: s->at bytes; 0: what stands at s->at may not; -1: an error. */
-static int scan(struct input *in, struct scan *s, struct err *e) {
-    *s = (struct scan){.next = VALUE};
+/* A value that begins `from` bytes from here. 1: it ends at s->at; 0: what stands at s->at may not;
+ * -1: an error. */
+static int scan_from(struct input *in, struct scan *s, i64 from, struct err *e) {
+    *s = (struct scan){.next = VALUE, .at = from};
     while (s->next != DONE) {
         const int c = input_peek(in, s->at, e);
         if (c < 0) return c == INPUT_ERROR ? -1 : 0;
@@ -106,6 +108,8 @@ static int scan(struct input *in, struct scan *s, struct err *e) {
     }
     return 1;
 }
+
+static int scan(struct input *in, struct scan *s, struct err *e) { return scan_from(in, s, 0, e); }
 
 /* From byte i to the end of its line: before the newline, or the file's end. */
 static int line_end(struct input *in, i64 i, i64 *end, struct err *e) {
@@ -221,6 +225,70 @@ static int line_next(struct json_rows *r, struct file_row *row, struct err *e) {
     }
 }
 
+/* ---- an object around the rows --------------------------------------------------------------- */
+
+/* The first byte from *at on that is no white space, as input_peek. */
+static int solid(struct input *in, i64 *at, struct err *e) {
+    int c;
+    while ((c = input_peek(in, *at, e)) > 0 && strchr(" \t\r\n", c)) ++*at;
+    return c;
+}
+
+/* Is this list one of rows? By its name, or by what its first object has. */
+static bool lists_rows(struct json_rows *r, const char *name, i64 at, struct err *e) {
+    static const char names[] = "data rows train items records examples samples results entries";
+    struct scan s;
+    bool inexact;
+    json_error_t fault;
+    at++;
+    if (solid(r->in, &at, e) != '{' || scan_from(r->in, &s, at, e) <= 0) return false;
+    json_t *first = load(r->in->buffer.data + r->in->at + at, s.at - at, &inexact, &fault);
+    const bool rows = word_listed(names, name) ||
+                      (json_object_size(first) && rows_is_row(&r->options->rules, first));
+    json_decref(first);
+    return rows;
+}
+
+/* Exports hold their rows in an object: {"version": 1, "data": [{...}, ...]}. 1: it begins here, is
+ * no row by itself, all of the file, and has one such list: reading goes on inside. 0: it is not
+ * so. */
+static int wrapper_enter(struct json_rows *r, struct err *e) {
+    struct input *in = r->in;
+    struct scan s;
+    i64 at = 1, list = 0, behind = 0, whole, after;
+    int c = 0, lists = 0;
+    if (scan(in, &s, e) <= 0 || (after = whole = s.at, solid(in, &after, e) != INPUT_END))
+        return e->code ? -1 : 0;
+    json_t *keys = json_object();
+    while (solid(in, &at, e) == '"') {
+        if (scan_from(in, &s, at, e) <= 0) break;
+        json_t *name = json_loadb(in->buffer.data + in->at + at, (size_t)(s.at - at),
+                                  JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        const char *key = json_string_value(name);
+        at = s.at;
+        if (!key || solid(in, &at, e) != ':') {
+            json_decref(name);
+            break;
+        }
+        at++, c = solid(in, &at, e);
+        json_object_set_new(keys, key, json_true());
+        const bool rows = c == '[' && lists_rows(r, key, at, e);
+        if (scan_from(in, &s, at, e) > 0 && rows)
+            lists++, list = at, behind = whole - s.at,
+                     json_object_set_new(keys, key, json_string("rows"));
+        json_decref(name);
+        at = s.at;
+        if (solid(in, &at, e) == ',') at++;
+    }
+    const bool enter = !e->code && lists == 1 && !rows_is_row(&r->options->rules, keys);
+    if (enter) {
+        input_take(in, list + 1);
+        r->at = AT_FIRST, r->behind = behind, r->around = json_incref(keys);
+    }
+    json_decref(keys);
+    return e->code ? -1 : enter;
+}
+
 /* ---- an array -------------------------------------------------------------------------------- */
 
 /* Takes white space; what follows, as input_peek. */
@@ -245,7 +313,7 @@ static int element_next(struct json_rows *r, struct file_row *row, struct err *e
     if (r->at == AT_AFTER) return 0;
     int c = peek_past(in, e);
     if (c == ']' && r->at != AT_BEGIN) {
-        input_take(in, 1), r->at = AT_AFTER;
+        input_take(in, 1 + r->behind), r->at = AT_AFTER;
         return peek_past(in, e) != INPUT_END ? array_wrong(r, "end of the file", e) : 0;
     }
     if (r->at == AT_NEXT && c != ',') return array_wrong(r, "',' or ']'", e);
@@ -271,6 +339,7 @@ int json_rows_next(struct json_rows *r, struct file_row *row, struct err *e) {
         if (c == INPUT_ERROR) return -1;
         r->at = c == '[' ? AT_FIRST : AT_LINES;
         if (c == '[') input_take(r->in, 1);
+        if (c == '{' && wrapper_enter(r, e) < 0) return -1;
     }
     return r->at == AT_LINES ? line_next(r, row, e) : element_next(r, row, e);
 }

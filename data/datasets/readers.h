@@ -46,6 +46,9 @@ struct json_rows {
     struct input *in;
     enum { AT_BEGIN, AT_LINES, AT_FIRST, AT_NEXT, AT_AFTER } at; /* lines; or where in an array */
     i64 rows, nulled; /* read so far; NaN and Infinity, which became null */
+    const struct source_options *options;
+    i64 behind;     /* bytes of an object around the array that follow it */
+    json_t *around; /* its keys, that of the array with a text; NULL: there is none. The owner's */
 };
 int json_rows_next(struct json_rows *r, struct file_row *row, struct err *e);
 

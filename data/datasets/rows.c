@@ -9,7 +9,19 @@
 
 #define TURNS "system tools functions documents chat_template_kwargs"
 static const char media[] = "image images video videos audio audios";
-enum form { IDS, MESSAGES, CONVERSATIONS, LISTS, ASKED, TEXT, PAIR, INSTRUCTION, SEGMENTS, FORMS };
+enum form {
+    IDS,
+    MESSAGES,
+    CONVERSATIONS,
+    LISTS,
+    ASKED,
+    TEXT,
+    PAIR,
+    INSTRUCTION,
+    SEGMENTS,
+    QUERIED,
+    FORMS
+};
 static const struct {
     const char *needs, *uses;
 } forms[FORMS] = {
@@ -22,6 +34,7 @@ static const struct {
     [TEXT] = {"text", "text"},
     [PAIR] = {"prompt completion", "prompt completion"},
     [INSTRUCTION] = {"instruction", "instruction input output instances"},
+    [QUERIED] = {"query response", "query response history " TURNS}, /* of ms-swift */
 };
 static bool old(const struct rows *r) { return r->options->rules.version == 1; }
 
@@ -220,6 +233,16 @@ static bool has_all(const json_t *row, const char *needs, const json_t *columns)
     return mapped;
 }
 
+bool rows_is_row(const struct row_rules *rules, const json_t *keys) {
+    const char *ours;
+    json_t *column;
+    for (int f = 0; f < FORMS; f++)
+        if (has_all(keys, forms[f].needs, NULL)) return true;
+    json_object_foreach((json_t *)(uintptr_t)rules->columns, ours,
+                        column) if (json_object_get(keys, json_string_value(column))) return true;
+    return false;
+}
+
 /* What the user named by `columns` goes first. */
 static enum form row_form(const struct rows *r) {
     const json_t *row = r->json, *columns = r->options->rules.columns;
@@ -245,8 +268,14 @@ static enum form row_form_old(const struct rows *r) {
 }
 
 static int unused_count(struct rows *r, enum form f, struct err *e) {
+    const json_t *columns = r->options->rules.columns;
+    const bool named =
+        json_object_size(columns) && f < FORMS && has_all(r->json, forms[f].needs, columns);
     const char *key;
     json_t *value;
+    const bool answered = f < FORMS && f != IDS && f != TEXT && f != SEGMENTS;
+    if (!named && rows_compared(r, f < FORMS ? forms[f].needs : "text", answered, e)) return -1;
+    if (f == FORMS) return row_unknown(r, e);
     json_object_foreach(r->json, key, value) {
         if (json_empty(value)) continue;
         if (word_listed(media, key) && f != TEXT && f != IDS) {
@@ -254,6 +283,7 @@ static int unused_count(struct rows *r, enum form f, struct err *e) {
                       (long long)r->line, key);
             return err_hint(e, "leave such rows out (on_bad_row: skip), or take the column away");
         }
+        if (!strcmp(key, "label") && rows_wanted(value) == 1) continue; /* what it says is done */
         if (!word_listed(forms[f].uses, key))
             row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
     }
@@ -305,11 +335,11 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
 /* 1: a document, 0: none; `more`: the row has others. */
 static int row_read(struct rows *r, struct document *out, bool *more, struct err *e) {
     const enum form f = old(r) ? row_form_old(r) : row_form(r);
-    if (f == FORMS) return row_unknown(r, e);
     if (!old(r) && !r->instance && unused_count(r, f, e)) return -1;
+    if (f == FORMS) return row_unknown(r, e);
     if (f == IDS) return rows_ids(r, out, e);
     if (f == SEGMENTS) return row_segments(r, out, e);
-    if (f > ASKED) return row_text(r, f, out, more, e);
+    if (f > ASKED && f != QUERIED) return row_text(r, f, out, more, e);
     const int found = row_conversation(r, out, e);
     r->facts->conversations += found > 0;
     return found;

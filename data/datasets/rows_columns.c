@@ -38,27 +38,6 @@ int row_columns_check(const json_t *columns, struct err *e) {
     return 0;
 }
 
-/* null is absent, on every level. */
-i64 row_nulls_remove(json_t *j, int depth) {
-    enum { DEEP = 3 }; /* a message's own keys are at 2 */
-    const char *key;
-    json_t *value;
-    void *next;
-    size_t i;
-    i64 deep = 0;
-    if (depth > 100) return 0;
-    json_object_foreach_safe(j, next, key, value) {
-        if (!json_is_null(value)) {
-            deep += row_nulls_remove(value, depth + 1);
-            continue;
-        }
-        json_object_del(j, key);
-        deep += depth >= DEEP;
-    }
-    json_array_foreach(j, i, value) deep += row_nulls_remove(value, depth + 1);
-    return deep;
-}
-
 /* The row by our names for columns; a column of one of our names that `columns` gives to another is
  * not used. */
 json_t *rows_renamed(struct rows *r, json_t *row) {
@@ -157,6 +136,56 @@ void rows_columns_hint(const struct rows *r, struct err *e) {
         err_hint(e, "expected a prompt and its completion");
     else if (only)
         err_hint(e, "say which column is the text: columns: {text: %.60s}", only);
+}
+
+/* ---- rows of two answers, or of one that is not wanted */
+
+/* 1: KTO's label says that the answer is wanted, 0: that it is not, -1: it is another column. */
+int rows_wanted(const json_t *label) {
+    const char *text = json_string_value(label);
+    if (json_is_boolean(label)) return json_is_true(label);
+    return !text ? -1 : !strcasecmp(text, "true") ? 1 : !strcasecmp(text, "false") ? 0 : -1;
+}
+
+static void compared_hint(const json_t *row, const char *better, const char *own, struct err *e) {
+    const json_t *said = json_object_get(row, better), *prompt = json_object_get(row, "prompt");
+    const int n = (int)strcspn(own, " ");
+    if (!said)
+        err_hint(e, "to train on what else the row has: columns: {%.*s: %.*s}", n, own, n, own);
+    else if (json_is_array(said) && !prompt)
+        err_hint(e, "to train on the better answers alone: columns: {messages: %s}", better);
+    else if (prompt && json_typeof(prompt) == json_typeof(said))
+        err_hint(e,
+                 "to train on the better answers alone: columns: {prompt: prompt, completion: %s}",
+                 better);
+    else
+        err_hint(e, "to train on the better answers alone, make each the end of its conversation");
+}
+
+/* Training on such a row would train what it says is worse, or leave out what is better. */
+int rows_compared(const struct rows *r, const char *own, bool answered, struct err *e) {
+    static const char better[] = "chosen chosen_messages chosen_response",
+                      worse[] = "rejected rejected_messages rejected_response";
+    const char *key, *two[2] = {0};
+    json_t *value;
+    json_object_foreach(r->json, key, value) {
+        if (json_empty(value)) continue;
+        if (word_listed(better, key)) two[0] = key;
+        if (word_listed(worse, key)) two[1] = key;
+    }
+    if (two[0] || two[1]) {
+        err_input(e,
+                  "%s:%lld: the row has '%s'%s%s%s: answers to choose between, as preference "
+                  "training (DPO) has them, and none to learn",
+                  r->path, (long long)r->line, two[0] ? two[0] : two[1],
+                  two[0] && two[1] ? " and '" : "", two[0] && two[1] ? two[1] : "",
+                  two[0] && two[1] ? "'" : "");
+        return compared_hint(r->json, two[0] ? two[0] : "", own, e), -1;
+    }
+    if (!answered || rows_wanted(json_object_get(r->json, "label"))) return 0;
+    err_input(e, "%s:%lld: 'label' is false: an answer that is not wanted, as KTO has them",
+              r->path, (long long)r->line);
+    return err_hint(e, "to train on those that are wanted alone: on_bad_row: skip");
 }
 
 /* ---- what became of the rows */

@@ -51,7 +51,8 @@ struct source *source_open(const char *path, const struct source_options *option
     else if (opened)
         opened = !input_open(&s->in, s->path, e);
     if (!opened) return source_close(s), NULL;
-    s->json.in = s->csv.in = &s->in, s->csv.delimiter = s->form == FORM_TSV ? '\t' : ',';
+    s->json.options = &s->options, s->json.in = s->csv.in = &s->in,
+    s->csv.delimiter = s->form == FORM_TSV ? '\t' : ',';
     s->rows.path = s->path;
     return s;
 }
@@ -59,7 +60,7 @@ struct source *source_open(const char *path, const struct source_options *option
 void source_close(struct source *s) {
     if (!s) return;
     input_close(&s->in), csv_rows_free(&s->csv), parquet_close(s->parquet);
-    rows_free(&s->rows);
+    rows_free(&s->rows), json_decref(s->json.around);
     mem_free(s->path);
     mem_free(s);
 }
@@ -128,6 +129,21 @@ static i64 nulled(const struct source *s) {
     return s->parquet ? parquet_nulled(s->parquet) : s->json.nulled;
 }
 
+/* What stands around the rows of a file. */
+static void around_note(struct source *s) {
+    const char *key;
+    json_t *value;
+    char what[120];
+    json_object_foreach(s->json.around, key, value) {
+        if (json_is_string(value))
+            snprintf(what, sizeof what, "the rows are the list '%.60s' of one object", key);
+        else
+            snprintf(what, sizeof what, "'%.60s', beside the list of rows, is not used", key);
+        row_note(&s->rows.notes.said, what, 1);
+    }
+    json_decref(s->json.around), s->json.around = NULL;
+}
+
 static int source_next_row(struct source *s, struct document *out, struct err *e) {
     for (;;) {
         const int found = rows_next(&s->rows, out, e);
@@ -135,6 +151,7 @@ static int source_next_row(struct source *s, struct document *out, struct err *e
         struct file_row row = {.skip = !source_wanted(s, s->row)};
         const i64 before = nulled(s);
         const int r = file_row(s, &row, e);
+        if (s->json.around) around_note(s);
         if (!r) return 0;
         if (nulled(s) > before)
             row_note(&s->rows.notes.said,

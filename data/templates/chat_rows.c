@@ -162,6 +162,39 @@ static int opening_find(struct parts *p, i64 *begin, struct err *e) {
     return 0;
 }
 
+/* The conversation up to an answer, with another content in its place. */
+static int other_render(const struct parts *p, size_t index, const char *content, struct text *out,
+                        struct err *e) {
+    json_t *row = json_copy((json_t *)(uintptr_t)p->row), *list = json_array(),
+           *all = json_object_get(row, "messages");
+    for (size_t i = 0; i < index; i++) json_array_append(list, json_array_get(all, i));
+    json_array_append_new(list, json_pack("{s:s, s:s}", "role", "assistant", "content", content));
+    const int rc = chat_render(p->c, row, list, false, out, NULL, e);
+    return json_decref(row), json_decref(list), rc;
+}
+
+/* Where what is in front of an answer, a tool's message, is written otherwise when it is the last:
+ * the answer begins behind the generation prompt that stands in front of its content. Two contents
+ * say where that is. */
+static int begin_by_content(struct parts *p, size_t index, const char *where, i64 *begin,
+                            struct err *e) {
+    struct text plain = {0}, a = {0}, b = {0};
+    int rc = part_render(p, index, false, e) || text_add(&plain, p->text.data, p->text.size, e) ||
+             part_render(p, index, true, e) || other_render(p, index, "a", &a, e) ||
+             other_render(p, index, "b", &b, e);
+    i64 found = -1;
+    if (!rc && plain.size < p->text.size && common(&plain, &p->text, 0) == plain.size) {
+        const char *prompt = p->text.data + plain.size;
+        const i64 size = p->text.size - plain.size, content = common(&a, &b, 0);
+        if (common(&a, p->all, 0) >= content)
+            for (i64 at = common(&plain, p->all, 0); at + size <= content; at++)
+                if (!memcmp(p->all->data + at, prompt, (size_t)size)) found = at + size;
+    }
+    text_free(&plain), text_free(&a), text_free(&b);
+    if (!rc && found < 0) rc = unstable(where, index, e);
+    return *begin = found, rc ? -1 : 0;
+}
+
 static int answer_find(struct parts *p, size_t index, const char *where, struct spans *trained,
                        struct err *e) {
     const char *stop = chat_stop(p->c, p->row);
@@ -173,8 +206,10 @@ static int answer_find(struct parts *p, size_t index, const char *where, struct 
                                                  thought */
         const i64 seen = begin;
         rc = part_next(p, index, false, e);
-        if (!rc && common(part, all, p->same) < part->size) rc = unstable(where, index, e);
-        begin = i64_max(seen, part->size);
+        if (!rc && common(part, all, p->same) < part->size)
+            rc = begin_by_content(p, index, where, &begin, e);
+        else
+            begin = i64_max(seen, part->size);
     }
     if (!rc && !(rc = part_next(p, index + 1, false, e))) {
         const char *hit =
@@ -249,14 +284,14 @@ static int others_keep(const struct chat *c, const struct conversation *v, const
 
 /* Some templates put the arguments of a tool call together as texts: where one fails on objects,
  * it gets JSON. */
-static int whole_render(const struct chat *c, struct conversation *v, struct text *out,
+static int whole_render(const struct chat *c, struct conversation *v, bool prompt, struct text *out,
                         struct spans *marked, struct err *e) {
     struct err first = {0};
-    if (!chat_render(c, v->row, json_object_get(v->row, "messages"), false, out, marked, &first))
+    if (!chat_render(c, v->row, json_object_get(v->row, "messages"), prompt, out, marked, &first))
         return 0;
-    marked->count = 0;
+    if (marked) marked->count = 0;
     if (v->texts && !first.starved &&
-        !chat_render(c, v->row, v->texts, false, out, marked, &(struct err){0}))
+        !chat_render(c, v->row, v->texts, prompt, out, marked, &(struct err){0}))
         return json_object_set(v->row, "messages", v->texts);
     return *e = first, -1;
 }
@@ -308,7 +343,7 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     i64 from = 0;
     out->size = trained->count = 0;
     int rc = conversation_read(&v, c, row, where, rules, notes, e);
-    if (!rc && whole_render(c, &v, out, &marked, e))
+    if (!rc && whole_render(c, &v, false, out, &marked, e))
         rc = err_frame(e, "in the conversation of %s", where);
     if (!rc && !(rules && rules->version == 1))
         rc = conversation_check(&v, where, assistant_only, notes, e) ||
@@ -329,5 +364,22 @@ int chat_document(const struct chat *c, const json_t *row, const char *where, bo
     const i64 last = trained->count ? trained->item[trained->count - 1].end : 0;
     if (!rc && unstopped) *unstopped = last == out->size && !*chat_stop(c, v.old ? row : v.row);
     conversation_free(&v), spans_free(&marked), parts_close(&prompt);
+    return rc ? -1 : 0;
+}
+
+int chat_prompt(const struct chat *c, const json_t *row, const char *where, bool prompt,
+                struct row_notes *notes, struct text *out, struct spans *generation,
+                struct err *e) {
+    struct conversation v = {0};
+    json_t *own = json_deep_copy(row);
+    json_t *asked = json_object_get(own, "prompt");
+    if (json_is_array(asked) && !json_object_get(own, "completion"))
+        json_object_set(own, "messages", asked);
+    if (!own) return err_memory(e, "%s: out of memory", where);
+    row_nulls_remove(own, 0);
+    int rc = conversation_read(&v, c, own, where, NULL, notes, e);
+    if (rc && strstr(e->hint, "on_bad_row")) *e->hint = 0; /* which is of recipes */
+    rc = rc || whole_render(c, &v, prompt, out, generation, e);
+    conversation_free(&v), json_decref(own);
     return rc ? -1 : 0;
 }

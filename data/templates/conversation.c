@@ -37,17 +37,23 @@ static void message_add(const struct reading *x, json_t *texts, const char *role
 
 /* ---- rows */
 
-/* {"history": [[question, answer], ...]}, in front of {"instruction", "input", "output"}. */
-static int instruction_read(const struct reading *x, json_t *texts) {
-    const json_t *row = x->row, *question = json_object_get(row, "instruction"), *pair;
-    const json_t *input = json_object_get(row, "input"), *history = json_object_get(row, "history");
-    const json_t *answer = json_object_get(row, "output");
+/* {"history": [[question, answer], ...]}, in front of {"instruction", "input", "output"} or of
+ * {"query", "response"}. */
+static int instruction_read(const struct reading *x, const char *ask, const char *say,
+                            json_t *texts) {
+    const json_t *row = x->row, *question = json_object_get(row, ask), *pair;
+    const json_t *input = strcmp(ask, "query") ? json_object_get(row, "input") : NULL,
+                 *history = json_object_get(row, "history"), *answer = json_object_get(row, say);
     struct text t = {0};
     size_t i;
-    if (!json_is_string(question) || !json_is_string(answer))
-        return reading_wrong(x, "'%s' is %s, expected a text",
-                             json_is_string(question) ? "output" : "instruction",
-                             reading_kind(json_is_string(question) ? answer : question));
+    if (!json_is_string(question) || !json_is_string(answer)) {
+        reading_wrong(x, "'%s' is %s, expected a text", json_is_string(question) ? say : ask,
+                      reading_kind(json_is_string(question) ? answer : question));
+        if (json_is_string(question) && !answer && json_object_get(row, "response"))
+            err_hint(x->e, "where 'response' is the answer: columns: {%s: %s, output: response%s}",
+                     ask, ask, !input && json_object_get(row, "context") ? ", input: context" : "");
+        return -1;
+    }
     if (input && !json_is_string(input))
         return reading_wrong(x, "'input' is %s", reading_kind(input));
     if (!json_empty(history) && !json_is_array(history))
@@ -128,7 +134,10 @@ static int body_read(struct reading *x, json_t *texts) {
                  *completion = json_object_get(row, "completion");
     if (!list) list = json_object_get(row, "conversations");
     if (list) return messages_read(x, list, texts);
-    if (json_object_get(row, "instruction")) return instruction_read(x, texts);
+    if (json_object_get(row, "instruction"))
+        return instruction_read(x, "instruction", "output", texts);
+    if (json_object_get(row, "query") && !(prompt && completion))
+        return instruction_read(x, "query", "response", texts);
     if (!prompt || !completion)
         return reading_wrong(x, "there is no '%s' beside the '%s'",
                              prompt ? "completion" : "prompt", prompt ? "prompt" : "completion");

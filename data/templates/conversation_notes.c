@@ -69,6 +69,27 @@ bool json_empty(const json_t *j) {
            (json_is_array(j) && !json_array_size(j)) || (json_is_object(j) && !json_object_size(j));
 }
 
+/* null is absent, on every level. */
+i64 row_nulls_remove(json_t *j, int depth) {
+    enum { DEEP = 3 }; /* a message's own keys are at 2 */
+    const char *key;
+    json_t *value;
+    void *next;
+    size_t i;
+    i64 deep = 0;
+    if (depth > 100) return 0;
+    json_object_foreach_safe(j, next, key, value) {
+        if (!json_is_null(value)) {
+            deep += row_nulls_remove(value, depth + 1);
+            continue;
+        }
+        json_object_del(j, key);
+        deep += depth >= DEEP;
+    }
+    json_array_foreach(j, i, value) deep += row_nulls_remove(value, depth + 1);
+    return deep;
+}
+
 bool word_listed(const char *list, const char *word) {
     const size_t n = strlen(word);
     for (const char *p = list; n && *p; p += strcspn(p, " "), p += *p == ' ')

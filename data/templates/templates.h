@@ -87,6 +87,8 @@ void row_note_skipped(struct row_notes *n, const char *reason, i64 line);
 /* Adds those of one file; `file` (NULL: there is but one) goes in front of lines. */
 void row_notes_add(struct row_notes *to, const struct row_notes *from, const char *file);
 void row_notes_free(struct row_notes *n);
+/* null is absent, on every level; depth 0. How many were deep inside a value. */
+i64 row_nulls_remove(json_t *j, int depth);
 bool word_listed(const char *list, const char *word); /* in "one two" */
 bool json_empty(const json_t *j); /* NULL, null, or a text, list or object without anything in it */
 /* Does the template that the row gets have {% generation %}? */
@@ -104,6 +106,10 @@ bool chat_row(const json_t *row, bool instructions);
 int chat_document(const struct chat *c, const json_t *row, const char *where, bool assistant_only,
                   const struct row_rules *rules, struct row_notes *notes, struct text *out,
                   struct spans *trained, bool *unstopped, struct err *e);
+/* Appends the text of a row that is to be answered, read as a row of training is; `prompt` and
+ * `generation` as in chat_render. `notes` may be NULL. */
+int chat_prompt(const struct chat *c, const json_t *row, const char *where, bool prompt,
+                struct row_notes *notes, struct text *out, struct spans *generation, struct err *e);
 /* The templates that are built in rely on markers that the tokenizer must know: `markers` of one,
  * ending with NULL; NULL: it is none of them, or needs none. */
 const char *const *chat_markers(const struct chat *c);

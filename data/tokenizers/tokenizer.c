@@ -246,7 +246,7 @@ static int tokenizer_load(struct tokenizer *t, const char *path, struct err *e) 
 struct tokenizer *tokenizer_open(const char *path, struct err *e) {
     struct tokenizer *t = tokenizer_new(e);
     if (t && !tokenizer_load(t, path, e)) return t;
-    err_frame(e, "while opening tokenizer %s", path);
+    hub_hint(path, e), err_frame(e, "while opening tokenizer %s", path);
     tokenizer_free(t);
     return NULL;
 }

@@ -128,6 +128,58 @@ static void test_template_travels(void **state) {
     prompt_is(at("again.gguf"), chatml);
 }
 
+/* What is asked is read as rows of training are: roles under other names, parts, a column for the
+ * system, arguments of calls as texts; a row that training refuses is refused. */
+static void test_asked_as_trained(void **state) {
+    (void)state;
+    static const char template[] =
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls %}"
+        "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}";
+    static const struct {
+        const char *row, *text, *said;
+    } rows[] = {
+        {"{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": "
+         "\"a\"}, {\"type\": \"text\", \"text\": \"b\"}]}]}",
+         "<user>ab", ""},
+        {"{\"system\": \"s\", \"conversations\": [{\"from\": \"Human\", \"value\": \"a\"}]}",
+         "<system>s<user>a", ""},
+        {"{\"prompt\": [{\"role\": \"user\", \"content\": \"a\", \"name\": \"n\"}]}", "<user>a",
+         "key 'name' of messages is not used: the chat template does not read it (1 time, line 1)"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", "
+         "\"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": "
+         "\"{\\\"x\\\": 1}\"}}]}, {\"role\": \"function\", \"content\": \"2\"}]}",
+         "<user>a<assistant>{\"x\": 1}<tool>2", ""},
+    };
+    char want[256];
+    put(at("asked.jinja"), template, sizeof template - 1);
+    for (int i = 0; i < COUNT(rows); i++) {
+        put(at("one.jsonl"), rows[i].row, (i64)strlen(rows[i].row));
+        hone(0, "generate " STORIES " --prompts %s --chat-template %s --json --max-new-tokens 1",
+             at("one.jsonl"), at("asked.jinja"));
+        expect(complained(), rows[i].said);
+        struct err e = {0};
+        json_t *row = json_parse(said(), (i64)strlen(said()), "stdout", &e);
+        json_t *prompt = template_of(row);
+        snprintf(want, sizeof want, "%s<assistant>", rows[i].text);
+        assert_string_equal(want, json_string_value(prompt));
+        json_decref(prompt);
+        assert_int_equal(0, shell("./hone render %s < %s", at("asked.jinja"), at("one.jsonl")));
+        expect(complained(), rows[i].said);
+        row = json_parse(said(), (i64)strlen(said()), "stdout", &e);
+        assert_string_equal(rows[i].text, json_string_value(json_object_get(row, "text")));
+        json_decref(row);
+    }
+    assert_int_equal(0, shell("./hone render %s --as-is < %s", at("asked.jinja"), at("one.jsonl")));
+    expect(said(), "<function>2");
+    static const char zed[] = "{\"messages\": [{\"role\": \"Zed\", \"content\": \"a\"}]}";
+    put(at("one.jsonl"), zed, sizeof zed - 1);
+    hone(2, "generate " STORIES " --prompts %s --chat-template %s", at("one.jsonl"),
+         at("asked.jinja"));
+    expect(complained(), "one.jsonl:1: message 1 has the unknown role 'Zed'");
+    assert_null(strstr(complained(), "on_bad_row"));
+}
+
 /* transformers' list of named templates is llama.cpp's keys. */
 static void test_named_templates(void **state) {
     (void)state;
@@ -145,6 +197,10 @@ static void test_named_templates(void **state) {
     assert_string_equal("TOOLS{{ tools | tojson }}",
                         gguf_text(&g, "tokenizer.chat_template.tool_use", "", &a, "", &e));
     assert_non_null(gguf_texts(&g, "tokenizer.chat_templates", &count, &a, "", &e));
+    /* rows of the model that no token has */
+    const struct gguf_text *token = gguf_texts(&g, "tokenizer.ggml.tokens", &count, &a, "", &e);
+    assert_int_equal(520, count);
+    assert_memory_equal("[PAD514]", token[514].data, 8);
     gguf_close(&g), arena_free(&a);
     prompt_is(at("named.gguf"), "OTHER user: hi\n");
 }
@@ -177,6 +233,8 @@ static void test_stops_of_templates(void **state) {
 static void test_first_space(void **state) {
     (void)state;
     hone(0, "export " STORIES " --format gguf --type f32 --output %s", at("stories.gguf"));
+    hone(0, "export " STORIES " --format gguf --type q4_k --output %s", at("q4.gguf"));
+    expect(complained(), "note: 36 of 36 matrices are not in q4_k: their rows are no whole blocks");
     put(at("cat.jsonl"), "{\"prompt\": \"The cat\"}\n", 22);
     for (int i = 0; i < 2; i++) {
         const char *model = i ? at("stories.gguf") : STORIES;
@@ -297,9 +355,10 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_template_travels),   cmocka_unit_test(test_named_templates),
-        cmocka_unit_test(test_stops_of_templates), cmocka_unit_test(test_first_space),
-        cmocka_unit_test(test_stop_flags),         cmocka_unit_test(test_generation_config),
-        cmocka_unit_test(test_moved_run),          cmocka_unit_test(test_eval_as_run)};
+        cmocka_unit_test(test_template_travels),  cmocka_unit_test(test_named_templates),
+        cmocka_unit_test(test_asked_as_trained),  cmocka_unit_test(test_stops_of_templates),
+        cmocka_unit_test(test_first_space),       cmocka_unit_test(test_stop_flags),
+        cmocka_unit_test(test_generation_config), cmocka_unit_test(test_moved_run),
+        cmocka_unit_test(test_eval_as_run)};
     return cmocka_run_group_tests(tests, set_up, tiny_remove);
 }

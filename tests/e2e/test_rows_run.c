@@ -48,7 +48,9 @@ static void test_day(void **state) {
                            at("day.yaml"), at("c")),
                      0);
     expect(text_of(at("c/recipe.lock")), "\"template_date\": \"2025-10-0");
-    assert_string_not_equal(log_of(at("a")).row[0].batch, log_of(at("c")).row[0].batch);
+    struct log_rows a = log_of(at("a")), c = log_of(at("c"));
+    assert_string_not_equal(a.row[0].batch, c.row[0].batch);
+    log_rows_free(&a), log_rows_free(&c);
     hone(0, "train %s output_dir=%s max_steps=3 resume_from_checkpoint=auto --quiet",
          at("day.yaml"), at("a"));
     hone(0, "verify %s --replay --threads 1", at("b"));

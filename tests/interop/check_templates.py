@@ -164,7 +164,7 @@ def hone(program, source, rows):
         text = pathlib.Path(folder, "chat_template.jinja")
         text.write_bytes(source.encode())
         pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(SPECIAL))
-        done = subprocess.run([program, "render", folder], input="".join(json.dumps(r) + "\n" for r in rows),
+        done = subprocess.run([program, "render", folder, "--as-is"], input="".join(json.dumps(r) + "\n" for r in rows),
                               capture_output=True, text=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(NOW), "TZ": "UTC"})
     if done.returncode:
         return None, done.stderr

@@ -7,7 +7,7 @@
 #include <string.h>
 
 struct codec_flags {
-    bool add_special_tokens, offsets, skip_special_tokens;
+    bool add_special_tokens, offsets, skip_special_tokens, as_is;
 };
 static const struct option codec_options[] = {
     {"add_special_tokens", OPT_BOOL, offsetof(struct codec_flags, add_special_tokens), "false", 0,
@@ -16,6 +16,12 @@ static const struct option codec_options[] = {
      "encode: add which bytes of the text each id comes from, \"offsets\": [[begin, end], ...]"},
     {"skip_special_tokens", OPT_BOOL, offsetof(struct codec_flags, skip_special_tokens), "false", 0,
      0, NULL, "decode: leave special tokens out"},
+    {0},
+};
+
+static const struct option render_options[] = {
+    {"as_is", OPT_BOOL, offsetof(struct codec_flags, as_is), "false", 0, 0, NULL,
+     "give the messages to the template as they stand, not as training reads them"},
     {0},
 };
 
@@ -89,16 +95,23 @@ static int decode_line(const struct tokenizer *t, const json_t *j, const struct 
 }
 
 /* A row that a template refuses is a line with "error", as a row of any other result. */
-static int render_line(const struct chat *c, const json_t *j, struct text *out, struct err *e) {
+static int render_line(const struct chat *c, const json_t *j, const struct codec_flags *f,
+                       struct row_notes *notes, struct text *out, struct err *e) {
+    static const char *const forms[] = {"messages", "conversations", "instruction", "query"};
     const json_t *messages = json_object_get(j, "messages");
+    const bool prompt = json_is_true(json_object_get(j, "add_generation_prompt"));
+    bool found = json_is_array(json_object_get(j, "prompt"));
+    for (int i = 0; i < COUNT(forms); i++) found |= !json_empty(json_object_get(j, forms[i]));
     struct text text = {0};
     struct spans spans = {0};
     struct err refused = {0};
-    if (!json_is_array(messages))
+    if (f->as_is ? !json_is_array(messages) : !found && !messages)
         return err_input(e, "found no messages; expected {\"messages\": [...]}");
     int rc = 0;
-    if (chat_render(c, j, messages, json_is_true(json_object_get(j, "add_generation_prompt")),
-                    &text, &spans, &refused)) {
+    char where[40];
+    snprintf(where, sizeof where, "line %lld", (long long)notes->line);
+    if (f->as_is ? chat_render(c, j, messages, prompt, &text, &spans, &refused)
+                 : chat_prompt(c, j, where, prompt, notes, &text, &spans, &refused)) {
         rc = text_printf(out, e, "{\"error\": ") ||
              json_text_add(out, refused.primary, (i64)strlen(refused.primary), e);
     } else {
@@ -119,7 +132,10 @@ static int codec(int argc, char **argv, const char *usage, enum codec kind, stru
     char *line = NULL;
     size_t capacity = 0;
     ssize_t size;
-    int rc = args_parse(&a, argc, argv, codec_options, &f, e) || args_need(&a, 1, 1, usage, e);
+    struct row_notes notes = {0};
+    struct text said = {0};
+    int rc = args_parse(&a, argc, argv, kind == RENDER ? render_options : codec_options, &f, e) ||
+             args_need(&a, 1, 1, usage, e);
     if (!rc && kind == RENDER) {
         const bool model = path_is_dir(a.rest[0]) || path_is_gguf(a.rest[0]);
         rc = !(c = chat_of_file(model ? NULL : a.rest[0], model ? a.rest[0] : NULL, e));
@@ -131,14 +147,19 @@ static int codec(int argc, char **argv, const char *usage, enum codec kind, stru
         char where[64];
         snprintf(where, sizeof where, "line %lld of standard input", (long long)n);
         json_t *j = json_parse(line, size, where, e);
+        notes.line = n;
         rc = !j || (kind == ENCODE   ? encode_line(t, j, &f, &out, e)
                     : kind == DECODE ? decode_line(t, j, &f, &out, e)
-                                     : render_line(c, j, &out, e));
+                                     : render_line(c, j, &f, &notes, &out, e));
         if (!rc && fwrite(out.data, 1, (size_t)out.size, stdout) != (size_t)out.size)
             rc = err_system(e, "write", "standard output");
         if (rc && j) err_frame(e, "in %s", where);
         json_decref(j), text_free(&out);
     }
+    if (!row_notes_text(&notes, "standard input", &said, &(struct err){0}) && said.size &&
+        !globals.quiet)
+        show(stderr, "%s", said.data);
+    row_notes_free(&notes), text_free(&said);
     free(line), tokenizer_free(t), chat_free(c), args_free(&a);
     return rc ? -1 : 0;
 }
@@ -171,5 +192,5 @@ const struct command command_render = {
     "render TEMPLATE < JSONL",
     "{\"messages\": ...} to {\"text\": ...} by a chat template (file, folder or name)",
     cmd_render,
-    NULL,
+    render_options,
     NULL};

@@ -198,9 +198,10 @@ static void asked_free(struct asked *a) {
     *a = (struct asked){0};
 }
 
-static int asked_read(struct asked *a, const json_t *j, struct talker *t,
-                      const struct generate_flags *f, i64 *full, struct err *e) {
-    const json_t *prompt = json_object_get(j, "prompt"), *messages = json_object_get(j, "messages");
+static int asked_read(struct asked *a, const json_t *j, const char *where, struct talker *t,
+                      const struct generate_flags *f, struct row_notes *notes, i64 *full,
+                      struct err *e) {
+    const json_t *prompt = json_object_get(j, "prompt");
     const struct tokenizer *tokenizer = t->l.tokenizer;
     a->answer = (struct stream){.t = tokenizer, .stop = &a->stop, .e = e};
     a->stop = f->stop, a->how = sampling_of(f, &t->stops, full);
@@ -210,7 +211,8 @@ static int asked_read(struct asked *a, const json_t *j, struct talker *t,
                        stream_begin(&a->answer, a->ids.item, a->ids.count, e)
                    ? -1
                    : 0;
-    if (!json_is_array(messages))
+    if (!json_is_array(prompt) && !json_object_get(j, "messages") &&
+        !json_object_get(j, "conversations"))
         return err_input(e, "found no prompt; expected {\"prompt\": ...} or {\"messages\": [...]}");
     if (!t->chat) {
         err_input(e, "messages, and there is no chat template");
@@ -218,7 +220,7 @@ static int asked_read(struct asked *a, const json_t *j, struct talker *t,
     }
     a->how.stops = &a->stops;
     return answer_stops(t, f, j, &a->stops, &a->stop, e) ||
-                   chat_render(t->chat, j, messages, true, &a->text, NULL, e) ||
+                   chat_prompt(t->chat, j, where, true, notes, &a->text, NULL, e) ||
                    tokenizer_encode(tokenizer, a->text.data, a->text.size, false, &a->ids, e)
                ? -1
                : 0;
@@ -251,7 +253,8 @@ static int asked_answer(struct asked *a, i64 count, struct engine *g, const stru
 
 static int generate_file(struct talker *t, const struct generate_flags *f, struct err *e) {
     i64 full = 0;
-    struct text file = {0};
+    struct text file = {0}, said = {0};
+    struct row_notes notes = {0};
     struct asked *a = mem_new_array(f->batch_size, sizeof *a, e);
     i64 count = 0, line = 1;
     struct engine *g = engine_open(&t->l.model, NULL, e); /* batches share what they begin with */
@@ -263,8 +266,9 @@ static int generate_file(struct talker *t, const struct generate_flags *f, struc
         if (at + strspn(at, " \t\r") >= end) continue;
         snprintf(where, sizeof where, "%s:%lld", f->prompts, (long long)line);
         json_t *j = json_parse(at, end - at, where, e);
-        rc = !j || asked_read(&a[count], j, t, f, &full, e);
-        if (rc && j) err_frame(e, "in %s", where);
+        notes.line = line;
+        rc = !j || asked_read(&a[count], j, where, t, f, &notes, &full, e);
+        if (rc && j && strncmp(e->primary, where, strlen(where))) err_frame(e, "in %s", where);
         json_decref(j), count++;
         const bool last = end + 1 >= file.data + file.size;
         if (rc || (count < f->batch_size && !last)) continue;
@@ -273,6 +277,9 @@ static int generate_file(struct talker *t, const struct generate_flags *f, struc
     }
     if (!rc && count) rc = asked_answer(a, count, g, &a[0].how, e); /* blank lines at the end */
     positions_note(&t->l.model, full);
+    if (!row_notes_text(&notes, f->prompts, &said, &(struct err){0}) && said.size && !globals.quiet)
+        show(stderr, "%s", said.data);
+    row_notes_free(&notes), text_free(&said);
     for (; a && count > 0; count--) asked_free(&a[count - 1]);
     engine_close(g), mem_free(a), text_free(&file);
     return rc ? -1 : 0;

@@ -267,7 +267,8 @@ static int inspect_folder(const char *path, const struct inspect_flags *f, struc
     if (!model && tokenizer_is_at(path)) return inspect_tokenizer(path, e);
     if (!model) {
         err_input(e, "%s is no model, adapter or run folder", path);
-        return err_detail(e, "expected config.json, adapter_config.json or checkpoints/ in it");
+        err_detail(e, "expected config.json, adapter_config.json or checkpoints/ in it");
+        return hub_hint(path, e);
     }
     char *file = path_join(NULL, path, "config.json", e);
     json_t *j = file ? json_open(file, e) : NULL;

@@ -55,6 +55,22 @@ static int sampling_put(struct gguf_writer *w, const struct loaded *l, struct er
     return rc ? -1 : 0;
 }
 
+/* Blocks that a matrix's rows are no multiple of are not what was asked for. */
+static void types_note(const struct gguf_tensors *t, const struct gguf_type *wanted,
+                       const char *asked) {
+    i64 matrices = 0, others = 0;
+    for (i64 i = 0; i < t->count; i++) {
+        const struct stored *s = &t->tensor[i].from;
+        if (s->rank < 2 || !strcmp(t->tensor[i].type->name, "F32")) continue;
+        matrices++, others += s->dim[s->rank - 1] % wanted->elements != 0;
+    }
+    if (others && !quiet)
+        show(stderr,
+             "note: %lld of %lld matrices are not in %s: their rows are no whole blocks of "
+             "%d; they are in q8_0 or f16\n",
+             (long long)others, (long long)matrices, asked, wanted->elements);
+}
+
 int gguf_export(const char *path, const struct loaded *l, struct model *m, const char *type,
                 struct err *e) {
     int i = 0;
@@ -73,6 +89,7 @@ int gguf_export(const char *path, const struct loaded *l, struct model *m, const
     rc = rc || sampling_put(&w, l, e) || vocabulary_put(&w, l, &f.gguf, e) ||
          model_gguf_tensors(&t, m, gguf_type_of(file_types[i].type), e) ||
          gguf_write(path, &w, t.tensor, t.count, e);
+    if (!rc) types_note(&t, gguf_type_of(file_types[i].type), type);
     gguf_tensors_free(&t), gguf_writer_free(&w), folder_close(&f);
     return rc ? -1 : 0;
 }

@@ -63,7 +63,10 @@ int tokenizer_fits(const struct tokenizer *t, const struct model *m, const char 
     if (tokenizer_size(t) <= m->config.vocab_size) return 0;
     err_input(e, "%s has %lld entries, but the model's vocabulary is %lld", tokenizer_path(t),
               (long long)tokenizer_size(t), (long long)m->config.vocab_size);
-    return err_hint(e, "use the tokenizer that came with %s", model);
+    return err_hint(e,
+                    "use the tokenizer that came with %s; a recipe gives it more tokens by "
+                    "special_tokens or add_tokens",
+                    model);
 }
 
 int chat_find(struct chat **out, const char *chosen, const struct tokenizer *t, struct err *e) {

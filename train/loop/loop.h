@@ -237,8 +237,6 @@ int trainer_bytes(struct trainer *t, bool most, struct trainer_bytes *b, struct 
 i64 trainer_plan_bytes(struct trainer *t, struct err *e);
 i64 trainer_checkpoint_bytes(const struct trainer *t, struct err *e); /* at most, about */
 i64 trainer_micro_batch(const struct recipe *r); /* samples: divides a reduction group */
-/* "note: ...", to where the trainer's notes go. */
-void trainer_note(struct trainer *t, const char *fmt, ...) PRINTF(2, 3);
 /* The opening steps that trainer_open consists of */
 int trainer_data(struct trainer *t, struct err *e);
 int trainer_model(struct trainer *t, struct err *e);
@@ -272,6 +270,8 @@ double samples_epoch_steps(const struct trainer *t); /* with recipe_version 1 a 
 i64 samples_seen(const struct trainer *t, i64 step); /* in the first so many steps */
 /* Of a micro-batch of at most `micro`: where a step ends with an epoch, no more than that has. */
 i64 samples_at_once(const struct trainer *t, i64 micro);
+/* "note: ...", to where the trainer's notes go. */
+void trainer_note(struct trainer *t, const char *fmt, ...) PRINTF(2, 3);
 void samples_note(const struct trainer *t); /* on stderr, for each dataset what is left out */
 int lock_files_of(const struct trainer *t, struct lock_files *files, struct err *e);
 

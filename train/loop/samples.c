@@ -78,3 +78,15 @@ void samples_note(const struct trainer *t) {
     for (i64 i = 0; i < r->eval_dataset.count; i++)
         facts_print(loader_facts(t->eval_loader, i), r, r->eval_dataset.item[i].path);
 }
+
+void trainer_note(struct trainer *t, const char *fmt, ...) {
+    char text[2048];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (t->notes)
+        text_printf(t->notes, &(struct err){0}, "note: %s\n", text);
+    else if (!quiet)
+        show(stderr, "note: %s\n", text);
+}

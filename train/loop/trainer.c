@@ -33,18 +33,6 @@ int trainer_open(struct trainer *t, const struct recipe *r, const struct trainer
     return schedule_of_recipe(&t->schedule, r, t->total_steps, e);
 }
 
-void trainer_note(struct trainer *t, const char *fmt, ...) {
-    char text[2048];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    if (t->notes)
-        text_printf(t->notes, &(struct err){0}, "note: %s\n", text);
-    else if (!quiet)
-        show(stderr, "note: %s\n", text);
-}
-
 void trainer_close(struct trainer *t) {
     pass_cache_free(&t->passes);
     device_free(t->memory.data);

@@ -167,6 +167,18 @@ static const struct chat_case {
      "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
      "\"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1}}}]}]}",
      "<user>q</s><assistant>[({\"x\": 1})</s>]", 0, 0},
+    /* a tool's message that is written otherwise when it is the last (Hermes 2 and 3) */
+    {"{% for m in messages %}<{{ m.role }}>{{ m.tool_calls | tojson if m.tool_calls else m.content "
+     "}}"
+     "{{ '\\n' if m.role == 'tool' and not loop.last }}</s>{% endfor %}"
+     "{% if add_generation_prompt %}<assistant>{% endif %}",
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q<assistant>\"}, {\"role\": "
+     "\"assistant\", \"tool_calls\": [{\"name\": \"f\"}]}, {\"role\": \"tool\", \"content\": "
+     "\"1\"}, {\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": "
+     "\"r\"}, {\"role\": \"assistant\", \"content\": \"<assistant>b\"}]}",
+     "<user>q<assistant></s><assistant>[[{\"name\": \"f\"}]</s>]<tool>1\n</s><assistant>[a</s>]"
+     "<user>r</s><assistant>[<assistant>b</s>]",
+     0, 0},
     /* refused */
     {PLAIN,
      "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"Zed\", \"content\": "

@@ -162,6 +162,23 @@ static void test_repositories(void **state) {
 }
 
 /* A folder is one source: files in order, each named; the split is by rows counted through it. */
+/* A folder of the hub's cache is the revision in it, with its own README.md. */
+static void test_cache(void **state) {
+    (void)state;
+    put("c/refs/main", "01"), put("c/snapshots/01/a/b.jsonl", ""),
+        put("c/snapshots/01/a/c.csv", "");
+    put("c/snapshots/01/README.md",
+        "---\nconfigs:\n- config_name: default\n  data_files: a/b.jsonl\n"
+        "---\n");
+    put("d/snapshots/01/b.jsonl", ""), put("d/snapshots/02/b.jsonl", "");
+    static const struct files_case cases[] = {
+        {"c/", NULL, NULL, "a/b.jsonl", false, "c: what is read is "},
+        {"d", NULL, NULL, "! is a cache of the hub with 2 revisions", false, NULL},
+        {"d/snapshots/02", NULL, NULL, "b.jsonl", false, NULL},
+    };
+    expect_all(cases, COUNT(cases));
+}
+
 static void test_dataset(void **state) {
     (void)state;
     struct err e = {0};
@@ -243,6 +260,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_globs),   cmocka_unit_test(test_folders),
         cmocka_unit_test(test_splits),  cmocka_unit_test(test_repositories),
-        cmocka_unit_test(test_dataset), cmocka_unit_test(test_notes)};
+        cmocka_unit_test(test_dataset), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_notes)};
     return cmocka_run_group_tests_name("files", tests, folder_make, folder_remove);
 }

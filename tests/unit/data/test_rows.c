@@ -108,6 +108,56 @@ static const struct rows_case {
      "! 'labels' and 'input_ids' are not of one length", NULL, 0, 0},
     {NULL, "{\"input_ids\": [97, 98], \"labels\": [-100, -100]}\n",
      "! no token of the row is trained", NULL, 0, 0},
+    {NULL,
+     "{\"system\": \"s\", \"query\": \"r\", \"response\": \"b\", \"history\": [[\"q\", \"a\"]], "
+     "\"solution\": \"4\"}\n",
+     "<system>s</s>\n<user>q</s>\n<assistant>[a</s>]\n<user>r</s>\n<assistant>[b</s>]\n",
+     "note: column 'solution' of %s is not used (1 row)\n", 0, 0},
+    {NULL, "{\"query\": \"q\", \"response\": [\"a\", \"b\"]}\n",
+     "! 'response' is a list, expected a text", NULL, 0, 0},
+    {NULL, "{\"query\": \"q\", \"response\": \"a\", \"text\": \"t\"}\n", "[t$]",
+     "note: column 'query' of %s is not used (1 row)\nnote: column 'response' of %s is not used (1 "
+     "row)\n",
+     0, 0},
+    {NULL, "{\"query\": \"q\", \"response\": \"a\", \"images\": [\"x.png\"]}\n",
+     "! the row has 'images', which are not supported", NULL, 0, 0},
+    {NULL, "{\"instruction\": \"i\", \"context\": \"c\", \"response\": \"r\"}\n",
+     "! 'output' is missing, expected a text", NULL, 0, 0},
+    {"{\"instruction\": \"instruction\", \"input\": \"context\", \"output\": \"response\"}",
+     "{\"instruction\": \"i\", \"context\": \"c\", \"response\": \"r\"}\n",
+     "<user>i\n\nc</s>\n<assistant>[r</s>]\n", "", 0, 0},
+    /* answers to choose between, and some that are not wanted */
+    {NULL, "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n",
+     "! the row has 'chosen' and 'rejected': answers to choose between", NULL, 0, 0},
+    {NULL,
+     "{\"conversations\": [{\"from\": \"human\", \"value\": \"q\"}, {\"from\": \"gpt\", \"value\": "
+     "\"a\"}, {\"from\": \"human\", \"value\": \"r\"}], \"chosen\": {\"from\": \"gpt\", \"value\": "
+     "\"b\"}, \"rejected\": {\"from\": \"gpt\", \"value\": \"c\"}}\n",
+     "! the row has 'chosen' and 'rejected': answers to choose between", NULL, 0, 0},
+    {NULL,
+     "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}], \"rejected_response\": \"b\"}\n",
+     "! the row has 'rejected_response': answers to choose between", NULL, 0, 0},
+    {NULL, "{\"text\": \"t\", \"rejected\": null, \"chosen\": \"\"}\n", "[t$]", "", 0, 0},
+    {"{\"prompt\": \"prompt\", \"completion\": \"chosen\"}",
+     "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"r\"}\n", "p[c$]",
+     "note: column 'rejected' of %s is not used (1 row)\n", 0, 0},
+    {"{\"messages\": \"chosen\"}",
+     "{\"chosen\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", "
+     "\"content\": \"a\"}], \"rejected\": []}\n",
+     "<user>q</s>\n<assistant>[a</s>]\n", "", 0, 0},
+    {NULL, "{\"prompt\": \"p\", \"completion\": \"c\", \"label\": false}\n",
+     "! 'label' is false: an answer that is not wanted", NULL, 0, 0},
+    {NULL,
+     "{\"prompt\": \"p\", \"completion\": \"c\", \"label\": true}\n{\"prompt\": \"p\", "
+     "\"completion\": \"d\", \"label\": \"False\"}\n{\"prompt\": \"p\", \"completion\": \"e\", "
+     "\"label\": 0}\n",
+     "p[c$]p[e$]",
+     "note: %s: left out: 'label' is false: an answer that is not wanted, as KTO has them (1 time, "
+     "line 2)\nnote: column 'label' of %s is not used (1 row)\n",
+     true, 0},
+    {NULL, "{\"text\": \"t\", \"label\": false}\n", "[t$]",
+     "note: column 'label' of %s is not used (1 row)\n", 0, 0},
     {NULL, "{\"instruction\": \"i\", \"output\": \"o\", \"history\": [[\"q\", \"a\"]]}\n",
      "! 'history' beside an instruction needs a chat template", NULL, 0, true},
 };

@@ -99,6 +99,15 @@ static void test_files_of_others(void **state) {
          {0}},
         {"a.json", "[{\"x\": [NaN,\n{\"y\":-Infinity}], \"text\": \"a\"}]", "[a]\n", {0}},
         {"a.ndjson", "{\"text\": \"a\"}", "[a]\n", {0}},
+        {"a.jsonl",
+         "\xef\xbb\xbf"
+         "{\"text\": \"a\"}\r\n\r\n{\"text\": \"b\"}\r\n",
+         "[a]\n[b]\n",
+         {0}},
+        {"a.jsonl",
+         "{\"text\": \"\\ud83d\\ude00\\u2028\"}",
+         "[\xf0\x9f\x98\x80\xe2\x80\xa8]\n",
+         {0}},
         {"a.md", "# a\n\nb", "[# a\n\nb]\n", {0}},
         {"a.MD", "b", "[b]\n", {0}},
         {"a.csv", "text,id\na,1\n", "[a]\n", {0}},
@@ -116,6 +125,69 @@ static void test_files_of_others(void **state) {
          "[### Instruction:\ni\n\n### Response:\n][o]\n[### Instruction:\ni\n\n### "
          "Input:\nn\n\n### Response:\n][o]\n",
          {0}},
+    };
+    for (i64 i = 0; i < COUNT(cases); i++) source_expect(&cases[i]);
+}
+
+/* A zero byte is text, and a line may be as long as memory. */
+static void test_odd_texts(void **state) {
+    (void)state;
+    enum { LONG = 5000000 };
+    struct err e = {0};
+    struct document d;
+    static const char nul[] = "{\"text\": \"a\\u0000b\"}\n{\"text\": \"";
+    char *file = mem_new(sizeof nul + LONG + 3, &e);
+    memcpy(file, nul, sizeof nul - 1), memset(file + sizeof nul - 1, 'x', LONG);
+    memcpy(file + sizeof nul - 1 + LONG, "\"}", 2);
+    const char *path = file_put("long.jsonl", file, (i64)sizeof nul - 1 + LONG + 2);
+    struct source *s = source_open(path, &(struct source_options){0}, &e);
+    assert_int_equal(source_next(s, &d, &e), 1);
+    assert_memory_equal(d.text, "a\0b", d.size == 3 ? 3 : 4);
+    assert_int_equal(source_next(s, &d, &e), 1);
+    assert_int_equal(d.size, LONG);
+    assert_int_equal(source_next(s, &d, &e), 0);
+    source_close(s), mem_free(file);
+}
+
+/* Exports that hold their rows in an object. */
+static void test_rows_in_an_object(void **state) {
+    (void)state;
+    static const struct source_case cases[] = {
+        {"a.json", "{\"data\": [{\"text\": \"a\"},\n{\"text\": \"b\"}]}\n", "[a]\n[b]\n", {0}},
+        {"a.json",
+         "\n{\"version\": 1, \"x\": {\"rows\": []}, \"rows\": [ {\"id\": 1, \"text\": \"}]\"} ] , "
+         "\"next\": null }",
+         "[}]]\n",
+         {0}},
+        {"a.json",
+         "{\"SELECT * FROM t\": [{\"text\": \"a\"}], \"meta\": [{\"name\": \"text\"}]}",
+         "[a]\n",
+         {0}},
+        {"a.json", "{\"text\": \"a\", \"data\": [{\"text\": \"b\"}]}", "[a]\n", {0}},
+        {"a.jsonl", "{\"text\": \"a\", \"data\": [{}]}\n{\"text\": \"b\"}", "[a]\n[b]\n", {0}},
+        {"a.jsonl",
+         "{\"data\": [{\"text\": \"a\"}]}\n{\"text\": \"b\"}",
+         "! %s:1: no text found; the keys are: 'data'",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"text\": \"a\"},\n{\"text\": 3}]}",
+         "! %s:2: 'text' is an integer",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"text\": \"a\"},\n{\"text\": \"b\", \"text\": \"c\"}]}",
+         "! %s:2:20: not valid JSON: duplicate object key near '\"text\"'",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"title\": \"a\"}]}",
+         "! %s:1: no text found; the keys are: 'title'",
+         {0}},
+        {"a.json",
+         "{\"data\": [{\"text\": \"a\"}], \"rows\": [{\"text\": \"b\"}]}",
+         "! %s:1: no text found; the keys are: 'data', 'rows'",
+         {0}},
+        {"a.json", "{\"data\": []}", "! %s:1: no text found; the keys are: 'data'", {0}},
+        {"a.json", "{\"data\": [[\"a\"]]}", "! %s:1: no text found; the keys are: 'data'", {0}},
+        {"a.json", "{\"data\": [{\"text\": \"a\"}, 3]}", "! %s:1: not a JSON object", {0}},
     };
     for (i64 i = 0; i < COUNT(cases); i++) source_expect(&cases[i]);
 }
@@ -223,6 +295,14 @@ static void test_refusals(void **state) {
         {"a.jsonl",
          "{\"text\": \"a\"}\n{\n\"text\": \"b\"\n",
          "! %s:4:0: not valid JSON: '}' expected near end of file",
+         {0}},
+        {"a.jsonl",
+         "{\"text\": \"\\ud83d\"}",
+         "! %s:1:17: not valid JSON: invalid Unicode '\\uD83D' near '\"\\ud83d\"'",
+         {0}},
+        {"a.jsonl",
+         "{\"text\": \"a\", \"id\": 1e400}",
+         "! %s:1:25: not valid JSON: real number overflow near '1e400'",
          {0}},
         {"a.jsonl",
          "{\"text\": \"a\", \"x\": nan}",
@@ -406,6 +486,8 @@ static void test_split_of_one_text(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms),
                                        cmocka_unit_test(test_files_of_others),
+                                       cmocka_unit_test(test_odd_texts),
+                                       cmocka_unit_test(test_rows_in_an_object),
                                        cmocka_unit_test(test_utf16),
                                        cmocka_unit_test(test_refusals),
                                        cmocka_unit_test(test_compression),

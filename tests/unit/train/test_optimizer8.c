@@ -36,7 +36,8 @@ static void test_8bit(void **state) {
     struct graph g = {.tensor = slots, .tensors = 1};
     struct optimizer o;
     assert_int_equal(optimizer_new(&o, &m, &r, &e) || optimizer_bind(&o, &g, &e), 0);
-    assert_int_equal(optimizer_bytes(&o), 4 * N + 2 * N + 2 * 4 * ((N + 255) / 256));
+    assert_int_equal(optimizer_bytes(&o) + optimizer_gradient_bytes(&o),
+                     4 * N + 2 * N + 2 * 4 * ((N + 255) / 256));
     for (int step = 0; step < 4; step++) {
         double norm;
         optimizer_zero(&o, NULL);
