@@ -329,6 +329,12 @@ static void on_connection(void *arg, struct MHD_Connection *c, void **context,
     *context = info ? link_new(s, info->connect_fd) : NULL;
 }
 
+/* Paths are taken as they come: with "%2e" or "%00" in them they are not ours. */
+static size_t as_it_is(void *arg, struct MHD_Connection *c, char *text) {
+    (void)arg, (void)c;
+    return strlen(text);
+}
+
 int http_start(struct server *s, struct err *e) {
     pthread_mutex_init(&s->lock, NULL);
     s->links.next = s->links.before = &s->links;
@@ -340,6 +346,7 @@ int http_start(struct server *s, struct err *e) {
                                  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(64 << 10),
                                  MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_NOTIFY_COMPLETED,
                                  on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
+                                 MHD_OPTION_UNESCAPE_CALLBACK, as_it_is, NULL,
                                  MHD_OPTION_THREAD_STACK_SIZE, (size_t)(8 << 20), MHD_OPTION_END);
     return s->daemon ? 0 : err_failed(e, "the HTTP server cannot start");
 }
