@@ -45,7 +45,17 @@ static int folder_put(struct sha256 *s, const char *path, struct err *e) {
     return rc ? -1 : 0;
 }
 
-static int compute(struct fingerprint *f, struct err *e) {
+static int files_sum(const char *path, char hex[65], struct err *e) {
+    struct sha256 s = {0};
+    if (!path) return *hex = 0, 0;
+    if (sha256_begin(&s, e)) return -1;
+    const int rc = folder_put(&s, path, e);
+    sha256_end(&s, hex);
+    return rc;
+}
+
+static int name_give(struct fingerprint *f, int lane, const char *base, const char *adapter,
+                     struct err *e) {
     const struct serve_model *m = f->m;
     struct sha256 s = {0};
     char hex[65];
@@ -56,11 +66,16 @@ static int compute(struct fingerprint *f, struct err *e) {
     put(&s, numerics_now == NUMERICS_PORTABLE ? "portable" : "fast");
     put(&s, m->precision), put(&s, globals.quantize);
     put(&s, m->chat ? chat_sha256(m->chat) : NULL), put(&s, tokenizer_sha256(m->l->tokenizer));
-    int rc = folder_put(&s, m->l->base, e);
-    if (!rc && m->l->adapter) put(&s, "adapter"), rc = folder_put(&s, m->l->adapter, e);
+    put(&s, base), put(&s, adapter);
     sha256_end(&s, hex);
-    if (!rc) snprintf(f->text, sizeof f->text, "hone-%.32s", hex);
-    return rc;
+    snprintf(f->text[lane], sizeof f->text[lane], "hone-%.32s", hex);
+    return 0;
+}
+
+static int compute(struct fingerprint *f, struct err *e) {
+    char base[65], adapter[65];
+    return files_sum(f->m->l->base, base, e) || files_sum(f->m->l->adapter, adapter, e) ||
+           name_give(f, 0, base, adapter, e) || name_give(f, 1, base, "", e);
 }
 
 static void *run(void *arg) {
@@ -78,13 +93,13 @@ int fingerprint_start(struct fingerprint *f, const struct serve_model *m, struct
     return 0;
 }
 
-const char *fingerprint_wait(struct fingerprint *f) {
+const char *fingerprint_wait(struct fingerprint *f, i64 lane) {
     pthread_mutex_lock(&f->lock);
     if (f->started && !f->joined) pthread_join(f->thread, NULL), f->joined = true;
     pthread_mutex_unlock(&f->lock);
-    return *f->text ? f->text : NULL;
+    return *f->text[lane] ? f->text[lane] : NULL;
 }
 
 void fingerprint_stop(struct fingerprint *f) {
-    if (f->started) fingerprint_wait(f);
+    if (f->started) fingerprint_wait(f, 0);
 }

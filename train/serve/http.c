@@ -205,7 +205,9 @@ static enum MHD_Result answer_reply(struct server *s, struct MHD_Connection *c, 
     snprintf(x->a.id, sizeof x->a.id, "%s-%llx%06llx", chat ? "chatcmpl" : "cmpl",
              (unsigned long long)s->created, (unsigned long long)number);
     int rc = request_read(&x->a.q, s->m, s->worker.positions, j, chat, r);
-    if (!rc) x->a.fingerprint = fingerprint_wait(&s->fingerprint), rc = answer_begin(&x->a, r);
+    if (!rc)
+        x->a.fingerprint = fingerprint_wait(&s->fingerprint, x->a.q.lane),
+        rc = answer_begin(&x->a, r);
     if (!rc && x->a.q.stream) return stream_reply(c, x);
     if (!rc) rc = whole_answer(x, &out, r);
     const enum MHD_Result done = rc == 1 ? MHD_NO

@@ -188,11 +188,11 @@ struct fingerprint { /* a thread reads the files while the server starts */
     pthread_t thread;
     bool started, joined;
     pthread_mutex_t lock;
-    char text[48];
+    char text[2][48]; /* of each lane */
     struct err err;
 };
 int fingerprint_start(struct fingerprint *f, const struct serve_model *m, struct err *e);
-const char *fingerprint_wait(struct fingerprint *f); /* NULL: a file could not be read */
+const char *fingerprint_wait(struct fingerprint *f, i64 lane); /* NULL: a file could not be read */
 void fingerprint_stop(struct fingerprint *f);
 
 /* ---- HTTP (http.c, listen.c, page_parts.c) */
