@@ -18,6 +18,8 @@ struct served {
     char path[108];
 };
 
+static pid_t serve_last; /* that was started; a test that fails leaves it */
+
 /* `hone serve ARGUMENTS` on a socket at `local`, or, with NULL, on a free port; waits until it says
  * where it listens. */
 PRINTF(2, 3) static inline struct served serve_start(const char *local, const char *fmt, ...) {
@@ -31,6 +33,7 @@ PRINTF(2, 3) static inline struct served serve_start(const char *local, const ch
              arguments, local ? "unix:" : "127.0.0.1:0", s.path, out, out);
     char *argv[] = {"sh", "-c", line, NULL};
     assert_int_equal(0, posix_spawn(&s.pid, "/bin/sh", NULL, NULL, argv, environ));
+    serve_last = s.pid;
     for (int i = 0; i < 3000; i++) {
         const char *said = path_exists(out) ? text_of(out) : "";
         if (strchr(said, '\n')) {
@@ -45,9 +48,17 @@ PRINTF(2, 3) static inline struct served serve_start(const char *local, const ch
     return s;
 }
 
+static inline int serve_wait(struct served *s) {
+    if (serve_last == s->pid) serve_last = 0;
+    return shell_end(s->pid);
+}
 static inline int serve_end(struct served *s, int number) {
     kill(s->pid, number);
-    return shell_end(s->pid);
+    return serve_wait(s);
+}
+static inline int serve_remove(void **state) {
+    if (serve_last) kill(serve_last, SIGKILL);
+    return tiny_remove(state);
 }
 
 /* -1: nobody is there. */

@@ -298,12 +298,13 @@ static void test_guarded(void **state) {
     struct pollfd ended = {.fd = fd, .events = POLLIN};
     for (int i = 0; i < 100 && !poll(&ended, 1, 100); i++) serve_write(fd, "l", 1);
     assert_true(recv(fd, part, sizeof part, 0) <= 0), close(fd);
-    hone(2, "serve " STORIES " --listen unix:%s --quiet", s.path);
+    hone(2, "serve " STORIES " --threads 1 --listen unix:%s --quiet", s.path);
     expect(complained(), "somebody listens there already");
-    hone(2, "serve " STORIES " --listen unix:%s --quiet", at("served-1"));
+    hone(2, "serve " STORIES " --threads 1 --listen unix:%s --quiet", at("served-1"));
     expect(complained(), "is there and is no socket");
-    hone(2, "serve " STORIES " --listen nowhere"), expect(complained(), "there is no port in it");
-    hone(2, "serve " STORIES " --listen 127.0.0.1:0 --kv-memory 10 --quiet");
+    hone(2, "serve " STORIES " --threads 1 --listen nowhere"),
+        expect(complained(), "there is no port in it");
+    hone(2, "serve " STORIES " --threads 1 --listen 127.0.0.1:0 --kv-memory 10 --quiet");
     expect(complained(), "has no room for a page");
     assert_int_equal(-SIGKILL, serve_end(&s, SIGKILL));
     assert_true(path_exists(s.path));
@@ -325,7 +326,7 @@ static void test_stop(void **state) {
         char first[1];
         assert_int_equal(1, recv(fd, first, 1, MSG_PEEK));
         kill(s.pid, SIGTERM), serve_read(fd, &body);
-        assert_int_equal(0, shell_end(s.pid));
+        assert_int_equal(0, serve_wait(&s));
         assert_int_equal(-1, serve_open(&s));
         int ends = 0;
         for (const char *p = body; (p = strstr(p, "\"finish_reason\": \"length\"")); p++) ends++;
@@ -364,6 +365,38 @@ static void test_adapter(void **state) {
     expect(complained(), "one can be served beside its base");
 }
 
+/* Memory runs out somewhere: one request is told so, the others have their texts, and the server
+ * goes on; or it does not start, and says why. */
+static void test_memory(void **state) {
+    (void)state;
+    enum { AT_ONCE = 4 };
+    static const char json[] = "{\"prompt\": \"Once upon a time\", \"max_tokens\": 30, "
+                               "\"logprobs\": 1, \"seed\": 1}";
+    char text[1024], line[64];
+    snprintf(text, sizeof text, "%s",
+             generated(STORIES " --prompt 'Once upon a time' --max-new-tokens 30 --seed 1"));
+    for (int n = 4500; n < 7000; n += 311) {
+        int fd[AT_ONCE], refused = 0;
+        const char *body;
+        snprintf(line, sizeof line, "alloc:%d", n);
+        setenv("HONE_FAULT", line, 1);
+        struct served s = serve_start(at("socket"), STORIES " --quiet");
+        unsetenv("HONE_FAULT");
+        for (int i = 0; i < AT_ONCE; i++)
+            fd[i] = serve_send(&s, "POST", TEXT, "", json, sizeof json - 1);
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int status = serve_read(fd[i], &body);
+            refused += status != 200;
+            if (status == 200) assert_string_equal(text, choice_text(body, 0, "text"));
+            if (status) assert_true(status == 200 || status == 503);
+        }
+        assert_true(refused <= 1);
+        fd[0] = serve_send(&s, "POST", TEXT, "", json, sizeof json - 1), serve_read(fd[0], &body);
+        assert_string_equal(text, choice_text(ask(&s, 200, TEXT, json), 0, "text"));
+        assert_int_equal(0, serve_end(&s, SIGTERM));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_as_generate),
                                        cmocka_unit_test(test_same_as_chat),
@@ -374,6 +407,7 @@ int main(void) {
                                        cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_guarded),
                                        cmocka_unit_test(test_stop),
-                                       cmocka_unit_test(test_adapter)};
-    return cmocka_run_group_tests(tests, tiny_folder, tiny_remove);
+                                       cmocka_unit_test(test_adapter),
+                                       cmocka_unit_test(test_memory)};
+    return cmocka_run_group_tests(tests, tiny_folder, serve_remove);
 }

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* ---- errors as clients get them (refusal.c) */
 struct refusal {
@@ -222,7 +223,8 @@ struct server {
     pthread_mutex_t lock;
     struct link links;            /* a ring */
     i64 created, answers, bodies; /* bodies: bytes of requests that are held */
-    bool stopping, quiesced;
+    bool quiesced;
+    atomic_bool stopping;
 };
 int http_start(struct server *s, struct err *e);
 void http_quiet(struct server *s); /* takes no new connections */
