@@ -175,6 +175,16 @@ static void step_failed(struct worker *w, const struct err *e) {
 
 /* ---- the thread ---- */
 
+static struct engine_count counted(const struct worker *w) {
+    struct engine_count all = engine_counted(w->engine[0]);
+    if (w->lanes == 1) return all;
+    const struct engine_count more = engine_counted(w->engine[1]);
+    all.computed += more.computed, all.reused += more.reused, all.passes += more.passes;
+    all.preempted += more.preempted, all.evicted += more.evicted;
+    all.pages += more.pages, all.most += more.most;
+    return all;
+}
+
 static void *work(void *arg) {
     struct worker *w = arg;
     isa_float_mode();
@@ -196,14 +206,7 @@ static void *work(void *arg) {
         pthread_mutex_lock(&w->lock);
         if (e.code) step_failed(w, &e);
         drop_done(w);
-        struct engine_count all = engine_counted(w->engine[0]);
-        if (w->lanes == 2) {
-            const struct engine_count more = engine_counted(w->engine[1]);
-            all.computed += more.computed, all.reused += more.reused, all.passes += more.passes;
-            all.preempted += more.preempted, all.evicted += more.evicted;
-            all.pages += more.pages, all.most += more.most;
-        }
-        w->counts.engine = all;
+        w->counts.engine = counted(w);
     }
     pthread_mutex_unlock(&w->lock);
     return NULL;
@@ -239,6 +242,7 @@ int worker_start(struct worker *w, const struct serve_model *m, const struct ser
         fprintf(stderr, "note: texts have at most %lld tokens, for which --kv-memory has room\n",
                 (long long)room);
     w->positions = i64_min(w->positions, room);
+    w->counts.engine = counted(w);
     if (pthread_create(&w->thread, NULL, work, w)) return err_memory(e, "cannot start a thread");
     w->started = true;
     return 0;
