@@ -73,7 +73,7 @@ int piece_encode(const struct dataset_job *job, struct piece *p, const char *bat
     if (!p->document.segments && (c->encode(c->arg, text, p->document.size, &p->ids, e) ||
                                   spans_encode(job, p, text, span, e)))
         return -1;
-    if (p->document.segments == 2 && job->options.rules.version != 1) {
+    if (p->document.segments == 2 && !p->document.apart && job->options.rules.version != 1) {
         if (pair_encode(job, p, text, e)) return -1;
     } else
         for (int i = 0; i < p->document.segments; i++) {

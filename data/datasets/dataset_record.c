@@ -30,3 +30,16 @@ int source_note(struct text *to, const char *name, const struct source_facts *f,
                        f->rows == 1 ? "" : "s", (long long)f->documents,
                        f->documents == 1 ? "" : "s");
 }
+
+int left_out_note(const struct dataset_job *job, const char *path, i64 few, i64 twice,
+                  struct err *e) {
+    if (!job->notes) return 0;
+    if (few && text_printf(job->notes, e,
+                           "note: %s: left out: %lld document%s of fewer than %lld tokens\n", path,
+                           (long long)few, few == 1 ? "" : "s", (long long)job->min_tokens))
+        return -1;
+    return twice ? text_printf(job->notes, e,
+                               "note: %s: left out: %lld document%s that %s there already\n", path,
+                               (long long)twice, twice == 1 ? "" : "s", twice == 1 ? "is" : "are")
+                 : 0;
+}

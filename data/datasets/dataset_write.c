@@ -35,6 +35,7 @@ struct writer {
     i64 pieces_count;
     struct row_notes notes; /* of the files of one path */
     i64 nothing;            /* documents without a token */
+    i64 few, twice;         /* documents of one path that are left out */
     bool checked;           /* the template's markers are tokens */
     i64 probed;             /* documents that the probe looked at */
 };
@@ -208,6 +209,27 @@ static int piece_write(struct writer *w, const struct piece *p, struct err *e) {
     return span_add(w, border, (u64)w->count, segment[p->document.segments - 1].trained, e);
 }
 
+static u64 *span_last(const struct writer *w, i64 spans) {
+    return spans ? (u64 *)(void *)(w->spans.data + spans) - 1 : NULL;
+}
+
+static int piece_keep(struct writer *w, const struct piece *p, struct err *e) {
+    const u64 *last = span_last(w, w->spans.size);
+    const struct mark m = {w->count,      w->pending.size,  w->documents.size,
+                           w->spans.size, last ? *last : 0, w->masked};
+    if (piece_write(w, p, e)) return -1;
+    if (w->count == m.count || (w->job->min_tokens <= 1 && !w->job->seen)) return 0;
+    const bool few = w->count - m.count < w->job->min_tokens;
+    const int twice =
+        few || !w->job->seen ? 0 : seen_document(w->job->seen, &w->pending, &w->spans, &m, e);
+    if (twice < 0 || (!few && !twice)) return twice;
+    w->few += few, w->twice += twice;
+    w->count = m.count, w->pending.size = m.pending, w->documents.size = m.documents;
+    w->spans.size = m.spans, w->masked = m.masked;
+    if (m.spans) *span_last(w, m.spans) = m.last;
+    return 0;
+}
+
 static int batch_write(struct writer *w, struct err *e) {
     struct encoding x = {w, mem_new_array(pool_threads(), sizeof *x.err, e)};
     int r = x.err ? 0 : -1;
@@ -216,7 +238,7 @@ static int batch_write(struct writer *w, struct err *e) {
         if (x.err[i].code) *e = x.err[i], r = -1;
     mem_free(x.err);
     for (i64 i = 0; i < w->pieces_count; i++) {
-        if (!r) r = piece_write(w, &w->pieces[i], e);
+        if (!r) r = piece_keep(w, &w->pieces[i], e);
         if (!r && w->pending.size >= (i64)CHUNKS_AT_ONCE * DATASET_CHUNK)
             r = chunks_write(w, CHUNKS_AT_ONCE, e);
         piece_free(&w->pieces[i]);
@@ -299,6 +321,8 @@ static int sources_write(struct writer *w, const char *path, struct err *e) {
         r = text_printf(job->notes, e, "note: %s: %lld files, %lld rows\n", path,
                         (long long)files.count, (long long)w->options.first_row);
     if (job->notes && row_notes_text(&w->notes, of, job->notes, e)) r = -1;
+    if (left_out_note(job, of, w->few, w->twice, e)) r = -1;
+    w->few = w->twice = 0;
     if (!r && w->options.split != SPLIT_VALIDATION) /* which may be few */
         r = row_columns_had(&w->notes, job->options.rules.columns, of, e);
     row_notes_free(&w->notes), data_files_free(&files);
@@ -338,7 +362,7 @@ static int writer_tables(struct writer *w, struct err *e) {
                   w->job->sources_count > 1 ? " and others give" : " gives",
                   w->job->options.split == SPLIT_VALIDATION ? " none to the validation split"
                   : w->job->options.split == SPLIT_TRAIN    ? " none to the training split"
-                                                            : " none that is not empty");
+                                                         : " none that is not empty or left out");
         return err_hint(e, "check the file, its type and validation_fraction");
     }
     if (w->masked && !spans) return err_input(e, "no token of '%s' is trained", w->job->sources[0]);

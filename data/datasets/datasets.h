@@ -39,9 +39,9 @@ struct source_options {
 };
 /* What is compared with validation_fraction: in [0, 1), the same for a row whoever reads it. */
 double source_draw(u64 seed, i64 row);
-/* A document is one text in at most two segments, which are tokenised apart so that their border is
- * exact; or (segments 0) a conversation, which is tokenised whole, as it will be when the model is
- * used, and of which the spans are trained: each token that lies in one, if only in part. */
+/* A document is one text in at most two segments, which are tokenised as one text, or `apart`; or
+ * (segments 0) a conversation, which is tokenised whole, as it will be when the model is used, and
+ * of which the spans are trained: each token that lies in one, if only in part. */
 struct segment {
     i64 size; /* bytes */
     bool trained;
@@ -56,7 +56,8 @@ struct document {
     bool unstopped; /* the template puts nothing after the last answer: it wants an eos */
     const struct message_part *part; /* of a conversation, where source_options.parts; as text is */
     i64 parts;
-    bool ids; /* text is u32 ids, size / 4 of them, and spans are of ids */
+    bool apart; /* the segments are tokenised each for itself */
+    bool ids;   /* text is u32 ids, size / 4 of them, and spans are of ids */
 };
 struct source_facts {
     i64 bytes, documents; /* of the file as it is stored; yielded so far */
@@ -73,6 +74,9 @@ struct source *source_open(const char *path, const struct source_options *option
 int source_next(struct source *s, struct document *out, struct err *e);
 const struct source_facts *source_facts(const struct source *s);
 const struct row_notes *source_notes(const struct source *s);
+/* What is written around the columns of a row, by name (rows_prompts.c); NULL: there is none. */
+const struct prompt_style *prompt_style_find(const char *name);
+extern const char prompt_style_choices[]; /* "alpaca alpaca:chat ..." */
 /* Is every name of `columns` one that rows know? */
 int row_columns_check(const json_t *columns, struct err *e);
 /* Appends the notes as lines for the user, about `path`. */
@@ -108,6 +112,11 @@ void data_files_free(struct data_files *f);
 /* ==== tokenised datasets (dataset*.c, zstd_filter.c) ========================================== */
 /* One HDF5 file, described in README.md. */
 
+struct seen { /* hashes of documents; zero-initialise, seen_free */
+    u64 (*slot)[2];
+    i64 count, slots; /* slots: 0 or a power of two */
+};
+void seen_free(struct seen *s);
 /* What `hone check` asks about the first documents while they become tokens: dataset_probe.c */
 enum { PROBE_DOCUMENTS = 10000 };
 struct dataset_probe {
@@ -128,7 +137,11 @@ struct dataset_job {
     /* Around each document of text, if the encoder has them, and unless they are there already
      * (rules.version 1: even then); eos counts as text. */
     bool add_bos, add_eos;
-    bool add_around;             /* what the encoder puts around texts, too: before, after */
+    bool add_around; /* what the encoder puts around texts, too: before, after */
+    i64 min_tokens;  /* documents with fewer are left out and counted */
+    /* Documents whose ids and targets were there already are left out and counted. NULL: they are
+     * not. Several jobs may share it */
+    struct seen *seen;
     const char *path;            /* of the dataset; replaced only by a complete new one */
     struct text *notes;          /* gets what became of the rows, in lines; NULL: not wanted */
     struct dataset_probe *probe; /* NULL: not wanted; else zero */

@@ -31,6 +31,11 @@ int rows_next(struct rows *r, struct document *out, struct err *e);
 /* Is an error of one row to be left out and counted? Then it is, and `e` is clean. */
 bool rows_skip(struct rows *r, i64 line, struct err *e);
 void rows_free(struct rows *r);
+/* rows_prompts.c: the text of a row in `out`, the size of its prompt; 1: the column `wrong` is not
+ * there or no text. Does it use a column of that name? */
+int prompt_style_made(const struct prompt_style *s, const json_t *row, struct text *out,
+                      i64 *prompt, const char **wrong, struct err *e);
+bool prompt_style_uses(const struct prompt_style *s, const char *key);
 /* rows_columns.c */
 /* A column of `columns` that no row of `path` had is a slip of the pen. */
 int row_columns_had(const struct row_notes *n, const json_t *columns, const char *path,
@@ -56,6 +61,21 @@ int encoder_prefixes(const struct encoder *c, const char *text, const struct ids
 bool encoder_ended(const struct encoder *c, const struct ids *ids, bool conversation);
 /* Are the markers of a built-in template tokens? If not, the error lists those that are none. */
 int markers_check(const struct encoder *c, const struct chat *chat, struct err *e);
+
+/* Notes how many documents of `path` job->min_tokens and job->seen left out, if any. */
+int left_out_note(const struct dataset_job *job, const char *path, i64 few, i64 twice,
+                  struct err *e);
+
+/* ---- dataset_seen.c -------------------------------------------------------------------------- */
+struct mark {                             /* how far a file was before a document */
+    i64 count, pending, documents, spans; /* tokens; bytes */
+    u64 last;                             /* end of the last span */
+    bool masked;
+};
+/* The document whose ids and spans (of tokens of the file) are what follows the mark: 1: there was
+ * one like it, 0: it is new, -1: an error. */
+int seen_document(struct seen *s, const struct text *ids, const struct text *spans,
+                  const struct mark *m, struct err *e);
 
 /* ---- dataset_record.c ------------------------------------------------------------------------ */
 /* Appends what a dataset records of a source: enough to find it again and to take the same part of

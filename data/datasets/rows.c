@@ -20,7 +20,8 @@ enum form {
     INSTRUCTION,
     SEGMENTS,
     QUERIED,
-    FORMS
+    FORMS,
+    STYLED
 };
 static const struct {
     const char *needs, *uses;
@@ -113,11 +114,25 @@ static int row_unknown(const struct rows *r, struct err *e) {
                          "{\"instruction\", \"input\", \"output\"}");
 }
 
+/* A row as its prompt_style writes it. */
+static int made_styled(struct rows *r, i64 *prompt, struct err *e) {
+    const char *wrong = NULL;
+    const int rc = prompt_style_made(r->options->rules.style, r->json, &r->made, prompt, &wrong, e);
+    if (rc <= 0) return rc;
+    const json_t *found = json_object_get(r->json, wrong);
+    if (found) return json_wrong(r, wrong, found, e);
+    err_input(e, "%s:%lld: the row has no '%s'", r->path, (long long)r->line, wrong);
+    return err_hint(
+        e, "prompt_style (Axolotl's type) says which columns there are; without it a row is "
+           "what its columns say");
+}
+
 /* Puts the next document of the current row together, one of `f`; *prompt is its size in front of
  * what is answered. */
 static int row_document(struct rows *r, enum form f, i64 *prompt, bool *more, struct err *e) {
     const json_t *row = r->json, *instances = json_object_get(row, "instances");
     r->made.size = 0, *prompt = 0, *more = false;
+    if (f == STYLED) return made_styled(r, prompt, e);
     if (f == TEXT) return made_add(r, row, "text", e);
     if (f == PAIR) {
         if (made_add(r, row, "prompt", e)) return -1;
@@ -246,6 +261,7 @@ bool rows_is_row(const struct row_rules *rules, const json_t *keys) {
 /* What the user named by `columns` goes first. */
 static enum form row_form(const struct rows *r) {
     const json_t *row = r->json, *columns = r->options->rules.columns;
+    if (r->options->rules.style && !json_object_get(row, forms[IDS].needs)) return STYLED;
     const bool lists = json_is_array(json_object_get(row, "prompt")) ||
                        json_is_array(json_object_get(row, "completion"));
     const bool asked =
@@ -273,8 +289,9 @@ static int unused_count(struct rows *r, enum form f, struct err *e) {
         json_object_size(columns) && f < FORMS && has_all(r->json, forms[f].needs, columns);
     const char *key;
     json_t *value;
-    const bool answered = f < FORMS && f != IDS && f != TEXT && f != SEGMENTS;
-    if (!named && rows_compared(r, f < FORMS ? forms[f].needs : "text", answered, e)) return -1;
+    const bool answered = f != FORMS && f != IDS && f != TEXT && f != SEGMENTS;
+    const char *own = f < FORMS ? forms[f].needs : f == STYLED ? "instruction output" : "text";
+    if (!named && rows_compared(r, own, answered, e)) return -1;
     if (f == FORMS) return row_unknown(r, e);
     json_object_foreach(r->json, key, value) {
         if (json_empty(value)) continue;
@@ -284,8 +301,9 @@ static int unused_count(struct rows *r, enum form f, struct err *e) {
             return err_hint(e, "leave such rows out (on_bad_row: skip), or take the column away");
         }
         if (!strcmp(key, "label") && rows_wanted(value) == 1) continue; /* what it says is done */
-        if (!word_listed(forms[f].uses, key))
-            row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
+        const bool used = f == STYLED ? prompt_style_uses(r->options->rules.style, key)
+                                      : word_listed(forms[f].uses, key);
+        if (!used) row_note(&r->notes.unused, row_column_theirs(r, key), r->line);
     }
     return 0;
 }
@@ -311,7 +329,9 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
     if (!answer && !old(r)) {
         if (prompt)
             return err_input(e, "%s:%lld: the %s is empty", r->path, (long long)r->line,
-                             f == PAIR ? "completion" : "output");
+                             f == PAIR     ? "completion"
+                             : f == STYLED ? "answer"
+                                           : "output");
         row_note(&r->notes.said,
                  f == PAIR   ? "prompt and completion are empty"
                  : f == TEXT ? "the text is empty"
@@ -323,6 +343,7 @@ static int row_text(struct rows *r, enum form f, struct document *out, bool *mor
                              .size = r->made.size,
                              .row = r->number,
                              .segments = 1,
+                             .apart = f == STYLED,
                              .segment = {{answer, true}}};
     if (prompt) {
         out->segments = 2;

@@ -152,25 +152,48 @@ static int body_read(struct reading *x, json_t *texts) {
     return messages_read(x, completion, texts);
 }
 
+static void system_put(const struct reading *x, json_t *texts, const char *text, size_t size) {
+    json_t *m = json_pack("{s:s, s:s%}", "role", "system", "content", text, size);
+    json_array_insert(json_object_get(x->v->row, "messages"), 0, m);
+    json_array_insert_new(texts, 0, m);
+    json_array_insert_new(x->v->mute, 0, json_false());
+    x->v->first += x->v->complete;
+}
+
+static bool is_system(const json_t *m) {
+    const char *role = json_string_value(json_object_get(m, "role"));
+    return role && !strcmp(role, "system");
+}
+
 /* The column is for conversations that have no system message of their own. */
 static void system_read(const struct reading *x, json_t *texts) {
     const json_t *system = json_object_get(x->row, "system"), *m;
-    json_t *messages = json_object_get(x->v->row, "messages");
     size_t i;
     if (!json_is_string(system) || !json_string_length(system)) return;
-    json_array_foreach(messages, i, m) {
-        if (strcmp(json_string_value(json_object_get(m, "role")), "system")) continue;
+    json_array_foreach(json_object_get(x->v->row, "messages"), i, m) {
+        if (!is_system(m)) continue;
         if (!json_equal(system, json_object_get(m, "content")))
             reading_note(x,
                          "column 'system' is not used where a message of the conversation is the "
                          "system's");
         return;
     }
-    m = json_pack("{s:s, s:O}", "role", "system", "content", system);
-    json_array_insert(messages, 0, (json_t *)(uintptr_t)m);
-    json_array_insert_new(texts, 0, (json_t *)(uintptr_t)m);
-    json_array_insert_new(x->v->mute, 0, json_false());
-    x->v->first += x->v->complete;
+    system_put(x, texts, json_string_value(system), json_string_length(system));
+}
+
+/* drop_system_message: a first one goes; default_system: one for conversations without. */
+static void system_rules(const struct reading *x, json_t *texts) {
+    json_t *messages = json_object_get(x->v->row, "messages");
+    const char *text = x->rules->system;
+    if (x->rules->drop_system && is_system(json_array_get(messages, 0))) {
+        json_array_remove(messages, 0), json_array_remove(texts, 0);
+        json_array_remove(x->v->mute, 0);
+        x->v->first -= x->v->complete && x->v->first;
+        reading_note(x, "a first system message is dropped (drop_system_message)");
+    }
+    if (!text || !json_array_size(messages) || is_system(json_array_get(messages, 0))) return;
+    system_put(x, texts, text, strlen(text));
+    reading_note(x, "a conversation without a system message gets that of default_system");
 }
 
 int conversation_of(struct conversation *v, const struct chat *c, const json_t *row,
@@ -192,7 +215,7 @@ int conversation_of(struct conversation *v, const struct chat *c, const json_t *
     if (!rc && system && !json_is_string(system))
         rc = reading_wrong(&x, "'system' is %s, expected a text", reading_kind(system));
     rc = rc || body_read(&x, texts);
-    if (!rc) system_read(&x, texts);
+    if (!rc) system_read(&x, texts), system_rules(&x, texts);
     if (v->texts) json_decref(v->texts), v->texts = json_incref(texts);
     json_decref(texts);
     return rc ? -1 : 0;

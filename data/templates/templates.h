@@ -59,6 +59,10 @@ struct row_rules {
     const json_t *columns; /* {"prompt": "question"}: our name to the file's; NULL: none */
     const json_t *kwargs;  /* chat_template_kwargs of every row that has none of that name */
     bool skip;             /* on_bad_row: skip */
+    bool drop_system;      /* drop_system_message: of conversations */
+    const char *system;    /* default_system: of conversations without one; NULL: none */
+    /* What is written around the columns (datasets.h, prompt_style_find); NULL: nothing */
+    const struct prompt_style *style;
 };
 /* What became of the rows of a file, or of several: {what: {"count", "first": [at most 3 places]}},
  * in the order in which things were met. Places are lines, of several files "file:line".

@@ -119,6 +119,64 @@ static void test_bos(void **state) {
     }
 }
 
+static i64 documents_of(const char *path) {
+    struct err e = {0};
+    struct dataset *d = dataset_open(path, &e);
+    if (!d) fail_msg("%s", e.primary);
+    const i64 count = dataset_info(d)->documents;
+    return dataset_close(d), count;
+}
+
+/* Rows that are too short or there already are in neither part; a run says so once, and its lock
+ * gives the same run. */
+static void test_left_out(void **state) {
+    (void)state;
+    enum { ROWS = 60, KINDS = 20 };
+    struct text t = {0};
+    struct err e = {0};
+    char data[1024];
+    for (int i = 0; i < ROWS; i++)
+        if (text_printf(&t, &e, "{\"instruction\": \"say %d\", \"output\": \"it is %d\"}\n",
+                        i % KINDS, i % KINDS))
+            fail_msg("%s", e.primary);
+    if (text_printf(&t, &e, "{\"instruction\": \"\", \"output\": \"x\", \"id\": 1}\n"))
+        fail_msg("%s", e.primary);
+    put(at("w.jsonl"), t.data, t.size);
+    text_free(&t);
+    snprintf(data, sizeof data,
+             "task: sft\ndataset: [{path: %s, prompt_style: alpaca}]\nval_set_size: 0.3\n"
+             "dataset_exact_deduplication: true\nmin_sample_len: 3",
+             at("w.jsonl"));
+    recipe_put("left.yaml", data);
+    hone(0, "train %s output_dir=%s max_seq_length=300", at("left.yaml"), at("p"));
+    expect(complained(), "that are there already");
+    const i64 train = documents_of(at("p/data/train-0.h5")),
+              eval = documents_of(at("p/data/eval-0.h5"));
+    assert_int_equal(train + eval, KINDS + 1);
+    assert_true(train > eval && eval > 0);
+    hone(0, "train %s output_dir=%s --quiet", at("p/recipe.lock"), at("r"));
+    logs_equal(at("p"), at("r"));
+    hone(2,
+         "train %s output_dir=%s max_seq_length=300 max_steps=3 min_sample_len=4 "
+         "resume_from_checkpoint=auto --quiet",
+         at("left.yaml"), at("p"));
+    expect(complained(), "cannot resume: 'min_sample_len' was 3 when the run began and is 4 now");
+    hone(0,
+         "train %s output_dir=%s max_seq_length=300 max_steps=3 resume_from_checkpoint=auto "
+         "--quiet",
+         at("left.yaml"), at("p"));
+    hone(0,
+         "tokenize %s --tokenizer recipes/data/stories260K --prompt-style alpaca --output %s "
+         "--dataset-exact-deduplication --min-sample-len 3 --completion-only-loss",
+         at("w.jsonl"), at("w.h5"));
+    expect(complained(), "left out: 40 documents that are there already");
+    expect(said(), " tokens in 21 documents");
+    hone(2, "tokenize %s --tokenizer recipes/data/stories260K --output %s --min-sample-len 900",
+         at("w.jsonl"), at("w.h5"));
+    expect(complained(), "left out: 61 documents of fewer than 900 tokens");
+    expect(complained(), " gives none that is not empty or left out");
+}
+
 /* A built-in template needs its markers. */
 static void test_markers(void **state) {
     (void)state;
@@ -130,6 +188,7 @@ static void test_markers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_day), cmocka_unit_test(test_columns),
-                                       cmocka_unit_test(test_bos), cmocka_unit_test(test_markers)};
+                                       cmocka_unit_test(test_bos), cmocka_unit_test(test_left_out),
+                                       cmocka_unit_test(test_markers)};
     return cmocka_run_group_tests_name("rows of a run", tests, tiny_folder, tiny_remove);
 }

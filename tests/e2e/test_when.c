@@ -248,12 +248,86 @@ static void test_others(void **state) {
     hone(1, "import %s rl=dpo --fsdp full_shard", at("ax.yaml"));
     expect(said(), "# NOT CARRIED OVER, and it changes the result: 2\n");
     hone(2, "import %s", at("nothing.yaml"));
+    hone(2, "train %s base_model=recipes/data/stories260K dataset.path=%s output_dir=%s",
+         at("ax.yaml"), at("sft.jsonl"), at("no"));
+    expect(complained(), "sft.jsonl:1: the row has no 'instruction'"); /* type: alpaca says so */
     /* what is printed runs */
-    hone(0, "import %s base_model=%s dataset.path=%s", at("ax.yaml"), "recipes/data/stories260K",
-         at("sft.jsonl"));
+    static const char rows[] = "{\"instruction\": \"say\", \"input\": \"x\", \"output\": \"y\"}\n"
+                               "{\"instruction\": \"say it\", \"output\": \"it\"}\n";
+    put(at("alpaca.jsonl"), rows, sizeof rows - 1);
+    hone(0, "import %s base_model=%s dataset.path=%s val_set_size=0 sequence_len=256",
+         at("ax.yaml"), "recipes/data/stories260K", at("alpaca.jsonl"));
     const char *ours = said();
     put(at("ours.yaml"), ours, (i64)strlen(ours));
     hone(0, "train %s --max_steps 1 --output_dir %s --quiet", at("ours.yaml"), at("ours"));
+}
+
+/* `hone inspect` of another tool's recipe: whatever is wrong is in one report. */
+static void test_all_wrong(void **state) {
+    (void)state;
+    const char text[] = "base_model: org/model\ndatasets:\n  - {path: org/data, type: alpaca, "
+                        "shards: 3}\nsequence_len: 64\nval_set_size: 0.1\nlearning_rate: fast\n"
+                        "rl: dpo\nfsdp: [full_shard]\nplugins: [my.Plugin]\nprocessor_type: P\n"
+                        "nonsense: 1\nwarmup_steps: 3\nwarmup_ratio: 0.1\n";
+    static const char *const all[] = {
+        "'dataset.shards: 3' (Axolotl) changes the result",
+        "learning_rate = 'fast'; expected a number",
+        "'rl: dpo' (Axolotl) changes the result: another objective",
+        "'fsdp: full_shard' (Axolotl) changes the result: several GPUs",
+        "'plugins: my.Plugin' (Axolotl) changes the result: a plugin",
+        "'processor_type: P' (Axolotl) changes the result: a model that sees",
+        "unknown key 'nonsense'",
+        "both warmup_steps and warmup_ratio",
+        "model_name_or_path: org/model is not here",
+        "dataset: org/data is not here",
+        ": 10 problems, all of them above"};
+    put(at("wrong.yaml"), text, (i64)strlen(text));
+    hone(2, "inspect %s", at("wrong.yaml"));
+    for (int i = 0; i < COUNT(all); i++) expect(complained(), all[i]);
+}
+
+/* When a recipe of another tool evaluates, saves and stops: in its own words, shown and done. */
+static void test_their_moments(void **state) {
+    (void)state;
+    char eval[600], forty[600];
+    snprintf(eval, sizeof eval, "%s", at("eval.jsonl"));
+    snprintf(forty, sizeof forty, "%s", at("forty.jsonl"));
+    shell("head -12 %s > %s; head -40 %s > %s", at("sft.jsonl"), eval, at("sft.jsonl"), forty);
+    static const struct {
+        const char *name, *text, *shown, *evaluated, *saved;
+    } of[] = {
+        {"axolotl",
+         "base_model: recipes/data/stories260K\ndatasets: [{path: %s}]\ntest_datasets: [{path: "
+         "%s}]\nsequence_len: 300\nmicro_batch_size: 4\nnum_epochs: 1\nevals_per_epoch: 2\n"
+         "saves_per_epoch: 5\nlearning_rate: 1e-3\nsave_only_model: true\n",
+         "\"eval_ratio\": 0.5", "0 5 10", "2 4 6 8 10"},
+        {"trl",
+         "model_name_or_path: recipes/data/stories260K\ndataset_name: %s\neval_dataset: %s\n"
+         "max_length: 300\nper_device_train_batch_size: 4\nper_device_eval_batch_size: 4\n"
+         "num_train_epochs: 1\neval_strategy: steps\neval_steps: 0.3\nsave_steps: 0.5\n"
+         "do_eval: true\nlearning_rate: 1e-3\nbf16: false\n",
+         "\"eval_ratio\": 0.3", "0 3 6 9 10", "5 10"},
+        {"factory",
+         "model_name_or_path: recipes/data/stories260K\nstage: pt\nfinetuning_type: full\n"
+         "dataset: %s\neval_dataset: %s\ncutoff_len: 300\nper_device_train_batch_size: 4\n"
+         "packing: false\nnum_train_epochs: 1\neval_strategy: steps\neval_steps: 2\n"
+         "save_steps: 2\nload_best_model_at_end: true\nearly_stopping_patience: 1\n"
+         "early_stopping_threshold: 1000\nlearning_rate: 1e-3\n",
+         "\"early_stopping_patience\": 1", "0 2 4", "2 4"},
+    };
+    for (int i = 0; i < COUNT(of); i++) {
+        char text[2048];
+        snprintf(text, sizeof text, of[i].text, forty, eval);
+        put(at("%s.yaml", of[i].name), text, (i64)strlen(text));
+        hone(0, "inspect %s", at("%s.yaml", of[i].name));
+        expect(said(), of[i].shown);
+        hone(0, "train %s output_dir=%s", at("%s.yaml", of[i].name), at("run-%s", of[i].name));
+        assert_string_equal(evaluated(at("run-%s", of[i].name)), of[i].evaluated);
+        assert_string_equal(saved(at("run-%s", of[i].name)), of[i].saved);
+    }
+    assert_false(path_exists(at("run-axolotl/checkpoints/step-000004/state.h5")));
+    assert_true(path_exists(at("run-trl/checkpoints/step-000005/state.h5")));
+    assert_int_equal(manifest_of(at("run-factory/best")).step, 4);
 }
 
 static int setup(void **state) {
@@ -265,11 +339,12 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),    cmocka_unit_test(test_order),
-        cmocka_unit_test(test_tokens),  cmocka_unit_test(test_moments),
-        cmocka_unit_test(test_best),    cmocka_unit_test(test_only_model),
-        cmocka_unit_test(test_others),  cmocka_unit_test(test_gone),
-        cmocka_unit_test(test_planned),
+        cmocka_unit_test(test_rows),          cmocka_unit_test(test_order),
+        cmocka_unit_test(test_tokens),        cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_best),          cmocka_unit_test(test_only_model),
+        cmocka_unit_test(test_others),        cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_planned),       cmocka_unit_test(test_all_wrong),
+        cmocka_unit_test(test_their_moments),
     };
     return cmocka_run_group_tests(tests, setup, tiny_remove);
 }

@@ -3,13 +3,16 @@
 
     count_recipes.py HONE NAME=FOLDER[:GLOB[,GLOB]] ... [--list]
 
-prints a table NAME x (files | runs | objective | vision | GPUs | plugin | other). A file that cannot run is counted by the
-first of objective, vision, GPUs, plugin that one of its problems is of; "other" are those with problems that are of none of
-these; "no recipe" names neither model nor data. "also other" counts the files of the four columns that have such a problem, too. `--list` prints each file and what is wrong with it. The folders
-are checkouts of the projects; nothing of theirs is kept here. train/recipe/README.md has the table and the commits."""
+prints a table NAME x (files | runs | objective | vision | GPUs | plugin | other | no training). A file that cannot run is
+counted by the first of objective, vision, GPUs, plugin that one of its problems is of; "other" are those with problems that
+are of none of these; "no training" trains nothing, or names neither model nor data. "also other" counts the files of the four
+columns that have a problem of none of them, too. `--list` prints each file and what is wrong with it, and then, for each NAME, each
+reason, its column, and in how many files it is. The folders are checkouts of the projects; nothing of theirs is kept here.
+train/recipe/README.md has the table and the commits."""
 import collections
 import glob
 import os
+import re
 import subprocess
 import sys
 
@@ -18,8 +21,9 @@ KINDS = {
     "a model that sees or hears": "vision",
     "several GPUs": "GPUs",
     "a plugin": "plugin",
+    "it trains nothing": "no training",
 }
-COLUMNS = ["files", "runs", "objective", "vision", "GPUs", "plugin", "other", "no recipe"]
+COLUMNS = ["files", "runs", "objective", "vision", "GPUs", "plugin", "other", "no training"]
 SHOWN = COLUMNS + ["also other"]
 
 
@@ -43,48 +47,56 @@ def kind_of(problem):
     return "other"
 
 
+def reason(problem):
+    """A problem without its place and value."""
+    text = problem.split(": ", 1)[-1] if re.match(r"\S+:\d+: ", problem) else problem.rsplit("yaml: ", 1)[-1]
+    text = text.rsplit(".sh: ", 1)[-1].split("; did you mean")[0]
+    return re.sub(r"^'([^':]+): [^']*'", r"'\1'", text)[:90]
+
+
+def column(found):
+    """Where a file with these problems is counted, and whether some other kind is among them."""
+    kinds = [kind_of(p) for p in found] or ["other"]
+    missing = [p for p in found if p.endswith((": no model", ": no dataset"))]
+    if "no training" in kinds or len(missing) == 2:
+        return "no training", False
+    kind = next((k for k in COLUMNS[2:6] if k in kinds), "other")
+    return kind, kind != "other" and "other" in kinds
+
+
 def main():
     listed = "--list" in sys.argv
     words = [w for w in sys.argv[1:] if not w.startswith("--")]
-    hone, table, others = words[0], [], collections.Counter()
+    hone, table = words[0], []
     for word in words[1:]:
         name, place = word.split("=", 1)
         folder, _, pattern = place.partition(":")
-        row = collections.Counter()
-        found = []
+        row, reasons = collections.Counter(), collections.Counter()
+        files = []
         for one in (pattern or "**/*.y*ml").split(","):
-            found += glob.glob(os.path.join(folder, one), recursive=True)
-        for file in sorted(found):
+            files += glob.glob(os.path.join(folder, one), recursive=True)
+        for file in sorted(files):
             run = subprocess.run([hone, "import", file, "--quiet"], capture_output=True, text=True)
             row["files"] += 1
-            if run.returncode == 0:
-                row["runs"] += 1
-                kind = "runs"
-            else:
-                found = problems(run.stdout)
-                kinds = [kind_of(p) for p in found] or ["other"]
-                strange = any(k == "other" for k in kinds)
-                kind = next((k for k in COLUMNS[2:6] if k in kinds), "other")
-                if any(p.endswith(": no model") for p in found) and any(p.endswith(": no dataset") for p in found):
-                    kind, strange = "no recipe", False
-                row[kind] += 1
-                row["also other"] += strange and kind != "other"
-                for p, k in zip(found, kinds):
-                    if k == "other":
-                        others[p.split(": ", 1)[-1][:90]] += 1
+            found = problems(run.stdout) if run.returncode else []
+            kind, strange = column(found) if run.returncode else ("runs", False)
+            row[kind] += 1
+            row["also other"] += strange
+            for one in {(kind_of(p), reason(p)) for p in found} if kind != "no training" else ():
+                reasons[one] += 1
             if listed:
-                print(f"{kind:10} {file}")
-                if kind != "runs":
-                    for p in found:
-                        print("             ", p)
-        table.append((name, row))
+                print(f"{kind:11} {file}")
+                for p in found:
+                    print("             ", p)
+        table.append((name, row, reasons))
     print("| tool | " + " | ".join(SHOWN) + " |")
     print("|---|" + "---|" * len(SHOWN))
-    for name, row in table:
+    for name, row, _ in table:
         print(f"| {name} | " + " | ".join(str(row[c]) for c in SHOWN) + " |")
-    if listed:
-        for p, n in others.most_common(60):
-            print(n, p)
+    for name, _, reasons in table if listed else ():
+        print(f"\n{name}: reasons of files that are recipes and do not run")
+        for (kind, text), n in sorted(reasons.items(), key=lambda one: (one[0][0], -one[1], one[0][1])):
+            print(f"  {kind:10} {n:4} {text}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ static int folder_make(struct err *e) {
     pthread_detach(thread);
     for (int i = 0; i < COUNT(number); i++) {
         struct sigaction before;
-        if (!sigaction(number[i], NULL, &before) && before.sa_handler != SIG_IGN)
+        if (!sigaction(number[i], NULL, &before) &&
+            (before.sa_handler != SIG_IGN || number[i] != SIGHUP)) /* as cmd_train.c */
             sigaction(number[i], &action, NULL);
     }
     return 0;

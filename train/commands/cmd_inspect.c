@@ -231,10 +231,13 @@ static int inspect_run(const char *path, struct err *e) {
     return rc ? -1 : 0;
 }
 
+/* Everything that is wrong in one report; where that is but paths that are not here, the recipe is
+ * shown all the same. */
 static int inspect_recipe(const char *path, struct err *e) {
     struct recipe r = {0};
-    if (recipe_load(&r, path, NULL, 0, e)) return -1;
-    if (recipe_missing(&r, e)) return recipe_free(&r), -1;
+    if (recipe_read(&r, path, NULL, 0, e)) return -1;
+    const bool wrong = r.problem;
+    if (recipe_missing(&r, e) || (wrong && recipe_judge(&r, path, e))) return recipe_free(&r), -1;
     for (const struct problem *p = r.problem; p; p = p->next) err_print(&p->err, stderr);
     json_t *j = recipe_json(&r, e);
     char *text = j ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;

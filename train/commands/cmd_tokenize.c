@@ -10,11 +10,13 @@ struct tokenize_flags {
     const char *name, *split;
     const struct chat *chat;
     double validation;
-    const char *add_bos, *on_bad_row, *template_date;
-    bool completion_only_loss, assistant_only_loss, add_eos;
+    const char *add_bos, *on_bad_row, *template_date, *prompt_style, *default_system;
+    bool completion_only_loss, assistant_only_loss, add_eos, drop_system_message;
+    bool dataset_exact_deduplication;
     struct text_list columns, chat_template_kwargs;
     struct row_settings rows;
-    i64 seed;
+    struct seen *seen;
+    i64 min_sample_len, seed;
 };
 #define ROW_OF struct tokenize_flags
 static const struct option tokenize_options[] = {
@@ -41,8 +43,17 @@ static const struct option tokenize_options[] = {
         "conversations: the day that the template is told, YYYY-MM-DD; default: today"),
     ROW(columns, OPT_TEXT_LIST, NULL, 0, 0,
         "names of the columns, ours first: prompt=question,completion=answer"),
+    {"prompt_style", OPT_CHOICE, offsetof(struct tokenize_flags, prompt_style), NULL, 0, 0,
+     prompt_style_choices, "what is written around the columns of a row, as Axolotl's types do"},
+    ROW(drop_system_message, OPT_BOOL, "false", 0, 0,
+        "conversations: a first message of the system is dropped"),
+    ROW(default_system, OPT_TEXT, NULL, 0, 0,
+        "conversations without a system message get this one"),
     {"on_bad_row", OPT_CHOICE, offsetof(struct tokenize_flags, on_bad_row), "error", 0, 0,
      "error skip", "rows that cannot be used: stop, or leave them out and count them"},
+    ROW(min_sample_len, OPT_INT, "0", 0, 1 << 24, "rows of fewer tokens are left out and counted"),
+    ROW(dataset_exact_deduplication, OPT_BOOL, "false", 0, 0,
+        "rows whose tokens and targets were there already are left out and counted"),
     {"add_bos", OPT_CHOICE, offsetof(struct tokenize_flags, add_bos), "auto", 0, 0, SWITCH_CHOICES,
      "texts begin with the tokenizer's bos; auto: where hone generate begins with it"},
     ROW(add_eos, OPT_BOOL, "true", 0, 0, "end each document with the tokenizer's eos"),
@@ -54,28 +65,34 @@ static const struct option tokenize_options[] = {
 static int dataset_make(const struct tokenize_flags *f, struct args *a, const struct tokenizer *t,
                         enum split split, const char *path, struct err *e) {
     struct text notes = {0};
-    const struct dataset_job job = {.sources = (const char *const *)a->rest,
-                                    .sources_count = a->count,
-                                    .config = f->name,
-                                    .file_split = f->split,
-                                    .notes = &notes,
-                                    .encoder = encoder_of(t),
-                                    .add_bos = !strcmp(f->add_bos, "true"),
-                                    .add_around = !strcmp(f->add_bos, "auto"),
-                                    .add_eos = f->add_eos,
-                                    .path = path,
-                                    .options = {.type = f->type,
-                                                .document_separator = f->document_separator,
-                                                .completion_only_loss = f->completion_only_loss,
-                                                .assistant_only_loss = f->assistant_only_loss,
-                                                .chat = f->chat,
-                                                .chat_instructions = f->chat_template != NULL,
-                                                .rules = {.columns = f->rows.columns,
-                                                          .kwargs = f->rows.kwargs,
-                                                          .skip = !strcmp(f->on_bad_row, "skip")},
-                                                .split = split,
-                                                .validation_fraction = f->validation,
-                                                .seed = (u64)f->seed}};
+    const struct dataset_job job = {
+        .sources = (const char *const *)a->rest,
+        .sources_count = a->count,
+        .config = f->name,
+        .file_split = f->split,
+        .notes = &notes,
+        .encoder = encoder_of(t),
+        .add_bos = !strcmp(f->add_bos, "true"),
+        .add_around = !strcmp(f->add_bos, "auto"),
+        .add_eos = f->add_eos,
+        .min_tokens = f->min_sample_len,
+        .seen = f->seen,
+        .path = path,
+        .options = {.type = f->type,
+                    .document_separator = f->document_separator,
+                    .completion_only_loss = f->completion_only_loss,
+                    .assistant_only_loss = f->assistant_only_loss,
+                    .chat = f->chat,
+                    .chat_instructions = f->chat_template != NULL,
+                    .rules = {.columns = f->rows.columns,
+                              .kwargs = f->rows.kwargs,
+                              .drop_system = f->drop_system_message,
+                              .system = f->default_system,
+                              .style = prompt_style_find(f->prompt_style),
+                              .skip = !strcmp(f->on_bad_row, "skip")},
+                    .split = split,
+                    .validation_fraction = f->validation,
+                    .seed = (u64)f->seed}};
     const int rc = dataset_build(&job, e);
     if (notes.size && !quiet) show(stderr, "%s", notes.data);
     return text_free(&notes), rc;
@@ -144,9 +161,10 @@ static int cmd_tokenize(int argc, char **argv, struct err *e) {
              chat_find(&chat, f.chat_template, t, e) ||
              ((chat || f.template_date) && chat_day(chat, f.template_date, e)) ||
              row_settings_open(&f.rows, &f.columns, &f.chat_template_kwargs, e);
-    f.chat = chat;
+    struct seen seen = {0};
+    f.chat = chat, f.seen = f.dataset_exact_deduplication ? &seen : NULL;
     if (!rc) rc = datasets_make(&f, &a, t, e);
-    row_settings_close(&f.rows);
+    row_settings_close(&f.rows), seen_free(&seen);
     tokenizer_free(t), chat_free(chat), args_free(&a);
     return rc ? -1 : 0;
 }

@@ -13,7 +13,7 @@ static int run_begun(const char *run_dir, struct err *e) {
 
 /* A dataset item that is not tokenised yet becomes RUN/data/NAME.h5, once. */
 static char *tokenised(struct trainer *t, const struct data_item *item, const char *role, i64 index,
-                       struct dataset_probe *probe, struct err *e) {
+                       struct seen *seen, struct dataset_probe *probe, struct err *e) {
     char *folder = path_join(&t->arena, t->run_dir, "data", e);
     char *path =
         folder ? arena_printf(&t->arena, e, "%s/%s-%lld.h5", folder, role, (long long)index) : NULL;
@@ -35,6 +35,8 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                               .encoder = encoder_of(t->tokenizer),
                               .add_around = t->r->recipe_version >= 2,
                               .add_eos = true,
+                              .min_tokens = t->r->min_sample_len,
+                              .seen = t->r->dataset_exact_deduplication ? seen : NULL,
                               .notes = &notes,
                               .probe = probe,
                               .path = path};
@@ -46,6 +48,9 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
                                           .rules = {.version = t->r->recipe_version,
                                                     .columns = rows.columns,
                                                     .kwargs = rows.kwargs,
+                                                    .drop_system = item->drop_system_message,
+                                                    .system = t->r->default_system,
+                                                    .style = prompt_style_find(item->prompt_style),
                                                     .skip = !strcmp(t->r->on_bad_row, "skip")},
                                           .seed = (u64)t->r->seed};
     const int rc =
@@ -59,14 +64,15 @@ static char *tokenised(struct trainer *t, const struct data_item *item, const ch
 }
 
 static int items_open(struct trainer *t, const struct data_list *list, const char *role,
-                      struct dataset **to, struct dataset_probe *probe, struct err *e) {
+                      struct dataset **to, struct seen *seen, struct dataset_probe *probe,
+                      struct err *e) {
     if (list->count > DATASETS)
         return err_input(e, "the recipe names more than %d datasets", DATASETS);
     for (i64 i = 0; i < list->count; i++) {
         const struct data_item *item = &list->item[i];
         const bool ready = !strcmp(item->type, "tokens") || ends_with(item->path, ".h5");
         const char *path =
-            ready ? item->path : tokenised(t, item, role, i, probe ? &probe[i] : NULL, e);
+            ready ? item->path : tokenised(t, item, role, i, seen, probe ? &probe[i] : NULL, e);
         if (!path || !(to[i] = dataset_open(path, e))) return -1;
         if (t->tokenizer && dataset_check_tokenizer(to[i], tokenizer_sha256(t->tokenizer),
                                                     tokenizer_size(t->tokenizer), e))
@@ -128,9 +134,12 @@ int trainer_data(struct trainer *t, struct err *e) {
         return err_hint(e, "set `tokenizer:` to a tokenizer.json or its folder");
     }
     if (!r->dataset.count) return err_input(e, "the recipe names no dataset");
-    if (items_open(t, &r->dataset, "train", t->dataset, t->probe, e) ||
-        items_open(t, &r->eval_dataset, "eval", t->eval_dataset, t->eval_probe, e))
-        return -1;
+    struct seen seen = {0}; /* what is held out of the same rows is not in both parts */
+    int rc = items_open(t, &r->dataset, "train", t->dataset, &seen, t->probe, e);
+    if (!(r->val_set_size > 0)) seen_free(&seen);
+    rc = rc || items_open(t, &r->eval_dataset, "eval", t->eval_dataset, &seen, t->eval_probe, e);
+    seen_free(&seen);
+    if (rc) return -1;
     for (i64 i = 0; i < r->dataset.count; i++) t->weight[i] = r->dataset.item[i].weight;
     if (!(t->loader = loader_for(t, t->dataset, r->dataset.count, false, e))) return -1;
     return r->eval_dataset.count && !(t->eval_loader = loader_for(t, t->eval_dataset,

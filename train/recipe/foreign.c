@@ -1,26 +1,27 @@
 /* foreign.c: what another tool's key means here.
  *
  * A file is of the tool whose own keys it has most of (foreign_tools: at least two), unless it has
- * a key that only we have; then that tool's rows come before those of any tool, and what it does
- * by default, where we do otherwise, holds (foreign_defaults). A row says that a key is one of
- * ours, that it has no effect here, or what it would change: nothing of a recipe is ignored without
+ * a key that only we have; then that tool's rows come before those of any tool, and what it does by
+ * default, where we do otherwise, holds (foreign_defaults). A row says that keys are one of ours,
+ * that they have no effect here, or what they would change: nothing of a recipe is ignored without
  * a word. Mappings are looked up by dotted keys, lists of data by the keys of their items. */
+#include "data/templates/templates.h"
 #include "train/recipe/recipe_int.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
-const char *const foreign_kind_text[] = {"",       "",     "",       "objective",
-                                         "vision", "GPUs", "plugin", "other"};
+const char *const foreign_kind_text[] = {"",     "",       "",          "objective", "vision",
+                                         "GPUs", "plugin", "untrained", "other"};
 enum { MARKS_LEAST = 2 };
 
-/* Is it one of the words between blanks? */
-static bool word_among(const char *words, const char *word) {
-    const size_t size = strlen(word);
-    for (const char *p = words; *p; p += strcspn(p, " "), p += *p == ' ')
-        if (strcspn(p, " ") == size && !strncmp(p, word, size)) return true;
-    return false;
+bool word_next(const char **list, char word[WORD_SIZE]) {
+    *list += strspn(*list, " ");
+    const size_t size = strcspn(*list, " ");
+    snprintf(word, WORD_SIZE, "%.*s", (int)size, *list);
+    *list += size;
+    return size > 0;
 }
 
 static bool has_component(const struct node *n) {
@@ -35,10 +36,13 @@ const struct tool *foreign_tool(const struct node *map) {
     const struct tool *best = NULL;
     i64 most = MARKS_LEAST - 1;
     for (const struct tool *t = foreign_tools; t->name; t++) {
-        i64 count = t->bit == TOOL_TORCHTUNE && has_component(map) ? 100 : 0;
+        const bool known = t->bit == TOOL_TORCHTUNE
+                               ? has_component(map)
+                               : t->bit == TOOL_SWIFT && node_find(map, "program");
+        i64 count = known ? 100 : 0;
         for (const struct node *n = map->child; n; n = n->next) {
-            if (word_among(own, n->key)) return NULL;
-            count += word_among(t->marks, n->key);
+            if (word_listed(own, n->key)) return NULL;
+            count += word_listed(t->marks, n->key);
         }
         if (count > most) most = count, best = t;
     }
@@ -48,7 +52,7 @@ const struct tool *foreign_tool(const struct node *map) {
 static const struct foreign *row_find(const struct foreign *rows, unsigned tools, const char *key) {
     const struct foreign *any = NULL;
     for (const struct foreign *f = rows; f->key; f++) {
-        if (strcmp(f->key, key)) continue;
+        if (!word_listed(f->key, key)) continue;
         if (f->tools & tools) return f;
         if (!f->tools) any = f;
     }
@@ -66,9 +70,10 @@ const struct foreign *foreign_item(const struct recipe *r, const char *key) {
 
 static bool rows_below(const struct foreign *rows, unsigned tools, const char *key) {
     const size_t size = strlen(key);
+    char word[WORD_SIZE];
     for (const struct foreign *f = rows; f->key; f++)
-        if ((!f->tools || f->tools & tools) && !strncmp(f->key, key, size) && f->key[size] == '.')
-            return true;
+        for (const char *p = f->key; (!f->tools || f->tools & tools) && word_next(&p, word);)
+            if (!strncmp(word, key, size) && word[size] == '.') return true;
     return false;
 }
 
@@ -78,14 +83,13 @@ bool foreign_nested(const struct recipe *r, const char *key) {
 
 int foreign_value(struct arena *a, const char *values, const char *text, const char **ours,
                   struct err *e) {
-    char pattern[128];
-    for (const char *p = values; p && *p; p += strcspn(p, " "), p += *p == ' ') {
-        const i64 name = (i64)strcspn(p, "="), whole = (i64)strcspn(p, " ");
-        snprintf(pattern, sizeof pattern, "%.*s", (int)name, p);
-        if (name == 1 && *p == '*' && whole == 2) return 0;
-        if (fnmatch(pattern, text, FNM_CASEFOLD)) continue;
-        *ours = arena_printf(a, e, "%.*s", (int)(whole - name - 1), p + name + 1);
-        return *ours ? 1 : -1;
+    char word[WORD_SIZE];
+    for (const char *p = values; p && word_next(&p, word);) {
+        char *equals = strchr(word, '=');
+        if (!strcmp(word, "*=")) return 0;
+        *equals = 0;
+        if (fnmatch(word, text, FNM_CASEFOLD)) continue;
+        return (*ours = arena_text(a, equals + 1, e)) ? 1 : -1;
     }
     return values ? -1 : 0;
 }
@@ -102,31 +106,23 @@ int recipe_tell(struct recipe *r, const struct node *n, const char *key, const c
     if (!t) return -1;
     *t = (struct told){.where = n->where, .key = key, .value = value_text(r, n, e), .why = why};
     if (!t->value) return -1;
-    if (r->last_told)
-        r->last_told->next = t;
-    else
-        r->told = t;
+    *(r->last_told ? &r->last_told->next : &r->told) = t;
     r->last_told = t, r->told_count++;
     return 0;
 }
 
 static bool is_off(const struct node *n, const char *values) {
-    static const char off[] = "false none no off null 0 0.0";
+    const char *off = "false none no off null 0 0.0", *also = values ? values : "";
+    char word[WORD_SIZE];
     if (node_is_null(n)) return true;
-    if (n->kind == NODE_SCALAR) {
-        for (const char *p = off; *p; p += strcspn(p, " "), p += *p == ' ')
-            if (strcspn(p, " ") == strlen(n->text) && !strncasecmp(p, n->text, strlen(n->text)))
-                return true;
-        char pattern[128];
-        for (const char *p = values ? values : ""; *p; p += strcspn(p, " "), p += *p == ' ') {
-            snprintf(pattern, sizeof pattern, "%.*s", (int)strcspn(p, " "), p);
-            if (!fnmatch(pattern, n->text, FNM_CASEFOLD)) return true;
-        }
-        return false;
-    }
     for (const struct node *c = n->child; c; c = c->next)
         if (!is_off(c, values)) return false;
-    return true;
+    if (n->kind != NODE_SCALAR) return true;
+    while (word_next(&off, word))
+        if (!strcasecmp(word, n->text)) return true;
+    while (word_next(&also, word))
+        if (!fnmatch(word, n->text, FNM_CASEFOLD)) return true;
+    return false;
 }
 
 enum foreign_kind foreign_kind_of(const char *name) {
@@ -145,6 +141,7 @@ int foreign_refuse(const struct recipe *r, const struct node *n, const char *key
         "a model that sees or hears",
         "several GPUs",
         "a plugin",
+        "it trains nothing",
         "not supported",
     };
     char value[100] = "";
@@ -179,10 +176,18 @@ int recipe_problem(struct recipe *r, const char *key, struct err *e) {
     if (!p) return *e = failed, -1;
     p->err = *e, p->key = key;
     *e = (struct err){0};
-    if (r->last_problem)
-        r->last_problem->next = p;
-    else
-        r->problem = p;
+    *(r->last_problem ? &r->last_problem->next : &r->problem) = p;
     r->last_problem = p, r->problems++;
     return 0;
+}
+
+bool recipe_is_problem(const struct recipe *r, const char *keys) {
+    char key[WORD_SIZE];
+    while (word_next(&keys, key))
+        for (const struct problem *p = r->problem; p; p = p->next) {
+            const size_t size = strlen(key);
+            if (p->key && !strncmp(p->key, key, size) && (!p->key[size] || p->key[size] == '.'))
+                return true;
+        }
+    return false;
 }

@@ -78,6 +78,21 @@ static int tune_targets(struct recipe *r, struct node *map, struct err *e) {
     return rc ? -1 : 0;
 }
 
+/* Its Alpaca sets: the prompt is trained where that recipe is silent, and written as Alpaca's. */
+static int tune_alpaca(struct recipe *r, struct node *map, const char *key, const struct node *from,
+                       struct node *to, struct err *e) {
+    if (!strcmp(key, "dataset") && !node_find(from, "train_on_input") &&
+        put_text(r, map, "completion_only_loss", "false", to->where, e))
+        return -1;
+    return put_text(r, to, "prompt_style", "alpaca", to->where, e) ||
+                   text_printf(&r->notes, e,
+                               "%s: '%s': Alpaca's prompts as plain text; torchtune puts them into "
+                               "messages of the model's tokenizer\n",
+                               to->where, text_of(to, "_component_"))
+               ? -1
+               : 0;
+}
+
 /* What dataset and dataset_val say of where rows come from is an item of a list of data. */
 static int tune_data(struct recipe *r, struct node *map, const char *key, const char *list,
                      struct err *e) {
@@ -94,9 +109,7 @@ static int tune_data(struct recipe *r, struct node *map, const char *key, const 
     }
     to->key = list;
     const char *component = text_of(to, "_component_");
-    if (component && strstr(component, "alpaca") && !strcmp(key, "dataset") &&
-        !node_find(from, "train_on_input") && /* it is true where that recipe is silent */
-        put_text(r, map, "completion_only_loss", "false", to->where, e))
+    if (component && strstr(component, "alpaca") && tune_alpaca(r, map, key, from, to, e))
         return -1;
     return node_append(&r->arena, map, to, e);
 }
@@ -161,6 +174,24 @@ int foreign_word(struct recipe *r, struct node *n, struct err *e) {
     return names_to_list(r, &map, n->key, e);
 }
 
+/* dataset_mixer: {NAME: share} of the alignment handbook, before there were mixtures. */
+static int mixer(struct recipe *r, struct node *map, struct err *e) {
+    struct node *mix = node_find(map, "dataset_mixer"), *item;
+    if (!mix || mix->kind != NODE_MAP) return 0;
+    for (item = mix->child; item; item = item->next) {
+        const double share = item->kind == NODE_SCALAR ? strtod(item->text, NULL) : 1;
+        const char *name = item->key, *where = item->where;
+        item->kind = NODE_MAP, item->key = item->text = NULL;
+        if (put_text(r, item, "path", name, where, e) ||
+            (share > 0 && share < 1 &&
+             put_text(r, item, "rows", arena_printf(&r->arena, e, "[:%.12g%%]", 100 * share), where,
+                      e)))
+            return -1;
+    }
+    mix->kind = NODE_LIST, mix->key = "dataset";
+    return 0;
+}
+
 /* dataset_mixture: {datasets: [{id, split, weight}], test_split_size} of the alignment handbook.
  * Its weights are shares of each dataset's rows, from the front. */
 static int mixture(struct recipe *r, struct node *map, struct err *e) {
@@ -213,6 +244,23 @@ static int mlx_data(struct recipe *r, struct node *map, struct err *e) {
         r, map, "lora_alpha",
         arena_printf(&r->arena, e, "%.12g", strtod(scale, NULL) * (rank ? strtod(rank, NULL) : 8)),
         lora->where, e);
+}
+
+/* system: FILE.txt (ms-swift) is what that file says. */
+static int swift_system(struct recipe *r, struct node *map, struct err *e) {
+    struct node *n = node_find(map, "system");
+    struct text text = {0};
+    if (!n || n->kind != NODE_SCALAR || node_is_null(n) || n->quoted || !ends_with(n->text, ".txt"))
+        return 0;
+    if (!path_exists(n->text)) {
+        drop(map, n->key);
+        err_input(e, "%s: system: %.200s is not here", n->where, n->text);
+        return recipe_problem(r, "default_system", e);
+    }
+    const int rc = file_read(&text, n->text, e) || text_add(&text, "", 1, e) ||
+                   !(n->text = arena_text(&r->arena, text.data, e));
+    n->quoted = true;
+    return text_free(&text), rc ? -1 : 0;
 }
 
 /* Axolotl cuts plain texts into samples, where it drops conversations that are too long. */
@@ -277,9 +325,9 @@ int foreign_before(struct recipe *r, struct node *map, struct err *e) {
     if (r->tools & TOOL_FACTORY && (foreign_dataset_info(r, map, "dataset", e) ||
                                     foreign_dataset_info(r, map, "eval_dataset", e)))
         return -1;
-    if (r->tools & TOOL_TRL && mixture(r, map, e)) return -1;
+    if (r->tools & TOOL_TRL && (mixture(r, map, e) || mixer(r, map, e))) return -1;
     if (r->tools & TOOL_MLX && (mlx_data(r, map, e) || foreign_layers(r, map, e))) return -1;
-    if (r->tools & TOOL_SWIFT && least_rate(r, map, e)) return -1;
+    if (r->tools & TOOL_SWIFT && (least_rate(r, map, e) || swift_system(r, map, e))) return -1;
     if (r->tools & TOOL_AXOLOTL && axolotl_texts(r, map, e)) return -1;
     struct node *modules = node_find(map, "lora_target_modules");
     if (r->tools & TOOL_AXOLOTL && is_true(map, "lora_target_linear") && modules) {
@@ -299,27 +347,41 @@ static bool of_adapter(const struct node *map, const char *key) {
 /* ---- after the keys are ours ----------------------------------------------------------------- */
 /* LLaMA-Factory packs where it pretrains, and lets packed samples see each other, but for
  * neat_packing. */
-static int factory_packing(struct recipe *r, struct node *map, struct err *e) {
+static int factory_packing(struct recipe *r, struct node *map, const char *where, struct err *e) {
     const char *task = text_of(map, "task");
     const bool pretrains = task && !strcmp(task, "pretrain");
     const struct node *packing = node_find(map, "packing");
-    if (pretrains && !packing && put_text(r, map, "packing", "true", map->where, e)) return -1;
+    if (pretrains && !packing && put_text(r, map, "packing", "true", where, e)) return -1;
     if (pretrains && option_find(recipe_options, "packing_strategy") &&
         !node_find(map, "packing_strategy") &&
-        put_text(r, map, "packing_strategy", "wrapped", map->where, e))
+        put_text(r, map, "packing_strategy", "wrapped", where, e))
         return -1;
     if (!is_true(map, "packing") || r->neat || node_find(map, "document_mask")) return 0;
-    return put_text(r, map, "document_mask", "false", map->where, e);
+    return put_text(r, map, "document_mask", "false", where, e);
+}
+
+/* In LLaMA-Factory and ms-swift every row of an sft is a conversation, an instruction, too: so
+ * there is a template, which is named. Of LLaMA-Factory's alpaca has a system message. */
+static int factory_template(struct recipe *r, struct node *map, const char *where, struct err *e) {
+    static const char alpaca[] = "Below is an instruction that describes a task. Write a response "
+                                 "that appropriately completes the request.";
+    const char *task = text_of(map, "task"), *template = text_of(map, "chat_template");
+    if (task && strcmp(task, "sft")) return 0;
+    if (!node_find(map, "chat_template"))
+        return put_text(r, map, "chat_template", "default", where, e);
+    if (r->tools & TOOL_FACTORY && template && !strcmp(template, "alpaca") &&
+        !node_find(map, "default_system"))
+        return put_text(r, map, "default_system", alpaca, where, e);
+    return 0;
 }
 
 /* LLaMA-Factory's alpha is twice the rank. */
-static int factory_alpha(struct recipe *r, struct node *map, struct err *e) {
+static int factory_alpha(struct recipe *r, struct node *map, const char *where, struct err *e) {
     const char *rank = text_of(map, "lora_r");
     if (node_find(map, "lora_alpha") || !is_true(map, "use_peft") || of_adapter(map, "lora_alpha"))
         return 0;
     return put_text(r, map, "lora_alpha",
-                    arena_printf(&r->arena, e, "%lld", 2 * (rank ? atoll(rank) : 8)), map->where,
-                    e);
+                    arena_printf(&r->arena, e, "%lld", 2 * (rank ? atoll(rank) : 8)), where, e);
 }
 
 static bool said(const struct node *map, const char *key) {
@@ -349,8 +411,11 @@ static int adapter_keys(struct recipe *r, struct node *map, struct err *e) {
 int foreign_after(struct recipe *r, struct node *map, struct err *e) {
     struct text list = {0};
     if (adapter_keys(r, map, e)) return -1;
-    int rc = r->tools & TOOL_FACTORY ? factory_alpha(r, map, e) || factory_packing(r, map, e) : 0;
     const char *where = arena_printf(&r->arena, e, "%s (default of %s)", map->where, r->tool);
+    int rc = where ? 0 : -1;
+    if (!rc && r->tools & TOOL_FACTORY)
+        rc = factory_alpha(r, map, where, e) || factory_packing(r, map, where, e);
+    if (!rc && r->tools & (TOOL_FACTORY | TOOL_SWIFT)) rc = factory_template(r, map, where, e);
     for (const struct tool_default *d = foreign_defaults; !rc && d->key; d++) {
         if (!(d->tools & r->tools) || said(map, d->key) || !option_find(recipe_options, d->key))
             continue;

@@ -44,6 +44,8 @@ static json_t *build_json(void) {
     return j;
 }
 
+/* Not lz4 and snappy: they only decompress here, and a compressed page has one content, whoever
+ * reads it. What was read shows in the hashes of the data, whatever the libraries. */
 static json_t *libraries_json(void) {
     char pcre2[64] = "", yaml[48];
     int y[3];

@@ -79,6 +79,7 @@ static int bind_data(struct recipe *r, struct data_list *list, const struct node
             if (o && !node_is_null(v)) rc = bind_option(r, data_item_options, item, o, v, e);
             if (rc && recipe_problem(r, n->key, e)) return -1;
         }
+        if (!item->path && recipe_is_problem(r, "dataset._component_")) return 0;
         if (!item->path || !*item->path)
             return err_input(e, "%s: '%s.%lld' has no path", c->where, n->key,
                              (long long)list->count);

@@ -15,6 +15,8 @@ struct data_item {
     const char *name;         /* configuration of a dataset repository, or NULL: its default */
     double weight;            /* relative share of the samples drawn */
     struct text_list columns; /* as the recipe's; none: those */
+    const char *prompt_style; /* NULL: rows are read as what they are */
+    bool drop_system_message;
 };
 struct data_list {
     struct data_item *item;
@@ -69,7 +71,9 @@ struct recipe {
     bool drop_last;
     const char *chat_template;                      /* NULL: the tokenizer's own */
     struct text_list chat_template_kwargs, columns; /* NAME=VALUE, OURS=THEIRS */
-    const char *template_date, *on_bad_row;
+    const char *template_date, *default_system, *on_bad_row;
+    i64 min_sample_len;
+    bool dataset_exact_deduplication;
     i64 micro_batch_size, gradient_accumulation_steps, global_batch_size, reduction_groups;
     double num_train_epochs;
     i64 max_steps; /* 0: from num_train_epochs */

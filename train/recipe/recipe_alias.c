@@ -67,7 +67,8 @@ static int alias_items(struct recipe *r, struct node *list, const struct key_ali
 }
 
 int recipe_alias(struct recipe *r, struct node *n, const struct key_alias *k, struct err *e) {
-    const char *ours = NULL, *key = k->key;
+    const char *ours = NULL, *key = k->key, *was = n->kind == NODE_SCALAR ? n->text : "";
+    const char *dot = strrchr(k->alias, '.'); /* an item's own "dataset.type" is `type` */
     if (k->values && n->kind == NODE_SCALAR && !node_is_null(n)) {
         const int mapped = foreign_value(&r->arena, k->values, n->text, &ours, e);
         if (mapped < 0 || (mapped && *ours == '!')) return no_counterpart(r, n, k, ours, e);
@@ -80,11 +81,11 @@ int recipe_alias(struct recipe *r, struct node *n, const struct key_alias *k, st
                 return -1;
             return recipe_tell(r, n, n->key, "the tokenizer's own template", e) ? -1 : 1;
         }
-        if (mapped && *ours == '>') { /* of another key: ">KEY:VALUE" */
+        if (mapped && *ours == '>') { /* of another key: ">KEY:VALUE", ">KEY": as it is */
             const char *colon = strchr(ours, ':');
-            if (!(key = arena_printf(&r->arena, e, "%.*s", (int)(colon - ours - 1), ours + 1)))
-                return -1;
-            ours = colon + 1;
+            const int size = (int)strcspn(ours + 1, ":");
+            if (!(key = arena_printf(&r->arena, e, "%.*s", size, ours + 1))) return -1;
+            ours = colon ? colon + 1 : n->text;
         }
         if (mapped) n->text = ours, n->quoted = false;
     }
@@ -93,7 +94,8 @@ int recipe_alias(struct recipe *r, struct node *n, const struct key_alias *k, st
         if (alias_items(r, n, k, e)) return -1;
         if (given && !n->child) return 1;
     }
-    if (!node_is_null(n) && (strcmp(k->alias, key) || ours) &&
+    const bool renamed = strcmp(k->alias, key) && (!dot || strcmp(dot + 1, key));
+    if (!node_is_null(n) && (renamed || (ours && strcmp(ours, was))) &&
         text_printf(&r->notes, e, "%s: '%s' (%s) is read as '%s%s%s'\n", n->where, n->key,
                     k->origin, key, ours ? ": " : "", ours ? ours : ""))
         return -1;

@@ -35,11 +35,21 @@ static int resolve_batches(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* A note about each key that is given and says nothing. */
+static int no_effect(struct recipe *r, const char *name, const char *without, const char *keys,
+                     struct err *e) {
+    char key[WORD_SIZE];
+    while (word_next(&keys, key))
+        if (recipe_given(r, key) &&
+            text_printf(&r->notes, e, "%s: '%s' has no effect without '%s'\n", place(r, key, name),
+                        key, without))
+            return -1;
+    return 0;
+}
+
 /* What says how the base is held says one thing, and of a base that is frozen.
  * bnb_4bit_*: what the model is trained in cannot be told apart from what it is decoded to. */
 static int check_quant(struct recipe *r, const char *name, struct err *e) {
-    static const char *const keys[] = {"bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
-                                       "bnb_4bit_compute_dtype", NULL};
     const char *compute = r->bnb_4bit_compute_dtype;
     if (r->load_in_4bit && r->quantize && strcmp(r->quantize, "auto"))
         return err_input(e, "%s: both 'load_in_4bit' and 'quantize: %s'",
@@ -57,12 +67,9 @@ static int check_quant(struct recipe *r, const char *name, struct err *e) {
         return err_input(e, "%s: bnb_4bit_compute_dtype: %s with precision: %s",
                          place(r, "bnb_4bit_compute_dtype", name), compute, r->precision),
                err_hint(e, "weights are decoded to the compute type: precision says which");
-    for (int i = 0; keys[i] && !r->load_in_4bit; i++)
-        if (recipe_given(r, keys[i]) &&
-            text_printf(&r->notes, e, "%s: '%s' has no effect without 'load_in_4bit: true'\n",
-                        place(r, keys[i], name), keys[i]))
-            return -1;
-    return 0;
+    if (r->load_in_4bit) return 0;
+    return no_effect(r, name, "load_in_4bit: true",
+                     "bnb_4bit_quant_type bnb_4bit_use_double_quant bnb_4bit_compute_dtype", e);
 }
 
 static int check_model(struct recipe *r, const char *name, struct err *e) {
@@ -90,28 +97,12 @@ static int check_peft(struct recipe *r, const char *name, struct err *e) {
                          place(r, "loraplus_lr_embedding", name)),
                err_hint(e, "loraplus_lr_ratio: 16 is PEFT's example; 1 leaves B's as it is");
     if (r->use_peft) return 0;
-    static const char *const peft[] = {"lora_r",
-                                       "lora_alpha",
-                                       "lora_dropout",
-                                       "lora_target_modules",
-                                       "lora_target_parameters",
-                                       "lora_exclude_modules",
-                                       "lora_layers_to_transform",
-                                       "lora_rank_pattern",
-                                       "lora_alpha_pattern",
-                                       "lora_modules_to_save",
-                                       "loraplus_lr_ratio",
-                                       "loraplus_lr_embedding",
-                                       "use_rslora",
-                                       "use_dora",
-                                       "init_lora_weights",
-                                       NULL};
-    for (int i = 0; peft[i]; i++)
-        if (recipe_given(r, peft[i]) &&
-            text_printf(&r->notes, e, "%s: '%s' has no effect without 'use_peft: true'\n",
-                        place(r, peft[i], name), peft[i]))
-            return -1;
-    return 0;
+    return no_effect(r, name, "use_peft: true",
+                     "lora_r lora_alpha lora_dropout lora_target_modules lora_target_parameters "
+                     "lora_exclude_modules lora_layers_to_transform lora_rank_pattern "
+                     "lora_alpha_pattern lora_modules_to_save loraplus_lr_ratio "
+                     "loraplus_lr_embedding use_rslora use_dora init_lora_weights",
+                     e);
 }
 
 static int check_report_to(struct recipe *r, const char *name, struct err *e) {
@@ -141,6 +132,10 @@ static int check_data(struct recipe *r, const char *name, struct err *e) {
     return err_input(e, "%s: no dataset", name), err_hint(e, "dataset: [{path: FILE}]");
 }
 
+static bool item_tokenised(const struct data_item *item) {
+    return ends_with(item->path, ".h5") || !strcmp(item->type, "tokens");
+}
+
 /* val_set_size: the same items twice, each a part that the other is not. */
 static int hold_out(struct recipe *r, const char *name, struct err *e) {
     if (r->val_set_size <= 0) return 0;
@@ -159,7 +154,7 @@ static int hold_out(struct recipe *r, const char *name, struct err *e) {
     if (!r->eval_dataset.item) return -1;
     for (i64 i = 0; i < r->dataset.count; i++, r->eval_dataset.count++) {
         struct data_item *item = &r->dataset.item[i];
-        if (item->split || ends_with(item->path, ".h5") || !strcmp(item->type, "tokens"))
+        if (item->split || item_tokenised(item))
             return err_input(e, "%s: val_set_size splits rows of text, and %s is %s",
                              place(r, "val_set_size", name), item->path,
                              item->split ? "a part already" : "tokenised");
@@ -227,6 +222,30 @@ static int check_pairs(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
+/* What only rows that are tokenised here can be asked for. */
+static int check_rows(struct recipe *r, const char *name, struct err *e) {
+    const struct data_list *lists[] = {&r->dataset, &r->eval_dataset};
+    const char *all = r->min_sample_len                ? "min_sample_len"
+                      : r->dataset_exact_deduplication ? "dataset_exact_deduplication"
+                                                       : NULL;
+    const char *newer = all ? all : r->default_system ? "default_system" : NULL;
+    for (int k = 0; k < COUNT(lists); k++)
+        for (i64 i = 0; i < lists[k]->count; i++) {
+            const struct data_item *item = &lists[k]->item[i];
+            const char *own = item->prompt_style          ? "prompt_style"
+                              : item->drop_system_message ? "drop_system_message"
+                                                          : NULL;
+            if (own) newer = own;
+            if ((!own && !all) || !item_tokenised(item)) continue;
+            err_input(e, "%s: %s is about rows, and %s is tokenised",
+                      all ? place(r, all, name) : name, all ? all : own, item->path);
+            return err_hint(e, "give the rows, or tokenise them so: hone help tokenize");
+        }
+    if (!newer || r->recipe_version >= 2) return 0;
+    return err_input(e, "%s: '%s' has no meaning in recipe_version 1", name, newer),
+           err_hint(e, "leave out one of the two keys");
+}
+
 /* How samples are made. */
 static int check_samples(struct recipe *r, const char *name, struct err *e) {
     const bool split = !strcmp(r->packing_strategy, "bfd_split"),
@@ -249,56 +268,42 @@ static int check_samples(struct recipe *r, const char *name, struct err *e) {
     return 0;
 }
 
-static bool is_problem(const struct recipe *r, const char *key) {
-    for (const struct problem *p = r->problem; p; p = p->next)
-        if (p->key && !strcmp(p->key, key)) return true;
-    return false;
-}
-
 /* Each once, whatever the others found; not those that miss what was refused above. */
 int recipe_check(struct recipe *r, const char *name, struct err *e) {
     static const struct {
         int (*of)(struct recipe *r, const char *name, struct err *e);
-        const char *key[2];
+        const char *keys;
     } checks[] = {
-        {check_model, {"model_name_or_path", "model"}},
-        {check_peft, {"use_peft", NULL}},
-        {check_quant, {"use_peft", "quantize"}},
-        {resolve_batches, {"micro_batch_size", "gradient_accumulation_steps"}},
-        {check_report_to, {"report_to", NULL}},
-        {check_optim, {"optim", "optim_args"}},
-        {check_masters, {"precision", NULL}},
-        {check_data, {"dataset", NULL}},
-        {check_steps, {"eval_dataset", NULL}},
-        {check_pairs, {NULL, NULL}},
-        {check_samples, {"packing_strategy", "truncation"}},
+        {check_model, "model_name_or_path model"},
+        {check_peft, "use_peft"},
+        {check_quant, "use_peft quantize"},
+        {resolve_batches, "micro_batch_size gradient_accumulation_steps"},
+        {check_report_to, "report_to"},
+        {check_optim, "optim optim_args"},
+        {check_masters, "precision"},
+        {check_data, "dataset do_predict tasks prompt"},
+        {check_steps, "eval_dataset"},
+        {check_pairs, ""},
+        {check_samples, "packing_strategy truncation"},
+        {check_rows, "dataset eval_dataset"},
     };
-    for (int i = 0; i < COUNT(checks); i++) {
-        bool skip = false;
-        for (int k = 0; k < 2 && checks[i].key[k]; k++) skip |= is_problem(r, checks[i].key[k]);
-        if (!skip && checks[i].of(r, name, e) && recipe_problem(r, NULL, e)) return -1;
-    }
+    for (int i = 0; i < COUNT(checks); i++)
+        if (!recipe_is_problem(r, checks[i].keys) && checks[i].of(r, name, e) &&
+            recipe_problem(r, NULL, e))
+            return -1;
     return 0;
 }
 
 /* Of a recipe, not of a lock, which has every key: an adapter that is given says what it is. */
 int recipe_adapter_keys(const struct recipe *r, struct err *e) {
-    static const char *const key[] = {"lora_r",
-                                      "lora_alpha",
-                                      "lora_target_modules",
-                                      "use_dora",
-                                      "use_rslora",
-                                      "lora_target_parameters",
-                                      "lora_rank_pattern",
-                                      "lora_alpha_pattern",
-                                      "lora_exclude_modules",
-                                      "init_lora_weights",
-                                      "lora_modules_to_save",
-                                      "lora_layers_to_transform",
-                                      "trainable_token_indices"};
-    for (int i = 0; r->adapter_name_or_path && i < COUNT(key); i++) {
-        if (!recipe_given(r, key[i])) continue;
-        err_input(e, "%s: the adapter %s has its own", key[i], r->adapter_name_or_path);
+    const char *keys = "lora_r lora_alpha lora_target_modules use_dora use_rslora "
+                       "lora_target_parameters lora_rank_pattern lora_alpha_pattern "
+                       "lora_exclude_modules init_lora_weights lora_modules_to_save "
+                       "lora_layers_to_transform trainable_token_indices";
+    char key[WORD_SIZE];
+    while (r->adapter_name_or_path && word_next(&keys, key)) {
+        if (!recipe_given(r, key)) continue;
+        err_input(e, "%s: the adapter %s has its own", key, r->adapter_name_or_path);
         return err_hint(e, "leave it out; without adapter_name_or_path a new adapter is trained");
     }
     return 0;

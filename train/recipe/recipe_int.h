@@ -60,10 +60,12 @@ int recipe_unknown_key(const char *where, const char *key, const char *nearest, 
 
 /* Takes what *e says into r->problem and clears it; -1 where it is no fault of the recipe. */
 int recipe_problem(struct recipe *r, const char *key, struct err *e);
+/* Is one of these keys, or what is below it, among the problems? */
+bool recipe_is_problem(const struct recipe *r, const char *keys);
 int recipe_tell(struct recipe *r, const struct node *n, const char *key, const char *why,
                 struct err *e);
 
-/* ---- other tools' words (foreign.c, foreign_keys.c, foreign_items.c) ------------------------- */
+/* ---- other tools' words (foreign*.c) --------------------------------------------------------- */
 enum {
     TOOL_AXOLOTL = 1,
     TOOL_FACTORY = 2,
@@ -82,11 +84,14 @@ enum foreign_kind {
     FOREIGN_VISION,
     FOREIGN_GPUS,
     FOREIGN_PLUGIN,
+    FOREIGN_UNTRAINED, /* nothing would be trained */
     FOREIGN_OTHER
 };
 struct foreign {
-    unsigned tools;  /* 0: any */
-    const char *key; /* dotted where it is nested; "dataset.KEY": of an item of a list of data */
+    unsigned tools; /* 0: any */
+    /* Of FOREIGN_SAME one, else any number with blanks between; dotted where it is nested;
+     * "dataset.KEY": of an item of a list of data */
+    const char *key;
     enum foreign_kind kind;
     const char *to, *values;
 };
@@ -100,6 +105,9 @@ struct tool_default { /* what a tool does where its recipe says nothing, and we 
     const char *key, *value; /* ours */
     const char *when;        /* a key of ours that is given, and not false; NULL: always */
 };
+/* The next word of a list with blanks between; false: there is none. */
+enum { WORD_SIZE = 200 };
+bool word_next(const char **list, char word[WORD_SIZE]);
 extern const struct foreign foreign_keys[], foreign_tool_keys[], foreign_items[];
 #define FOREIGN_OPTIMIZERS                                                                         \
     "adamw_torch=adamw adamw_torch_fused=adamw adamw_hf=adamw adamw_apex_fused=adamw "             \
@@ -148,7 +156,7 @@ extern const struct key_section recipe_sections[];
 /* Another tool's spelling. `values` maps what that tool writes to ours: "theirs=ours ...", where
  * `theirs` may hold `*`. `*=` takes all others as they are, an empty right side means: as if the
  * key were absent, "-": no effect here, "~": the tokenizer's own template, ">KEY:VALUE": of another
- * key, "!KIND": refused as that enum foreign_kind. NULL: values are the same. */
+ * key (">KEY": as it is), "!KIND": refused as that enum foreign_kind. NULL: values are the same. */
 struct key_alias {
     const char *alias, *key, *values, *origin;
 };

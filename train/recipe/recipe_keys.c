@@ -5,6 +5,7 @@
  * field's most shared vocabulary, except micro_batch_size and max_seq_length, which say more than
  * per_device_train_batch_size and max_length. Other tools' spellings are aliases: taken, with a
  * note that names ours. */
+#include "data/datasets/datasets.h"
 #include "ops/ops.h"
 #include "train/recipe/recipe_int.h"
 
@@ -70,8 +71,13 @@ const struct option recipe_options[] = {
          "began)"),
     TEXTS(columns, NULL,
           "names of the columns in the files, ours first: {prompt: question, completion: answer}"),
+    TEXT(default_system, NULL,
+         "conversations without a system message get this one, if the template has a place for it"),
     CHOICE(on_bad_row, "error", "error skip",
            "rows that cannot be used: stop, or leave them out and count them"),
+    INT(min_sample_len, "0", 0, 1 << 24, "rows of fewer tokens are left out and counted"),
+    BOOL(dataset_exact_deduplication, "false",
+         "rows whose tokens and targets were there already are left out and counted"),
 
     TEXTS(special_tokens, NULL,
           "special tokens that the tokenizer gets: {eos_token: <|im_end|>}, or [<|im_start|>]"),
@@ -214,14 +220,19 @@ const struct option data_item_options[] = {
      "names of its columns"},
     {"name", OPT_TEXT, offsetof(struct data_item, name), NULL, 0, 0, NULL,
      "configuration of a dataset repository"},
+    {"prompt_style", OPT_CHOICE, offsetof(struct data_item, prompt_style), NULL, 0, 0,
+     prompt_style_choices,
+     "what is written around the columns of a row, as Axolotl's types of that name do; no "
+     "template"},
+    {"drop_system_message", OPT_BOOL, offsetof(struct data_item, drop_system_message), "false", 0,
+     0, NULL, "conversations: a first message of the system is dropped"},
     {0},
 };
 
 const struct key_help recipe_structured[] = {
     {"model", "mapping", "config.json of a new model, instead of model_name_or_path"},
     {"dataset", "list",
-     "items {path, type: auto|tokens|text|jsonl|csv|tsv|parquet, weight, split, rows, name, "
-     "columns}, or one path: a file, a glob, a folder"},
+     "items, whose keys are listed below, or one path: a file, a glob, a folder"},
     {"eval_dataset", "list", "held-out data, in the same form"},
     {"include", "file",
      "another recipe, by a path relative to this one; keys of this one win, mappings are merged"},

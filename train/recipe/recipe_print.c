@@ -51,6 +51,7 @@ static int data_json(json_t *object, const char *key, const struct data_list *da
             table_json(item, data_item_options, &data->item[i]))
             return -1;
         if (!data->item[i].columns.count) json_object_del(item, "columns");
+        if (!data->item[i].drop_system_message) json_object_del(item, "drop_system_message");
     }
     return 0;
 }
@@ -67,19 +68,38 @@ json_t *recipe_json(const struct recipe *r, struct err *e) {
     return err_failed(e, "out of memory, or a recipe value that is not UTF-8"), NULL;
 }
 
-static void help_range(const struct option *o, char out[96]) {
+enum { HELP_RANGE = 120 };
+static void help_range(const struct option *o, char out[HELP_RANGE]) {
     static const char *const type[] = {"true|false", "integer",  "number", "text",
                                        "",           "integers", "texts"};
-    if (o->type == OPT_CHOICE) {
-        snprintf(out, 96, "%s", o->choices);
+    if (o->type == OPT_CHOICE && strlen(o->choices) >= HELP_RANGE) {
+        snprintf(out, HELP_RANGE, "a name, below");
+    } else if (o->type == OPT_CHOICE) {
+        snprintf(out, HELP_RANGE, "%s", o->choices);
         for (char *p = out; *p; p++)
             if (*p == ' ') *p = '|';
     } else if ((o->min != 0 || o->max != 0) && o->max < 1e7) {
-        snprintf(out, 96, "%s %g..%g", type[o->type], o->min, o->max);
+        snprintf(out, HELP_RANGE, "%s %g..%g", type[o->type], o->min, o->max);
     } else if (o->min > 0) {
-        snprintf(out, 96, "%s >= %g", type[o->type], o->min);
+        snprintf(out, HELP_RANGE, "%s >= %g", type[o->type], o->min);
     } else {
-        snprintf(out, 96, "%s", type[o->type]);
+        snprintf(out, HELP_RANGE, "%s", type[o->type]);
+    }
+}
+
+static void help_row(const struct option *o, const char *range, FILE *to) {
+    fprintf(to, "  %-28s %-32s %s%s%s%s\n", o->key, range, o->help, o->otherwise ? " [" : "",
+            o->otherwise ? o->otherwise : "", o->otherwise ? "]" : "");
+}
+
+static void items_help(FILE *to) {
+    fprintf(to, "\nItems of dataset and eval_dataset\n");
+    for (const struct option *o = data_item_options; o->key; o++) {
+        char range[HELP_RANGE];
+        help_range(o, range);
+        help_row(o, range, to);
+        const char *names = ends_with(range, "below") ? o->choices : "";
+        for (char name[WORD_SIZE]; word_next(&names, name);) fprintf(to, "  %-28s %s\n", "", name);
     }
 }
 
@@ -93,16 +113,16 @@ int recipe_help(FILE *to) {
     fprintf(to, "Recipe keys (YAML; on the command line: key=value, with dots to reach inside)\n");
     const struct key_section *s = recipe_sections;
     for (const struct option *o = recipe_options; o->key; o++) {
-        char range[96];
+        char range[HELP_RANGE];
         if (s->first_key && !strcmp(s->first_key, o->key)) fprintf(to, "\n%s\n", s++->title);
         help_range(o, range);
         if (!strcmp(o->key, "task")) tasks_range(range, sizeof range);
-        fprintf(to, "  %-28s %-32s %s%s%s%s\n", o->key, range, o->help, o->otherwise ? " [" : "",
-                o->otherwise ? o->otherwise : "", o->otherwise ? "]" : "");
+        help_row(o, range, to);
         if (!strcmp(o->key, "seed"))
             for (const struct key_help *k = recipe_structured; k->key; k++)
                 fprintf(to, "  %-28s %-32s %s\n", k->key, k->type, k->help);
     }
+    items_help(to);
     tasks_help(to);
     optims_help(to);
     fprintf(to,

@@ -4,7 +4,9 @@
  * Taken is the first command with two flags or more. Quotes, comments and lines that go on are as
  * in the shell; nothing is run, and what would be put in (variables, output of commands) stays as
  * it is written. `--key value` is a value, several words a list, none true. Before them the word
- * that says what is done (sft, pt, rlhf) is the key `command`; NPROC_PER_NODE is a key, too. */
+ * that says what is done (sft, pt, rlhf) is the key `command`, ms-swift's programs are the key
+ * `program`; NPROC_PER_NODE is a key, too. */
+#include "data/templates/templates.h"
 #include "train/recipe/recipe_int.h"
 
 #include <ctype.h>
@@ -102,18 +104,19 @@ static int put(struct script *s, struct node *map, const char *key, const struct
 
 static int flags_take(struct script *s, struct node *map, const struct word *word, i64 count,
                       struct err *e) {
-    static const char *const does[] = {"sft", "pt",   "rlhf",   "infer",  "export",  "dpo",
-                                       "kto", "grpo", "reward", "sample", "rollout", "eval"};
+    static const char does[] = "sft pt rlhf infer export dpo kto grpo reward sample rollout eval "
+                               "deploy app",
+                      programs[] = "swift megatron";
     i64 i = 0;
     for (; i < count && strncmp(word[i].text, "--", 2); i++) {
         if (!strncmp(word[i].text, "NPROC_PER_NODE=", 15)) {
             const struct word w = {word[i].text + 15, word[i].line, false};
             if (put(s, map, "nproc_per_node", &w, 1, w.line, e)) return -1;
         }
-        for (int k = 0; k < COUNT(does); k++)
-            if (!strcmp(word[i].text, does[k]) &&
-                put(s, map, "command", &word[i], 1, word[i].line, e))
-                return -1;
+        const char *key = word_listed(does, word[i].text)       ? "command"
+                          : word_listed(programs, word[i].text) ? "program"
+                                                                : NULL;
+        if (key && put(s, map, key, &word[i], 1, word[i].line, e)) return -1;
     }
     while (i < count) {
         char *key = arena_text(s->a, word[i].text + 2, e);

@@ -63,8 +63,9 @@ static bool is_known(const char *key) {
 static int of_foreign(struct recipe *r, struct node *n, const struct foreign *f, struct err *e) {
     if (node_is_null(n)) return recipe_tell(r, n, n->key, "empty", e);
     if (f->kind != FOREIGN_SAME) return foreign_apply(r, n, f, e);
-    const struct key_alias k = {f->key, f->to, f->values, r->tool ? r->tool : "other tools"};
+    const struct key_alias k = {n->key, f->to, f->values, r->tool ? r->tool : "other tools"};
     const int rc = recipe_alias(r, n, &k, e);
+    if (rc < 0) n->key = f->to; /* what misses it is no problem of its own */
     return rc < 0 ? -1 : !rc;
 }
 
@@ -113,7 +114,8 @@ static int put_nested(struct recipe *r, struct node *out, struct node *map, stru
 
 static int put_entry(struct recipe *r, struct node *out, struct node *n, struct err *e) {
     const char *spelled = n->key;
-    if (n->kind == NODE_MAP && !foreign_find(r, n->key) && foreign_nested(r, n->key))
+    const struct foreign *f = foreign_find(r, n->key); /* Axolotl's tokens: a list, or names */
+    if (n->kind == NODE_MAP && (!f || f->kind == FOREIGN_SAME) && foreign_nested(r, n->key))
         return put_nested(r, out, n, e);
     struct node *c = canonical(r, n, e), *before = c ? node_find(out, c->key) : NULL;
     if (!c) return e->code ? recipe_problem(r, n->key, e) : 0;

@@ -67,4 +67,26 @@ static inline struct dataset *dataset_of(const char *name, const void *data, i64
     return d;
 }
 
+/* The tokens of a dataset as text: ^ bos, $ eos, those that are trained in brackets. */
+static inline const char *dataset_marked(const char *path) {
+    static char out[4096];
+    struct err e = {0};
+    struct dataset *d = dataset_open(path, &e);
+    if (!d) fail_msg("%s", e.primary);
+    const i64 n = dataset_info(d)->tokens;
+    u32 ids[2048];
+    u8 trained[2048];
+    i64 at = 0;
+    assert_true(n < 2000);
+    assert_int_equal(dataset_read(d, 0, n, ids, &e), 0);
+    dataset_trained(d, 0, n, trained);
+    for (i64 i = 0; i < n; i++) {
+        if (trained[i] && (!i || !trained[i - 1])) out[at++] = '[';
+        out[at++] = ids[i] == BYTE_EOS ? '$' : ids[i] == BYTE_BOS ? '^' : (char)ids[i];
+        if (trained[i] && (i + 1 == n || !trained[i + 1])) out[at++] = ']';
+    }
+    dataset_close(d);
+    return out[at] = 0, out;
+}
+
 #endif

@@ -11,27 +11,6 @@
     "\"content\": \"a\"}]}\n"
 #define SAID "<user>q</s>\n<assistant>[a</s>]\n"
 
-static char *marked(const char *path) {
-    static char out[4096];
-    struct err e = {0};
-    struct dataset *d = dataset_open(path, &e);
-    if (!d) fail_msg("%s", e.primary);
-    const i64 n = dataset_info(d)->tokens;
-    u32 ids[2048];
-    u8 trained[2048];
-    i64 at = 0;
-    assert_true(n < 2000);
-    assert_int_equal(dataset_read(d, 0, n, ids, &e), 0);
-    dataset_trained(d, 0, n, trained);
-    for (i64 i = 0; i < n; i++) {
-        if (trained[i] && (!i || !trained[i - 1])) out[at++] = '[';
-        out[at++] = ids[i] == BYTE_EOS ? '$' : ids[i] == BYTE_BOS ? '^' : (char)ids[i];
-        if (trained[i] && (i + 1 == n || !trained[i + 1])) out[at++] = ']';
-    }
-    dataset_close(d);
-    return out[at] = 0, out;
-}
-
 static const struct rows_case {
     const char *columns, *rows, *want, *notes; /* want: "! error"; notes: %s the file */
     bool skip, plain;                          /* plain: instructions are no conversations */
@@ -184,7 +163,7 @@ static void test_meaning(void **state) {
                 fail_msg("case %d: %d '%s', expected '%s'", (int)i, rc, e.primary, c->want);
         } else {
             if (rc) fail_msg("case %d: %s", (int)i, e.primary);
-            assert_string_equal(marked(job.path), c->want);
+            assert_string_equal(dataset_marked(job.path), c->want);
         }
         for (const char *p = c->notes ? c->notes : ""; *p; p += *p == '%' ? 2 : 1)
             if (*p == '%' ? text_add(&want, source, (i64)strlen(source), &e)
@@ -276,7 +255,8 @@ static void test_around(void **state) {
             if (texts[i].after) job.encoder.after[0] = '$', job.encoder.after_count = 1;
             job.options.completion_only_loss = true, job.options.rules.version = version;
             if (dataset_build(&job, &e)) fail_msg("%s", e.primary);
-            assert_string_equal(marked(job.path), version == 2 ? texts[i].want : texts[i].old);
+            assert_string_equal(dataset_marked(job.path),
+                                version == 2 ? texts[i].want : texts[i].old);
         }
 }
 
@@ -305,7 +285,8 @@ static void test_stops(void **state) {
             job.options = (struct source_options){
                 .chat = chat, .assistant_only_loss = true, .rules.version = version};
             if (dataset_build(&job, &e)) fail_msg("%s", e.primary);
-            assert_string_equal(marked(job.path), version == 2 ? stops[i].want : stops[i].old);
+            assert_string_equal(dataset_marked(job.path),
+                                version == 2 ? stops[i].want : stops[i].old);
             chat_free(chat), json_decref(config);
         }
 }
@@ -394,10 +375,10 @@ static void test_border(void **state) {
     struct dataset_job job = byte_job(&source, in_folder("b.h5"));
     job.encoder.encode = pair_encode, job.options.completion_only_loss = true;
     assert_int_equal(dataset_build(&job, &e), 0);
-    assert_string_equal(marked(job.path), "1A[A2$]");
+    assert_string_equal(dataset_marked(job.path), "1A[A2$]");
     job.options.rules.version = 1;
     assert_int_equal(dataset_build(&job, &e), 0);
-    assert_string_equal(marked(job.path), "1Ac[d2$]");
+    assert_string_equal(dataset_marked(job.path), "1Ac[d2$]");
 }
 
 /* What a tokenizer puts around texts is what `hone generate` has in front of a prompt. */

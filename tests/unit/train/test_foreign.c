@@ -1,47 +1,8 @@
 /* test_foreign.c: recipes of other tools: what their keys mean here, what is told, what is refused,
  * and that all of it is one report. */
-#include "train/recipe/recipe.h"
+#include "tests/unit/train/foreign_fixture.h"
 
 #include <jansson.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
-
-static char dir[64], file[128];
-
-static void read_text(struct recipe *r, const char *text, char **words, i64 count) {
-    struct err e = {0};
-    if (file_write(file, text, (i64)strlen(text), &e) || recipe_read(r, file, words, count, &e))
-        fail_msg("%s", e.primary);
-}
-
-/* Loads without a problem. */
-static void expect(struct recipe *r, const char *text) {
-    read_text(r, text, NULL, 0);
-    if (r->problem) fail_msg("%s", r->problem->err.primary);
-}
-
-static const char *told(const struct recipe *r, const char *key) {
-    for (const struct told *t = r->told; t; t = t->next)
-        if (!strcmp(t->key, key)) return t->why;
-    return NULL;
-}
-
-static bool refused(const struct recipe *r, const char *words) {
-    for (const struct problem *p = r->problem; p; p = p->next)
-        if (strstr(p->err.primary, words)) return true;
-    return false;
-}
-
-#define AXOLOTL                                                                                    \
-    "base_model: some/model\nmodel_type: LlamaForCausalLM\nload_in_8bit: false\nload_in_4bit: "    \
-    "true\nadapter: qlora\nsequence_len: 4096\nsample_packing: true\nlora_r: 32\nlora_alpha: "     \
-    "16\nlora_target_linear: true\nlora_model_dir:\nwandb_project:\nwandb_watch:\nvalu:\n"         \
-    "num_epochs: 4\nmicro_batch_size: 2\nlearning_rate: 0.0002\ntf32: true\nbf16: auto\n"          \
-    "attn_implementation: flash_attention_2\ngradient_checkpointing: offload\n"
 
 static void test_axolotl(void **state) {
     (void)state;
@@ -88,7 +49,7 @@ static void test_all_at_once(void **state) {
               AXOLOTL "datasets: [{path: d, type: chat_template.x, fieldd: y, shards: 3}]\n"
                       "rl: dpo\nfsdp: [full_shard]\nprocessor_type: AutoProcessor\nplugins: "
                       "[axolotl.integrations.liger.LigerPlugin, my.Plugin]\nlr_scheduler: rex\n"
-                      "seed: many\nexpert_parallel_size: 1\nmin_sample_len: 9\nnonsense: 1\n",
+                      "seed: many\nexpert_parallel_size: 1\nembedding_lr: 9\nnonsense: 1\n",
               NULL, 0);
     static const char *const all[] = {
         "'rl: dpo' (Axolotl) changes the result: another objective",
@@ -96,7 +57,7 @@ static void test_all_at_once(void **state) {
         "'processor_type: AutoProcessor' (Axolotl) changes the result: a model that sees",
         "'plugins: my.Plugin' (Axolotl) changes the result: a plugin",
         "'dataset.shards: 3' (Axolotl) changes the result: not supported",
-        "'min_sample_len: 9' (Axolotl) changes the result: not supported",
+        "'embedding_lr: 9' (Axolotl) changes the result: not supported",
         "unknown key 'nonsense'",
         "unknown key 'fieldd'",
         "seed = 'many'; expected an integer",
@@ -153,14 +114,14 @@ static void test_factory_names(void **state) {
         "\"columns\": {\"messages\": \"talk\"}, \"tags\": {\"role_tag\": \"who\"}}, "
         "\"hub\": {\"hf_hub_url\": \"org/data\"}, \"pairs\": {\"file_name\": \"p\", \"ranking\": "
         "true}, \"seen\": {\"file_name\": \"s\", \"columns\": {\"images\": \"i\"}}}";
-    snprintf(path, sizeof path, "%s/dataset_info.json", dir);
+    snprintf(path, sizeof path, "%s/dataset_info.json", folder);
     assert_int_equal(file_write(path, info, (i64)strlen(info), &e), 0);
     snprintf(text, sizeof text,
              "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
              "dataset_dir: %s\ndataset: one,hub,other.json\n",
-             dir);
+             folder);
     expect(&r, text);
-    snprintf(path, sizeof path, "%s/a.json", dir);
+    snprintf(path, sizeof path, "%s/a.json", folder);
     assert_string_equal(r.dataset.item[0].path, path);
     assert_string_equal(r.dataset.item[0].rows, "[:7]");
     assert_int_equal(r.dataset.item[0].columns.count, 2);
@@ -177,7 +138,7 @@ static void test_factory_names(void **state) {
     snprintf(text, sizeof text,
              "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 8\n"
              "dataset_dir: %s\ndataset: pairs,seen\n",
-             dir);
+             folder);
     read_text(&r, text, NULL, 0);
     assert_true(refused(&r, "'dataset: pairs' (LLaMA-Factory) changes the result: another obj"));
     assert_true(refused(&r, "'dataset: seen' (LLaMA-Factory) changes the result: a model that"));
@@ -272,7 +233,7 @@ static void test_script(void **state) {
         "    --tuner_type lora --dataset 'some/data#1000' \"b.jsonl\" \\\n    --learning_rate=1e-4 "
         "\\\n    --target_modules all-linear \\\n    --packing true --attn_impl flash_attn # end\n"
         "swift infer --model x --stream true\n";
-    snprintf(script, sizeof script, "%s/train.sh", dir);
+    snprintf(script, sizeof script, "%s/train.sh", folder);
     assert_int_equal(file_write(script, text, (i64)strlen(text), &e), 0);
     if (recipe_read(&r, script, NULL, 0, &e) || r.problem)
         fail_msg("%s", r.problem ? r.problem->err.primary : e.primary);
@@ -396,20 +357,6 @@ static void test_own(void **state) {
     recipe_free(&r);
 }
 
-static int setup(void **state) {
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hone-foreign-XXXXXX");
-    if (!mkdtemp(dir)) return -1;
-    snprintf(file, sizeof file, "%s/r.yaml", dir);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    struct err e = {0};
-    return dir_remove(dir, &e);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_axolotl), cmocka_unit_test(test_all_at_once),
@@ -418,5 +365,5 @@ int main(void) {
         cmocka_unit_test(test_import),  cmocka_unit_test(test_script),
         cmocka_unit_test(test_own),     cmocka_unit_test(test_damaged),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }
