@@ -9,8 +9,8 @@ endif
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops ops/device ops/gemm ops/attention autograd data/tokenizers data/templates data/datasets checkpoints \
            recipes/models recipes/models/adapters recipes/models/gguf recipes/models/mixers recipes/models/families \
-           train train/recipe train/log train/engine train/loop train/check train/commands
-LIBS    := libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
+           train train/recipe train/log train/engine train/loop train/check train/serve train/commands
+LIBS    := libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib libmicrohttpd
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)
@@ -66,6 +66,7 @@ $(BUILD)/facts: FORCE
 $(BUILD)/train/build_info.o: train/build_info.c $(BUILD)/facts
 	$(Q)mkdir -p $(@D) && $(CC) $(FLAGS) $(FACTS) -MMD -MP -c -o $@ $<
 $(BUILD)/train/log/report_parts.o: $(wildcard train/log/report/*)
+$(BUILD)/train/serve/page_parts.o: $(wildcard train/serve/page/*)
 FORCE:
 
 $(BUILD)/libhone.a: $(LIBRARY)

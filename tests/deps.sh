@@ -2,11 +2,11 @@
 # Installs the Debian packages that hone needs and this machine lacks. Without root (or sudo) it prints what to type.
 set -eu
 need="build-essential pkg-config libhdf5-dev libzstd-dev liblz4-dev libsnappy-dev libpcre2-dev libutf8proc-dev libjansson-dev libyaml-dev
-      libssl-dev zlib1g-dev libcmocka-dev libjs-chart.js valgrind" # the last three: tests and the report
+      libssl-dev zlib1g-dev libmicrohttpd-dev libcmocka-dev libjs-chart.js valgrind" # the last three: tests and the report
 
 if ! command -v dpkg-query > /dev/null; then
     # Not Debian: pkg-config knows the libraries by the names the Makefile uses; packages are the user's business.
-    for library in hdf5 libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib cmocka; do
+    for library in hdf5 libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib libmicrohttpd cmocka; do
         pkg-config --exists "$library" || missing="${missing:-}$library "
     done
     [ -z "${missing:-}" ] && echo "everything needed is installed" && exit 0

@@ -93,6 +93,13 @@ state) for file in "\1\0\0\0\0" "\1\40\0\0\1\60\0\0\2" "\2\140\0\0\0" "\2\0\1\0\
     done
     { printf '\0'; zstd -dcq $golden/hdf5/dataset.h5.zst || true; } > "$at/corpus/old-dataset"
     { printf '\0'; zstd -dcq $golden/hdf5/state.h5.zst || true; } > "$at/corpus/old-state" ;;
+serve) printf '\000{"prompt": ["a", "b"], "stop": ["x"], "seed": 1, "temperature": 0.5, "logprobs": 2, "echo": true, "n": 2, "stream_options": {"include_usage": true}}' > "$at/corpus/text"
+    printf '\000{"prompt": [[1, 2], [3]], "max_tokens": 0, "stop_token_ids": [2], "presence_penalty": 0, "logit_bias": {}}' > "$at/corpus/ids"
+    printf '\001{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "q"}]}, {"role": "assistant", "content": null, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{\\"a\\": 1}"}}]}], "tools": [{"a": 1}], "tool_choice": "auto", "chat_template_kwargs": {"x": 1}, "top_logprobs": 3, "logprobs": true}' > "$at/corpus/chat"
+    printf '\002{"content": "a b", "add_special": true}' > "$at/corpus/tokenize"
+    printf '\003{"tokens": [1, 403, 407]}' > "$at/corpus/detokenize"
+    printf '\004{"messages": [{"role": "user", "content": "q"}], "add_generation_prompt": false}' > "$at/corpus/template"
+    printf '\005 <think>\na b\n</think>\n\nc' > "$at/corpus/thought" ;;
 dataset) { printf '\0'; zstd -dcq $golden/hdf5/dataset.h5.zst || true; } > "$at/corpus/old"
     for kind in 0 1 2; do printf "\\${kind}abcdefgh" > "$at/corpus/seed-$kind"; done ;;
 esac

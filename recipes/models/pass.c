@@ -60,7 +60,11 @@ static int trace(struct pass *p, struct err *e) {
     if (plan->gives == PASS_LOSS) loss_trace(p, hidden);
     if (plan->gives == PASS_LOGITS)
         graph_keep(p->out = model_logits(&p->build, rows_trace(p, hidden)));
-    if (plan->gives == PASS_IDS) sample_trace(p, model_logits(&p->build, rows_trace(p, hidden)));
+    if (plan->gives == PASS_IDS) {
+        struct tensor *logits = model_logits(&p->build, rows_trace(p, hidden));
+        if (plan->logits) graph_keep(p->logits = logits);
+        sample_trace(p, logits);
+    }
     return graph_plan(g, plan->eager, e);
 }
 
@@ -103,11 +107,12 @@ int pass_read(const struct pass *p, void *host, struct err *e) {
 }
 
 int pass_read_logits(const struct pass *p, float *to, struct err *e) {
-    const struct view *v = &p->out->view;
+    const struct tensor *logits = p->logits ? p->logits : p->out;
+    const struct view *v = &logits->view;
     const i64 count = view_count(v);
-    if (v->dtype == F32) return pass_read(p, to, e);
+    if (v->dtype == F32) return graph_read(p->graph, logits, to, e);
     u16 *half = mem_new(view_bytes(v), e);
-    const int rc = !half || pass_read(p, half, e) ? -1 : 0;
+    const int rc = !half || graph_read(p->graph, logits, half, e) ? -1 : 0;
     for (i64 i = 0; !rc && i < count; i++) to[i] = bf16_to_f32(half[i]);
     mem_free(half);
     return rc;
@@ -129,8 +134,9 @@ static bool plan_same(const struct pass_plan *a, const struct pass_plan *b) {
            a->train == b->train && a->recompute == b->recompute && a->eager == b->eager &&
            a->bare == b->bare && !memcmp(&a->dropout, &b->dropout, sizeof a->dropout) &&
            a->dropout_seed == b->dropout_seed && a->balance == b->balance && a->rows == b->rows &&
-           a->penalty == b->penalty && a->states == b->states && a->sequences == b->sequences &&
-           a->page_count == b->page_count && a->gathered == b->gathered && a->memory == b->memory;
+           a->penalty == b->penalty && a->logits == b->logits && a->states == b->states &&
+           a->sequences == b->sequences && a->page_count == b->page_count &&
+           a->gathered == b->gathered && a->memory == b->memory;
 }
 
 static i64 pass_bytes(const struct pass *p) {

@@ -25,6 +25,7 @@ struct pass_plan { /* zeros are defaults */
     enum pass_balance balance;
     i64 rows;              /* PASS_LOGITS, PASS_IDS: of so many tokens (inputs' `row`); 0: of all */
     bool penalty;          /* PASS_IDS: `seen` counts */
+    bool logits;           /* PASS_IDS: pass_read_logits gives what the ids were picked from */
     struct states *states; /* of earlier positions; NULL: the tokens see themselves alone */
     i64 sequences, page_count, gathered; /* with states: of struct state_places */
     struct graph_memory *memory;         /* that several passes use in turn; NULL: its own */
@@ -33,7 +34,7 @@ struct pass { /* zero-initialise */
     struct pass_plan plan;
     struct graph *graph; /* NULL: closed. Its slots are the caller's, with `train` */
     struct build build;
-    struct tensor *targets, *weight, *row, *step, *how, *seen,
+    struct tensor *targets, *weight, *row, *step, *how, *seen, *logits,
         *out;                /* NULL where the plan has none */
     float *weights, *losses; /* on the host, made when asked for */
     i64 used;                /* of a cache: when it was asked for last */

@@ -41,10 +41,10 @@ struct default_of {
 
 /* transformers' own value where the file leaves out part of how it samples. */
 static int defaults_take(struct generate_flags *f, const struct args *a, const struct generation *g,
-                         struct text *said, struct err *e) {
-    const bool asked = args_given(a, "temperature") || args_given(a, "top_k") ||
-                       args_given(a, "top_p") || args_given(a, "min_p") || args_given(a, "greedy"),
-               samples = g->do_sample != 0 && (g->do_sample > 0 || g->temperature >= 0 ||
+                         bool asked, struct text *said, struct err *e) {
+    asked = asked || args_given(a, "temperature") || args_given(a, "top_k") ||
+            args_given(a, "top_p") || args_given(a, "min_p") || args_given(a, "greedy");
+    const bool samples = g->do_sample != 0 && (g->do_sample > 0 || g->temperature >= 0 ||
                                                g->top_k >= -1 || g->top_p >= 0 || g->min_p >= 0);
     if (!g->do_sample && !asked) {
         f->greedy = true;
@@ -120,7 +120,7 @@ int talker_open(struct talker *t, struct generate_flags *f, const struct args *a
     rc = rc || activations_choose(t, f->activations, e) ||
          loaded_chat(&t->chat, f->chat_template, &t->l, e) ||
          generation_read(&t->generation, &t->l, e) ||
-         defaults_take(f, a, &t->generation, &said, e) ||
+         defaults_take(f, a, &t->generation, false, &said, e) ||
          answer_end(&end, t->chat, NULL, t->l.tokenizer, e);
     const struct ids *eos = &t->generation.eos;
     for (i64 i = 0; !rc && i < eos->count; i++) rc = ids_add(&t->stops, eos->item[i], e);
@@ -138,6 +138,13 @@ int talker_open(struct talker *t, struct generate_flags *f, const struct args *a
     return rc ? -1 : 0;
 }
 
+int talker_asked(const struct talker *t, struct generate_flags *f, const struct args *a,
+                 struct err *e) {
+    struct text said = {0};
+    const int rc = defaults_take(f, a, &t->generation, true, &said, e);
+    return text_free(&said), rc;
+}
+
 void talker_close(struct talker *t) {
     chat_free(t->chat), generation_free(&t->generation), ids_free(&t->stops);
     arena_free(&t->arena), loaded_close(&t->l);
@@ -152,15 +159,6 @@ int answer_stops(struct talker *t, const struct generate_flags *f, const json_t 
     if (!rc && end.id >= 0) rc = ids_add(ids, (u32)end.id, e);
     if (!rc && end.id < 0 && *end.text) rc = stop_add(t, texts, end.text, e);
     return rc ? -1 : 0;
-}
-
-static int prompt_encode(const struct tokenizer *t, const char *text, i64 size, struct ids *out,
-                         struct err *e) {
-    if (tokenizer_encode(t, text, size, true, out, e)) return -1;
-    if (out->count) return 0;
-    const i64 first = tokenizer_bos(t) >= 0 ? tokenizer_bos(t) : tokenizer_eos(t);
-    if (first >= 0) return ids_add(out, (u32)first, e);
-    return err_input(e, "the prompt is empty and the tokenizer has no start token");
 }
 
 /* ---- one result */

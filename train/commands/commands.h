@@ -18,8 +18,9 @@ struct generate_flags {
 #define GENERATE_ROW(key, type, otherwise, low, high, help)                                        \
     { #key, type, offsetof(struct generate_flags, key), otherwise, low, high, NULL, help }
 #define GENERATE_ROWS                                                                              \
-    GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP),                                \
-        GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),  \
+    GENERATE_ROW(adapter, OPT_TEXT_EACH, NULL, 0, 0, ADAPTER_HELP), GENERATE_SHARED_ROWS
+#define GENERATE_SHARED_ROWS                                                                       \
+    GENERATE_ROW(tokenizer, OPT_TEXT, NULL, 0, 0, "tokenizer, if the model folder has none"),      \
         GENERATE_ROW(precision, OPT_TEXT, "auto", 0, 0, "fp32, bf16, or auto: as the files"),      \
         {"activations",                                                                            \
          OPT_CHOICE,                                                                               \
@@ -57,6 +58,9 @@ struct talker {
 };
 /* Fills the flags that were not given with what generation_config.json says, and says so. */
 int talker_open(struct talker *t, struct generate_flags *f, const struct args *a, struct err *e);
+/* Of flags as they were given: what they are for a text of which something is said of sampling. */
+int talker_asked(const struct talker *t, struct generate_flags *f, const struct args *a,
+                 struct err *e);
 void talker_close(struct talker *t);
 /* What ends an answer to `row` (NULL: to any): ids and texts, those of all texts included. The ids
  * are the caller's, the texts the talker's. */

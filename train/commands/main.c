@@ -36,9 +36,9 @@ static const struct option global_options[] = {
 
 /* clang-format off */
 #define COMMANDS(X)                                                                                \
-    X(train) X(check) X(import) X(tokenize) X(tokenizer) X(generate) X(chat) X(eval) X(export)     \
-    X(inspect) X(verify) X(report) X(forward) X(encode) X(decode) X(render) X(bench) X(doctor)     \
-    X(help)
+    X(train) X(check) X(import) X(tokenize) X(tokenizer) X(generate) X(chat) X(serve) X(eval)      \
+    X(export) X(inspect) X(verify) X(report) X(forward) X(encode) X(decode) X(render) X(bench)     \
+    X(doctor) X(help)
 /* clang-format on */
 #define X(name) extern const struct command command_##name; /* in cmd_NAME.c */
 COMMANDS(X)
@@ -74,7 +74,7 @@ static int cmd_help(int argc, char **argv, struct err *e) {
         const struct command *c = command_find(argv[0], "help ", e);
         if (!c) return -1;
         printf("hone %s\n\n%s.\n\n", c->usage, c->help);
-        if (c->help_more) return c->help_more(stdout);
+        if (c->help_more && c->help_more(stdout)) return -1;
         options_print(c->options);
         return 0;
     }

@@ -29,7 +29,7 @@ int drafts_add(struct sequence *q, const struct model *m, struct engine_count *c
     const i64 most = i64_min(i64_min(q->how->draft, DRAFTS), q->own.room - q->own.ids.count - 1);
     const bool decodes = q->own.known && q->own.known == q->own.ids.count - 1;
     q->own.drafted = 0;
-    if (most < 1 || !decodes || q->own.slot >= 0 || penalised(q->how)) return 0;
+    if (most < 1 || !decodes || q->own.slot >= 0 || q->logits || penalised(q->how)) return 0;
     const i64 count = draft_guesser(&q->own.ids, guess, most);
     if (model_rope_kind(m, q->own.ids.count + count) != q->own.kind) return 0;
     for (i64 i = 0; i < count; i++, q->own.drafted++)

@@ -8,211 +8,27 @@
  *
  * Texts are served in the order in which they came. Where pages run out, those that came last give
  * theirs back and wait; what the pool still knows of them then need not be computed again. */
-#include "train/engine/pool.h"
+#include "train/engine/batch.h"
 
 #include <string.h>
 
-/* A pass and its inputs; kept as long as steps are of the same shape. */
-struct pass_batch {
-    struct pass pass;
-    i64 tokens, rows, page_count, gathered, moves;
-    i32 *places; /* ids, position, begin, last, store, sequence, slot: [7][tokens] */
-    i32 *row, *step, *pages, *gather;
-    struct sample_how *how;
-    u8 *had; /* [rows][V], where there is a penalty */
-    bool penalty;
-};
-
-struct engine {
-    struct model *m;
-    struct pool pool;
-    struct sequence **list;
-    i64 count, room;
-    struct pass_batch batch;
-    i32 *compact; /* latents: what a page is called in the pass's list; -1: not in it */
-    i64 compacts;
-    struct engine_count counted;
-};
-
-static void batch_free(struct pass_batch *b) {
-    pass_close(&b->pass);
-    mem_free(b->places), mem_free(b->row), mem_free(b->step), mem_free(b->pages);
-    mem_free(b->gather), mem_free(b->how), mem_free(b->had);
-    *b = (struct pass_batch){0};
-}
-
-/* What the texts of this step need of a pass. */
-static struct pass_batch batch_need(const struct engine *g) {
-    struct pass_batch n = {.moves = g->pool.moves};
-    for (i64 i = 0; i < g->count; i++) {
-        const struct sequence *q = g->list[i];
-        if (q->own.row < 0) continue;
-        n.rows += 1 + q->own.drafted, n.tokens += q->own.ids.count - q->own.known;
-        n.page_count = i64_max(n.page_count, q->own.pages.count);
-        n.gathered += q->own.pages.count;
-        n.penalty |= penalised(q->how);
-    }
-    if (!g->pool.states.latent) n.gathered = 0;
-    return n;
-}
-
-/* Sizes of tables grow in steps of an eighth, so that a pass serves for a while. */
-static i64 rounded(i64 n, i64 least) {
-    i64 step = least;
-    while (step * 16 <= n) step *= 2;
-    return round_up(n, step);
-}
-
-static bool batch_serves(const struct engine *g, const struct pass_batch *b,
-                         const struct pass_batch *n) {
-    const bool decodes = b->tokens == b->rows && n->tokens == n->rows;
-    return b->pass.graph && decodes && n->rows <= b->rows && n->rows > b->rows / 2 &&
-           n->page_count <= b->page_count && n->gathered <= b->gathered && n->moves == b->moves &&
-           n->penalty <= b->penalty && b->pass.build.positions == g->m->rope_positions;
-}
-
-static int batch_open(struct engine *g, const struct pass_batch *need, struct err *e) {
-    struct pass_batch *b = &g->batch;
-    batch_free(b);
-    *b = *need;
-    b->page_count = rounded(need->page_count, 8);
-    b->gathered = need->gathered ? rounded(need->gathered, 1) : 0;
-    const struct pass_plan plan = {.model = g->m,
-                                   .tokens = b->tokens,
-                                   .gives = PASS_IDS,
-                                   .rows = b->rows,
-                                   .penalty = b->penalty,
-                                   .states = &g->pool.states,
-                                   .sequences = b->rows,
-                                   .page_count = b->page_count,
-                                   .gathered = b->gathered,
-                                   .eager = globals.eager};
-    const i64 size = sizeof(i32);
-    if (!(b->places = mem_new_array(7 * b->tokens, size, e)) ||
-        !(b->row = mem_new_array(b->rows, size, e)) ||
-        !(b->step = mem_new_array(2 * b->rows, size, e)) ||
-        !(b->pages = mem_new_array(b->rows * b->page_count, size, e)) ||
-        !(b->gather = mem_new_array(b->gathered * ATTENTION_PAGE, size, e)) ||
-        !(b->how = mem_new_array(b->rows, sizeof *b->how, e)) ||
-        (b->penalty && !(b->had = mem_new_array(b->rows, g->m->config.vocab_size, e))))
-        return -1;
-    return pass_open(&b->pass, &plan, e);
-}
-
-/* ---- the inputs of a pass ---- */
-
-static i32 row_of_page(i32 page, i64 place) {
-    return (i32)(page * ATTENTION_PAGE + place % ATTENTION_PAGE);
-}
-
-/* Latents: the pages of all texts in one list, each once. */
-static int gather_put(struct engine *g, const struct page_list *pages, i32 *table, i64 *listed,
-                      struct err *e) {
-    struct pass_batch *b = &g->batch;
-    if (g->compacts < g->pool.states.pages) {
-        mem_free(g->compact);
-        g->compacts = g->pool.states.pages;
-        if (!(g->compact = mem_new_array(g->compacts, sizeof *g->compact, e))) {
-            g->compacts = 0;
-            return -1;
-        }
-        *listed = 0;
-    }
-    if (!*listed)
-        for (i64 i = 0; i < g->compacts; i++) g->compact[i] = -1;
-    for (i64 i = 0; i < pages->count; i++) {
-        i32 *at = &g->compact[pages->item[i]];
-        if (*at < 0) {
-            *at = (i32)(*listed)++;
-            for (i64 k = 0; k < ATTENTION_PAGE; k++)
-                b->gather[*at * ATTENTION_PAGE + k] = row_of_page(pages->item[i], k);
-        }
-        table[i] = *at;
-    }
-    return 0;
-}
-
-static void settings_put(struct pass_batch *b, i64 r, const struct sequence *q, i64 vocab) {
-    const struct sampling *s = q->how; /* a text with a penalty has no guesses */
-    b->how[r] =
-        (struct sample_how){s->temperature, s->top_k,     s->top_p,
-                            s->min_p,       (u64)s->seed, penalised(s) ? s->repetition_penalty : 1};
-    if (!b->had) return;
-    memset(b->had + r * vocab, 0, (size_t)vocab);
-    for (i64 i = 0; i < q->own.ids.count; i++) b->had[r * vocab + q->own.ids.item[i]] = 1;
-}
-
-/* Adds what is new of q as inputs n.. of row r; how many. */
-static i64 text_put(struct engine *g, const struct sequence *q, i64 r, i64 n) {
-    struct pass_batch *b = &g->batch;
-    const i64 t = b->tokens, first = n;
-    for (i64 at = q->own.known; at < q->own.ids.count; at++, n++) {
-        b->places[n] = (i32)q->own.ids.item[at];
-        b->places[t + n] = b->places[3 * t + n] = (i32)at;
-        b->places[2 * t + n] = 0;
-        b->places[4 * t + n] = row_of_page(q->own.pages.item[at / ATTENTION_PAGE], at);
-        b->places[5 * t + n] = (i32)r;
-        b->places[6 * t + n] = q->own.slot < 0 ? 0 : q->own.slot;
-    }
-    for (i64 i = 0; i <= q->own.drafted; i++, r++) { /* what follows each guess, too */
-        const i64 behind = q->own.drafted - i;
-        b->row[r] = (i32)(n - 1 - behind);
-        b->step[2 * r] = (i32)(q->own.ids.count - behind), b->step[2 * r + 1] = (i32)q->stream;
-        settings_put(b, r, q, g->m->config.vocab_size);
-    }
-    return n - first;
-}
-
-/* Rows that no text has see nothing and are stored nowhere. */
-static void idle_put(struct pass_batch *b, i64 r) {
-    for (i64 t = b->tokens; r < b->rows; r++) {
-        b->places[r] = b->places[t + r] = b->places[2 * t + r] = b->places[5 * t + r] = 0;
-        b->places[3 * t + r] = b->places[4 * t + r] = -1;
-        b->places[6 * t + r] = 0; /* nobody's */
-        b->row[r] = (i32)r, b->step[2 * r] = b->step[2 * r + 1] = 0;
-        b->how[r] = (struct sample_how){.top_p = 1, .repetition_penalty = 1};
-    }
-}
-
-static int batch_put(struct engine *g, struct err *e) {
-    struct pass_batch *b = &g->batch;
-    i64 n = 0, rows = 0, listed = 0;
-    for (i64 i = 0; i < g->count; i++) {
-        struct sequence *q = g->list[i];
-        if (q->own.row < 0) continue;
-        i32 *table = b->pages + rows * b->page_count;
-        q->own.row = rows;
-        if (!b->gathered)
-            memcpy(table, q->own.pages.item, (size_t)q->own.pages.count * sizeof *table);
-        else if (gather_put(g, &q->own.pages, table, &listed, e))
-            return -1;
-        n += text_put(g, q, rows, n), rows += 1 + q->own.drafted;
-    }
-    idle_put(b, rows);
-    return 0;
-}
-
-static int batch_run(struct engine *g, u32 *ids, struct err *e) {
-    struct pass_batch *b = &g->batch;
-    const i32 *in = b->places;
-    const i64 t = b->tokens;
-    const struct pass_inputs inputs = {
-        .places = {in, in + t, in + 2 * t, in + 3 * t},
-        .states = {in + 4 * t, in + 5 * t, b->pages, b->gather, in + 6 * t},
-        .row = b->row,
-        .step = b->step,
-        .how = b->how,
-        .seen = b->had};
-    return batch_put(g, e) || pass_bind(&b->pass, &inputs, e) || pass_run(&b->pass, e) ||
-                   pass_read(&b->pass, ids, e)
-               ? -1
-               : 0;
-}
-
 /* ---- who is in a step ---- */
 
-/* Gives a text the pages for what is new of it. 1: done, 0: there are none, -1: an error. */
-static int pages_give(struct engine *g, struct sequence *q, struct err *e) {
+/* How far a text comes in this step, in which prompts have `left` ids to go. What logits take is
+ * bounded, too. */
+enum { LOGITS_BYTES = 32 << 20 };
+static i64 reach(const struct engine *g, const struct sequence *q, i64 left) {
+    const i64 row = g->m->config.vocab_size * (i64)sizeof(float), known = q->own.known;
+    i64 fresh = q->own.ids.count - known;
+    if (g->chunk && fresh > 1 + q->own.drafted) fresh = i64_min(fresh, left);
+    if (q->logits && q->own.told < q->count)
+        fresh = i64_min(fresh, i64_max(0, q->own.told - known) + i64_max(1, LOGITS_BYTES / row));
+    return known + fresh;
+}
+
+/* Gives a text the pages for what is new of it, as far as it comes. 1: done, 0: there are none,
+ * -1: an error. */
+static int pages_give(struct engine *g, struct sequence *q, i64 left, struct err *e) {
     const struct ids *ids = &q->own.ids;
     const int kind = model_rope_kind(g->m, ids->count);
     if (kind != q->own.kind) {
@@ -222,7 +38,8 @@ static int pages_give(struct engine *g, struct sequence *q, struct err *e) {
     q->own.kind = kind;
     const bool fresh = !q->own.known && !q->own.pages.count;
     if (fresh) {
-        const i64 found = pool_match(&g->pool, kind, ids->item, ids->count - 1, &q->own.pages, e);
+        const i64 most = q->logits ? i64_min(q->own.told, ids->count - 1) : ids->count - 1;
+        const i64 found = pool_match(&g->pool, kind, ids->item, most, &q->own.pages, e);
         if (found < 0) return -1;
         q->own.known = found;
     }
@@ -232,8 +49,9 @@ static int pages_give(struct engine *g, struct sequence *q, struct err *e) {
         if (at < q->own.known) pool_release(&g->pool, &q->own.pages, q->own.known = at);
     }
     if (fresh) g->counted.reused += q->own.known;
+    q->own.upto = reach(g, q, left);
     const int rc =
-        pool_extend(&g->pool, kind, ids->item, q->own.known, ids->count, &q->own.pages, e);
+        pool_extend(&g->pool, kind, ids->item, q->own.known, q->own.upto, &q->own.pages, e);
     if (rc <= 0) pool_release(&g->pool, &q->own.pages, q->own.known);
     return rc;
 }
@@ -248,20 +66,24 @@ static bool preempt(struct engine *g, i64 i) {
     return true;
 }
 
-/* own.row of those that take part becomes 0; how many there are. */
+/* own.row of those that take part becomes 0; how many there are. Texts of which one id is new
+ * always do; prompts as far as they come with `chunk` ids in all. */
 static i64 schedule(struct engine *g, struct err *e) {
-    i64 rows = 0;
+    i64 rows = 0, left = g->chunk;
     for (i64 i = 0; i < g->count; i++) g->list[i]->own.row = -1;
     for (i64 i = 0; i < g->count; i++) {
         struct sequence *q = g->list[i];
         int rc = 0;
         if (q->own.done) continue;
+        if (g->chunk && !left && q->own.ids.count - q->own.known > 1) continue;
         if (drafts_add(q, g->m, &g->counted, e)) return -1;
-        rc = pages_give(g, q, e);
-        if (!rc && q->own.drafted) drafts_drop(q), rc = pages_give(g, q, e);
-        while (!rc && preempt(g, i)) rc = pages_give(g, q, e);
+        rc = pages_give(g, q, left, e);
+        if (!rc && q->own.drafted) drafts_drop(q), rc = pages_give(g, q, left, e);
+        while (!rc && preempt(g, i)) rc = pages_give(g, q, left, e);
         if (rc < 0) return -1;
         if (rc) q->own.row = 0, rows++;
+        if (rc && q->own.upto - q->own.known > 1 + q->own.drafted)
+            left -= q->own.upto - q->own.known;
         if (!rc && !rows) {
             err_failed(e, "a text of %lld ids does not fit into the %lld positions of the pool",
                        (long long)q->own.ids.count, (long long)(g->pool.most * ATTENTION_PAGE));
@@ -293,8 +115,11 @@ static int not_finite(const struct sequence *q, struct err *e) {
 
 static int text_take(struct engine *g, struct sequence *q, u32 id, struct err *e) {
     const struct sampling *s = q->how;
-    if ((i32)id < 0) return not_finite(q, e);
-    if ((q->own.done = stops(g->m, s, id))) return 0;
+    if ((i32)id < 0) {
+        const int rc = not_finite(q, q->wrong ? q->wrong : e);
+        return (q->own.done = q->wrong) ? 0 : rc;
+    }
+    if ((q->own.done = q->own.ids.count >= q->own.room || stops(g->m, s, id))) return 0;
     if (ids_add(&q->out, id, e) || ids_add(&q->own.ids, id, e)) return -1;
     const int told = q->each ? q->each(q->arg, id) : 0;
     if (told < 0) return -1;
@@ -313,15 +138,29 @@ static int ids_take(struct engine *g, struct sequence *q, const u32 *ids, struct
     return 0;
 }
 
+/* Tells a text its logits; the row of its id. */
+static i64 logits_tell(const struct engine *g, struct sequence *q, i64 upto, i64 rows) {
+    const i64 vocab = g->m->config.vocab_size, last = q->own.row + rows - 1;
+    for (i64 r = q->own.row; q->logits && r <= last; r++) {
+        const i64 place = upto - 1 - (last - r);
+        if (place < q->own.told) continue;
+        q->logits(q->arg, place, g->batch.logits + r * vocab), q->own.told = place + 1;
+    }
+    return last;
+}
+
 /* The pass has run: states are there, ids are given. How many texts go on. */
 static i64 texts_take(struct engine *g, const u32 *ids, struct err *e) {
     i64 active = 0;
     for (i64 i = 0; i < g->count; i++) {
         struct sequence *q = g->list[i];
         if (q->own.row < 0) continue;
+        const i64 rows = rows_of(q);
         drafts_judge(q, ids + q->own.row, &g->pool, &g->counted);
-        g->counted.computed += q->own.ids.count - q->own.known;
-        q->own.known = q->own.ids.count;
+        const i64 known = i64_min(q->own.upto, q->own.ids.count);
+        g->counted.computed += known - q->own.known;
+        q->own.known = known;
+        if (q->logits) q->own.row = logits_tell(g, q, q->own.upto, rows);
         pool_ready(&g->pool, &q->own.pages);
         if (q->own.slot >= 0 &&
             pool_slot_ran(&g->pool, q->own.slot, &q->own.pages, q->own.known, e))
@@ -329,7 +168,8 @@ static i64 texts_take(struct engine *g, const u32 *ids, struct err *e) {
     }
     for (i64 i = 0; i < g->count; i++) {
         struct sequence *q = g->list[i];
-        if (q->own.row >= 0 && ids_take(g, q, ids, e)) return -1;
+        if (q->own.row >= 0 && q->own.known == q->own.ids.count && ids_take(g, q, ids, e))
+            return -1;
         if (q->own.done) pool_release(&g->pool, &q->own.pages, q->own.known = 0);
         active += !q->own.done;
     }
@@ -371,7 +211,7 @@ static int sequence_check(const struct model *m, const struct sequence *q, struc
         err_input(e, "the prompt is empty");
         return err_hint(e, "give at least one token to go on from");
     }
-    if (q->count >= positions) {
+    if (q->count >= positions + !q->how->max_new_tokens) {
         err_input(e, "the prompt has %lld tokens, but the model was made for %lld with the answer",
                   (long long)q->count, (long long)positions);
         return err_hint(e, "shorten the prompt");
@@ -385,7 +225,7 @@ static int sequence_check(const struct model *m, const struct sequence *q, struc
 
 int engine_add(struct engine *g, struct sequence *q, struct err *e) {
     memset(&q->own, 0, sizeof q->own);
-    q->own.row = -1, q->out.count = 0;
+    q->own.row = -1, q->out.count = 0, q->own.told = q->logits_from;
     if (sequence_check(g->m, q, e)) return -1;
     q->own.room = i64_min(q->count + q->how->max_new_tokens, g->m->config.max_position_embeddings);
     if (model_rope(g->m, q->own.room, e)) return -1;
@@ -419,6 +259,7 @@ void engine_rollback(struct engine *g, struct sequence *q, i64 count) {
     count = i64_max(count, q->count);
     if (count >= q->own.ids.count) return;
     q->own.ids.count = count, q->out.count = count - q->count;
+    q->own.told = i64_min(q->own.told, count - 1);
     q->own.known = i64_min(q->own.known, count - 1); /* the last id's pass gives what follows */
     pool_release(&g->pool, &q->own.pages, q->own.known);
     q->own.done = false;
@@ -426,7 +267,7 @@ void engine_rollback(struct engine *g, struct sequence *q, i64 count) {
 
 struct engine_count engine_counted(const struct engine *g) {
     struct engine_count c = g->counted;
-    c.evicted = g->pool.evicted, c.pages = g->pool.states.pages;
+    c.evicted = g->pool.evicted, c.pages = g->pool.states.pages, c.most = g->pool.most;
     return c;
 }
 
@@ -438,7 +279,7 @@ struct engine *engine_open(struct model *m, const struct engine_plan *plan, stru
     struct states states = {0};
     if (!g) return NULL;
     if (!plan) plan = &usual;
-    g->m = m;
+    g->m = m, g->chunk = plan->chunk, g->bare = plan->bare;
     const i64 bytes = plan->bytes ? plan->bytes : device_available() / 10 * 9,
               wanted = plan->positions ? plan->positions : m->config.max_position_embeddings;
     int rc = states_describe(&states, m, plan->latent == LATENT_ALWAYS, e);

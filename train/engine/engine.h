@@ -94,6 +94,8 @@ struct sampling {
 };
 enum { DRAFTS = 15 };
 typedef int token_fn(void *arg, u32 id); /* told every id at once; >0: stop, -1: an error */
+/* Told the logits [V] of the id that follows the one at `place` of the text. */
+typedef void logits_fn(void *arg, i64 place, const float *logits);
 struct page_list {
     i32 *item; /* by place in the text: each holds ATTENTION_PAGE positions */
     i64 count, room;
@@ -106,10 +108,14 @@ struct sequence { /* one text of several that are continued together */
     token_fn *each; /* may be NULL */
     void *arg;
     const struct sampling *how; /* its settings; NULL: what generate_batch is given */
-    struct {                    /* the engine's own, from engine_add to engine_remove */
-        struct ids ids;         /* the prompt and the answer */
+    logits_fn *logits;  /* may be NULL: told those of each place, in order, before the id, */
+    i64 logits_from;    /* from here on: 0: those of the prompt too */
+    struct err *wrong;  /* not NULL: what ends this text alone, as logits that are no numbers do */
+    struct {            /* the engine's own, from engine_add to engine_remove */
+        struct ids ids; /* the prompt and the answer */
         struct page_list pages;
         i64 known, room; /* positions whose states are in its pages; ids at most */
+        i64 upto, told;  /* known after this step; the place whose logits are told next */
         i32 slot;        /* of sequence states; -1: none */
         i64 row;         /* in this step's pass, its first; -1: it waits */
         i64 drafted;     /* the last of `ids` in a step: guesses */
@@ -129,11 +135,14 @@ struct engine_plan { /* zeros are defaults */
     /* states.h. AUTO: where keys and values of `positions` (0: of the longest text that the model
      * takes) would not fit. */
     enum { LATENT_AUTO, LATENT_NEVER, LATENT_ALWAYS } latent;
+    i64 chunk; /* ids of prompts in a step, at most; 0: all. Longer ones take several steps */
+    bool bare; /* the model as if it had no adapter */
 };
 struct engine_count {
     i64 computed, reused; /* positions whose states passes made; that were in the pool already */
     i64 passes, preempted, evicted, pages;
     i64 drafted, accepted; /* ids that were guessed; those that were right */
+    i64 most;              /* pages that there can be */
 };
 /* The model's weights must stay as they are until it is closed. */
 struct engine *engine_open(struct model *m, const struct engine_plan *plan, struct err *e);
@@ -182,6 +191,9 @@ int stream_begin(struct stream *s, const u32 *before, i64 count, struct err *e);
 int stream_token(void *arg, u32 id); /* a token_fn for a struct stream */
 void stream_end(struct stream *s);   /* prints what waited */
 void stream_free(struct stream *s);
+/* A text to go on from; of an empty one the token that texts begin or end with. Appends. */
+int prompt_encode(const struct tokenizer *t, const char *text, i64 size, struct ids *out,
+                  struct err *e);
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *s, struct text *out, struct err *e);
 

@@ -54,6 +54,15 @@ int generate_ids(struct model *m, const u32 *prompt, i64 count, const struct sam
     return rc ? -1 : 0;
 }
 
+int prompt_encode(const struct tokenizer *t, const char *text, i64 size, struct ids *out,
+                  struct err *e) {
+    if (tokenizer_encode(t, text, size, true, out, e)) return -1;
+    if (out->count) return 0;
+    const i64 first = tokenizer_bos(t) >= 0 ? tokenizer_bos(t) : tokenizer_eos(t);
+    if (first >= 0) return ids_add(out, (u32)first, e);
+    return err_input(e, "the prompt is empty and the tokenizer has no start token");
+}
+
 int generate_text(struct model *m, const struct tokenizer *t, const char *prompt,
                   const struct sampling *how, struct text *out, struct err *e) {
     struct ids ids = {0}, more = {0};
