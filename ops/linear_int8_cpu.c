@@ -126,10 +126,12 @@ V16_FN void rows_super(float *to, const struct int8_job *j, const u8 *const w[RO
 
 #else
 
-enum { AHEAD = 1024 };
-/* How far a line is asked for early, at byte `at` of a row: across its end in the row that takes
- * its place. */
-V16_FN i64 soon(i64 at, i64 row) { return at + AHEAD < row ? AHEAD : AHEAD + (ROWS - 1) * row; }
+/* While eight rows are multiplied, the eight behind them are asked for, in the order of memory: `b`
+ * blocks are done. Asked for row by row the hardware would see eight streams and foresee none. */
+V16_FN void ask(const u8 *row, i64 b, i64 blocks, i64 bytes) {
+    const u8 *at = row + ROWS * (blocks + b) * bytes;
+    for (i64 i = 0; i < ROWS * bytes; i += 64) __builtin_prefetch(at + i);
+}
 
 /* acc + products of unsigned codes with whole numbers, four to a lane. */
 V16_FN __m256i dot(__m256i acc, __m256i code, __m256i x) {
@@ -168,7 +170,8 @@ V16_FN __m256 f16x8(const u8 *const w[ROWS], i64 at) {
     LANE(1)
     LANE(2)
     LANE(3)
-    LANE(4) LANE(5) LANE(6) LANE(7)
+    LANE(4)
+    LANE(5) LANE(6) LANE(7)
 #undef LANE
         const __m256i u = _mm256_cvtepu16_epi32(h),
                       rest = _mm256_and_si256(u, _mm256_set1_epi32(0x7fff)),
@@ -215,10 +218,10 @@ V16_FN void rows_small(float *to, const struct int8_job *j, const u8 *const row[
     for (int r = 0; r < ROWS; r++) w[r] = row[r];
     for (i64 b = 0; b < j->blocks; b++, x++) {
         __m256i a[FEW][ROWS];
+        ask(row[0], b, j->blocks, bytes);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++) {
             const __m256i code = codes(w[r], f);
-            __builtin_prefetch(w[r] + soon(b * bytes, j->blocks * bytes));
 #pragma GCC unroll 4
             for (int k = 0; k < n; k++) {
                 const struct int8_x *at = x + k * j->blocks;
@@ -294,14 +297,13 @@ V16_FN void rows_super(float *to, const struct int8_job *j, const u8 *const row[
     for (int r = 0; r < ROWS; r++) w[r] = row[r];
     for (i64 b = 0; b < j->blocks; b++, x++) {
         __m256i a[FEW][ROWS], least[FEW][ROWS];
+        ask(row[0], b, j->blocks, bytes);
         for (int r = 0; r < ROWS; r++) {
             struct scales s = {.part = _mm256_setzero_si256()};
             if (f == INT8_Q6_K)
                 s.part = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(w[r] + 192)));
             else
                 scales_k(&s, w[r]);
-            for (i64 at = 0; at < bytes; at += 64)
-                __builtin_prefetch(w[r] + at + soon(b * bytes + at, j->blocks * bytes));
             for (int k = 0; k < n; k++) {
                 const struct int8_x256 *at = x + k * j->blocks;
                 a[k][r] = f != INT8_Q6_K
