@@ -12,10 +12,20 @@ static enum message_role role_of(const char *role) {
     return MESSAGE_TOOL;
 }
 
-/* The first place at or behind `at`; where order was changed, any. */
-static const char *find(const struct text *all, i64 at, const char *what, size_t size) {
-    const char *found = memmem(all->data + at, (size_t)(all->size - at), what, size);
-    return found || !at ? found : memmem(all->data, (size_t)all->size, what, size);
+/* The first place at or behind `at`; where order was changed, any. `left`: bytes that may yet be
+ * looked through in vain, so that a template that changes every message costs no square of them. */
+static const char *find(const struct text *all, i64 at, const char *what, size_t size, i64 *left) {
+    const char *found = NULL;
+    if (*left > 0) found = memmem(all->data + at, (size_t)(all->size - at), what, size);
+    if (!found && *left > 0 && at) *left -= at, found = memmem(all->data, (size_t)at, what, size);
+    if (!found) *left -= all->size - at;
+    return found;
+}
+
+/* In the order of the conversation, with white space and all. */
+static const char *near(const struct text *all, i64 at, const char *what, size_t size) {
+    enum { WINDOW = 1 << 16 };
+    return memmem(all->data + at, (size_t)i64_min(all->size - at, WINDOW + (i64)size), what, size);
 }
 
 static int part_add(struct message_parts *to, enum message_role role, i64 begin, i64 end,
@@ -44,7 +54,7 @@ int conversation_parts(const struct conversation *v, const struct text *all,
     const json_t *m, *messages = json_object_get(v->row, "messages");
     struct message_parts *parts = notes->parts;
     size_t i;
-    i64 at = 0;
+    i64 at = 0, left = (1 << 20) + 32 * all->size;
     if (parts) parts->count = 0;
     json_array_foreach((json_t *)(uintptr_t)messages, i, m) {
         const json_t *content = json_object_get(m, "content");
@@ -52,10 +62,16 @@ int conversation_parts(const struct conversation *v, const struct text *all,
                    *what = json_string_value(content);
         size_t size = what ? json_string_length(content) : 0;
         if (!role || !size || !all->size) continue;
-        const char *found = find(all, at, what, size);
+        if (left <= 0) {
+            row_note(&notes->said,
+                     "the chat template changes so many messages that the rest are not compared",
+                     notes->line);
+            break;
+        }
+        const char *found = near(all, at, what, size);
         const size_t whole = size;
         if (!found) stripped(&what, &size);
-        if (!found && size) found = find(all, at, what, size);
+        if (!found && size) found = find(all, at, what, size, &left);
         char note[160];
         snprintf(note, sizeof note, "the chat template leaves out or rewrites what the %.40s says",
                  role);
