@@ -2,19 +2,11 @@
 #include "base/v16.h"
 #include "ops/gemm/gemm.h"
 
-static struct gemm product(const struct view *a, const struct view *b, const struct view *c) {
-    return (struct gemm){.m = c->dim[0],
-                         .n = c->dim[1],
-                         .k = a->dim[1],
-                         .dtype = a->dtype,
-                         .a = a->data,
-                         .lda = a->dim[1],
-                         .b = b->data,
-                         .ldb = b->dim[1],
-                         .packed = b->packing ? b : NULL,
-                         .c = c->data,
-                         .ldc = c->dim[1],
-                         .c_dtype = c->dtype};
+static struct gemm product(const struct view *a, const struct view *b, bool b_t,
+                           const struct view *c) {
+    struct gemm g = gemm_views(a, b, b_t, c);
+    g.packed = b->packing ? b : NULL;
+    return g;
 }
 static float scale_of(const struct op_call *c) {
     return (float)((const struct lora_attr *)c->attr)->scale;
@@ -22,11 +14,10 @@ static float scale_of(const struct op_call *c) {
 
 CPU_KERNEL(linear) {
     (void)e;
-    struct gemm y = product(&c->in[0], &c->in[1], &c->out[0]);
-    y.b_t = true, y.bias = c->in[2].data;
+    struct gemm y = product(&c->in[0], &c->in[1], true, &c->out[0]);
+    y.bias = c->in[2].data;
     if (is_present(&c->in[3])) {
-        struct gemm t = product(&c->in[0], &c->in[3], &c->out[1]);
-        t.b_t = true;
+        const struct gemm t = gemm_views(&c->in[0], &c->in[3], true, &c->out[1]);
         CPU_NAME(gemm)(&t, c->scratch);
         y.t = c->out[1].data, y.u = c->in[4].data;
         y.rank = c->in[3].dim[0], y.scale = scale_of(c);
@@ -37,7 +28,7 @@ CPU_KERNEL(linear) {
 
 CPU_KERNEL(linear_dx) {
     (void)e;
-    struct gemm dx = product(&c->in[0], &c->in[1], &c->out[0]);
+    struct gemm dx = product(&c->in[0], &c->in[1], false, &c->out[0]);
     if (is_present(&c->in[2])) {
         dx.t = c->in[2].data, dx.u = c->in[3].data, dx.u_t = true;
         dx.rank = c->in[2].dim[1], dx.scale = 1;
@@ -71,7 +62,7 @@ CPU_KERNEL(lora_dt) {
     struct view sum = c->out[0];
     const i64 count = view_count(&sum);
     sum.data = c->scratch, sum.dtype = F32;
-    const struct gemm g = product(&c->in[0], &c->in[1], &sum);
+    const struct gemm g = gemm_views(&c->in[0], &c->in[1], false, &sum);
     CPU_NAME(gemm)(&g, (u8 *)c->scratch + round_up(view_bytes(&sum), 64));
     scale_run((struct scaling){sum.data, c->out[0].data, count, false, view_is_bf16(&c->out[0]),
                                scale_of(c)});
@@ -80,7 +71,7 @@ CPU_KERNEL(lora_dt) {
 
 static void dw_run(const struct view *dy, const struct view *x, const struct view *dw,
                    void *scratch) {
-    struct gemm g = product(dy, x, dw);
+    struct gemm g = gemm_views(dy, x, false, dw);
     g.k = dy->dim[0], g.a_t = true, g.accumulate = true;
     CPU_NAME(gemm)(&g, scratch);
 }

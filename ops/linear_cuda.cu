@@ -3,13 +3,6 @@
 #include "ops/device/cuda_vec.h"
 #include "ops/gemm/gemm_cuda.h"
 
-static struct gemm product(const struct view *a, const struct view *b, const struct view *c) {
-    struct gemm g = {};
-    g.m = c->dim[0], g.n = c->dim[1], g.k = a->dim[1], g.dtype = a->dtype;
-    g.a = a->data, g.lda = a->dim[1], g.b = b->data, g.ldb = b->dim[1];
-    g.c = c->data, g.ldc = c->dim[1], g.c_dtype = c->dtype;
-    return g;
-}
 static float scale_of(const struct op_call *c) {
     return (float)((const struct lora_attr *)c->attr)->scale;
 }
@@ -23,18 +16,17 @@ static int weight_decode(const struct op_call *c, struct gemm *g, struct err *e)
 }
 
 CUDA_KERNEL(linear) {
-    struct gemm y = product(&c->in[0], &c->in[1], &c->out[0]);
-    y.b_t = true, y.bias = c->in[2].data;
+    struct gemm y = gemm_views(&c->in[0], &c->in[1], true, &c->out[0]);
+    y.bias = c->in[2].data;
     if (weight_decode(c, &y, e)) return -1;
     if (!is_present(&c->in[3])) return gemm_cuda(&y, e);
-    struct gemm t = product(&c->in[0], &c->in[3], &c->out[1]);
-    t.b_t = true;
+    const struct gemm t = gemm_views(&c->in[0], &c->in[3], true, &c->out[1]);
     y.t = c->out[1].data, y.u = c->in[4].data, y.rank = c->in[3].dim[0], y.scale = scale_of(c);
     return gemm_cuda(&t, e) || gemm_cuda(&y, e) ? -1 : 0;
 }
 
 CUDA_KERNEL(linear_dx) {
-    struct gemm dx = product(&c->in[0], &c->in[1], &c->out[0]);
+    struct gemm dx = gemm_views(&c->in[0], &c->in[1], false, &c->out[0]);
     if (weight_decode(c, &dx, e)) return -1;
     if (is_present(&c->in[2])) {
         dx.t = c->in[2].data, dx.u = c->in[3].data, dx.u_t = true;
@@ -59,13 +51,13 @@ static int scale_run(const struct view *from, const struct view *to, float scale
 CUDA_KERNEL(lora_dt) {
     struct view sum = c->out[0];
     sum.data = c->scratch, sum.dtype = F32;
-    const struct gemm g = product(&c->in[0], &c->in[1], &sum);
+    const struct gemm g = gemm_views(&c->in[0], &c->in[1], false, &sum);
     return gemm_cuda(&g, e) || scale_run(&sum, &c->out[0], scale_of(c), e) ? -1 : 0;
 }
 
 static int dw_run(const struct view *dy, const struct view *x, const struct view *dw,
                   struct err *e) {
-    struct gemm g = product(dy, x, dw);
+    struct gemm g = gemm_views(dy, x, false, dw);
     g.k = dy->dim[0], g.a_t = true, g.accumulate = true;
     return gemm_cuda(&g, e);
 }

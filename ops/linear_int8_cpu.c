@@ -12,11 +12,7 @@
 
 #include <string.h>
 
-enum {
-    ROWS = 8,
-    FEW = 4,
-    ALONE = 1 << 13 /* activations, for which waking threads takes longer */
-};
+enum { ROWS = 8, FEW = 4 };
 
 struct int8_job {
     const struct op_call *c;
@@ -171,7 +167,9 @@ V16_FN __m256 f16x8(const u8 *const w[ROWS], i64 at) {
     LANE(2)
     LANE(3)
     LANE(4)
-    LANE(5) LANE(6) LANE(7)
+    LANE(5)
+    LANE(6)
+    LANE(7)
 #undef LANE
         const __m256i u = _mm256_cvtepu16_epi32(h),
                       rest = _mm256_and_si256(u, _mm256_set1_epi32(0x7fff)),
@@ -425,21 +423,6 @@ static void low_task(void *arg, i64 begin, i64 end, int worker) {
         }
 }
 
-static struct gemm product(const struct view *a, const struct view *b, void *to, enum dtype d) {
-    return (struct gemm){.m = a->dim[0],
-                         .n = b->dim[0],
-                         .k = a->dim[1],
-                         .dtype = a->dtype,
-                         .a = a->data,
-                         .lda = a->dim[1],
-                         .b = b->data,
-                         .ldb = b->dim[1],
-                         .b_t = true,
-                         .c = to,
-                         .ldc = b->dim[0],
-                         .c_dtype = d};
-}
-
 CPU_KERNEL(linear_int8) {
     (void)e;
     const struct view *x = &c->in[0], *w = &c->in[1];
@@ -455,16 +438,15 @@ CPU_KERNEL(linear_int8) {
     u8 *rest = (u8 *)c->scratch + int8_scratch(j.n, j.in, f);
     const bool low = is_present(&c->in[3]);
     if (low) j.sum = (float *)(void *)rest, rest += round_up(j.n * j.out * 4, 64);
-    if (j.n * j.in <= ALONE)
-        quantise_task(&j, 0, j.n * j.blocks, 0);
-    else
-        pool_run(j.n * j.blocks, quantise_task, &j);
+    pool_run(j.n * j.blocks, quantise_task, &j);
     pool_run((j.out + ROWS - 1) / ROWS, rows_task, &j);
     if (!low) return 0;
     float *u = (float *)(void *)rest;
     rest += round_up(j.n * j.out * 4, 64);
-    const struct gemm t = product(x, &c->in[3], c->out[1].data, x->dtype),
-                      ub = product(&c->out[1], &c->in[4], u, F32);
+    struct view wide = c->out[0]; /* u, as y but f32 */
+    wide.data = u, wide.dtype = F32;
+    const struct gemm t = gemm_views(x, &c->in[3], true, &c->out[1]),
+                      ub = gemm_views(&c->out[1], &c->in[4], true, &wide);
     CPU_NAME(gemm)(&t, rest), CPU_NAME(gemm)(&ub, rest);
     struct low_rank l = {&j, u, (float)((const struct lora_attr *)c->attr)->scale};
     pool_run(j.n, low_task, &l);

@@ -89,14 +89,6 @@ __global__ void int8_low_kernel(const float *sum, const float *u, float scale, c
     }
 }
 
-static struct gemm product(const struct view *a, const struct view *b, void *to, enum dtype d) {
-    struct gemm g = {};
-    g.m = a->dim[0], g.n = b->dim[0], g.k = a->dim[1], g.dtype = a->dtype, g.b_t = true;
-    g.a = a->data, g.lda = a->dim[1], g.b = b->data, g.ldb = b->dim[1];
-    g.c = to, g.ldc = b->dim[0], g.c_dtype = d;
-    return g;
-}
-
 CUDA_KERNEL(linear_int8) {
     const struct view *x = &c->in[0], *w = &c->in[1], *y = &c->out[0];
     const enum int8_form f = w->packing->int8;
@@ -113,8 +105,10 @@ CUDA_KERNEL(linear_int8) {
                scales, low ? sum : NULL, c->in[2].data, y->data, is_bf16, s))
         return -1;
     if (!low) return 0;
-    const struct gemm t = product(x, &c->in[3], c->out[1].data, x->dtype),
-                      ub = product(&c->out[1], &c->in[4], u, F32);
+    struct view wide = c->out[0]; /* u, as y but f32 */
+    wide.data = u, wide.dtype = F32;
+    const struct gemm t = gemm_views(x, &c->in[3], true, &c->out[1]),
+                      ub = gemm_views(&c->out[1], &c->in[4], true, &wide);
     return gemm_cuda(&t, e) || gemm_cuda(&ub, e) ||
                    LAUNCH(e, int8_low_kernel, grid_for(s.n * s.out, 256), 256, 0, sum, u,
                           (float)((const struct lora_attr *)c->attr)->scale, c->in[2].data, y->data,

@@ -9,6 +9,7 @@
 #ifndef HONE_GEMM_H
 #define HONE_GEMM_H
 
+#include <string.h>
 #include "ops/ops_int.h"
 
 struct gemm {
@@ -19,7 +20,7 @@ struct gemm {
     bool a_t; /* A is stored [m][lda], or, a_t, as [k][lda] */
     const void *b;
     i64 ldb;
-    bool b_t; /* B is stored [k][ldb], or, b_t, as [n][ldb] */
+    bool b_t;                  /* B is stored [k][ldb], or, b_t, as [n][ldb] */
     const struct view *packed; /* B's elements are packed (b: their data), decoded to dtype on the
                                 * way into the product; NULL: plain */
     void *c;
@@ -34,6 +35,16 @@ struct gemm {
     float scale;
     const void *bias; /* [n] or NULL */
 };
+/* C = A · B of plain matrices as views have them; b_t: B is [n, k]. */
+static inline struct gemm gemm_views(const struct view *a, const struct view *b, bool b_t,
+                                     const struct view *c) {
+    struct gemm g;
+    memset(&g, 0, sizeof g);
+    g.m = c->dim[0], g.n = c->dim[1], g.k = a->dim[1], g.dtype = a->dtype, g.b_t = b_t;
+    g.a = a->data, g.lda = a->dim[1], g.b = b->data, g.ldb = b->dim[1];
+    g.c = c->data, g.ldc = c->dim[1], g.c_dtype = c->dtype;
+    return g;
+}
 /* Bytes for packing, enough for all instruction sets and pool_threads(). rank 0: no low-rank part.
  */
 i64 gemm_scratch(i64 m, i64 n, i64 k, i64 rank);
