@@ -161,6 +161,20 @@ static inline void tiny_recipe(const char *path) {
     put(path, recipe, (i64)strlen(recipe));
 }
 
+/* FOLDER/ids.safetensors: so many ids below 131, at most 24, for `hone forward`. */
+static inline void tiny_ids(i64 count) {
+    static i64 ids[24];
+    struct err e = {0};
+    for (int i = 0; i < 24; i++) ids[i] = (7 * i + 3) % 131;
+    struct stored s = {.name = "input_ids",
+                       .dtype = I64,
+                       .rank = 2,
+                       .dim = {1, count},
+                       .data = (u8 *)ids,
+                       .bytes = count * 8};
+    if (safetensors_write(tiny, "ids", &s, 1, INT64_MAX, &e)) fail_msg("%s", e.primary);
+}
+
 /* ---- what a run left behind */
 static inline struct manifest manifest_of(const char *checkpoint) {
     struct manifest m = {0};

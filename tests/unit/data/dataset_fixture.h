@@ -68,11 +68,9 @@ static inline struct dataset *dataset_of(const char *name, const void *data, i64
 }
 
 /* The tokens of a dataset as text: ^ bos, $ eos, those that are trained in brackets. */
-static inline const char *dataset_marked(const char *path) {
+static inline char *dataset_shown(struct dataset *d) {
     static char out[4096];
     struct err e = {0};
-    struct dataset *d = dataset_open(path, &e);
-    if (!d) fail_msg("%s", e.primary);
     const i64 n = dataset_info(d)->tokens;
     u32 ids[2048];
     u8 trained[2048];
@@ -85,8 +83,15 @@ static inline const char *dataset_marked(const char *path) {
         out[at++] = ids[i] == BYTE_EOS ? '$' : ids[i] == BYTE_BOS ? '^' : (char)ids[i];
         if (trained[i] && (i + 1 == n || !trained[i + 1])) out[at++] = ']';
     }
-    dataset_close(d);
     return out[at] = 0, out;
+}
+static inline const char *dataset_marked(const char *path) {
+    struct err e = {0};
+    struct dataset *d = dataset_open(path, &e);
+    if (!d) fail_msg("%s", e.primary);
+    const char *shown = dataset_shown(d);
+    dataset_close(d);
+    return shown;
 }
 
 #endif

@@ -234,25 +234,6 @@ static const struct chat_case {
     {"{{ raise_exception('never') }}", TALK, "!", 0, 0},
 };
 
-static char *marked(struct dataset *d) {
-    static char out[4096];
-    struct err e = {0};
-    const i64 n = dataset_info(d)->tokens;
-    u32 ids[2048];
-    u8 trained[2048];
-    i64 at = 0;
-    assert_true(n < 2000);
-    assert_int_equal(dataset_read(d, 0, n, ids, &e), 0);
-    dataset_trained(d, 0, n, trained);
-    for (i64 i = 0; i < n; i++) {
-        if (trained[i] && (!i || !trained[i - 1])) out[at++] = '[';
-        out[at++] = ids[i] == BYTE_EOS ? '$' : (char)ids[i];
-        if (trained[i] && (i + 1 == n || !trained[i + 1])) out[at++] = ']';
-    }
-    out[at] = 0;
-    return out;
-}
-
 static void test_rows(void **state) {
     (void)state;
     static const char special[] = "{\"bos_token\": \"B\", \"eos_token\": \"E\"}";
@@ -276,7 +257,7 @@ static void test_rows(void **state) {
             if (rc) fail_msg("case %d: %s", (int)i, e.primary);
             struct dataset *d = dataset_open(job.path, &e);
             assert_non_null(d);
-            assert_string_equal(marked(d), c->want);
+            assert_string_equal(dataset_shown(d), c->want);
             if (strstr(c->row, "messages"))
                 assert_non_null(strstr(dataset_info(d)->sources, chat_sha256(chat)));
             dataset_close(d);

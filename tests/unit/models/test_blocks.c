@@ -40,19 +40,6 @@ static void forward_same(const char *model, const char *flags) {
     }
 }
 
-static void ids_put(void) {
-    static i64 ids[24];
-    struct err e = {0};
-    for (int i = 0; i < 24; i++) ids[i] = (7 * i + 3) % 131;
-    struct stored s = {.name = "input_ids",
-                       .dtype = I64,
-                       .rank = 2,
-                       .dim = {1, 24},
-                       .data = (u8 *)ids,
-                       .bytes = sizeof ids};
-    ok(safetensors_write(tiny, "ids", &s, 1, INT64_MAX, &e), &e);
-}
-
 static const char *const packed[] = {"\"q4_0\"", "\"q4_1\"", "\"q5_0\"", "\"q5_1\"",
                                      "\"q8_0\"", "\"q4_k\"", "\"q5_k\"", "\"q6_k\""};
 static const char *const made[] = {
@@ -78,7 +65,7 @@ static void models_make(const char *family) {
 static void goldens(void **state) {
     (void)state;
     static const char *const model[] = {"llama-q8_0", "llama-q4_0", "qwen3-q8_0"};
-    ids_put();
+    tiny_ids(24);
     for (int i = 0; i < COUNT(model); i++) {
         char file[64];
         snprintf(file, sizeof file, "tests/golden/gguf/%s.gguf", model[i]);

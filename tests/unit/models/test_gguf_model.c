@@ -60,19 +60,6 @@ static void same_logits(const char *a, const char *b, double bound) {
     safetensors_close(&x), safetensors_close(&y);
 }
 
-static void ids_put(i64 count) {
-    static i64 ids[24];
-    struct err e = {0};
-    for (int i = 0; i < 24; i++) ids[i] = (7 * i + 3) % 131;
-    struct stored s = {.name = "input_ids",
-                       .dtype = I64,
-                       .rank = 2,
-                       .dim = {1, count},
-                       .data = (u8 *)ids,
-                       .bytes = count * 8};
-    ok(safetensors_write(tiny, "ids", &s, 1, INT64_MAX, &e), &e);
-}
-
 /* Written as f32 GGUF and read again, a model has the same bits; its RoPE too, but where the file
  * holds factors of no published model, which come back as numbers rounded to f32. */
 static void there_and_back(void **state) {
@@ -84,7 +71,8 @@ static void there_and_back(void **state) {
         const char *file = at("%s.gguf", models[i]), *back = at("%s-back", models[i]);
         char from[128];
         snprintf(from, sizeof from, "tests/golden/models/%s", models[i]);
-        ids_put(strstr(models[i], "mistral") || strstr(models[i], "qwen2") ? 7 : 24); /* window 7 */
+        tiny_ids(strstr(models[i], "mistral") || strstr(models[i], "qwen2") ? 7
+                                                                            : 24); /* window 7 */
         hone(0, "export %s --format gguf --type f32 --output %s --json", from, file);
         same_logits(from, file, strstr(models[i], "rope3") ? 1e-5 : 0);
         hone(0, "export %s --precision fp32 --output %s", file, back);
