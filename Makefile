@@ -10,7 +10,7 @@ CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 FOLDERS := base ops ops/device ops/gemm ops/attention autograd data/tokenizers data/templates data/datasets checkpoints \
            recipes/models recipes/models/adapters recipes/models/gguf recipes/models/mixers recipes/models/families \
            train train/recipe train/log train/engine train/loop train/check train/serve train/commands
-LIBS    := libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib libmicrohttpd
+LIBS    := libzstd liblz4 snappy libpcre2-8 libutf8proc jansson yaml-0.1 libcrypto zlib
 
 OPT   := $(if $(DEBUG),-O1 -DHONE_DEBUG,$(if $(SAN),-O1,-O3))
 WARN  := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wvla $(if $(WERROR),-Werror)

@@ -5,9 +5,9 @@
  * Other pages in a browser must not reach a server on this machine: requests from another origin
  * are refused, and, where no key protects the server, names that are not this machine's, too, as a
  * name can be made to point here (DNS rebinding). */
+#include "train/serve/microhttpd.h"
 #include "train/serve/serve_int.h"
 
-#include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -29,24 +29,24 @@ static const char policy[] = "default-src 'none'; connect-src 'self'; style-src 
                              "'none'; frame-ancestors 'none'";
 
 static void headers_add(struct MHD_Response *r, const char *type) {
-    MHD_add_response_header(r, "Content-Type", type);
-    MHD_add_response_header(r, "Cache-Control", "no-store");
-    MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
-    MHD_add_response_header(r, "Content-Security-Policy", policy);
+    mhd.add_response_header(r, "Content-Type", type);
+    mhd.add_response_header(r, "Cache-Control", "no-store");
+    mhd.add_response_header(r, "X-Content-Type-Options", "nosniff");
+    mhd.add_response_header(r, "Content-Security-Policy", policy);
 }
 
 static enum MHD_Result reply(struct server *s, struct MHD_Connection *c, int status,
                              const char *type, const char *data, i64 size) {
-    struct MHD_Response *r = MHD_create_response_from_buffer((size_t)size, (void *)(uintptr_t)data,
+    struct MHD_Response *r = mhd.create_response_from_buffer((size_t)size, (void *)(uintptr_t)data,
                                                              MHD_RESPMEM_MUST_COPY);
     if (!r) return MHD_NO;
     headers_add(r, type);
-    if (status == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
-    if (status == 503) MHD_add_response_header(r, "Retry-After", "1");
-    if (status == 405) MHD_add_response_header(r, "Allow", "GET, HEAD, POST");
-    if (s->stopping) MHD_add_response_header(r, "Connection", "close");
-    const enum MHD_Result done = MHD_queue_response(c, (unsigned)status, r);
-    MHD_destroy_response(r);
+    if (status == 401) mhd.add_response_header(r, "WWW-Authenticate", "Bearer");
+    if (status == 503) mhd.add_response_header(r, "Retry-After", "1");
+    if (status == 405) mhd.add_response_header(r, "Allow", "GET, HEAD, POST");
+    if (s->stopping) mhd.add_response_header(r, "Connection", "close");
+    const enum MHD_Result done = mhd.queue_response(c, (unsigned)status, r);
+    mhd.destroy_response(r);
     return done;
 }
 
@@ -103,7 +103,7 @@ static bool host_own(const char *host) {
 }
 
 static const char *header(struct MHD_Connection *c, const char *name) {
-    return MHD_lookup_connection_value(c, MHD_HEADER_KIND, name);
+    return mhd.lookup_connection_value(c, MHD_HEADER_KIND, name);
 }
 
 static int origin_check(const struct server *s, struct MHD_Connection *c, struct refusal *r) {
@@ -172,13 +172,13 @@ static void stream_free_all(void *arg) {
 }
 
 static enum MHD_Result stream_reply(struct MHD_Connection *c, struct sent *x) {
-    struct MHD_Response *r = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 1 << 15,
+    struct MHD_Response *r = mhd.create_response_from_callback(MHD_SIZE_UNKNOWN, 1 << 15,
                                                                stream_read, x, stream_free_all);
     if (!r) return stream_free_all(x), MHD_NO;
     headers_add(r, "text/event-stream");
-    MHD_add_response_header(r, "X-Accel-Buffering", "no");
-    const enum MHD_Result done = MHD_queue_response(c, 200, r);
-    MHD_destroy_response(r);
+    mhd.add_response_header(r, "X-Accel-Buffering", "no");
+    const enum MHD_Result done = mhd.queue_response(c, 200, r);
+    mhd.destroy_response(r);
     return done;
 }
 
@@ -285,7 +285,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     struct exchange *x = *state;
     struct err none = {0};
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+        mhd.get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct link *link = info ? info->socket_context : NULL;
     (void)version;
     isa_float_mode();
@@ -309,7 +309,7 @@ static void on_completed(void *arg, struct MHD_Connection *c, void **state,
     struct server *s = arg;
     struct exchange *x = *state;
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+        mhd.get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     (void)how;
     if (info && info->socket_context) link_is(s, info->socket_context, LINK_READS);
     if (!x) return;
@@ -327,7 +327,7 @@ static void on_connection(void *arg, struct MHD_Connection *c, void **context,
         return;
     }
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+        mhd.get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
     *context = info ? link_new(s, info->connect_fd) : NULL;
 }
 
@@ -341,7 +341,8 @@ int http_start(struct server *s, struct err *e) {
     pthread_mutex_init(&s->lock, NULL);
     s->links.next = s->links.before = &s->links;
     s->created = (i64)time(NULL);
-    s->daemon = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
+    if (mhd_load(e)) return -1;
+    s->daemon = mhd.start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
                                      MHD_USE_POLL | MHD_USE_ITC,
                                  0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, s->at.fd,
                                  MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->plan.max_connections,
@@ -356,14 +357,14 @@ int http_start(struct server *s, struct err *e) {
 void http_quiet(struct server *s) {
     s->stopping = true;
     if (!s->daemon || s->quiesced) return;
-    s->quiesced = MHD_quiesce_daemon(s->daemon) != MHD_INVALID_SOCKET;
+    s->quiesced = mhd.quiesce_daemon(s->daemon) != MHD_INVALID_SOCKET;
     if (s->quiesced) shutdown(s->at.fd, SHUT_RDWR);
 }
 
 void http_stop(struct server *s) {
     if (!s->daemon) return;
     http_quiet(s);
-    MHD_stop_daemon(s->daemon);
+    mhd.stop_daemon(s->daemon);
     if (!s->quiesced) s->at.fd = -1; /* it has been closed */
     s->daemon = NULL;
 }
